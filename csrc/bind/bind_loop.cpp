@@ -1,0 +1,184 @@
+// The loop of a run: fetch a batch, fire, step, log, fire. The runners come here when no subclass
+// replaces one of its parts; otherwise they take the same way in Python.
+#include <string>
+#include <vector>
+
+#include "dispatcher.hpp"
+#include "loop.hpp"
+#include "log_buffer.hpp"
+
+namespace hookrun {
+namespace {
+
+class Loop {
+ public:
+  Loop(RunState* state, bool train, bool pass_optimizer, const py::object& kwargs)
+      : state_(state), train_(train), pass_optimizer_(pass_optimizer) {
+    if (!kwargs.is_none()) {
+      const auto extra = py::cast<py::dict>(kwargs);
+      keyword_names_ = py::tuple(extra.size());
+      std::size_t index = 0;
+      for (auto item : extra) {
+        keyword_names_[index++] = item.first;
+        keyword_values_.push_back(borrow(item.second.ptr()));
+      }
+    }
+  }
+
+  // One iteration over a batch that has been fetched. False: a Python error is set.
+  bool iterate(py::object batch) {
+    set(&state_->data_batch, batch.ptr());
+    if (!fire_event(state_, train_ ? kBeforeTrainIter : kBeforeValIter)) return false;
+    if (!step(batch.ptr())) return false;
+    if (!fire_event(state_, train_ ? kAfterTrainIter : kAfterValIter)) return false;
+    Py_CLEAR(state_->data_batch);
+    return PyErr_CheckSignals() == 0;
+  }
+
+  // Hooks may have left the model in evaluation mode.
+  bool ensure_training() {
+    if (!train_) return true;
+    PyObject* training = PyObject_GetAttr(state_->model, Names::get().training);
+    Py_XDECREF(training);
+    if (training == Py_True) return true;
+    if (training == nullptr) PyErr_Clear();
+    PyObject* done = PyObject_CallMethodNoArgs(state_->model, Names::get().train);
+    Py_XDECREF(done);
+    return done != nullptr;
+  }
+
+ private:
+  static void set(PyObject** slot, PyObject* value) {
+    Py_INCREF(value);
+    Py_XSETREF(*slot, value);
+  }
+
+  bool step(PyObject* batch) {
+    // Held, because the step may replace the runner's model or optimizer.
+    const py::object model = borrow(state_->model), optimizer = borrow(state_->optimizer);
+    arguments_.assign({model.ptr(), batch});
+    if (pass_optimizer_) arguments_.push_back(optimizer.ptr());
+    const std::size_t positional = arguments_.size();
+    for (const py::object& value : keyword_values_) arguments_.push_back(value.ptr());
+    const Names& names = Names::get();
+    const auto outputs = py::reinterpret_steal<py::object>(
+        PyObject_VectorcallMethod(train_ ? names.train_step : names.val_step, arguments_.data(),
+                                  positional, keyword_names_.ptr()));
+    if (!outputs) return false;
+    if (!PyDict_Check(outputs.ptr())) {
+      PyErr_Format(PyExc_TypeError,
+                   "%.200s.%U() must return a dict with the key 'loss' (and optionally 'log_vars' "
+                   "and 'num_samples'), but it returned %.200s",
+                   Py_TYPE(model.ptr())->tp_name, train_ ? names.train_step : names.val_step,
+                   Py_TYPE(outputs.ptr())->tp_name);
+      return false;
+    }
+    if (!log(outputs.ptr())) return false;
+    set(&state_->outputs, outputs.ptr());
+    return true;
+  }
+
+  bool log(PyObject* outputs) {
+    PyObject* values = PyDict_GetItemWithError(outputs, Names::get().log_vars);
+    if (values == nullptr) return !PyErr_Occurred();
+    PyObject* samples = PyDict_GetItemWithError(outputs, Names::get().num_samples);
+    if (samples == nullptr && PyErr_Occurred()) return false;
+    const py::object held_values = borrow(values), held_samples = borrow(samples);
+
+    if (state_->log_buffer == nullptr) {
+      PyErr_SetString(PyExc_AttributeError, "the runner has no log_buffer");
+      return false;
+    }
+    if (state_->log_buffer != known_buffer_.ptr()) {
+      known_buffer_ = borrow(state_->log_buffer);
+      native_update_ = has_native_update(state_->log_buffer);
+    }
+    if (native_update_) {
+      const double count = samples ? PyFloat_AsDouble(samples) : 1.0;
+      if (count == -1.0 && PyErr_Occurred()) return false;
+      return update_values(known_buffer_.ptr(), values, count);
+    }
+    PyObject* done =
+        samples ? PyObject_CallMethodObjArgs(known_buffer_.ptr(), Names::get().update, values,
+                                             samples, nullptr)
+                : PyObject_CallMethodOneArg(known_buffer_.ptr(), Names::get().update, values);
+    Py_XDECREF(done);
+    return done != nullptr;
+  }
+
+  RunState* state_;
+  bool train_;
+  bool pass_optimizer_;
+  py::tuple keyword_names_ = py::reinterpret_steal<py::tuple>(py::handle());
+  std::vector<py::object> keyword_values_;
+  std::vector<PyObject*> arguments_;
+  py::object known_buffer_;
+  bool native_update_ = false;
+};
+
+RunState* check_runner(const py::object& runner) {
+  if (!is_run_state(runner.ptr())) throw py::type_error("the native loop runs runners only");
+  auto* state = reinterpret_cast<RunState*>(runner.ptr());
+  if (state->dispatcher == nullptr || !is_dispatcher(state->dispatcher)) {
+    throw py::type_error("the native loop needs the native dispatcher");
+  }
+  if (state->model == nullptr || state->optimizer == nullptr) {
+    throw py::attribute_error("the runner has no model or no optimizer attribute");
+  }
+  return state;
+}
+
+// The next item, or null at the end.
+py::object next(const py::object& iterator) {
+  auto item = py::reinterpret_steal<py::object>(PyIter_Next(iterator.ptr()));
+  if (!item && PyErr_Occurred()) throw py::error_already_set();
+  return item;
+}
+
+void run_epoch(const py::object& runner, const py::object& batches, bool train,
+               std::int64_t first_inner_iter, const py::object& kwargs) {
+  RunState* state = check_runner(runner);
+  Loop loop(state, train, /*pass_optimizer=*/true, kwargs);
+  const py::object iterator = steal(PyObject_GetIter(batches.ptr()));
+  for (std::int64_t inner_iter = first_inner_iter;; ++inner_iter) {
+    py::object batch = next(iterator);
+    if (!batch) return;
+    state->clock.inner_iter = inner_iter;
+    if (!loop.iterate(std::move(batch))) throw py::error_already_set();
+    if (train) ++state->clock.iter;
+  }
+}
+
+void run_iters(const py::object& runner, const py::object& loader, bool train, std::int64_t count,
+               const py::object& kwargs) {
+  RunState* state = check_runner(runner);
+  Loop loop(state, train, /*pass_optimizer=*/train, kwargs);
+  for (std::int64_t done = 0; done < count; ++done) {
+    if (train && state->clock.max_iters != Clock::kUnknown &&
+        state->clock.iter >= state->clock.max_iters) {
+      return;
+    }
+    if (!loop.ensure_training()) throw py::error_already_set();
+    py::object batch = next(loader);
+    if (!batch) throw py::stop_iteration();
+    state->clock.epoch = train ? py::cast<std::int64_t>(steal(PyObject_GetAttr(
+                                     loader.ptr(), Names::get().epoch)))
+                               : state->clock.epoch;
+    if (!loop.iterate(std::move(batch))) throw py::error_already_set();
+    ++state->clock.inner_iter;
+    if (train) ++state->clock.iter;
+  }
+}
+
+}  // namespace
+
+void bind_loop(py::module_& module) {
+  module.def("run_epoch", &run_epoch, py::arg("runner"), py::arg("batches"), py::arg("train"),
+             py::arg("first_inner_iter"), py::arg("kwargs"),
+             "Train or validate on all batches: events, step and log per batch.");
+  module.def("run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
+             py::arg("count"), py::arg("kwargs"),
+             "Train or validate on the next `count` batches of an IterLoader.");
+}
+
+}  // namespace hookrun

@@ -1,0 +1,24 @@
+// LogBuffer: running averages of what a training step reports.
+#pragma once
+
+#include "python.hpp"
+
+namespace hookrun {
+
+bool is_log_buffer(PyObject* object);
+
+// Whether the object is a LogBuffer whose `update` is the native one.
+bool has_native_update(PyObject* object);
+
+// The `ready` flag, for as long as the buffer lives.
+const bool* ready_flag(PyObject* log_buffer);
+
+// Adds one value to a LogBuffer. False: a Python error is set.
+bool push_value(PyObject* log_buffer, PyObject* name, double value, double count);
+
+// Adds a dict of values to a LogBuffer. False: a Python error is set.
+bool update_values(PyObject* log_buffer, PyObject* values, double count);
+
+void bind_log_buffer(py::module_& module);
+
+}  // namespace hookrun

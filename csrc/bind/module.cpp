@@ -1,0 +1,16 @@
+#include "action.hpp"
+#include "dispatcher.hpp"
+#include "log_buffer.hpp"
+#include "loop.hpp"
+#include "run_state.hpp"
+#include "timer.hpp"
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The compiled core of hookrun.";
+  hookrun::bind_run_state(module);
+  hookrun::bind_action(module);
+  hookrun::bind_log_buffer(module);
+  hookrun::bind_dispatch(module);
+  hookrun::bind_loop(module);
+  hookrun::bind_timer(module);
+}

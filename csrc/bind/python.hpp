@@ -1,0 +1,61 @@
+// Small helpers over the C API, shared by the hand-written types.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <structmember.h>
+
+#include <memory>
+#include <utility>
+
+namespace hookrun {
+
+namespace py = pybind11;
+
+// Owns what a C API call returned as a new reference; throws the Python error for nullptr.
+inline py::object steal(PyObject* new_reference) {
+  if (new_reference == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(new_reference);
+}
+
+inline py::object borrow(PyObject* reference) {
+  return py::reinterpret_borrow<py::object>(reference);
+}
+
+// Runs `body` and turns C++ exceptions into the Python error it stands for. Every function that
+// Python calls without pybind11 in between goes through this.
+template <class Body, class Result>
+Result guarded(Result on_error, Body&& body) noexcept {
+  try {
+    return body();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return on_error;
+}
+
+// Strings that the hot paths look up, interned once per process.
+struct Names {
+  PyObject* log_vars = PyUnicode_InternFromString("log_vars");
+  PyObject* num_samples = PyUnicode_InternFromString("num_samples");
+  PyObject* train_step = PyUnicode_InternFromString("train_step");
+  PyObject* val_step = PyUnicode_InternFromString("val_step");
+  PyObject* training = PyUnicode_InternFromString("training");
+  PyObject* train = PyUnicode_InternFromString("train");
+  PyObject* epoch = PyUnicode_InternFromString("_epoch");
+  PyObject* update = PyUnicode_InternFromString("update");
+  PyObject* time = PyUnicode_InternFromString("time");
+  PyObject* data_time = PyUnicode_InternFromString("data_time");
+
+  static const Names& get() {
+    static const Names names;
+    return names;
+  }
+};
+
+}  // namespace hookrun

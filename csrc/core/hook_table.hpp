@@ -1,0 +1,204 @@
+// The table of registered hooks: one priority-sorted call list per event, and the loop that fires it.
+//
+// `Target` is whatever the caller invokes (a Python callable in production, an int in the C++ tests).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "clock.hpp"
+#include "events.hpp"
+
+namespace hookrun {
+
+template <class Target>
+class HookTable {
+ public:
+  // How one hook listens to one event.
+  struct Listener {
+    Target target;
+    Trigger trigger;
+    // Set once a `once` trigger has fired. Shared, so that it survives a rebuild of the lists.
+    std::shared_ptr<bool> spent = trigger.once ? std::make_shared<bool>(false) : nullptr;
+
+    std::int64_t distance(const Clock& clock) const {
+      return spent ? (*spent ? Trigger::kNever : 0) : trigger.distance(clock);
+    }
+    bool due(const Clock& clock) const { return distance(clock) == 0; }
+  };
+
+  struct Entry {
+    Target hook;
+    int priority;
+    std::vector<std::optional<Listener>> listeners;  // by event id
+  };
+
+  struct Call {
+    Listener listener;
+    Target hook;
+    int priority;
+    std::size_t serial;  // of the registration: tells a hook that came while an event fired
+  };
+
+  struct CallList {
+    std::vector<Call> calls;
+    QuietSpell quiet;
+  };
+
+  // Inserts behind the last entry whose priority is not larger: stable among equals. Returns the
+  // position.
+  std::size_t insert(Entry entry) {
+    std::size_t position = entries_.size();
+    while (position > 0 && entries_[position - 1].entry.priority > entry.priority) --position;
+    entries_.insert(entries_.begin() + static_cast<std::ptrdiff_t>(position),
+                    {std::move(entry), next_serial_++});
+    rebuild();
+    return position;
+  }
+
+  // Takes the entries in the order given: for callers that keep an order of their own.
+  void replace(std::vector<Entry> entries) {
+    std::vector<Numbered> numbered;
+    numbered.reserve(entries.size());
+    for (Entry& entry : entries) {
+      const Numbered* known = find(entry.hook);
+      const std::size_t serial = known ? known->serial : next_serial_++;
+      if (known) keep_spent(*known, entry);
+      numbered.push_back({std::move(entry), serial});
+    }
+    entries_.swap(numbered);
+    rebuild();
+  }
+
+  // Calls `invoke(call)` for each due call of the event, in order, until one returns false. The list
+  // is pinned while it fires: registrations and removals act from the next event on, except that a
+  // hook registered during before_run still gets its before_run, after those that were there.
+  template <class Invoke>
+  bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
+    if (event >= lists_.size()) return true;
+    if (lists_[event]->calls.empty() || lists_[event]->quiet.holds(clock)) return true;
+    std::size_t next = first_due(*lists_[event], 0, clock);
+    if (next == lists_[event]->calls.size()) {
+      start_quiet_spell(*lists_[event], clock);
+      return true;
+    }
+
+    std::size_t known_serials = next_serial_;
+    const std::shared_ptr<CallList> list = lists_[event];
+    for (; next < list->calls.size(); next = first_due(*list, next + 1, clock)) {
+      if (!call(list->calls[next], invoke)) return false;
+    }
+    while (event == kBeforeRun && known_serials < next_serial_) {
+      const std::size_t seen = std::exchange(known_serials, next_serial_);
+      const std::shared_ptr<CallList> current = lists_[event];
+      for (const Call& late : current->calls) {
+        if (late.serial >= seen && late.listener.due(clock) && !call(late, invoke)) return false;
+      }
+    }
+    return true;
+  }
+
+  const std::vector<Call>& calls(EventId event) const {
+    static const std::vector<Call> empty;
+    return event < lists_.size() ? lists_[event]->calls : empty;
+  }
+
+  std::size_t size() const { return entries_.size(); }
+  Entry& entry(std::size_t position) { return entries_[position].entry; }
+
+  // Visits every Target the table owns, each as often as it is owned: for garbage collectors.
+  template <class Visit>
+  int visit(Visit&& visit_target) const {
+    for (const Numbered& numbered : entries_) {
+      if (int code = visit_target(numbered.entry.hook)) return code;
+      for (const auto& listener : numbered.entry.listeners) {
+        if (!listener) continue;
+        if (int code = visit_target(listener->target)) return code;
+      }
+    }
+    for (const auto& list : lists_) {
+      // A list that is firing has a second owner: what it holds is reachable from outside.
+      if (list.use_count() > 1) continue;
+      for (const Call& call : list->calls) {
+        if (int code = visit_target(call.listener.target)) return code;
+        if (int code = visit_target(call.hook)) return code;
+      }
+    }
+    return 0;
+  }
+
+  // Call after changing an entry's listeners.
+  void rebuild() {
+    std::size_t events = kEventCount;
+    for (const Numbered& numbered : entries_) {
+      events = std::max(events, numbered.entry.listeners.size());
+    }
+    std::vector<std::shared_ptr<CallList>> lists(events);
+    for (EventId event = 0; event < events; ++event) {
+      lists[event] = std::make_shared<CallList>();
+      for (const Numbered& numbered : entries_) {
+        const auto& listeners = numbered.entry.listeners;
+        if (event < listeners.size() && listeners[event]) {
+          lists[event]->calls.push_back(
+              {*listeners[event], numbered.entry.hook, numbered.entry.priority, numbered.serial});
+        }
+      }
+    }
+    lists_.swap(lists);
+  }
+
+ private:
+  struct Numbered {
+    Entry entry;
+    std::size_t serial;
+  };
+
+  static std::size_t first_due(const CallList& list, std::size_t from, const Clock& clock) {
+    while (from < list.calls.size() && !list.calls[from].listener.due(clock)) ++from;
+    return from;
+  }
+
+  static void start_quiet_spell(CallList& list, const Clock& clock) {
+    std::int64_t nearest = Trigger::kNever;
+    bool watch_log = false;
+    for (const Call& call : list.calls) {
+      nearest = std::min(nearest, call.listener.distance(clock));
+      watch_log = watch_log || (!call.listener.spent && call.listener.trigger.log_ready);
+    }
+    list.quiet.start(clock, nearest, watch_log);
+  }
+
+  template <class Invoke>
+  static bool call(const Call& call, Invoke& invoke) {
+    if (call.listener.spent) *call.listener.spent = true;
+    return invoke(call);
+  }
+
+  const Numbered* find(const Target& hook) const {
+    for (const Numbered& numbered : entries_) {
+      if (numbered.entry.hook == hook) return &numbered;
+    }
+    return nullptr;
+  }
+
+  static void keep_spent(const Numbered& known, Entry& entry) {
+    const auto& before = known.entry.listeners;
+    for (EventId event = 0; event < std::min(before.size(), entry.listeners.size()); ++event) {
+      auto& listener = entry.listeners[event];
+      if (before[event] && before[event]->spent && listener && listener->spent) {
+        listener->spent = before[event]->spent;
+      }
+    }
+  }
+
+  std::vector<Numbered> entries_;
+  std::vector<std::shared_ptr<CallList>> lists_;
+  std::size_t next_serial_ = 0;
+};
+
+}  // namespace hookrun

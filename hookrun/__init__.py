@@ -1,0 +1,1 @@
+"""hookrun: a training runner with hooks on a compiled core."""

@@ -1,0 +1,34 @@
+"""Events, hooks, the dispatcher and the log buffer: what every other room builds on."""
+
+from .dispatcher import HookList, ReferenceDispatcher, make_dispatcher, resolve
+from .events import EVENTS, GENERIC, STAGES
+from .hook import HOOKS, Hook, TriggerSetting, is_shipped, listening_method
+from .log_buffer import LogBuffer
+from .logger_hook import LoggerHook
+from .priority import Priority, get_priority
+from .registry import Registry
+from .triggers import Trigger, every, last, once
+
+__all__ = [
+    "EVENTS",
+    "GENERIC",
+    "HOOKS",
+    "STAGES",
+    "Hook",
+    "HookList",
+    "LogBuffer",
+    "LoggerHook",
+    "Priority",
+    "ReferenceDispatcher",
+    "Registry",
+    "Trigger",
+    "TriggerSetting",
+    "every",
+    "get_priority",
+    "is_shipped",
+    "last",
+    "listening_method",
+    "make_dispatcher",
+    "once",
+    "resolve",
+]

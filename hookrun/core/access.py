@@ -1,0 +1,77 @@
+"""Rules over what hooks declare to read and write: which orders would corrupt a run.
+
+Two rules, both about hooks that write parameters:
+
+* a run has one optimizer hook, the one that writes gradients and parameters;
+* a hook that writes parameters fires ahead of every hook that writes checkpoints, for a checkpoint
+  taken before it would miss what it does at the same step.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from .hook import Hook
+from .priority import priority_name
+
+_OPTIMIZER = frozenset({"parameters", "gradients"})
+
+
+def place(hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]) -> int | None:
+    """Where the hook must stand to keep the rules; None where its priority alone decides.
+
+    Args:
+        hook: the hook to be registered.
+        priority: its priority.
+        registered: the hooks there are, with their priorities, in the order of their calls.
+
+    Raises:
+        ValueError: no place at this priority keeps the rules. The message names both hooks.
+    """
+    if _OPTIMIZER <= hook.writes:
+        for other, _ in registered:
+            if _OPTIMIZER <= other.writes:
+                raise ValueError(
+                    f"{_name(hook)} cannot be registered: {_name(other)} steps the optimizer "
+                    "already, and a second backward through the same graph fails. Register one of "
+                    "the two; for accumulation or fp16 take the hook of that name instead of "
+                    "OptimizerHook."
+                )
+    if "checkpoint" in hook.writes:
+        for other, other_priority in registered:
+            if "parameters" in other.writes and other_priority > priority:
+                raise ValueError(
+                    f"{_name(hook)} at priority {_level(priority)} would save before "
+                    f"{_name(other)} at {_level(other_priority)} has written the parameters. "
+                    f"Register {_name(other)} with a priority of at most {priority}, or "
+                    f"{_name(hook)} with {_level(other_priority)} or lower."
+                )
+    if "parameters" in hook.writes:
+        for position, (other, other_priority) in enumerate(registered):
+            if "checkpoint" not in other.writes:
+                continue
+            if other_priority < priority:
+                raise ValueError(
+                    f"{_name(hook)} at priority {_level(priority)} would write the parameters "
+                    f"after {_name(other)} at {_level(other_priority)} has saved them. Register "
+                    f"{_name(hook)} with a priority of at most {other_priority}."
+                )
+            if other_priority == priority:
+                warnings.warn(
+                    f"{_name(hook)} has the priority of {_name(other)} ({_level(priority)}), which "
+                    f"was registered before it; it is moved ahead, so that checkpoints hold what "
+                    f"it writes. Register it first, or with a higher priority, to say so yourself.",
+                    stacklevel=4,
+                )
+                return position
+    return None
+
+
+def _name(hook: Hook) -> str:
+    return type(hook).__name__
+
+
+def _level(priority: int) -> str:
+    name = priority_name(priority)
+    return name if name == str(priority) else f"{name} ({priority})"

@@ -1,0 +1,259 @@
+"""Which calls an event makes: resolution, the reference dispatcher, and the list users see.
+
+The dispatcher proper is C++ (``csrc/core/hook_table.hpp``); the one here defines what it does.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, Protocol, SupportsIndex
+
+from hookrun import _native
+
+from .errors import did_you_mean
+from .events import EVENTS
+from .hook import SCHEDULING_METHODS, Hook, is_shipped, listening_method
+from .triggers import Trigger, declared_trigger, undecorated
+
+Resolved = tuple[Callable[[Any], Any], Trigger | None]
+
+
+class Dispatcher(Protocol):
+    """Fires events on the hooks of one runner: ``dispatcher(event)``."""
+
+    def __call__(self, event: str, /) -> None: ...
+
+    def insert(self, hook: Hook, priority: int, /) -> int:
+        """Add a hook behind those of the same priority; return its position."""
+
+    def replace(self, hooks: Iterable[tuple[Hook, int]], /) -> None:
+        """Take these hooks, in the order given, as the whole table."""
+
+    def listeners(self, event: str, /) -> list[Hook]:
+        """The hooks that listen to the event, in the order of their calls."""
+
+
+def resolve(hook: Hook, event: str) -> Resolved | None:
+    """What to call for the event, and when; None where the hook does not listen."""
+    name = listening_method(hook, event)
+    if name is None:
+        return None
+    native = hook.native_calls().get(event)
+    if native is not None:
+        return native, None
+    method = getattr(hook, name)
+    if name not in vars(hook):
+        function = getattr(type(hook), name)
+        declared = declared_trigger(function)
+        if declared is not None:
+            return MethodType(undecorated(function), hook), declared
+        return method, _instance_trigger(hook, event, name)
+    return method, None
+
+
+def _instance_trigger(hook: Hook, event: str, method: str) -> Trigger | None:
+    definer = next(cls for cls in type(hook).__mro__ if "triggers" in vars(cls))
+    if definer is Hook or not is_shipped(hook, definer, [method]):
+        return None
+    if not is_shipped(hook, Hook, SCHEDULING_METHODS):
+        return None
+    return hook.triggers().get(event)
+
+
+def warn_unheard(event: str) -> None:
+    """Warn about a custom event to which no hook listens and that reads like a known one."""
+    hint = did_you_mean(event, EVENTS)
+    if hint.startswith("Did"):
+        warnings.warn(f"no hook listens to the event {event!r}. {hint}", stacklevel=3)
+
+
+def make_dispatcher(runner: Any) -> Dispatcher:
+    """The native dispatcher, or the reference where ``HOOKRUN_BACKEND=reference`` asks for it."""
+    if os.environ.get("HOOKRUN_BACKEND") == "reference":
+        return ReferenceDispatcher(runner, resolve, warn_unheard)
+    return _native.Dispatcher(runner, resolve, warn_unheard)
+
+
+@dataclass
+class _Call:
+    function: Callable[[Any], Any]
+    trigger: Trigger | None
+    hook: Hook
+    priority: int
+    serial: int
+    spent: list[bool]
+
+    def due(self, runner: Any) -> bool:
+        if self.trigger is None:
+            return True
+        return not self.spent[0] if self.trigger.once else self.trigger.due(runner)
+
+
+@dataclass
+class _Entry:
+    hook: Hook
+    priority: int
+    serial: int
+    calls: dict[str, _Call]
+
+
+class ReferenceDispatcher:
+    """The dispatcher in plain Python: the definition of what the native one does.
+
+    Args:
+        runner: passed to every call, and read by the triggers.
+        resolve: gives what to call for a hook and an event; see :func:`resolve`.
+        unheard: told of a custom event to which no hook listens when it first fires.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        resolve: Callable[[Any, str], Resolved | None],
+        unheard: Callable[[str], None],
+    ) -> None:
+        self._runner = runner
+        self._resolve = resolve
+        self._unheard = unheard
+        self._events = list(EVENTS)
+        self._entries: list[_Entry] = []
+        self._serial = 0
+
+    def insert(self, hook: Hook, priority: int, /) -> int:
+        entry = self._entry(hook, priority)
+        position = len(self._entries)
+        while position > 0 and self._entries[position - 1].priority > priority:
+            position -= 1
+        self._entries = [*self._entries[:position], entry, *self._entries[position:]]
+        return position
+
+    def replace(self, hooks: Iterable[tuple[Hook, int]], /) -> None:
+        self._entries = [self._entry(hook, priority) for hook, priority in hooks]
+
+    def listeners(self, event: str, /) -> list[Hook]:
+        return [call.hook for call in self._calls(event)]
+
+    def __call__(self, event: str, /) -> None:
+        if not isinstance(event, str):
+            raise TypeError(f"an event is named by a string, not by {event!r}")
+        known = self._serial
+        outer = self._runner._firing
+        self._runner._firing = event
+        try:
+            self._fire(event, self._calls(event))
+            while event == "before_run" and known < self._serial:
+                seen, known = known, self._serial
+                self._fire(event, [call for call in self._calls(event) if call.serial >= seen])
+        finally:
+            self._runner._firing = outer
+
+    def _fire(self, event: str, calls: list[_Call]) -> None:
+        runner = self._runner
+        for call in calls:
+            if not call.due(runner):
+                continue
+            call.spent[0] = True
+            try:
+                call.function(runner)
+            except BaseException as error:
+                error.add_note(
+                    f"raised by hook {type(call.hook).__name__} (priority {call.priority}) in "
+                    f"{event}, at epoch {runner.epoch}, iteration {runner.iter} (counted from 0)"
+                )
+                raise
+
+    def _calls(self, event: str) -> list[_Call]:
+        if event not in self._events:
+            resolved = [self._call(entry, event) for entry in self._entries]
+            self._events.append(event)
+            for entry, call in zip(self._entries, resolved, strict=True):
+                if call is not None:
+                    entry.calls[event] = call
+            if not any(resolved):
+                self._unheard(event)
+        return [entry.calls[event] for entry in self._entries if event in entry.calls]
+
+    def _entry(self, hook: Hook, priority: int) -> _Entry:
+        known = next((entry for entry in self._entries if entry.hook is hook), None)
+        if known is None:
+            entry = _Entry(hook, priority, self._serial, {})
+            self._serial += 1
+        else:
+            entry = _Entry(hook, priority, known.serial, {})
+        for event in self._events:
+            call = self._call(entry, event)
+            if call is None:
+                continue
+            if known is not None and event in known.calls:
+                call.spent = known.calls[event].spent
+            entry.calls[event] = call
+        return entry
+
+    def _call(self, entry: _Entry, event: str) -> _Call | None:
+        resolved = self._resolve(entry.hook, event)
+        if resolved is None:
+            return None
+        function, trigger = resolved
+        return _Call(function, trigger, entry.hook, entry.priority, entry.serial, [False])
+
+
+class HookList(list[Hook]):
+    """The hooks of a runner in the order of their calls; a change to it rebuilds the dispatcher."""
+
+    def __init__(self, hooks: Iterable[Hook], changed: Callable[[], None]) -> None:
+        super().__init__(hooks)
+        self._changed = changed
+
+    def append(self, hook: Hook, /) -> None:
+        super().append(hook)
+        self._changed()
+
+    def extend(self, hooks: Iterable[Hook], /) -> None:
+        super().extend(hooks)
+        self._changed()
+
+    def insert(self, position: SupportsIndex, hook: Hook, /) -> None:
+        super().insert(position, hook)
+        self._changed()
+
+    def remove(self, hook: Hook, /) -> None:
+        super().remove(hook)
+        self._changed()
+
+    def pop(self, position: SupportsIndex = -1, /) -> Hook:
+        hook = super().pop(position)
+        self._changed()
+        return hook
+
+    def clear(self) -> None:
+        super().clear()
+        self._changed()
+
+    def reverse(self) -> None:
+        super().reverse()
+        self._changed()
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        super().sort(key=key, reverse=reverse)
+        self._changed()
+
+    def __setitem__(self, position: Any, hooks: Any, /) -> None:
+        super().__setitem__(position, hooks)
+        self._changed()
+
+    def __delitem__(self, position: Any, /) -> None:
+        super().__delitem__(position)
+        self._changed()
+
+    def __iadd__(self, hooks: Iterable[Hook], /) -> HookList:  # type: ignore[override, misc]
+        super().__iadd__(hooks)
+        self._changed()
+        return self
+
+    def insert_silently(self, position: int, hook: Hook) -> None:
+        """Insert a hook that the dispatcher has already."""
+        super().insert(position, hook)

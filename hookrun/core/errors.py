@@ -1,0 +1,23 @@
+"""Wording shared by error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: its near spellings, or all that is known.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+    """
+    names = sorted(set(known))
+    folded = {}
+    for candidate in names:
+        folded.setdefault(candidate.lower(), candidate)
+    near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)
+    if near:
+        return "Did you mean " + " or ".join(repr(folded[match]) for match in near) + "?"
+    return f"Known: {', '.join(names) or 'none'}."

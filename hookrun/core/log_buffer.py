@@ -1,0 +1,152 @@
+"""The log buffer: what training steps report, averaged when a logger asks for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hookrun import _native
+
+_MAX_PENDING = 1024
+"""Device values kept per name before the older half is summed up on its device."""
+
+
+class LogBuffer(_native.LogBuffer):
+    """Weighted running averages of named values, in bounded memory.
+
+    Numbers are averaged natively. Tensors with one element stay on their device: the buffer keeps
+    references and reads them all in one transfer per device when an average is asked for, so that
+    logging does not make the host wait at other iterations. A tensor that is changed in place after
+    ``update`` is read as it is then.
+
+    Attributes:
+        output: dict of what the last :meth:`average` gave and of what hooks put there.
+        ready: whether ``output`` waits for the loggers.
+
+    ``average(n)`` is exact for the latest ``n`` values up to the largest ``n`` given to ``reserve``
+    (the logger hooks reserve their interval), and for all values since ``clear``.
+    """
+
+    def __init__(self) -> None:
+        # Per name, what came since the last read, in order: (tensor or number, count).
+        self._pending: defaultdict[str, list[tuple[Any, float]]] = defaultdict(list)
+        # Per name, older values of which only sums are kept: (weighted sum, count, pushes).
+        self._folded: dict[str, tuple[Tensor, float, int]] = {}
+        self._max_pending = _MAX_PENDING
+
+    def average(self, n: int = 0) -> None:
+        """Put the weighted averages of the latest ``n`` values (0: of all) into ``output``.
+
+        Raises:
+            ValueError: ``n`` is negative.
+        """
+        self._read_pending()
+        super().average(n)
+
+    def clear(self) -> None:
+        """Forget all values and the output."""
+        self._pending.clear()
+        self._folded.clear()
+        self._clear_values()
+        self.clear_output()
+
+    def clear_output(self) -> None:
+        """Forget the output only."""
+        self.output.clear()
+        self.ready = False
+
+    def reserve(self, n: int) -> None:
+        """Keep at least the latest ``n`` values of each name."""
+        super().reserve(n)
+        self._max_pending = max(self._max_pending, 2 * n)
+
+    @property
+    def val_history(self) -> OrderedDict[str, list[float]]:
+        """The values still kept, by name; a copy. Reads device values, so the host waits."""
+        self._read_pending()
+        return OrderedDict((name, values) for name, (values, _) in self._history().items())
+
+    @property
+    def n_history(self) -> OrderedDict[str, list[float]]:
+        """The weights of ``val_history``; a copy."""
+        self._read_pending()
+        return OrderedDict((name, counts) for name, (_, counts) in self._history().items())
+
+    def _defer(self, name: str, value: Any, count: float) -> None:
+        """Take a value that is no plain number; called by the native ``update``."""
+        pending = self._pending[name]
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise TypeError(
+                    f"log_vars[{name!r}] must be a number or a tensor with one element, "
+                    f"not a tensor of shape {tuple(value.shape)}"
+                )
+            pending.append((value.detach() if value.requires_grad else value, count))
+        else:
+            pending.append((_as_number(name, value), count))
+        if len(pending) >= self._max_pending:
+            self._fold(name)
+
+    def _fold(self, name: str) -> None:
+        """Sum up the older half of the pending values, on their device: nothing is read."""
+        pending = self._pending[name]
+        half = len(pending) // 2
+        older, self._pending[name] = pending[:half], pending[half:]
+        weighted = [torch.as_tensor(value).reshape(()).double() * count for value, count in older]
+        device = weighted[-1].device
+        total = torch.stack([each.to(device) for each in weighted]).sum()
+        count = sum(count for _, count in older)
+        if name in self._folded:
+            folded_total, folded_count, folded_pushes = self._folded[name]
+            total = total + folded_total.to(device)
+            count += folded_count
+            half += folded_pushes
+        self._folded[name] = (total, count, half)
+
+    def _read_pending(self) -> None:
+        """Hand everything pending to the native averages, with one transfer per device."""
+        if not self._pending:
+            return
+        pending, folded = self._pending, self._folded
+        self._pending, self._folded = defaultdict(list), {}
+        tensors = [total for total, _, _ in folded.values()]
+        tensors += [v for values in pending.values() for v, _ in values if isinstance(v, Tensor)]
+        numbers = iter(_read(tensors))
+        for name, (_, count, pushes) in folded.items():
+            self._push_totals(name, next(numbers), count, pushes)
+        for name, values in pending.items():
+            for value, count in values:
+                self._push(name, next(numbers) if isinstance(value, Tensor) else value, count)
+
+
+def _as_number(name: str, value: Any) -> float:
+    if isinstance(value, (Real, np.generic)) or (isinstance(value, np.ndarray) and value.size == 1):
+        try:
+            return float(value if not isinstance(value, np.ndarray) else value.reshape(())[()])
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(
+        f"log_vars[{name!r}] must be a number or a tensor with one element, "
+        f"not {type(value).__name__}: {value!r:.80}"
+    )
+
+
+def _read(tensors: list[Tensor]) -> list[float]:
+    """The values of one-element tensors, with one transfer per device."""
+    numbers: dict[int, float] = {}
+    by_device: dict[torch.device, dict[torch.dtype, list[int]]] = {}
+    for index, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append(index)
+    for by_dtype in by_device.values():
+        parts = [
+            torch.stack([tensors[index].reshape(()) for index in indices]).double()
+            for indices in by_dtype.values()
+        ]
+        order = [index for indices in by_dtype.values() for index in indices]
+        numbers.update(zip(order, torch.cat(parts).tolist(), strict=True))
+    return [numbers[index] for index in range(len(tensors))]

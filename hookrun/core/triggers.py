@@ -1,0 +1,135 @@
+"""Triggers: when a hook's method is due, as data that the dispatcher can decide natively.
+
+>>> from hookrun import Hook, every
+>>> class Report(Hook):
+...     @every(iters=50)
+...     def after_train_iter(self, runner):
+...         print(runner.iter + 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Conditions under which a method is called; any one of them is enough, none means never.
+
+    Attributes:
+        epochs, iters, inner_iters: due when this many have been completed, and at each multiple;
+            0 means that the condition is not set.
+        start: the first epoch or iteration, counted from 1, from which the periods count.
+        last_epoch, last_iter: due at the run's last epoch or iteration.
+        end_of_epoch: due at the last batch of the loader.
+        log_ready: due when the log buffer's output waits to be logged.
+        once: due the first time the event fires after registration.
+    """
+
+    epochs: int = 0
+    iters: int = 0
+    inner_iters: int = 0
+    start: int = 0
+    last_epoch: bool = False
+    last_iter: bool = False
+    end_of_epoch: bool = False
+    log_ready: bool = False
+    once: bool = False
+
+    def due(self, runner: Any) -> bool:
+        """Whether any condition but ``once`` holds now: the definition of what C++ decides."""
+        return (
+            self._every(runner.epoch, self.epochs)
+            or self._every(runner.iter, self.iters)
+            or self._every(runner.inner_iter, self.inner_iters)
+            or (self.last_epoch and runner.epoch + 1 == runner._max_epochs)
+            or (self.last_iter and runner.iter + 1 == runner._max_iters)
+            or (self.end_of_epoch and runner._epoch_length in (None, runner.inner_iter + 1))
+            or (self.log_ready and getattr(runner.log_buffer, "ready", True))
+        )
+
+    def _every(self, count: int, period: int) -> bool:
+        since_start = count + 1 - self.start
+        return period > 0 and since_start >= 0 and since_start % period == 0
+
+
+NEVER = Trigger()
+
+
+def every(
+    *, iters: int = 0, inner_iters: int = 0, epochs: int = 0, start: int = 0
+) -> Callable[[F], F]:
+    """Call the decorated hook method every so many iterations or epochs only.
+
+    Args:
+        iters: every so many training iterations of the run.
+        inner_iters: every so many iterations of an epoch.
+        epochs: every so many epochs.
+        start: the first one, counted from 1, from which the period counts.
+
+    Raises:
+        ValueError: no period, or one that is not a positive int.
+    """
+    periods = {"iters": iters, "inner_iters": inner_iters, "epochs": epochs}
+    given = {name: period for name, period in periods.items() if period != 0}
+    if not given:
+        raise ValueError("every() needs iters, inner_iters or epochs")
+    for name, period in {**given, "start": start or 1}.items():
+        if not isinstance(period, int) or isinstance(period, bool) or period <= 0:
+            raise ValueError(f"every({name}=...) takes a positive int, not {period!r}")
+    return lambda method: _declare(method, **given, start=start)
+
+
+def once(method: F) -> F:
+    """Call the decorated hook method only the first time its event fires after registration."""
+    return _declare(method, once=True)
+
+
+def last(method: F) -> F:
+    """Call the decorated hook method at the last iteration, or the last epoch, of the run only."""
+    if method.__name__.endswith("_iter"):
+        return _declare(method, last_iter=True)
+    if method.__name__.endswith("_epoch"):
+        return _declare(method, last_epoch=True)
+    raise ValueError(
+        f"@last belongs on an ..._iter or ..._epoch method, not on {method.__name__!r}"
+    )
+
+
+def _declare(method: F, **conditions: Any) -> F:
+    declared = declared_trigger(method)
+    function = undecorated(method)
+    trigger = replace(declared or NEVER, **conditions)
+    set_conditions = [f.name for f in fields(trigger) if getattr(trigger, f.name) != f.default]
+    if trigger.once and set_conditions != ["once"]:
+        raise ValueError("@once cannot be combined with other triggers")
+
+    @wraps(function)
+    def checked(self: Any, runner: Any) -> Any:
+        # The dispatcher calls the function itself; this check serves super() and direct calls.
+        if trigger.once:
+            done = self.__dict__.setdefault("_once_done", set())
+            if function.__name__ in done:
+                return None
+            done.add(function.__name__)
+        elif not trigger.due(runner):
+            return None
+        return function(self, runner)
+
+    checked.__trigger__ = trigger  # type: ignore[attr-defined]
+    return checked  # type: ignore[return-value]
+
+
+def declared_trigger(method: Any) -> Trigger | None:
+    """The trigger that decorators put on the function, if any."""
+    return getattr(method, "__trigger__", None)
+
+
+def undecorated(method: Any) -> Any:
+    """The function under the trigger decorators."""
+    return method.__wrapped__ if declared_trigger(method) is not None else method

@@ -1,0 +1,1 @@
+"""Fused kernels of hookrun; import them through `hookrun.ops`."""
