@@ -1,0 +1,142 @@
+"""Checks of the arguments that schedules take. Each reads an attribute of the hook, and its error
+names the hook, the argument and the values that are allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from hookrun.core.errors import did_you_mean
+from hookrun.core.hook import Hook
+from hookrun.schedules import Target
+
+
+def wrong(hook: Hook, name: str, allowed: str, error: type[Exception] = ValueError) -> Exception:
+    """The error that says what an argument must be and what it is."""
+    return error(f"{type(hook).__name__}: {name} must be {allowed}, not {getattr(hook, name)!r}")
+
+
+def number(hook: Hook, name: str, allowed: str, low: float, high: float = math.inf) -> float:
+    """A finite number in ``[low, high]``; ``allowed`` says so in words."""
+    value = getattr(hook, name)
+    if not _is_real(value):
+        raise wrong(hook, name, allowed, TypeError)
+    if not (math.isfinite(value) and low <= value <= high):
+        raise wrong(hook, name, allowed)
+    return float(value)
+
+
+def positive(hook: Hook, name: str, high: float = math.inf) -> float:
+    """A number above 0."""
+    allowed = "a number above 0" if high == math.inf else f"a number in (0, {high:g}]"
+    value = number(hook, name, allowed, 0.0, high)
+    if value == 0.0:
+        raise wrong(hook, name, allowed)
+    return value
+
+
+def not_negative(hook: Hook, name: str) -> float:
+    return number(hook, name, "a number of at least 0", 0.0)
+
+
+def any_number(hook: Hook, name: str) -> float:
+    return number(hook, name, "a finite number", -math.inf)
+
+
+def part(hook: Hook, name: str, *, below_one: bool = False) -> float:
+    """A number in [0, 1], or in [0, 1)."""
+    allowed = "a number in [0, 1)" if below_one else "a number in [0, 1]"
+    value = number(hook, name, allowed, 0.0, 1.0)
+    if below_one and value == 1.0:
+        raise wrong(hook, name, allowed)
+    return value
+
+
+def count(hook: Hook, name: str) -> int:
+    """A positive int."""
+    value = getattr(hook, name)
+    if not _is_int(value):
+        raise wrong(hook, name, "a positive int", TypeError)
+    if value <= 0:
+        raise wrong(hook, name, "a positive int")
+    return int(value)
+
+
+def counts(hook: Hook, name: str, *, increasing: bool = False) -> tuple[int, ...]:
+    """A list of positive ints, not empty; ``increasing`` allows equal neighbours."""
+    allowed = f"a list of {'increasing ' if increasing else ''}positive ints"
+    values = getattr(hook, name)
+    if not _is_list(values) or not all(map(_is_int, values)):
+        raise wrong(hook, name, allowed, TypeError)
+    if not values or min(values) <= 0 or (increasing and sorted(values) != list(values)):
+        raise wrong(hook, name, allowed)
+    return tuple(map(int, values))
+
+
+def numbers(hook: Hook, name: str) -> tuple[float, ...]:
+    """A list of numbers of at least 0."""
+    allowed = "a list of numbers of at least 0"
+    values = getattr(hook, name)
+    if not _is_list(values) or not all(map(_is_real, values)):
+        raise wrong(hook, name, allowed, TypeError)
+    if not all(math.isfinite(value) and value >= 0 for value in values):
+        raise wrong(hook, name, allowed)
+    return tuple(map(float, values))
+
+
+def flag(hook: Hook, name: str) -> bool:
+    value = getattr(hook, name)
+    if not isinstance(value, bool):
+        raise wrong(hook, name, "True or False", TypeError)
+    return value
+
+
+def choice(hook: Hook, name: str, known: Sequence[str]) -> Any:
+    """One of the strings."""
+    value = getattr(hook, name)
+    allowed = " or ".join(map(repr, known))
+    if not isinstance(value, str):
+        raise wrong(hook, name, allowed, TypeError)
+    if value not in known:
+        error = wrong(hook, name, allowed)
+        raise ValueError(f"{error}. {did_you_mean(value, known)}")
+    return value
+
+
+def minimum(hook: Hook, name: str) -> float:
+    """A number of at least 0, or None for no limit."""
+    return -math.inf if getattr(hook, name) is None else not_negative(hook, name)
+
+
+def target(hook: Hook, name: str, *, max_ratio: float = math.inf) -> Target:
+    """What exactly one of ``name`` and ``name_ratio`` gives.
+
+    Args:
+        max_ratio: what the ratio may be at most.
+    """
+    ratio = f"{name}_ratio"
+    given = [each for each in (name, ratio) if getattr(hook, each) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"{type(hook).__name__}: exactly one of {name} (a number of at least 0) and {ratio} "
+            f"(a part of the initial value) must be given, not {'both' if given else 'neither'}"
+        )
+    if given == [name]:
+        return Target(not_negative(hook, name))
+    if max_ratio == math.inf:
+        return Target(not_negative(hook, ratio), relative=True)
+    return Target(number(hook, ratio, f"a number in [0, {max_ratio:g}]", 0.0, max_ratio), True)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

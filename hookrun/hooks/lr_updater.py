@@ -1,0 +1,208 @@
+"""Learning-rate schedules.
+
+The formulas are those of :mod:`hookrun.schedules`; "step" in a class's description is the epoch or
+iteration, counted from 0, and "total" the epochs or iterations of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from hookrun import schedules
+from hookrun.core.hook import HOOKS
+from hookrun.schedules import Policy
+
+from . import _arguments as check
+from .updater import (
+    Groups,
+    ScheduleSetting,
+    UpdaterHook,
+    each_group,
+    map_groups,
+    pick,
+    step_policy,
+    write,
+)
+
+
+class LrUpdaterHook(UpdaterHook):
+    """Base class of the learning-rate hooks: override :meth:`get_lr`.
+
+    The learning rate of each parameter group follows from its initial one (``initial_lr`` of the
+    group, which is ``lr`` at the start of the first run and travels with the optimizer's state).
+
+    Args:
+        by_epoch: whether the schedule counts epochs (True) or iterations.
+        warmup: ``"constant"``, ``"linear"``, ``"exp"``, or None for no warm-up.
+        warmup_iters: iterations that the warm-up lasts, or epochs with ``warmup_by_epoch``.
+        warmup_ratio: the warm-up's first factor on the learning rate, in (0, 1].
+        warmup_by_epoch: whether ``warmup_iters`` counts epochs.
+
+    Attributes:
+        base_lr: the initial learning rate of each group; for a dict of optimizers, such lists by
+            name.
+        regular_lr: the learning rates of the latest step without warm-up, in the same form.
+
+    Raises:
+        ValueError, TypeError: a wrong argument; the message names it and what is allowed. What
+            takes a runner to know is checked in ``before_run``.
+
+    Different from MMCV: a tensor learning rate is filled and stays the same tensor; ``by_epoch``
+    and ``warmup_by_epoch`` are refused in runs without epochs, where MMCV changes nothing or fails
+    at the first iteration.
+    """
+
+    writes: ClassVar[frozenset[str]] = frozenset({"learning_rate"})
+    _formula: ClassVar[str] = "get_lr"
+
+    warmup_by_epoch = ScheduleSetting()
+
+    def __init__(
+        self,
+        by_epoch: bool = True,
+        warmup: str | None = None,
+        warmup_iters: int = 0,
+        warmup_ratio: float = 0.1,
+        warmup_by_epoch: bool = False,
+    ) -> None:
+        super().__init__(by_epoch, warmup, warmup_iters, warmup_ratio)
+        self.warmup_by_epoch = warmup_by_epoch
+        self.warmup_epochs: int | None = None
+        if check.flag(self, "warmup_by_epoch"):
+            # Known once there is a loader.
+            self.warmup_epochs, self.warmup_iters = warmup_iters, None
+
+    @property
+    def base_lr(self) -> Groups:
+        values: Groups = self._base
+        return values
+
+    @base_lr.setter
+    def base_lr(self, values: Groups) -> None:
+        self._base = values
+
+    @property
+    def regular_lr(self) -> Groups:
+        return self._regular
+
+    @regular_lr.setter
+    def regular_lr(self, values: Groups) -> None:
+        self._regular = values
+
+    def get_lr(self, runner: Any, base_lr: float) -> float:
+        """The learning rate of this step for a group that began with ``base_lr``."""
+        return self._value(runner, base_lr)
+
+    def get_regular_lr(self, runner: Any) -> Groups:
+        """The learning rates of this step without warm-up."""
+        return each_group(
+            runner.optimizer,
+            lambda _, name: [self.get_lr(runner, base) for base in pick(self.base_lr, name)],
+        )
+
+    def get_warmup_lr(self, cur_iters: int) -> Groups:
+        """``regular_lr`` with the warm-up of the iteration."""
+        factor = self._warmup_factor(cur_iters)
+        return map_groups(self.regular_lr, lambda lr: lr * factor)
+
+    def _set_lr(self, runner: Any, lr_groups: Groups) -> None:
+        def set_groups(optimizer: Any, name: str | None) -> list[float]:
+            rates = pick(lr_groups, name)
+            for group, lr in zip(optimizer.param_groups, rates, strict=False):
+                write(group, "lr", lr)
+            return rates
+
+        each_group(runner.optimizer, set_groups)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        if self.warmup_iters is None:
+            self.warmup_iters = (self.warmup_epochs or 0) * len(runner.data_loader)
+        super().before_train_epoch(runner)
+
+    def _initial(self, group: dict[str, Any]) -> float:
+        return float(group.setdefault("initial_lr", float(group["lr"])))
+
+    def _compute(self, runner: Any) -> Groups:
+        return self.get_regular_lr(runner)
+
+    def _warm(self, iteration: int) -> Groups:
+        return self.get_warmup_lr(iteration)
+
+    def _set(self, runner: Any, values: Groups) -> None:
+        self._set_lr(runner, values)
+
+
+@HOOKS.register_module()
+class FixedLrUpdaterHook(LrUpdaterHook):
+    """The initial learning rate throughout, but for warm-up."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def make_policy(self) -> Policy:
+        return schedules.Fixed()
+
+
+@HOOKS.register_module()
+class StepLrUpdaterHook(LrUpdaterHook):
+    """Multiplies the learning rate by ``gamma`` at steps.
+
+    Args:
+        step: every so many steps (int), or at these steps (list, ascending).
+        gamma: the factor, above 0.
+        min_lr: what the learning rate does not fall below, or None for no limit.
+        kwargs: see :class:`LrUpdaterHook`.
+
+    Different from MMCV: steps out of order are refused, where MMCV skips some.
+    """
+
+    step = ScheduleSetting()
+    gamma = ScheduleSetting()
+    min_lr = ScheduleSetting()
+
+    def __init__(
+        self,
+        step: int | Sequence[int],
+        gamma: float = 0.1,
+        min_lr: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step = step
+        self.gamma = gamma
+        self.min_lr = min_lr
+        _ = self.policy
+
+    def make_policy(self) -> Policy:
+        return step_policy(self, "min_lr")
+
+
+@HOOKS.register_module()
+class CosineAnnealingLrUpdaterHook(LrUpdaterHook):
+    """Half a cosine wave from the initial learning rate down to the minimum.
+
+    ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983).
+
+    Args:
+        min_lr: the minimum, or
+        min_lr_ratio: the minimum as a part of the initial learning rate, in [0, 1]. Exactly one of
+            the two.
+        kwargs: see :class:`LrUpdaterHook`.
+
+    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again.
+    """
+
+    min_lr = ScheduleSetting()
+    min_lr_ratio = ScheduleSetting()
+
+    def __init__(
+        self, min_lr: float | None = None, min_lr_ratio: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.min_lr = min_lr
+        self.min_lr_ratio = min_lr_ratio
+        _ = self.policy
+
+    def make_policy(self) -> Policy:
+        return schedules.CosineAnnealing(check.target(self, "min_lr", max_ratio=1.0))

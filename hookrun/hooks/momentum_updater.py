@@ -1,0 +1,137 @@
+"""Momentum schedules.
+
+They set ``momentum`` of each parameter group, or ``betas[0]`` where a group has ``betas``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from .updater import Groups, UpdaterHook, each_group, map_groups, pick, write
+
+
+class MomentumUpdaterHook(UpdaterHook):
+    """Base class of the momentum hooks: override :meth:`get_momentum`.
+
+    The momentum of each parameter group follows from its initial one (``initial_momentum`` of the
+    group, which is what the group has at the start of the first run).
+
+    Args:
+        by_epoch: whether the schedule counts epochs (True) or iterations.
+        warmup: ``"constant"``, ``"linear"``, ``"exp"``, or None for no warm-up.
+        warmup_iters: iterations that the warm-up lasts.
+        warmup_ratio: the momentum is divided by the warm-up's factor, which starts at this, in
+            (0, 1]: a warm-up begins with more momentum than the schedule's.
+
+    Attributes:
+        base_momentum: the initial momentum of each group; for a dict of optimizers, such lists by
+            name.
+        regular_momentum: the momentum of the latest step without warm-up, in the same form.
+
+    Raises:
+        ValueError, TypeError: a wrong argument; the message names it and what is allowed. An
+            optimizer without momentum is refused in ``before_run``.
+
+    Different from MMCV: where ``betas`` has more than two entries, all but the first are kept.
+    """
+
+    writes: ClassVar[frozenset[str]] = frozenset({"momentum"})
+    _formula: ClassVar[str] = "get_momentum"
+
+    def __init__(
+        self,
+        by_epoch: bool = True,
+        warmup: str | None = None,
+        warmup_iters: int = 0,
+        warmup_ratio: float = 0.9,
+    ) -> None:
+        super().__init__(by_epoch, warmup, warmup_iters, warmup_ratio)
+
+    @property
+    def base_momentum(self) -> Groups:
+        values: Groups = self._base
+        return values
+
+    @base_momentum.setter
+    def base_momentum(self, values: Groups) -> None:
+        self._base = values
+
+    @property
+    def regular_momentum(self) -> Groups:
+        return self._regular
+
+    @regular_momentum.setter
+    def regular_momentum(self, values: Groups) -> None:
+        self._regular = values
+
+    def get_momentum(self, runner: Any, base_momentum: float) -> float:
+        """The momentum of this step for a group that began with ``base_momentum``."""
+        return self._value(runner, base_momentum)
+
+    def get_regular_momentum(self, runner: Any) -> Groups:
+        """The momentum of this step without warm-up."""
+        return each_group(
+            runner.optimizer,
+            lambda _, name: [
+                self.get_momentum(runner, base) for base in pick(self.base_momentum, name)
+            ],
+        )
+
+    def get_warmup_momentum(self, cur_iters: int) -> Groups:
+        """``regular_momentum`` with the warm-up of the iteration."""
+        factor = self._warmup_factor(cur_iters)
+        return map_groups(self.regular_momentum, lambda momentum: momentum / factor)
+
+    def _set_momentum(self, runner: Any, momentum_groups: Groups) -> None:
+        def set_groups(optimizer: Any, name: str | None) -> list[float]:
+            values = pick(momentum_groups, name)
+            for group, momentum in zip(optimizer.param_groups, values, strict=False):
+                write_momentum(group, momentum)
+            return values
+
+        each_group(runner.optimizer, set_groups)
+
+    def before_run(self, runner: Any) -> None:
+        require_momentum(self, runner.optimizer)
+        super().before_run(runner)
+
+    def _initial(self, group: dict[str, Any]) -> float:
+        return float(group.setdefault("initial_momentum", momentum_of(group)))
+
+    def _compute(self, runner: Any) -> Groups:
+        return self.get_regular_momentum(runner)
+
+    def _warm(self, iteration: int) -> Groups:
+        return self.get_warmup_momentum(iteration)
+
+    def _set(self, runner: Any, values: Groups) -> None:
+        self._set_momentum(runner, values)
+
+
+def momentum_of(group: dict[str, Any]) -> float:
+    """The momentum of a parameter group, under either of its names."""
+    return float(group["momentum"] if "momentum" in group else group["betas"][0])
+
+
+def write_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Set the momentum of a parameter group, under the name that it has there."""
+    if "momentum" in group:
+        write(group, "momentum", momentum)
+    else:
+        first = {"betas": group["betas"][0]}
+        write(first, "betas", momentum)
+        group["betas"] = (first["betas"], *group["betas"][1:])
+
+
+def require_momentum(hook: UpdaterHook, optimizer: Any) -> None:
+    """Refuse optimizers that have no momentum.
+
+    Raises:
+        ValueError: a parameter group has neither ``momentum`` nor ``betas``.
+    """
+    for each in optimizer.values() if isinstance(optimizer, dict) else [optimizer]:
+        if not all("momentum" in group or "betas" in group for group in each.param_groups):
+            raise ValueError(
+                f"{type(hook).__name__}: optimizer must have 'momentum' or 'betas' in its "
+                f"parameter groups, such as SGD and Adam; {type(each).__name__} has neither"
+            )

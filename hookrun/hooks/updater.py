@@ -1,0 +1,216 @@
+"""What learning-rate and momentum hooks share: a schedule that sets one value of each group."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from hookrun import schedules
+from hookrun.core.hook import Hook, TriggerSetting, is_shipped
+from hookrun.core.triggers import NEVER, Trigger
+from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
+
+from . import _arguments as check
+
+# One value per parameter group; for a dict of optimizers, such a list per name.
+Groups = list[float] | dict[str, list[float]]
+
+
+class ScheduleSetting(TriggerSetting):
+    """An argument of a schedule: assigning it renews the schedule and the dispatcher."""
+
+    def __set__(self, hook: Any, value: Any) -> None:
+        vars(hook).pop("_policy", None)
+        super().__set__(hook, value)
+
+
+class UpdaterHook(Hook):
+    """Base class of the hooks that set one value of every parameter group from a schedule.
+
+    Args:
+        by_epoch: whether the schedule counts epochs (True) or iterations.
+        warmup: ``"constant"``, ``"linear"``, ``"exp"``, or None for no warm-up.
+        warmup_iters: iterations that the warm-up lasts.
+        warmup_ratio: the warm-up's first factor, in (0, 1].
+
+    Raises:
+        ValueError, TypeError: a wrong argument; the message names it and what is allowed.
+    """
+
+    # The method of subclasses that gives the value of one group.
+    _formula: ClassVar[str]
+
+    by_epoch = ScheduleSetting()
+    warmup = ScheduleSetting()
+    warmup_iters = ScheduleSetting()
+    warmup_ratio = ScheduleSetting()
+    _base = ScheduleSetting()
+    _regular: Groups
+
+    def __init__(
+        self, by_epoch: bool, warmup: str | None, warmup_iters: int | None, warmup_ratio: float
+    ) -> None:
+        self.by_epoch = by_epoch
+        self.warmup = warmup
+        self.warmup_iters = warmup_iters
+        self.warmup_ratio = warmup_ratio
+        self._base = []
+        self._regular = []
+        check.flag(self, "by_epoch")
+        if warmup is not None:
+            check.choice(self, "warmup", WARMUP_KINDS)
+            check.count(self, "warmup_iters")
+            check.positive(self, "warmup_ratio", high=1.0)
+
+    def make_policy(self) -> Policy:
+        """The schedule that the hook's arguments describe; checks them.
+
+        Raises:
+            ValueError, TypeError: a wrong argument.
+            NotImplementedError: the class has no schedule of its own and overrides the formula.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must override {self._formula}() or make_policy()"
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """The schedule without warm-up, as it follows from the arguments."""
+        policy = vars(self).get("_policy")
+        if policy is None:
+            policy = vars(self)["_policy"] = self.make_policy()
+        return policy
+
+    @abstractmethod
+    def _initial(self, group: dict[str, Any]) -> float:
+        """The value that the schedule of a parameter group starts from."""
+
+    @abstractmethod
+    def _compute(self, runner: Any) -> Groups:
+        """The values without warm-up."""
+
+    @abstractmethod
+    def _warm(self, iteration: int) -> Groups:
+        """``_regular`` with the warm-up of the iteration."""
+
+    @abstractmethod
+    def _set(self, runner: Any, values: Groups) -> None:
+        """Write the values into the parameter groups."""
+
+    def triggers(self) -> Mapping[str, Trigger]:
+        # Without warm-up a schedule by epoch has nothing to do at iterations.
+        return {"before_train_iter": NEVER} if self.by_epoch and self.warmup is None else {}
+
+    def before_run(self, runner: Any) -> None:
+        self._check_run(runner)
+        self._base = each_group(
+            runner.optimizer,
+            lambda optimizer, _: [self._initial(group) for group in optimizer.param_groups],
+        )
+
+    def before_train_epoch(self, runner: Any) -> None:
+        if self.by_epoch:
+            self._regular = self._compute(runner)
+            self._set(runner, self._regular)
+
+    def before_train_iter(self, runner: Any) -> None:
+        if not self.by_epoch:
+            self._regular = self._compute(runner)
+        elif self.warmup is None or runner.iter > self.warmup_iters:
+            return  # the epoch's values stand
+        warm = self.warmup is not None and runner.iter < self.warmup_iters
+        self._set(runner, self._warm(runner.iter) if warm else self._regular)
+
+    def _check_run(self, runner: Any) -> None:
+        """Refuse a run that lacks what the schedule reads.
+
+        Raises:
+            ValueError: it counts epochs where the run has none, or needs the number of steps of a
+                run that does not know it.
+        """
+        name = type(self).__name__
+        if self.by_epoch and _unknown(runner, "max_epochs"):
+            raise ValueError(
+                f"{name}: by_epoch=True needs a run that is measured in epochs; "
+                f"{type(runner).__name__} counts iterations, so by_epoch must be False"
+            )
+        if not self._is_shipped(self._formula) or not self.policy.needs_total:
+            return
+        if not self.by_epoch and _unknown(runner, "max_iters"):
+            raise ValueError(
+                f"{name}: by_epoch=False needs the number of iterations of the run, which is "
+                "unknown because the data loader has no length; by_epoch must be True, or the "
+                "loader must have a length"
+            )
+
+    def _steps(self, runner: Any) -> tuple[int, int]:
+        """The steps done and, where the policy reads it, the steps of the whole run."""
+        done, limit = ("epoch", "max_epochs") if self.by_epoch else ("iter", "max_iters")
+        return getattr(runner, done), getattr(runner, limit) if self.policy.needs_total else 0
+
+    def _value(self, runner: Any, base: float) -> float:
+        return self.policy(base, *self._steps(runner))
+
+    def _warmup_factor(self, iteration: int) -> float:
+        if self.warmup is None:
+            return 1.0
+        return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio).factor(iteration)
+
+    def _is_shipped(self, *methods: str) -> bool:
+        """Whether no subclass outside of hookrun, nor the hook itself, replaced a method."""
+        shipped = next(
+            cls for cls in type(self).__mro__ if cls.__module__.startswith("hookrun.hooks")
+        )
+        return is_shipped(self, shipped, methods)
+
+
+def step_policy(hook: Any, minimum: str) -> Policy:
+    """Multiply by ``hook.gamma`` at every ``hook.step``-th step, or at those it lists.
+
+    Args:
+        minimum: the name of the argument that limits the value.
+    """
+    gamma, lowest = check.positive(hook, "gamma"), check.minimum(hook, minimum)
+    if isinstance(hook.step, int):
+        return schedules.Step(check.count(hook, "step"), gamma, lowest)
+    return schedules.MultiStep(check.counts(hook, "step", increasing=True), gamma, lowest)
+
+
+def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]]) -> Groups:
+    """``values(optimizer, name)`` of the optimizer, or of each one in a dict of them.
+
+    Args:
+        optimizer: an optimizer, whose name is None, or a dict of them by name.
+        values: gives one value per parameter group.
+    """
+    if isinstance(optimizer, dict):
+        return {name: values(each, name) for name, each in optimizer.items()}
+    return values(optimizer, None)
+
+
+def pick(groups: Groups, name: str | None) -> list[float]:
+    """The values of the optimizer of that name; None for the only one."""
+    return groups if name is None else groups[name]  # type: ignore[call-overload, return-value]
+
+
+def map_groups(groups: Groups, change: Callable[[float], float]) -> Groups:
+    """The groups with every value changed."""
+    if isinstance(groups, dict):
+        return {name: list(map(change, values)) for name, values in groups.items()}
+    return list(map(change, groups))
+
+
+def write(group: dict[str, Any], key: str, value: float) -> None:
+    """Set a group's value; a tensor is filled and stays the same object, without a host sync."""
+    if isinstance(group.get(key), Tensor):
+        group[key].fill_(value)
+    else:
+        group[key] = value
+
+
+def _unknown(runner: Any, limit: str) -> bool:
+    # A stand-in for a runner may lack the attribute: then nothing is known against it.
+    return hasattr(runner, limit) and getattr(runner, limit) is None

@@ -1,0 +1,47 @@
+"""Learning-rate and momentum schedules as pure functions of the step."""
+
+from .policies import (
+    STRATEGIES,
+    WSD,
+    CosineAnnealing,
+    CosineRestart,
+    Cyclic,
+    Exp,
+    Fixed,
+    FlatCosineAnnealing,
+    Inv,
+    LinearAnnealing,
+    MultiStep,
+    OneCycle,
+    Policy,
+    Poly,
+    Sequential,
+    Step,
+    Strategy,
+    Target,
+)
+from .warmup import WARMUP_KINDS, Warmup, WarmupKind
+
+__all__ = [
+    "STRATEGIES",
+    "WARMUP_KINDS",
+    "WSD",
+    "CosineAnnealing",
+    "CosineRestart",
+    "Cyclic",
+    "Exp",
+    "Fixed",
+    "FlatCosineAnnealing",
+    "Inv",
+    "LinearAnnealing",
+    "MultiStep",
+    "OneCycle",
+    "Policy",
+    "Poly",
+    "Sequential",
+    "Step",
+    "Strategy",
+    "Target",
+    "Warmup",
+    "WarmupKind",
+]
