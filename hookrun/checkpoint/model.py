@@ -1,0 +1,220 @@
+"""Weights of a model to and from checkpoints, under MMCV's names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hookrun.distributed import get_dist_info, unwrap_model
+
+from .files import plain, read_checkpoint, write_checkpoint
+
+MapLocation = str | torch.device | Callable[..., Any] | None
+STRIP_MODULE = ((r"^module\.", ""),)
+
+
+def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """A state dict whose tensors are on the CPU; the rest, its metadata included, as it was."""
+    weights = OrderedDict(
+        (name, value.cpu() if isinstance(value, Tensor) else value)
+        for name, value in state_dict.items()
+    )
+    weights._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    return weights
+
+
+@dataclass
+class Mismatch:
+    """How a state dict differs from a model."""
+
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]  # name, in the file, in the model
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name} has shape {theirs} in the file and {ours} in the model"
+            for name, theirs, ours in self.shapes
+        ]
+        if self.missing:
+            lines.append(f"{len(self.missing)} missing in the file: {_shorten(self.missing)}")
+        if self.unexpected:
+            lines.append(f"{len(self.unexpected)} not in the model: {_shorten(self.unexpected)}")
+        return "\n".join(lines)
+
+
+def compare(module: nn.Module, state_dict: Mapping[str, Any]) -> Mismatch:
+    """Compare names and shapes; counters of BatchNorm layers may be missing, as in old files."""
+    own = module.state_dict()
+    return Mismatch(
+        missing=[n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")],
+        unexpected=[name for name in state_dict if name not in own],
+        shapes=[
+            (name, tuple(value.shape), tuple(own[name].shape))
+            for name, value in state_dict.items()
+            if isinstance(value, Tensor)
+            and isinstance(own.get(name), Tensor)
+            and value.shape != own[name].shape
+        ],
+    )
+
+
+def load_state_dict(
+    module: nn.Module,
+    state_dict: Mapping[str, Any],
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+) -> None:
+    """Load weights into a model.
+
+    Args:
+        module: the model, possibly in a parallel wrapper.
+        state_dict: names to tensors.
+        strict: whether names and shapes must match exactly.
+        logger: where mismatches are reported when not strict.
+
+    Raises:
+        RuntimeError: ``strict``, and they do not match. The model is unchanged then.
+    """
+    module = unwrap_model(module)
+    mismatch = compare(module, state_dict)
+    if mismatch:
+        message = f"the model and the state dict do not match:\n{mismatch}"
+        if strict:
+            raise RuntimeError(message)
+        if logger is not None and get_dist_info()[0] == 0:
+            logger.warning(message)
+    misshapen = {name for name, _, _ in mismatch.shapes}
+    fitting = OrderedDict((n, value) for n, value in state_dict.items() if n not in misshapen)
+    fitting._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    module.load_state_dict(fitting, strict=False)
+
+
+def state_dict_of(
+    checkpoint: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE
+) -> OrderedDict[str, Any]:
+    """The weights in a checkpoint, or the checkpoint itself where it is a bare state dict.
+
+    Args:
+        checkpoint: what a file holds.
+        revise_keys: (pattern, replacement) pairs of regular expressions applied to the names.
+    """
+    found = checkpoint.get("state_dict", checkpoint)
+    weights: OrderedDict[str, Any] = OrderedDict()
+    for name, value in found.items():
+        for pattern, replacement in revise_keys:
+            name = re.sub(pattern, replacement, name)
+        weights[name] = value
+    weights._metadata = getattr(found, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    return weights
+
+
+def load_checkpoint(
+    model: nn.Module,
+    filename: str | os.PathLike[str],
+    map_location: MapLocation = None,
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+) -> dict[str, Any]:
+    """Load the weights in a checkpoint file into a model.
+
+    Args:
+        model: the model, possibly in a parallel wrapper.
+        filename: the file; see :func:`~hookrun.checkpoint.files.read_checkpoint` for its errors.
+        map_location: as for ``torch.load``.
+        strict: whether names and shapes must match exactly.
+        logger: where mismatches are reported when not strict.
+        revise_keys: (pattern, replacement) pairs applied to names; by default ``module.`` in front
+            is removed.
+
+    Returns:
+        The whole checkpoint.
+
+    Raises:
+        RuntimeError: ``strict``, and names or shapes do not match. The model is unchanged then.
+    """
+    checkpoint = read_checkpoint(filename, map_location)
+    load_state_dict(model, state_dict_of(checkpoint, revise_keys), strict, logger)
+    return checkpoint
+
+
+def make_checkpoint(
+    model: nn.Module,
+    optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The checkpoint of a model in MMCV's layout: ``meta``, ``state_dict`` and ``optimizer``.
+
+    Args:
+        model: the model, possibly in a parallel wrapper.
+        optimizer: an optimizer or a dict of them, or None to leave it out.
+        meta: plain types; the caller's dict stays as it is.
+
+    Raises:
+        TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
+    """
+    if meta is not None and not isinstance(meta, Mapping):
+        raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
+    model = unwrap_model(model)
+    kept: dict[str, Any] = plain(dict(meta or {}))
+    kept["time"] = time.asctime()
+    if getattr(model, "CLASSES", None) is not None:
+        kept["CLASSES"] = plain(model.CLASSES, "model.CLASSES")
+    checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights_to_cpu(model.state_dict())}
+    if isinstance(optimizer, Optimizer):
+        checkpoint["optimizer"] = optimizer.state_dict()
+    elif optimizer is not None:
+        checkpoint["optimizer"] = {name: each.state_dict() for name, each in optimizer.items()}
+    return checkpoint
+
+
+def save_checkpoint(
+    model: nn.Module,
+    filename: str | os.PathLike[str],
+    optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    file_client_args: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model's checkpoint, whole or not at all.
+
+    Args:
+        model: the model, possibly in a parallel wrapper.
+        filename: the file; missing folders are made.
+        optimizer: an optimizer or a dict of them to keep too.
+        meta: plain types to keep too; the caller's dict stays as it is.
+        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+
+    Raises:
+        TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
+        ValueError: another storage than the local disk.
+    """
+    check_storage(file_client_args)
+    write_checkpoint(make_checkpoint(model, optimizer, meta), filename)
+
+
+def check_storage(file_client_args: Mapping[str, Any] | None) -> None:
+    """Refuse storage that is not supported yet, before anything is lost to it."""
+    if file_client_args and dict(file_client_args) != {"backend": "disk"}:
+        raise ValueError(
+            f"file_client_args={dict(file_client_args)!r}: only the local disk is supported so "
+            "far; leave it out or give dict(backend='disk')"
+        )
+
+
+def _shorten(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, ..."

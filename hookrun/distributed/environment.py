@@ -1,0 +1,42 @@
+"""Who this process is among the processes of a job."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def get_dist_info() -> tuple[int, int]:
+    """(rank, world size) of the default process group; (0, 1) where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def master_only(function: F) -> F:
+    """Run the function on rank 0 only; elsewhere a call does nothing and returns None."""
+
+    @functools.wraps(function)
+    def on_master(*args: Any, **kwargs: Any) -> Any:
+        if get_dist_info()[0] == 0:
+            return function(*args, **kwargs)
+        return None
+
+    return on_master  # type: ignore[return-value]
+
+
+def is_module_wrapper(module: Any) -> bool:
+    """Whether the module is a parallel wrapper whose real model is its ``module``."""
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    return isinstance(module, (DataParallel, DistributedDataParallel))
+
+
+def unwrap_model(module: Any) -> Any:
+    """The model inside a parallel wrapper, or the model itself."""
+    return module.module if is_module_wrapper(module) else module

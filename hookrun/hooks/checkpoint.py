@@ -1,0 +1,179 @@
+"""Saving checkpoints as the run goes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hookrun.checkpoint import check_storage
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
+from hookrun.core.errors import did_you_mean
+from hookrun.core.triggers import NEVER
+from hookrun.distributed import allreduce_params, master_only
+
+
+def resolve_out_dir(hook: Hook, out_dir: str | None, runner: Any) -> str:
+    """Where a hook puts its files: ``work_dir``, or a folder of its name in ``out_dir``.
+
+    Raises:
+        ValueError: neither folder is known.
+    """
+    if out_dir is None:
+        if runner.work_dir is None:
+            raise ValueError(
+                f"{type(hook).__name__} has no folder to write to: give work_dir to the runner or "
+                "out_dir to the hook"
+            )
+        return str(runner.work_dir)
+    if runner.work_dir is None or out_dir == runner.work_dir:
+        return out_dir
+    return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Saves a checkpoint every so many epochs or iterations, on the master process.
+
+    What is saved are the weights to evaluate: those of EMAHook where there is one.
+
+    Args:
+        interval: every so many epochs, or iterations; -1 never.
+        by_epoch: whether the interval counts epochs.
+        save_optimizer: whether to keep the optimizer's state, which resuming needs.
+        out_dir: checkpoints go to ``out_dir/basename(work_dir)``; to ``work_dir`` by default.
+        max_keep_ckpts: how many of them to keep; -1 all. Older ones are deleted only after the new
+            one is on the disk.
+        save_last: whether to save at the last epoch or iteration whatever the interval.
+        sync_buffer: average the model's buffers over all processes first.
+        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        kwargs: passed on to ``runner.save_checkpoint``: ``filename_tmpl``, ``meta``,
+            ``create_symlink``.
+
+    Raises:
+        ValueError: an interval or ``max_keep_ckpts`` that means nothing; other storage.
+        TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    writes: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+
+    interval = TriggerSetting()
+    by_epoch = TriggerSetting()
+    save_last = TriggerSetting()
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        save_optimizer: bool = True,
+        out_dir: str | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        sync_buffer: bool = False,
+        file_client_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in {"interval": interval, "max_keep_ckpts": max_keep_ckpts}.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value == 0 or value < -1:
+                raise ValueError(
+                    f"CheckpointHook: {name} must be a positive int, or -1 for "
+                    f"{'never' if name == 'interval' else 'all'}; not {value!r}"
+                )
+        check_storage(file_client_args)
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.save_optimizer = save_optimizer
+        self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
+        self.max_keep_ckpts = max_keep_ckpts
+        self.save_last = save_last
+        self.sync_buffer = sync_buffer
+        self.file_client_args = file_client_args
+        self.args = kwargs
+
+    def triggers(self) -> Mapping[str, Trigger]:
+        interval = max(self.interval, 0)
+        by_epoch = Trigger(epochs=interval, last_epoch=self.save_last)
+        by_iter = Trigger(iters=interval, last_iter=self.save_last)
+        return {
+            "after_train_epoch": by_epoch if self.by_epoch else NEVER,
+            "after_train_iter": NEVER if self.by_epoch else by_iter,
+        }
+
+    def before_run(self, runner: Any) -> None:
+        self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
+        self._check_arguments(runner)
+        runner.logger.info("checkpoints will be saved to %s", self.out_dir)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.by_epoch and (
+            self.every_n_epochs(runner, self.interval)
+            or (self.save_last and self.is_last_epoch(runner))
+        ):
+            runner.logger.info("saving checkpoint at %d epochs", runner.epoch + 1)
+            self._save(runner)
+
+    def after_train_iter(self, runner: Any) -> None:
+        if not self.by_epoch and (
+            self.every_n_iters(runner, self.interval)
+            or (self.save_last and self.is_last_iter(runner))
+        ):
+            runner.logger.info("saving checkpoint at %d iterations", runner.iter + 1)
+            self._save(runner)
+
+    def _save(self, runner: Any) -> None:
+        if self.sync_buffer:
+            allreduce_params(runner.model.buffers())
+        with runner.eval_weights():
+            self._save_checkpoint(runner)
+
+    @master_only
+    def _save_checkpoint(self, runner: Any) -> None:
+        """Save, then delete what is too many."""
+        number = (runner.epoch if self.by_epoch else runner.iter) + 1
+        filename = self._template.format(number)
+        runner.save_checkpoint(
+            self.out_dir,
+            save_optimizer=self.save_optimizer,
+            **{**self.args, "filename_tmpl": filename},
+        )
+        if runner.meta is not None:
+            messages = runner.meta.setdefault("hook_msgs", {})
+            messages["last_ckpt"] = os.path.join(self.out_dir or "", filename)
+        if self.max_keep_ckpts > 0:
+            self._delete_old(number)
+
+    def _delete_old(self, newest: int) -> None:
+        """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""
+        before, after = self._template.split("{}", 1) if "{}" in self._template else (None, "")
+        if before is None or self.out_dir is None:
+            return
+        pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        numbered = sorted(
+            (int(match[1]), path)
+            for path in Path(self.out_dir).iterdir()
+            if (match := pattern.fullmatch(path.name)) and int(match[1]) <= newest
+        )
+        for _, path in numbered[: -self.max_keep_ckpts]:
+            path.unlink(missing_ok=True)
+
+    @property
+    def _template(self) -> str:
+        default = "epoch_{}.pth" if self.by_epoch else "iter_{}.pth"
+        return str(self.args.get("filename_tmpl", default))
+
+    def _check_arguments(self, runner: Any) -> None:
+        known = inspect.signature(runner.save_checkpoint).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            return
+        for name in self.args:
+            if name not in known:
+                own = inspect.signature(type(self).__init__).parameters
+                raise TypeError(
+                    f"CheckpointHook has no argument {name!r}, and neither has "
+                    f"{type(runner).__name__}.save_checkpoint. "
+                    + did_you_mean(name, [*own, *known])
+                )

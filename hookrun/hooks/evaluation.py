@@ -1,0 +1,346 @@
+"""Evaluating as the run goes, and keeping the best model."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from hookrun.checkpoint import check_storage
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
+from hookrun.core.errors import did_you_mean
+from hookrun.core.triggers import NEVER
+from hookrun.distributed import get_dist_info
+
+from .checkpoint import resolve_out_dir
+from .testing import collect_predictions, single_gpu_test
+
+Compare = Callable[[float, float], bool]
+
+
+@HOOKS.register_module()
+class EvalHook(Hook):
+    """Evaluates every so many epochs or iterations, and can keep the best checkpoint.
+
+    The model is evaluated with the weights of EMAHook where there is one, and is left in the mode it
+    was in.
+
+    Args:
+        dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)`` gives
+            a dict of scores, unless ``metrics`` is given.
+        start: the first epoch or iteration, from 1, to evaluate; when a run starts or resumes at or
+            behind it, it is evaluated before training too.
+        interval: every so many epochs, or iterations.
+        by_epoch: whether ``start`` and ``interval`` count epochs.
+        save_best: the score that decides which checkpoint is the best, or ``'auto'`` for the first
+            one; None keeps none. The file is ``best_KEY_epoch_N.pth``; ``runner.meta['hook_msgs']``
+            has ``best_score`` and ``best_ckpt``. A score that is NaN is never the best.
+        rule: ``'greater'`` or ``'less'`` is better; found from the name of the score by default.
+        test_fn: ``test_fn(model, dataloader)`` gives the results; :func:`single_gpu_test` by default.
+        greater_keys, less_keys: parts of names of scores for the two rules.
+        out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
+        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        metrics: ``metrics(outputs, targets)`` gives a dict of scores, for datasets without
+            ``evaluate``. Both are joined over the whole test set.
+        eval_kwargs: passed on to ``dataset.evaluate``.
+
+    Raises:
+        TypeError: a dataloader that cannot be gone through or cannot be evaluated.
+        ValueError: an interval or start that means nothing, or a score whose rule cannot be found.
+        KeyError: an unknown rule; at evaluation, ``save_best`` names no score.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    writes: ClassVar[frozenset[str]] = frozenset({"checkpoint", "log"})
+
+    rule_map: ClassVar[Mapping[str, Compare]] = {
+        "greater": lambda x, y: x > y,
+        "less": lambda x, y: x < y,
+    }
+    init_value_map: ClassVar[Mapping[str, float]] = {"greater": -math.inf, "less": math.inf}
+    _default_greater_keys: ClassVar[Sequence[str]] = (
+        "acc",
+        "top",
+        "AR@",
+        "auc",
+        "precision",
+        "mAP",
+        "mDice",
+        "mIoU",
+        "mAcc",
+        "aAcc",
+    )
+    _default_less_keys: ClassVar[Sequence[str]] = ("loss",)
+
+    interval = TriggerSetting()
+    by_epoch = TriggerSetting()
+    start = TriggerSetting()
+
+    def __init__(
+        self,
+        dataloader: Any,
+        start: int | None = None,
+        interval: int = 1,
+        by_epoch: bool = True,
+        save_best: str | None = None,
+        rule: str | None = None,
+        test_fn: Callable[..., Any] | None = None,
+        greater_keys: str | Sequence[str] | None = None,
+        less_keys: str | Sequence[str] | None = None,
+        out_dir: str | None = None,
+        file_client_args: Mapping[str, Any] | None = None,
+        *,
+        metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        **eval_kwargs: Any,
+    ) -> None:
+        _check_dataloader(dataloader, metrics)
+        _check_eval_kwargs(eval_kwargs, metrics)
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
+            raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
+        if start is not None and (not isinstance(start, int) or start < 0):
+            raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
+        if not isinstance(by_epoch, bool):
+            raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
+        if save_best is not None and not isinstance(save_best, str):
+            raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
+        if metrics is not None and test_fn is not None:
+            raise ValueError("EvalHook: give metrics or test_fn, not both")
+        check_storage(file_client_args)
+        self.dataloader = dataloader
+        self.start = start
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.save_best = save_best
+        self.test_fn = test_fn or single_gpu_test
+        self.metrics = metrics
+        self.eval_kwargs = eval_kwargs
+        self.greater_keys = _as_names("greater_keys", greater_keys, self._default_greater_keys)
+        self.less_keys = _as_names("less_keys", less_keys, self._default_less_keys)
+        self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
+        self.file_client_args = file_client_args
+        self.initial_flag = True
+        if save_best is not None:
+            self.best_ckpt_path: str | None = None
+            self._init_rule(rule, save_best)
+
+    def triggers(self) -> Mapping[str, Trigger]:
+        if not is_shipped(self, EvalHook, ("_should_evaluate",)):
+            return {}
+        start = self.start or 0
+        by_epoch = Trigger(epochs=self.interval, start=start)
+        by_iter = Trigger(iters=self.interval, start=start)
+        at_first = NEVER if self.start is None else Trigger(once=True)
+        return {
+            "before_train_epoch": at_first if self.by_epoch else NEVER,
+            "before_train_iter": NEVER if self.by_epoch else at_first,
+            "after_train_epoch": by_epoch if self.by_epoch else NEVER,
+            "after_train_iter": NEVER if self.by_epoch else by_iter,
+        }
+
+    def before_run(self, runner: Any) -> None:
+        self.initial_flag = True
+        if self.save_best is None:
+            return
+        self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
+        if runner.meta is None:
+            runner.meta = {}
+        messages = runner.meta.setdefault("hook_msgs", {})
+        self.best_ckpt_path = messages.get("best_ckpt")
+
+    def before_train_iter(self, runner: Any) -> None:
+        """Evaluate before the first iteration, where ``start`` has been reached."""
+        if self.by_epoch or not self.initial_flag:
+            return
+        self.initial_flag = False
+        if self.start is not None and runner.iter >= self.start:
+            self._do_evaluate(runner)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Evaluate before the first epoch, where ``start`` has been reached."""
+        if not self.by_epoch or not self.initial_flag:
+            return
+        self.initial_flag = False
+        if self.start is not None and runner.epoch >= self.start:
+            self._do_evaluate(runner)
+
+    def after_train_iter(self, runner: Any) -> None:
+        if not self.by_epoch and self._should_evaluate(runner):
+            # Loggers come later at this event: let them log training before its results mix in.
+            runner.flush_logs()
+            self._do_evaluate(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.by_epoch and self._should_evaluate(runner):
+            self._do_evaluate(runner)
+
+    def _should_evaluate(self, runner: Any) -> bool:
+        """Whether ``start`` is reached and the interval completed."""
+        finished = (runner.epoch if self.by_epoch else runner.iter) + 1
+        if self.start is None:
+            check = self.every_n_epochs if self.by_epoch else self.every_n_iters
+            return check(runner, self.interval)
+        return bool(finished >= self.start and (finished - self.start) % self.interval == 0)
+
+    def _do_evaluate(self, runner: Any) -> None:
+        """Evaluate, and save the checkpoint if it is the best so far."""
+        with runner.eval_weights(), _mode_kept(runner.model):
+            if self.metrics is not None:
+                results: Any = collect_predictions(runner.model, self.dataloader)
+            else:
+                results = self.test_fn(runner.model, self.dataloader)
+            with contextlib.suppress(TypeError):  # a loader without a length
+                runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+            score = self.evaluate(runner, results)
+            if self.save_best is not None and score is not None:
+                self._save_ckpt(runner, score)
+
+    def evaluate(self, runner: Any, results: Any) -> float | None:
+        """Compute the scores and hand them to the loggers.
+
+        Returns:
+            The score that ``save_best`` names; None without it, or where there are no scores.
+        """
+        if self.metrics is not None:
+            scores = self.metrics(*results)
+        else:
+            scores = self.dataloader.dataset.evaluate(
+                results, logger=runner.logger, **self.eval_kwargs
+            )
+        if not isinstance(scores, Mapping):
+            raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
+        for name, value in scores.items():
+            runner.log_buffer.output[name] = _as_plain(value)
+        runner.log_buffer.ready = True
+        if self.save_best is None:
+            return None
+        if not scores:
+            warnings.warn(
+                "evaluation gave no scores: the best checkpoint is not looked for", stacklevel=2
+            )
+            return None
+        if self.key_indicator == "auto":
+            self._init_rule(self.rule, next(iter(scores)))
+        if self.key_indicator not in scores:
+            raise KeyError(
+                f"EvalHook: save_best={self.key_indicator!r} is not among the scores. "
+                + did_you_mean(self.key_indicator, scores)
+            )
+        return float(_as_plain(scores[self.key_indicator]))
+
+    def _save_ckpt(self, runner: Any, key_score: float) -> None:
+        """Save the checkpoint if its score is the best so far; the old best file goes after that."""
+        messages = runner.meta["hook_msgs"]
+        assert self.rule is not None
+        best = messages.get("best_score", self.init_value_map[self.rule])
+        if math.isnan(key_score) or not self.compare_func(key_score, best):
+            return
+        kind = "epoch" if self.by_epoch else "iter"
+        number = self._finished(runner)
+        name = f"best_{self.key_indicator.replace(os.sep, '_')}_{kind}_{number}.pth"
+        path = os.path.join(self.out_dir or "", name)
+        before, old_path = dict(messages), self.best_ckpt_path
+        messages.update(best_score=key_score, best_ckpt=path)
+        try:
+            if get_dist_info()[0] == 0:
+                runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        except BaseException:
+            messages.clear()
+            messages.update(before)
+            raise
+        self.best_ckpt_path = path
+        if old_path and old_path != path and get_dist_info()[0] == 0:
+            Path(old_path).unlink(missing_ok=True)
+        runner.logger.info(
+            "best %s is %.4f at %s %d, saved as %s", self.key_indicator, key_score, kind, number, name
+        )
+
+    def _finished(self, runner: Any) -> int:
+        """Epochs or iterations behind the weights that are evaluated."""
+        done = runner.epoch if self.by_epoch else runner.iter
+        return int(done if runner._firing in ("before_train_epoch", "before_train_iter") else done + 1)
+
+    def _init_rule(self, rule: str | None, key_indicator: str) -> None:
+        """Find out whether a greater or a smaller score is better.
+
+        The name of the score decides, in lower case: first as a whole, then by the parts of names
+        in ``greater_keys`` and ``less_keys``, in this order.
+        """
+        if rule is not None and rule not in self.rule_map:
+            raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
+        if rule is None and key_indicator != "auto":
+            rule = self._rule_of(key_indicator)
+        self.rule = rule
+        self.key_indicator = key_indicator
+        if rule is not None:
+            self.compare_func = self.rule_map[rule]
+
+    def _rule_of(self, key_indicator: str) -> str:
+        name = key_indicator.lower()
+        greater = [key.lower() for key in self.greater_keys]
+        less = [key.lower() for key in self.less_keys]
+        if name in greater:
+            return "greater"
+        if name in less:
+            return "less"
+        if any(key in name for key in greater):
+            return "greater"
+        if any(key in name for key in less):
+            return "less"
+        raise ValueError(
+            f"EvalHook: whether a greater {key_indicator!r} is better cannot be told from its name: "
+            "give rule='greater' or rule='less'"
+        )
+
+
+@contextlib.contextmanager
+def _mode_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation switches the model's mode: afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _as_plain(value: Any) -> Any:
+    """A Python number for a one-element tensor or NumPy scalar; anything else as it is."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
+    if names is None:
+        return default
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"EvalHook: {argument} is a string or a list of strings, not {names!r}")
+    return names
+
+
+def _check_dataloader(dataloader: Any, metrics: Any) -> None:
+    if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
+        raise TypeError(
+            f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
+        )
+    if metrics is None and not hasattr(getattr(dataloader, "dataset", None), "evaluate"):
+        kind = type(getattr(dataloader, "dataset", dataloader)).__name__
+        raise TypeError(
+            f"EvalHook: {kind} has no evaluate(results, logger=...): give "
+            "metrics=lambda outputs, targets: {'accuracy': ...}"
+        )
+    if metrics is not None and not callable(metrics):
+        raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
+
+
+def _check_eval_kwargs(eval_kwargs: Mapping[str, Any], metrics: Any) -> None:
+    if metrics is None:
+        return  # dataset.evaluate knows what it takes
+    for name in eval_kwargs:
+        own = ("start", "interval", "by_epoch", "save_best", "rule", "out_dir", "metrics")
+        raise TypeError(f"EvalHook has no argument {name!r}. {did_you_mean(name, own)}")

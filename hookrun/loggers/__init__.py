@@ -1,0 +1,5 @@
+"""Where logs go: one back end per file."""
+
+from .text import TextLoggerHook
+
+__all__ = ["TextLoggerHook"]

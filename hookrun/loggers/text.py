@@ -1,0 +1,201 @@
+"""Logging to the terminal and to a file of JSON lines."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from hookrun.core import HOOKS, LoggerHook
+
+_IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
+
+
+@HOOKS.register_module()
+class TextLoggerHook(LoggerHook):
+    """Writes a line to ``runner.logger``, and the same values as one line of JSON to
+    ``work_dir/TIMESTAMP.log.json``.
+
+    Args:
+        by_epoch: count iterations within the epoch (True) or of the whole run.
+        interval: log every so many iterations.
+        ignore_last: whether to skip the last iterations of an epoch that are fewer than
+            ``interval``.
+        reset_flag: kept for MMCV's signature; see :class:`~hookrun.LoggerHook`.
+        interval_exp_name: repeat ``meta['exp_name']`` every so many iterations.
+        out_dir: after the run, copy the logs to ``out_dir/basename(work_dir)``.
+        out_suffix: which files are copied, by the end of their names.
+        keep_local: whether copied files stay in ``work_dir`` too.
+        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+
+    Raises:
+        ValueError: ``file_client_args`` without ``out_dir``, or other storage than the disk.
+        TypeError: ``out_dir`` is no path.
+    """
+
+    def __init__(
+        self,
+        by_epoch: bool = True,
+        interval: int = 10,
+        ignore_last: bool = True,
+        reset_flag: bool = False,
+        interval_exp_name: int = 1000,
+        out_dir: str | None = None,
+        out_suffix: str | tuple[str, ...] = (".log.json", ".log", ".py"),
+        keep_local: bool = True,
+        file_client_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        if file_client_args is not None:
+            if out_dir is None:
+                raise ValueError("TextLoggerHook: file_client_args needs out_dir")
+            if dict(file_client_args) != {"backend": "disk"}:
+                raise ValueError(
+                    f"TextLoggerHook: file_client_args={dict(file_client_args)!r}: only the local "
+                    "disk is supported so far"
+                )
+        if out_dir is not None and not isinstance(out_dir, (str, os.PathLike)):
+            raise TypeError(f"TextLoggerHook: out_dir must be a path or None, not {out_dir!r}")
+        self.interval_exp_name = interval_exp_name
+        self.out_dir = out_dir
+        self.out_suffix = out_suffix
+        self.keep_local = keep_local
+        self.file_client_args = file_client_args
+        self.time_sec_tot = 0.0
+        self.start_iter = 0
+        self.json_log_path: str | None = None
+        self._file: TextIO | None = None
+
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        self.start_iter = runner.iter
+        self.time_sec_tot = 0.0
+        if runner.rank == 0 and runner.work_dir is not None:
+            self.json_log_path = os.path.join(runner.work_dir, f"{runner.timestamp}.log.json")
+        if runner.meta is not None:
+            self._dump_log(runner.meta, runner)
+
+    def after_run(self, runner: Any) -> None:
+        if self.out_dir is not None and runner.rank == 0 and runner.work_dir is not None:
+            self._close_file()
+            self._copy_logs(runner)
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        self._close_file()
+
+    def log(self, runner: Any) -> dict[str, Any]:
+        """Write the output in the log buffer; returns what was written."""
+        output = dict(runner.log_buffer.output)
+        entry: dict[str, Any] = {
+            "mode": self.get_mode(runner),
+            "epoch": self.get_epoch(runner),
+            "iter": output.pop("eval_iter_num", None) or self.get_iter(runner, inner_iter=True),
+        }
+        rates = runner.current_lr() if runner.optimizer is not None else []
+        if isinstance(rates, dict):
+            entry["lr"] = {name: float(groups[0]) for name, groups in rates.items()}
+        elif rates:
+            entry["lr"] = float(rates[0])
+        if "time" in output and torch.cuda.is_available():
+            entry["memory"] = torch.cuda.max_memory_allocated() // (1024 * 1024)
+        entry.update(output)
+        self._log_info(entry, runner)
+        self._dump_log(entry, runner)
+        return entry
+
+    def _log_info(self, entry: Mapping[str, Any], runner: Any) -> None:
+        """Write the line for people."""
+        if runner.meta is not None and "exp_name" in runner.meta:
+            at_epoch_end = self.by_epoch and self.end_of_epoch(runner)
+            if at_epoch_end or self.every_n_iters(runner, self.interval_exp_name):
+                runner.logger.info("Exp name: %s", runner.meta["exp_name"])
+        head = self._train_head(entry, runner) if entry["mode"] == "train" else self._val_head(entry)
+        items = [
+            f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}"
+            for name, value in entry.items()
+            if name not in _IN_THE_HEAD
+        ]
+        runner.logger.info("%s", head + ", ".join(items))
+
+    def _train_head(self, entry: Mapping[str, Any], runner: Any) -> str:
+        if self.by_epoch:
+            head = f"Epoch [{entry['epoch']}][{entry['iter']}/{_length(runner.data_loader)}]\t"
+        else:
+            head = f"Iter [{entry['iter']}/{runner.max_iters}]\t"
+        rates = entry.get("lr")
+        if isinstance(rates, dict):
+            head += " ".join(f"lr_{name}: {rate:.3e}" for name, rate in rates.items()) + ", "
+        elif rates is not None:
+            head += f"lr: {rates:.3e}, "
+        if "time" in entry:
+            head += self._timing(entry, runner)
+        if "memory" in entry:
+            head += f"memory: {entry['memory']}, "
+        return head
+
+    def _timing(self, entry: Mapping[str, Any], runner: Any) -> str:
+        text = f"time: {entry['time']:.3f}, data_time: {entry.get('data_time', 0.0):.3f}, "
+        self.time_sec_tot += entry["time"] * self.interval
+        if runner.max_iters is None:
+            return text
+        done = runner.iter - self.start_iter + 1
+        left = (runner.max_iters - runner.iter - 1) * self.time_sec_tot / done
+        return f"eta: {datetime.timedelta(seconds=int(left))}, {text}"
+
+    def _val_head(self, entry: Mapping[str, Any]) -> str:
+        if self.by_epoch:
+            return f"Epoch({entry['mode']}) [{entry['epoch']}][{entry['iter']}]\t"
+        return f"Iter({entry['mode']}) [{entry['iter']}]\t"
+
+    def _dump_log(self, entry: Mapping[str, Any], runner: Any) -> None:
+        """Append the line for programs."""
+        if runner.rank != 0 or self.json_log_path is None:
+            return
+        if self._file is None:
+            self._file = open(self.json_log_path, "a", encoding="utf-8")  # noqa: SIM115
+        rounded = {name: _round(value) for name, value in entry.items()}
+        self._file.write(json.dumps(rounded, default=str) + "\n")
+        self._file.flush()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _copy_logs(self, runner: Any) -> None:
+        source = Path(runner.work_dir)
+        target = Path(self.out_dir or "") / source.name
+        for path in sorted(source.rglob("*")):
+            if not path.is_file() or not path.name.endswith(self.out_suffix):
+                continue
+            copy = target / path.relative_to(source)
+            if copy.resolve() == path.resolve():
+                continue
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            runner.logger.info("copied %s to %s", path, copy)
+            if not self.keep_local:
+                path.unlink()
+
+
+def _length(loader: Any) -> int | str:
+    try:
+        return len(loader)
+    except TypeError:
+        return "?"
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, (list, tuple)):
+        return [_round(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _round(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,407 @@
+"""What both runners share: attributes, checkpoints, the frame around a run."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import tempfile
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from hookrun import _native
+from hookrun.checkpoint import MapLocation, load_checkpoint
+from hookrun.core.errors import did_you_mean
+from hookrun.core.hook import Hook
+from hookrun.core.log_buffer import LogBuffer
+from hookrun.core.logger_hook import LoggerHook
+from hookrun.core.logging import default_logger
+from hookrun.distributed import get_dist_info, unwrap_model
+
+from . import resuming
+from .registration import HookRegistration
+
+Workflow = Sequence[tuple[str, int]]
+
+
+class BaseRunner(HookRegistration):
+    """Base class of the runners: a model, its optimizer, the counters of a run, and hooks.
+
+    Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.
+
+    Args:
+        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, each returning
+            a dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
+            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` gives any module these methods.
+        batch_processor: deprecated; ``f(model, data_batch, train_mode)`` used instead of them.
+        optimizer: an optimizer, a dict of optimizers by name, or None.
+        work_dir: folder for logs and checkpoints; made if missing.
+        logger: a ``logging.Logger``; one that writes to the terminal by default.
+        meta: what to remember of the run, such as ``env_info``, ``seed`` or ``exp_name``.
+        max_iters: iterations to train; not together with ``max_epochs``.
+        max_epochs: epochs to train.
+
+    Raises:
+        TypeError: an argument of a wrong type, or a model that cannot take a training step.
+        ValueError: both ``max_iters`` and ``max_epochs``, or a ``work_dir`` that cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        batch_processor: Callable[..., Any] | None = None,
+        optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
+        work_dir: str | os.PathLike[str] | None = None,
+        logger: logging.Logger | None = None,
+        meta: Mapping[str, Any] | None = None,
+        max_iters: int | None = None,
+        max_epochs: int | None = None,
+    ) -> None:
+        _check_steps(model, batch_processor)
+        _check_optimizer(optimizer)
+        if logger is not None and not isinstance(logger, logging.Logger):
+            raise TypeError(f"logger must be a logging.Logger, not {type(logger).__name__}")
+        if meta is not None and not isinstance(meta, Mapping):
+            raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
+        if max_epochs is not None and max_iters is not None:
+            raise ValueError("only one of max_epochs and max_iters can be given")
+
+        self.model = model
+        self.batch_processor = batch_processor
+        self.optimizer = optimizer
+        self.logger = logger if logger is not None else default_logger()
+        # A copy: hooks write their messages into it.
+        self.meta: dict[str, Any] | None = None if meta is None else copy.copy(dict(meta))
+        if self.meta is not None and "hook_msgs" in self.meta:
+            self.meta["hook_msgs"] = dict(self.meta["hook_msgs"])
+        self.work_dir = None if work_dir is None else _make_work_dir(work_dir)
+        self._model_name = type(getattr(model, "module", model)).__name__
+        self._rank, self._world_size = get_dist_info()
+        self.timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime())
+        self._max_epochs = _check_limit("max_epochs", max_epochs)
+        self._max_iters = _check_limit("max_iters", max_iters)
+        self.log_buffer = LogBuffer()
+        self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
+        self.resumed: dict[str, Any] | None = None
+        self._hook_states: dict[str, Any] = {}
+        self._skip_batches = 0
+        self._init_hooks()
+
+    @property
+    def model_name(self) -> str:
+        """The class name of the model, inside a parallel wrapper if there is one."""
+        return self._model_name
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes of the job."""
+        return self._world_size
+
+    @abstractmethod
+    def run(self, data_loaders: list[Any], workflow: Workflow, **kwargs: Any) -> None:
+        """Run the workflow over the loaders."""
+
+    @abstractmethod
+    def train(self, data_loader: Any, **kwargs: Any) -> None:
+        """One unit of training: an epoch or an iteration."""
+
+    @abstractmethod
+    def val(self, data_loader: Any, **kwargs: Any) -> None:
+        """One unit of validation: an epoch or an iteration."""
+
+    @abstractmethod
+    def save_checkpoint(self, out_dir: str, **kwargs: Any) -> None:
+        """Save a checkpoint of the run."""
+
+    def current_lr(self) -> list[float] | dict[str, list[float]]:
+        """The learning rate of each parameter group, by optimizer where there are several.
+
+        Raises:
+            RuntimeError: there is no optimizer.
+        """
+        return self._per_group(lambda group: group["lr"], "learning rate")
+
+    def current_momentum(self) -> list[float] | dict[str, list[float]]:
+        """The momentum of each parameter group (``momentum`` or ``betas[0]``, else 0).
+
+        Raises:
+            RuntimeError: there is no optimizer.
+        """
+        return self._per_group(_momentum_of, "momentum")
+
+    def _per_group(self, read: Callable[[dict[str, Any]], float], what: str) -> Any:
+        if isinstance(self.optimizer, Optimizer):
+            return [read(group) for group in self.optimizer.param_groups]
+        if isinstance(self.optimizer, Mapping):
+            return {
+                name: [read(group) for group in optimizer.param_groups]
+                for name, optimizer in self.optimizer.items()
+            }
+        raise RuntimeError(f"there is no {what}: the runner has no optimizer")
+
+    # Evaluation weights: a hook that averages weights lends them here.
+
+    @contextlib.contextmanager
+    def eval_weights(self) -> Iterator[torch.nn.Module]:
+        """A context in which the model holds the weights to evaluate and to save.
+
+        These are the model's own unless a hook such as EMAHook provides others. Contexts nest.
+        """
+        provided = self._eval_weights() if self._eval_weights else contextlib.nullcontext()
+        with provided:
+            yield self.model
+
+    def provide_eval_weights(
+        self, provider: Callable[[], contextlib.AbstractContextManager[Any]] | None
+    ) -> None:
+        """Let ``eval_weights`` enter the context that ``provider`` makes; None takes it back."""
+        self._eval_weights = provider
+
+    def flush_logs(self) -> None:
+        """Log what loggers would log at the end of the event that fires now.
+
+        For hooks that are about to put other results into the log buffer's output, so that the two
+        are not mixed. No value is lost or logged twice.
+        """
+        for hook in list(self.hooks):
+            if isinstance(hook, LoggerHook):
+                hook.flush(self)
+        self.log_buffer.clear_output()
+
+    # Checkpoints
+
+    def load_checkpoint(
+        self,
+        filename: str | os.PathLike[str],
+        map_location: MapLocation = "cpu",
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = ((r"^module\.", ""),),
+    ) -> dict[str, Any]:
+        """Load weights only; see :func:`hookrun.load_checkpoint`."""
+        return load_checkpoint(
+            self.model, filename, map_location, strict, self.logger, revise_keys
+        )
+
+    def resume(
+        self,
+        checkpoint: str | os.PathLike[str],
+        resume_optimizer: bool = True,
+        map_location: MapLocation = "default",
+    ) -> None:
+        """Go on from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
+
+        Args:
+            checkpoint: a file; or ``'auto'`` for the newest readable one in ``work_dir``, or a
+                fresh start where there is none.
+            resume_optimizer: whether to take over the optimizer's state, where the file has one.
+            map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no checkpoint of a run, is of a newer format, or does not fit
+                the model or the optimizer. The runner is unchanged then.
+        """
+        resuming.resume(self, checkpoint, resume_optimizer, map_location)
+
+    def _restore_hook(self, hook: Hook) -> None:
+        resuming.restore_hook(self, hook)
+
+    # The frame around a run
+
+    def _check_run(self, data_loaders: Any, workflow: Any) -> None:
+        if not isinstance(data_loaders, (list, tuple)):
+            raise TypeError(
+                f"data_loaders is a list of loaders, not {type(data_loaders).__name__}; "
+                "one loader goes in as [loader]"
+            )
+        if not isinstance(workflow, (list, tuple)) or not all(
+            isinstance(phase, tuple) and len(phase) == 2 for phase in workflow
+        ):
+            raise TypeError(
+                f"workflow is a list of (mode, count) tuples such as [('train', 1)], not {workflow!r}"
+            )
+        if len(data_loaders) != len(workflow):
+            raise ValueError(
+                f"there must be one loader for each phase of the workflow: got {len(data_loaders)} "
+                f"loaders and {len(workflow)} phases {list(workflow)!r}"
+            )
+        if not any(mode == "train" and count for mode, count in workflow):
+            raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
+        for loader, (mode, count) in zip(data_loaders, workflow, strict=True):
+            if not isinstance(mode, str):
+                raise TypeError(f"a mode of the workflow is a method's name, not {mode!r}")
+            if not callable(getattr(self, mode, None)):
+                modes = [name for name in ("train", "val") if hasattr(self, name)]
+                raise ValueError(
+                    f"{type(self).__name__} has no method {mode!r} to run a phase of the workflow. "
+                    + did_you_mean(mode, modes)
+                )
+            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+                raise ValueError(f"the count of phase ({mode!r}, {count!r}) is no int of at least 0")
+            if length_of(loader) == 0:
+                raise ValueError(f"the loader of phase ({mode!r}, {count!r}) is empty")
+
+    @contextlib.contextmanager
+    def _running(self, workflow: Workflow, limit: str) -> Iterator[None]:
+        """Fires before_run and after_run, and closes every hook however the run ends."""
+        error: BaseException | None = None
+        try:
+            self.logger.info(
+                "start running, host: %s, work_dir: %s", host_info(), self.work_dir or "NONE"
+            )
+            self.logger.info("hooks will be called in this order:\n%s", self.get_hook_info())
+            self.logger.info("workflow: %s, max: %s", list(workflow), limit)
+            self.call_hook("before_run")
+            self.resumed = None
+            yield
+            self.call_hook("after_run")
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._close_hooks(error)
+
+    def _close_hooks(self, error: BaseException | None) -> None:
+        failures: list[Exception] = []
+        for hook in list(self.hooks):
+            try:
+                hook.close(self, error)
+            except Exception as failure:
+                failure.add_note(f"raised by {type(hook).__name__}.close")
+                failures.append(failure)
+        for failure in failures if error is not None else failures[1:]:
+            self.logger.error("while closing hooks: %s", failure, exc_info=failure)
+        if failures and error is None:
+            raise failures[0]
+
+    def _goes_native(self, *parts: str) -> bool:
+        """Whether the native loop does what this runner would: none of the parts is overridden."""
+        return (
+            isinstance(self._dispatcher, _native.Dispatcher)
+            and self.batch_processor is None
+            and "call_hook" not in vars(self)
+            and type(self).call_hook is _native.RunState.call_hook
+            and all(
+                part not in vars(self) and getattr(getattr(type(self), part), "_shipped", False)
+                for part in parts
+            )
+        )
+
+    def _take_outputs(self, outputs: Any, source: str) -> None:
+        """Log what a step returned and keep it for the hooks: the Python form of the native loop."""
+        if not isinstance(outputs, dict):
+            raise TypeError(
+                f"{source}() must return a dict with the key 'loss' (and optionally 'log_vars' and "
+                f"'num_samples'), but it returned {type(outputs).__name__}"
+            )
+        if "log_vars" in outputs:
+            self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
+        self.outputs = outputs
+
+
+def shipped(method: Any) -> Any:
+    """Mark a runner's method as one that the native loop can stand in for."""
+    method._shipped = True
+    return method
+
+
+def length_of(loader: Any) -> int | None:
+    """The number of batches in a loader, or None where it has no length."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def host_info() -> str:
+    """``user@host``, as far as they can be found out."""
+    from getpass import getuser
+    from socket import gethostname
+
+    try:
+        return f"{getuser()}@{gethostname()}"
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+def _check_steps(model: Any, batch_processor: Any) -> None:
+    inner = unwrap_model(model)
+    if batch_processor is not None:
+        if not callable(batch_processor):
+            raise TypeError(
+                f"batch_processor must be callable, not {type(batch_processor).__name__}"
+            )
+        warnings.warn(
+            "batch_processor is deprecated: implement train_step() and val_step() in the model",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        if hasattr(inner, "train_step") or hasattr(inner, "val_step"):
+            raise RuntimeError(
+                "batch_processor and the model's train_step()/val_step() exclude each other"
+            )
+    elif not hasattr(model, "train_step"):
+        raise TypeError(
+            f"the model {type(model).__name__} has no method "
+            "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
+            "hookrun.TrainStep(model, loss_fn) gives any module one: "
+            f"EpochBasedRunner(TrainStep({type(model).__name__}(...), F.cross_entropy), ...)"
+        )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, Mapping):
+        for name, each in optimizer.items():
+            if not isinstance(each, Optimizer):
+                raise TypeError(
+                    f"optimizer[{name!r}] must be a torch.optim.Optimizer, not {type(each).__name__}"
+                )
+    elif optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "optimizer must be a torch.optim.Optimizer, a dict of them or None, "
+            f"not {type(optimizer).__name__}"
+        )
+
+
+def _check_limit(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, not {value}")
+    return value
+
+
+def _make_work_dir(work_dir: Any) -> str:
+    if not isinstance(work_dir, (str, os.PathLike)):
+        raise TypeError(f"work_dir must be a path or None, not {type(work_dir).__name__}")
+    path = Path(os.path.abspath(work_dir))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"work_dir {str(path)!r} cannot be written: {error}") from error
+    return str(path)
+
+
+def _momentum_of(group: dict[str, Any]) -> float:
+    if "momentum" in group:
+        return float(group["momentum"])
+    if "betas" in group:
+        return float(group["betas"][0])
+    return 0.0

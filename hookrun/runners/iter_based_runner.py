@@ -1,0 +1,176 @@
+"""Training by iterations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hookrun import _native
+from hookrun.core.hook import Hook
+from hookrun.data import IterLoader
+
+from . import resuming
+from .base_runner import BaseRunner, Workflow, length_of, shipped
+from .builder import RUNNERS
+from .registration import HookConfig
+
+
+@RUNNERS.register_module()
+class IterBasedRunner(BaseRunner):
+    """Trains and validates iteration by iteration; see :class:`BaseRunner` for the arguments.
+
+    ``before_epoch`` and ``after_epoch`` fire once, around the whole run. ``epoch`` counts the
+    finished passes over the training loader.
+    """
+
+    @shipped
+    def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
+        """Train on the next batch."""
+        self.model.train()
+        self._enter("train", data_loader)
+        data_batch = next(data_loader)
+        self._epoch = data_loader.epoch
+        self.data_batch = data_batch
+        self.call_hook("before_train_iter")
+        self._take_outputs(
+            self.model.train_step(data_batch, self.optimizer, **kwargs), "train_step"
+        )
+        self.call_hook("after_train_iter")
+        del self.data_batch
+        self._inner_iter += 1
+        self._iter += 1
+
+    @torch.no_grad()
+    def val(self, data_loader: IterLoader, **kwargs: Any) -> None:
+        """Validate on the next batch, without gradients."""
+        self.model.eval()
+        self._enter("val", data_loader)
+        data_batch = next(data_loader)
+        self.data_batch = data_batch
+        self.call_hook("before_val_iter")
+        self._take_outputs(self.model.val_step(data_batch, **kwargs), "val_step")
+        self.call_hook("after_val_iter")
+        del self.data_batch
+        self._inner_iter += 1
+
+    def _enter(self, mode: str, data_loader: IterLoader) -> None:
+        self.mode = mode
+        self.data_loader = data_loader
+        self._epoch_length = length_of(data_loader)
+
+    def run(
+        self,
+        data_loaders: list[Any],
+        workflow: Workflow,
+        max_iters: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Run the workflow until ``max_iters`` iterations have been trained.
+
+        Args:
+            data_loaders: one loader for each phase of the workflow.
+            workflow: (mode, iterations) pairs such as ``[("train", 1000), ("val", 50)]``; a mode is
+                the name of one of the runner's methods.
+            max_iters: deprecated; give it to the runner's constructor.
+            kwargs: passed on to the phases, and by them to ``train_step`` and ``val_step``.
+
+        Raises:
+            ValueError: no ``max_iters``; loaders that don't match the workflow or are empty; an
+                unknown mode.
+            TypeError: loaders or a workflow of a wrong type.
+        """
+        if max_iters is not None:
+            warnings.warn(
+                "max_iters of run() is deprecated: give it to the runner's constructor",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            self._max_iters = max_iters
+        if self._max_iters is None:
+            raise ValueError(
+                f"{type(self).__name__} needs max_iters, in its constructor"
+                + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
+            )
+        self._check_run(data_loaders, workflow)
+        with self._running(workflow, f"{self._max_iters} iters"):
+            loaders = [IterLoader(loader) for loader in data_loaders]
+            self.call_hook("before_epoch")
+            while self.iter < self._max_iters:
+                for loader, (mode, iters) in zip(loaders, workflow, strict=True):
+                    self._inner_iter = 0
+                    self._run_phase(mode, loader, iters, kwargs)
+            self.call_hook("after_epoch")
+
+    def _run_phase(self, mode: str, loader: IterLoader, iters: int, kwargs: dict[str, Any]) -> None:
+        if mode == "train" and self._goes_native("train"):
+            self._enter("train", loader)
+            _native.run_iters(self, loader, True, iters, kwargs)
+            return
+        phase = getattr(self, mode)
+        # One swap for the whole phase, where a hook lends other weights.
+        with self.eval_weights() if mode == "val" else contextlib.nullcontext():
+            for _ in range(iters):
+                if mode == "train" and self._max_iters is not None and self.iter >= self._max_iters:
+                    break
+                phase(loader, **kwargs)
+
+    def save_checkpoint(  # type: ignore[override]
+        self,
+        out_dir: str | os.PathLike[str],
+        filename_tmpl: str = "iter_{}.pth",
+        meta: Mapping[str, Any] | None = None,
+        save_optimizer: bool = True,
+        create_symlink: bool = True,
+    ) -> None:
+        """Save a checkpoint of the run, whole or not at all.
+
+        Its ``meta`` counts the iterations that are finished: one saved after the N-th goes on with
+        the next. (MMCV's says N - 1, and such files are read so.)
+
+        Args:
+            out_dir: the folder; made if missing.
+            filename_tmpl: the file's name; a placeholder takes the number of the iteration, from 1.
+            meta: more to keep; the caller's dict stays as it is.
+            save_optimizer: whether to keep the optimizer's state.
+            create_symlink: whether ``latest.pth`` is to mean this file.
+
+        Raises:
+            TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
+            ValueError: a name that leaves the folder.
+        """
+        filename = filename_tmpl.format(self.iter + 1)
+        position = {**resuming.progress(self), "epoch": self.epoch, "inner_iter": 0}
+        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink, position)
+
+    def register_training_hooks(
+        self,
+        lr_config: HookConfig,
+        optimizer_config: HookConfig = None,
+        checkpoint_config: HookConfig = None,
+        log_config: Mapping[str, Any] | None = None,
+        momentum_config: HookConfig = None,
+        timer_config: HookConfig = {"type": "IterTimerHook"},  # noqa: B006 (never modified)
+        custom_hooks_config: HookConfig | Sequence[Mapping[str, Any] | Hook] = None,
+    ) -> None:
+        """As for every runner, but LR, momentum, checkpoint and loggers count by iteration."""
+        if log_config is not None and isinstance(log_config.get("hooks"), (list, tuple)):
+            log_config = {**log_config, "hooks": [_by_iter(each) for each in log_config["hooks"]]}
+        super().register_training_hooks(
+            lr_config=_by_iter(lr_config),
+            optimizer_config=optimizer_config,
+            checkpoint_config=_by_iter(checkpoint_config),
+            log_config=log_config,
+            momentum_config=_by_iter(momentum_config),
+            timer_config=timer_config,
+            custom_hooks_config=custom_hooks_config,
+        )
+
+
+def _by_iter(config: Any) -> Any:
+    """The config with ``by_epoch=False`` unless it says otherwise; hooks are left alone."""
+    return {"by_epoch": False, **config} if isinstance(config, Mapping) else config

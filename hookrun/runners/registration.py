@@ -1,0 +1,256 @@
+"""Registering hooks: one by one, from configs, and the usual set of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hookrun._native import RunState
+from hookrun.core.access import place
+from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
+from hookrun.core.errors import did_you_mean
+from hookrun.core.hook import HOOKS, Hook, tie_to_runner
+from hookrun.core.priority import Priority, get_priority, priority_name
+
+HookConfig = Mapping[str, Any] | Hook | None
+
+
+class HookRegistration(RunState):
+    """The part of a runner that keeps its hooks."""
+
+    _dispatcher: Dispatcher
+    _hook_list: HookList
+
+    def _init_hooks(self) -> None:
+        self._dispatcher = make_dispatcher(self)
+        self._hook_list = HookList([], self.refresh_hooks)
+
+    @property
+    def hooks(self) -> HookList:
+        """The registered hooks in the order of their calls."""
+        return self._hook_list
+
+    @property
+    def _hooks(self) -> HookList:
+        """The same list, under the name that third-party hooks use; changing it takes effect."""
+        return self._hook_list
+
+    @_hooks.setter
+    def _hooks(self, hooks: Sequence[Hook]) -> None:
+        self._hook_list = HookList(hooks, self.refresh_hooks)
+        self.refresh_hooks()
+
+    def refresh_hooks(self) -> None:
+        """Resolve again what each event calls: needed after replacing a method of a registered hook."""
+        self._dispatcher.replace([(hook, _priority_of(hook)) for hook in self._hook_list])
+
+    def register_hook(
+        self, hook: Hook | Mapping[str, Any], priority: int | str | Priority | None = None
+    ) -> None:
+        """Register a hook.
+
+        Args:
+            hook: a hook, or the config dict of one (``type`` and arguments).
+            priority: lower values fire first; equals in order of registration. By default what the
+                config dict says under ``priority``, else NORMAL (50).
+
+        Raises:
+            TypeError: no hook.
+            ValueError: it is registered already, sets the reserved attribute ``priority``, or must
+                not stand where it would by what it and others write (the message says how to fix
+                it).
+            KeyError: an unknown type or priority level; near names are given.
+        """
+        if isinstance(hook, Mapping):
+            config = dict(hook)
+            own_priority = config.pop("priority", None)
+            hook = HOOKS.build(config)
+            priority = own_priority if priority is None else priority
+        if not isinstance(hook, Hook):
+            hint = ": register an object of the class" if isinstance(hook, type) else ""
+            raise TypeError(f"only hooks can be registered, not {hook!r}{hint}")
+        level = get_priority("NORMAL" if priority is None else priority)
+        name = type(hook).__name__
+        if any(hook is other for other in self._hook_list):
+            raise ValueError(f"this {name} is registered already")
+        if hasattr(hook, "priority"):
+            raise ValueError(
+                f"this {name} has a 'priority' already: the attribute is set by registration, so "
+                "either the hook belongs to another runner or its class uses the reserved name"
+            )
+        registered = [(other, _priority_of(other)) for other in self._hook_list]
+        position = place(hook, level, registered)
+        if position is None:
+            self._hook_list.insert_silently(self._dispatcher.insert(hook, level), hook)
+        else:
+            registered.insert(position, (hook, level))
+            self._dispatcher.replace(registered)
+            self._hook_list.insert_silently(position, hook)
+        hook.priority = level
+        tie_to_runner(hook, self.refresh_hooks)
+        self._restore_hook(hook)
+
+    def _restore_hook(self, hook: Hook) -> None:
+        """Give the hook its part of a checkpoint that was resumed before it was registered."""
+
+    def register_hook_from_cfg(self, hook_cfg: Mapping[str, Any]) -> None:
+        """Register a hook from its config: ``type``, arguments, and optionally ``priority``."""
+        self.register_hook(hook_cfg)
+
+    def register_lr_hook(self, lr_config: HookConfig) -> None:
+        """Register a learning-rate schedule at VERY_HIGH (10).
+
+        Args:
+            lr_config: a hook, or ``policy`` (such as ``'step'`` or ``'CosineAnnealing'``) and the
+                arguments of ``POLICYLrUpdaterHook``. None registers nothing.
+        """
+        self._register(lr_config, "VERY_HIGH", policy_suffix="LrUpdaterHook", name="lr_config")
+
+    def register_momentum_hook(self, momentum_config: HookConfig) -> None:
+        """Register a momentum schedule at HIGH (30); the config is as for the learning rate."""
+        self._register(
+            momentum_config, "HIGH", policy_suffix="MomentumUpdaterHook", name="momentum_config"
+        )
+
+    def register_optimizer_hook(self, optimizer_config: HookConfig) -> None:
+        """Register the optimizer hook at ABOVE_NORMAL (40); ``OptimizerHook`` by default."""
+        self._register(optimizer_config, "ABOVE_NORMAL", "OptimizerHook", name="optimizer_config")
+
+    def register_checkpoint_hook(self, checkpoint_config: HookConfig) -> None:
+        """Register the checkpoint hook at NORMAL (50); ``CheckpointHook`` by default."""
+        self._register(checkpoint_config, "NORMAL", "CheckpointHook", name="checkpoint_config")
+
+    def register_timer_hook(self, timer_config: HookConfig) -> None:
+        """Register the timer at LOW (70); ``IterTimerHook`` by default."""
+        self._register(timer_config, "LOW", "IterTimerHook", name="timer_config")
+
+    def register_profiler_hook(self, profiler_config: HookConfig) -> None:
+        """Register the profiler at NORMAL (50); ``ProfilerHook`` by default."""
+        self._register(profiler_config, "NORMAL", "ProfilerHook", name="profiler_config")
+
+    def register_logger_hooks(self, log_config: Mapping[str, Any] | None) -> None:
+        """Register loggers at VERY_LOW (90).
+
+        Args:
+            log_config: ``hooks``, a list of logger configs or hooks, and ``interval`` (10 by
+                default) for those that give none. None registers nothing.
+        """
+        if log_config is None:
+            return
+        if not isinstance(log_config, Mapping) or not isinstance(
+            log_config.get("hooks"), (list, tuple)
+        ):
+            raise TypeError(
+                f"log_config is a dict with a list of loggers under 'hooks', not {log_config!r}"
+            )
+        interval = log_config.get("interval", 10)
+        for logger in log_config["hooks"]:
+            if not isinstance(logger, Hook):
+                logger = HOOKS.build(logger, default_args={"interval": interval})
+            self.register_hook(logger, priority="VERY_LOW")
+
+    def register_custom_hooks(
+        self, custom_config: HookConfig | Sequence[Mapping[str, Any] | Hook]
+    ) -> None:
+        """Register one hook or config, or a list of them, at NORMAL (50) or their own priority."""
+        if custom_config is None:
+            return
+        hooks = [custom_config] if isinstance(custom_config, (Mapping, Hook)) else custom_config
+        if not isinstance(hooks, Sequence) or isinstance(hooks, str):
+            raise TypeError(f"custom hooks are hooks, configs or a list of them, not {hooks!r}")
+        for hook in hooks:
+            self.register_hook(hook)
+
+    def register_training_hooks(
+        self,
+        lr_config: HookConfig,
+        optimizer_config: HookConfig = None,
+        checkpoint_config: HookConfig = None,
+        log_config: Mapping[str, Any] | None = None,
+        momentum_config: HookConfig = None,
+        timer_config: HookConfig = {"type": "IterTimerHook"},  # noqa: B006 (never modified)
+        custom_hooks_config: HookConfig | Sequence[Mapping[str, Any] | Hook] = None,
+    ) -> None:
+        """Register the hooks that a training run usually has.
+
+        ====================  ============
+        hook                  priority
+        ====================  ============
+        learning rate         VERY_HIGH 10
+        momentum              HIGH 30
+        optimizer             ABOVE_NORMAL 40
+        checkpoint            NORMAL 50
+        timer                 LOW 70
+        loggers               VERY_LOW 90
+        custom hooks          NORMAL 50, or their own
+        ====================  ============
+
+        Each argument is a config dict or a hook, None to leave it out; the dicts stay as they are.
+        Custom hooks of a default hook's priority fire after it.
+        """
+        self.register_lr_hook(lr_config)
+        self.register_momentum_hook(momentum_config)
+        self.register_optimizer_hook(optimizer_config)
+        self.register_checkpoint_hook(checkpoint_config)
+        self.register_timer_hook(timer_config)
+        self.register_logger_hooks(log_config)
+        self.register_custom_hooks(custom_hooks_config)
+
+    def get_hook_info(self) -> str:
+        """A text that lists, for each point of a run, the hooks that listen in calling order."""
+        parts = []
+        for stage in Hook.stages:
+            lines = [
+                f"({priority_name(_priority_of(hook)):<12}) {type(hook).__name__:<35}"
+                for hook in self._hook_list
+                if stage in hook.get_triggered_stages()
+            ]
+            if lines:
+                parts.append("\n".join([f"{stage}:", *lines, " -------------------- "]))
+        return "\n".join(parts)
+
+    def _register(
+        self,
+        config: HookConfig,
+        priority: str,
+        default_type: str | None = None,
+        *,
+        name: str,
+        policy_suffix: str | None = None,
+    ) -> None:
+        if config is None:
+            return
+        hook = config
+        if isinstance(config, Mapping):
+            config = dict(config)
+            if policy_suffix is not None:
+                config["type"] = _policy_type(config, policy_suffix, name)
+            config.setdefault("type", default_type)
+            hook = HOOKS.build(config)
+        if not isinstance(hook, Hook):
+            raise TypeError(f"{name} is a config dict or a hook, not {config!r}")
+        self.register_hook(hook, priority=priority)
+
+
+def _policy_type(config: dict[str, Any], suffix: str, name: str) -> str:
+    """The registered name of a policy; spelled in any case."""
+    if "policy" not in config:
+        raise KeyError(f"{name} needs the key 'policy', such as 'step': {config!r}")
+    policy = config.pop("policy")
+    if not isinstance(policy, str):
+        raise TypeError(f"{name}: the policy is a string, not {policy!r}")
+    policies = {
+        kind.removesuffix(suffix).lower(): kind for kind in HOOKS if kind.endswith(suffix)
+    }
+    try:
+        return policies[policy.lower()]
+    except KeyError:
+        known = [kind.removesuffix(suffix) for kind in policies.values()]
+        raise KeyError(
+            f"{name}: no policy is called {policy!r}. {did_you_mean(policy, known)}"
+        ) from None
+
+
+def _priority_of(hook: Hook) -> int:
+    """The hook's priority; NORMAL for one that was put into the list by hand."""
+    return get_priority(getattr(hook, "priority", "NORMAL"))

@@ -1,0 +1,127 @@
+"""Training steps for modules that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Metric = Callable[[Any, Any], Any]
+
+
+class TrainStep(nn.Module):
+    """Gives any module the ``train_step`` and ``val_step`` that a runner calls.
+
+    A batch is a pair ``(inputs, target)``, or a dict whose ``target`` is taken out and whose rest
+    goes to the module as keyword arguments. Batches are moved to the module's device.
+
+    Args:
+        model: the module to train.
+        loss_fn: ``loss_fn(outputs, target)``, a scalar tensor.
+        metrics: by name, ``metric(outputs, target)``, each a number or a one-element tensor to log
+            beside the loss.
+
+    >>> import torch.nn.functional as F
+    >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)
+    >>> outputs = step.train_step((torch.rand(8, 4), torch.zeros(8, dtype=torch.long)))
+    >>> sorted(outputs), outputs["num_samples"]
+    (['log_vars', 'loss', 'num_samples'], 8)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[[Any, Any], Tensor],
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"TrainStep wraps a torch.nn.Module, not {type(model).__name__}")
+        for name, function in {"loss_fn": loss_fn, **(metrics or {})}.items():
+            if not callable(function):
+                raise TypeError(f"TrainStep: {name} must be callable, not {function!r}")
+        self.model = model
+        self.loss_fn = loss_fn
+        self.metrics = dict(metrics or {})
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped module's outputs."""
+        return self.model(*args, **kwargs)
+
+    def train_step(
+        self, data_batch: Any, optimizer: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """``loss``, ``log_vars`` and ``num_samples`` of a batch; nothing is read from the device.
+
+        Args:
+            data_batch: see the class.
+            optimizer: not used; the optimizer hook steps.
+            kwargs: passed on to the module.
+
+        Raises:
+            TypeError: the batch is neither a pair nor a dict.
+            KeyError: a dict without ``target``.
+        """
+        inputs, target = self.split_batch(data_batch)
+        outputs = self._call(inputs, kwargs)
+        loss = self.loss_fn(outputs, target)
+        log_vars = {"loss": loss.detach()}
+        for name, metric in self.metrics.items():
+            log_vars[name] = metric(outputs, target)
+        return {"loss": loss, "log_vars": log_vars, "num_samples": _batch_size(target)}
+
+    def val_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """The same as :meth:`train_step`; the runner has switched the module's mode."""
+        return self.train_step(data_batch, optimizer, **kwargs)
+
+    def predict_step(self, data_batch: Any) -> Any:
+        """The wrapped module's outputs on the inputs of a batch."""
+        return self._call(self.split_batch(data_batch)[0], {})
+
+    def split_batch(self, data_batch: Any) -> tuple[Any, Any]:
+        """The inputs and the target of a batch, on the module's device."""
+        if isinstance(data_batch, Mapping):
+            if "target" not in data_batch:
+                raise KeyError(f"a batch that is a dict needs 'target'; it has {list(data_batch)}")
+            inputs: Any = {key: value for key, value in data_batch.items() if key != "target"}
+            target = data_batch["target"]
+        elif isinstance(data_batch, (tuple, list)) and len(data_batch) == 2:
+            inputs, target = data_batch
+        else:
+            raise TypeError(
+                "TrainStep takes batches that are pairs (inputs, target) or dicts with 'target', "
+                f"not {_describe(data_batch)}; subclass it and override split_batch for others"
+            )
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return _to_device(inputs, device), _to_device(target, device)
+
+    def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(inputs, dict):
+            return self.model(**inputs, **kwargs)
+        return self.model(inputs, **kwargs)
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to_device(each, device) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_to_device(each, device) for each in value)
+    return value
+
+
+def _batch_size(target: Any) -> int:
+    if isinstance(target, Tensor):
+        return target.shape[0] if target.ndim > 0 else 1
+    if isinstance(target, Mapping):
+        return _batch_size(next(iter(target.values()), None))
+    return len(target) if isinstance(target, (list, tuple)) else 1
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return type(batch).__name__
