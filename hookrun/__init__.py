@@ -1,1 +1,94 @@
-"""hookrun: a training runner with hooks on a compiled core."""
+"""hookrun: a training runner with hooks for PyTorch, MMCV's names on a compiled core."""
+
+from .checkpoint import load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
+from .core import (
+    HOOKS,
+    Hook,
+    LogBuffer,
+    LoggerHook,
+    Priority,
+    Registry,
+    Trigger,
+    every,
+    get_priority,
+    last,
+    once,
+)
+from .data import IterLoader
+from .distributed import allreduce_params, get_dist_info, master_only
+from .hooks import (
+    CheckInvalidLossHook,
+    CheckpointHook,
+    ClosureHook,
+    CosineAnnealingLrUpdaterHook,
+    EMAHook,
+    EvalHook,
+    FixedLrUpdaterHook,
+    IterTimerHook,
+    LrUpdaterHook,
+    MomentumUpdaterHook,
+    OptimizerHook,
+    ProgressBarHook,
+    StepLrUpdaterHook,
+    single_gpu_test,
+)
+from .loggers import TextLoggerHook
+from .runners import (
+    RUNNER_BUILDERS,
+    RUNNERS,
+    BaseRunner,
+    DefaultRunnerConstructor,
+    EpochBasedRunner,
+    IterBasedRunner,
+    Runner,
+    TrainStep,
+    build_runner,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HOOKS",
+    "RUNNERS",
+    "RUNNER_BUILDERS",
+    "BaseRunner",
+    "CheckInvalidLossHook",
+    "CheckpointHook",
+    "ClosureHook",
+    "CosineAnnealingLrUpdaterHook",
+    "DefaultRunnerConstructor",
+    "EMAHook",
+    "EpochBasedRunner",
+    "EvalHook",
+    "FixedLrUpdaterHook",
+    "Hook",
+    "IterBasedRunner",
+    "IterLoader",
+    "IterTimerHook",
+    "LogBuffer",
+    "LoggerHook",
+    "LrUpdaterHook",
+    "MomentumUpdaterHook",
+    "OptimizerHook",
+    "Priority",
+    "ProgressBarHook",
+    "Registry",
+    "Runner",
+    "StepLrUpdaterHook",
+    "TextLoggerHook",
+    "TrainStep",
+    "Trigger",
+    "allreduce_params",
+    "build_runner",
+    "every",
+    "get_dist_info",
+    "get_priority",
+    "last",
+    "load_checkpoint",
+    "load_state_dict",
+    "master_only",
+    "once",
+    "save_checkpoint",
+    "single_gpu_test",
+    "weights_to_cpu",
+]
