@@ -231,10 +231,7 @@ int dispatcher_traverse(PyObject* self, visitproc visit, void* arg) {
 
 int dispatcher_clear(PyObject* self) {
   Dispatcher* dispatcher = as_dispatcher(self);
-  // Emptied by a swap: releasing a hook may run code that looks at the table again.
-  Table released;
-  released.rebuild();
-  std::swap(released, *dispatcher->table);
+  dispatcher->table->replace({});
   return 0;
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -153,7 +154,7 @@ PyObject* buffer_reserve(PyObject* self, PyObject* arg) {
   if (window == -1 && PyErr_Occurred()) return nullptr;
   LogBuffer* buffer = as_buffer(self);
   if (window > static_cast<Py_ssize_t>(buffer->window)) {
-    buffer->window = static_cast<std::size_t>(window);
+    buffer->window = std::min(static_cast<std::size_t>(window), Meter::kMaxWindow);
     for (Slot& slot : *buffer->slots) slot.meter.widen(buffer->window);
   }
   Py_RETURN_NONE;
@@ -163,7 +164,8 @@ PyObject* buffer_push(PyObject* self, PyObject* args) {
   PyObject* name;
   double value, count;
   if (!PyArg_ParseTuple(args, "Odd:_push", &name, &value, &count)) return nullptr;
-  if (!push_value(self, name, value, count)) return nullptr;
+  std::size_t position = 0;
+  if (!push_value(self, name, value, count, position)) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -254,9 +256,13 @@ bool has_native_update(PyObject* object) {
 
 const bool* ready_flag(PyObject* log_buffer) { return &as_buffer(log_buffer)->ready; }
 
-bool push_value(PyObject* log_buffer, PyObject* name, double value, double count) {
+bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
+                std::size_t& position) {
   return guarded<>(false, [&] {
-    slot_of(as_buffer(log_buffer), name, 0).meter.push(value, count);
+    LogBuffer* self = as_buffer(log_buffer);
+    Slot& slot = slot_of(self, name, position);
+    slot.meter.push(value, count);
+    position = static_cast<std::size_t>(&slot - self->slots->data());
     return true;
   });
 }

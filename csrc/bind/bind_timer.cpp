@@ -35,8 +35,10 @@ class TimerAction : public Action {
   }
 
  private:
-  static bool log(PyObject* buffer, PyObject* name, double seconds) {
-    if (buffer != nullptr && is_log_buffer(buffer)) return push_value(buffer, name, seconds, 1.0);
+  bool log(PyObject* buffer, PyObject* name, double seconds) {
+    if (buffer != nullptr && is_log_buffer(buffer)) {
+      return push_value(buffer, name, seconds, 1.0, position_);
+    }
     return guarded<>(false, [&] {
       if (buffer == nullptr) throw py::attribute_error("the runner has no log_buffer");
       py::dict values;
@@ -47,6 +49,7 @@ class TimerAction : public Action {
   }
 
   Part part_;
+  std::size_t position_ = 0;  // of the name in the log buffer
   std::shared_ptr<Clocktime::time_point> since_;
 };
 

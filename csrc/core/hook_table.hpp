@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -76,27 +77,27 @@ class HookTable {
   }
 
   // Calls `invoke(call)` for each due call of the event, in order, until one returns false. The list
-  // is pinned while it fires: registrations and removals act from the next event on, except that a
+  // that fires stays as it is: registrations and removals act from the next event on, except that a
   // hook registered during before_run still gets its before_run, after those that were there.
   template <class Invoke>
   bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
     if (event >= lists_.size()) return true;
-    if (lists_[event]->calls.empty() || lists_[event]->quiet.holds(clock)) return true;
-    std::size_t next = first_due(*lists_[event], 0, clock);
-    if (next == lists_[event]->calls.size()) {
-      start_quiet_spell(*lists_[event], clock);
+    CallList* list = lists_[event].get();
+    if (list->calls.empty() || list->quiet.holds(clock)) return true;
+    std::size_t next = first_due(*list, 0, clock);
+    if (next == list->calls.size()) {
+      start_quiet_spell(*list, clock);
       return true;
     }
 
+    const Firing firing(this);
     std::size_t known_serials = next_serial_;
-    const std::shared_ptr<CallList> list = lists_[event];
     for (; next < list->calls.size(); next = first_due(*list, next + 1, clock)) {
       if (!call(list->calls[next], invoke)) return false;
     }
     while (event == kBeforeRun && known_serials < next_serial_) {
       const std::size_t seen = std::exchange(known_serials, next_serial_);
-      const std::shared_ptr<CallList> current = lists_[event];
-      for (const Call& late : current->calls) {
+      for (const Call& late : lists_[event]->calls) {
         if (late.serial >= seen && late.listener.due(clock) && !call(late, invoke)) return false;
       }
     }
@@ -121,12 +122,12 @@ class HookTable {
         if (int code = visit_target(listener->target)) return code;
       }
     }
-    for (const auto& list : lists_) {
-      // A list that is firing has a second owner: what it holds is reachable from outside.
-      if (list.use_count() > 1) continue;
-      for (const Call& call : list->calls) {
-        if (int code = visit_target(call.listener.target)) return code;
-        if (int code = visit_target(call.hook)) return code;
+    for (const Lists* lists : {&lists_, &retired_}) {
+      for (const auto& list : *lists) {
+        for (const Call& call : list->calls) {
+          if (int code = visit_target(call.listener.target)) return code;
+          if (int code = visit_target(call.hook)) return code;
+        }
       }
     }
     return 0;
@@ -138,9 +139,9 @@ class HookTable {
     for (const Numbered& numbered : entries_) {
       events = std::max(events, numbered.entry.listeners.size());
     }
-    std::vector<std::shared_ptr<CallList>> lists(events);
+    Lists lists(events);
     for (EventId event = 0; event < events; ++event) {
-      lists[event] = std::make_shared<CallList>();
+      lists[event] = std::make_unique<CallList>();
       for (const Numbered& numbered : entries_) {
         const auto& listeners = numbered.entry.listeners;
         if (event < listeners.size() && listeners[event]) {
@@ -150,9 +151,32 @@ class HookTable {
       }
     }
     lists_.swap(lists);
+    if (firing_ > 0) {  // one of them may be at work: keep it until no event fires
+      std::move(lists.begin(), lists.end(), std::back_inserter(retired_));
+    }
   }
 
  private:
+  using Lists = std::vector<std::unique_ptr<CallList>>;
+
+  // Counts the events being fired; they nest. A counter is enough where a lock protects the table,
+  // as Python's does, and costs less than shared ownership of the lists.
+  class Firing {
+   public:
+    explicit Firing(HookTable* table) : table_(table) { ++table_->firing_; }
+    ~Firing() {
+      if (--table_->firing_ == 0 && !table_->retired_.empty()) {
+        Lists released;  // swapped out first: releasing a target may run code that fires again
+        released.swap(table_->retired_);
+      }
+    }
+    Firing(const Firing&) = delete;
+    Firing& operator=(const Firing&) = delete;
+
+   private:
+    HookTable* table_;
+  };
+
   struct Numbered {
     Entry entry;
     std::size_t serial;
@@ -197,7 +221,9 @@ class HookTable {
   }
 
   std::vector<Numbered> entries_;
-  std::vector<std::shared_ptr<CallList>> lists_;
+  Lists lists_;
+  Lists retired_;
+  int firing_ = 0;
   std::size_t next_serial_ = 0;
 };
 

@@ -30,6 +30,7 @@ std::vector<Meter::Sample> Meter::history() const {
 }
 
 void Meter::widen(std::size_t window) {
+  window = std::min(window, kMaxWindow);
   if (window <= window_) return;
   samples_ = history();
   oldest_ = 0;

@@ -11,6 +11,8 @@ namespace hookrun {
 // Keeps the sums of all values since the last clear, and the latest `window` values themselves.
 class Meter {
  public:
+  static constexpr std::size_t kMaxWindow = 10000;
+
   struct Sample {
     double value;
     double count;
@@ -24,7 +26,7 @@ class Meter {
       samples_.push_back({value, count});
     } else if (window_ > 0) {
       samples_[oldest_] = {value, count};
-      oldest_ = (oldest_ + 1) % window_;
+      if (++oldest_ == window_) oldest_ = 0;
     }
   }
 
@@ -42,7 +44,7 @@ class Meter {
   // The values still kept, oldest first.
   std::vector<Sample> history() const;
 
-  // Keeps at least `window` values from now on.
+  // Keeps at least `window` values from now on, but never more than kMaxWindow: memory is bounded.
   void widen(std::size_t window);
 
  private:

@@ -14,6 +14,8 @@ from hookrun import _native
 
 _MAX_PENDING = 1024
 """Device values kept per name before the older half is summed up on its device."""
+_MAX_WINDOW = 10_000
+"""Values kept per name at most; the native averages have the same bound."""
 
 
 class LogBuffer(_native.LogBuffer):
@@ -28,8 +30,9 @@ class LogBuffer(_native.LogBuffer):
         output: dict of what the last :meth:`average` gave and of what hooks put there.
         ready: whether ``output`` waits for the loggers.
 
-    ``average(n)`` is exact for the latest ``n`` values up to the largest ``n`` given to ``reserve``
-    (the logger hooks reserve their interval), and for all values since ``clear``.
+    ``average(n)`` is exact for all values since ``clear``, and for the latest ``n`` up to the
+    largest ``n`` given to ``reserve`` (the logger hooks reserve their interval), but for at most
+    10,000. Beyond, it is the average of the latest that are kept.
     """
 
     def __init__(self) -> None:
@@ -63,7 +66,7 @@ class LogBuffer(_native.LogBuffer):
     def reserve(self, n: int) -> None:
         """Keep at least the latest ``n`` values of each name."""
         super().reserve(n)
-        self._max_pending = max(self._max_pending, 2 * n)
+        self._max_pending = max(self._max_pending, 2 * min(n, _MAX_WINDOW))
 
     @property
     def val_history(self) -> OrderedDict[str, list[float]]:
