@@ -20,7 +20,8 @@ class CMakeBuild(build_ext):
         import pybind11
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build_dir = Path(self.build_temp).resolve()
+        # Kept between builds, so that a change compiles only what it touches.
+        build_dir = ROOT / "build" / str(sys.implementation.cache_tag)
         build_dir.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [

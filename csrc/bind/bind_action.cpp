@@ -4,8 +4,7 @@ namespace hookrun {
 namespace {
 
 struct ActionObject {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   Action* action;
 };
 
@@ -57,11 +56,10 @@ PyType_Slot action_slots[] = {
     {0, nullptr},
 };
 
-PyType_Spec action_spec = {
-    "hookrun._native.Action", sizeof(ActionObject), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-        Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    action_slots};
+PyType_Spec action_spec = {"hookrun._native.Action", sizeof(ActionObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+                               Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                           action_slots};
 
 }  // namespace
 
@@ -80,7 +78,8 @@ Action* action_of(PyObject* object) {
 }
 
 void bind_action(py::module_& module) {
-  action_type = reinterpret_cast<PyTypeObject*>(steal(PyType_FromSpec(&action_spec)).release().ptr());
+  action_type =
+      reinterpret_cast<PyTypeObject*>(steal(PyType_FromSpec(&action_spec)).release().ptr());
   module.add_object("Action", reinterpret_cast<PyObject*>(action_type));
 }
 

@@ -40,8 +40,7 @@ struct Target {
 using Table = HookTable<Target>;
 
 struct Dispatcher {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   Table* table;
   RunState* runner;
   PyObject* resolve;    // resolve(hook, event) -> None or (callable, trigger or None)
@@ -57,9 +56,7 @@ std::int64_t int_field(py::handle trigger, const char* name) {
   return py::cast<std::int64_t>(trigger.attr(name));
 }
 
-bool flag_field(py::handle trigger, const char* name) {
-  return py::cast<bool>(trigger.attr(name));
-}
+bool flag_field(py::handle trigger, const char* name) { return py::cast<bool>(trigger.attr(name)); }
 
 Trigger to_trigger(py::handle spec) {
   Trigger trigger;
@@ -79,8 +76,8 @@ Trigger to_trigger(py::handle spec) {
 
 std::optional<Table::Listener> resolve_listener(Dispatcher* self, py::handle hook,
                                                 py::handle event_name) {
-  const py::object found = steal(
-      PyObject_CallFunctionObjArgs(self->resolve, hook.ptr(), event_name.ptr(), nullptr));
+  const py::object found =
+      steal(PyObject_CallFunctionObjArgs(self->resolve, hook.ptr(), event_name.ptr(), nullptr));
   if (found.is_none()) return std::nullopt;
   const auto pair = py::cast<py::tuple>(found);
   return Table::Listener{Target(pair[0]), to_trigger(pair[1])};
@@ -104,8 +101,7 @@ EventId add_custom_event(Dispatcher* self, py::handle name) {
   const auto id = static_cast<EventId>(PyDict_GET_SIZE(self->event_ids));
   std::vector<std::optional<Table::Listener>> listeners;
   for (std::size_t position = 0; position < self->table->size(); ++position) {
-    listeners.push_back(
-        resolve_listener(self, self->table->entry(position).hook.function, name));
+    listeners.push_back(resolve_listener(self, self->table->entry(position).hook.function, name));
   }
   py::reinterpret_borrow<py::dict>(self->event_ids)[name] = id;
   for (std::size_t position = 0; position < listeners.size(); ++position) {
@@ -164,9 +160,8 @@ bool invoke(Dispatcher* self, const Table::Call& call, EventId event) {
 bool fire(Dispatcher* self, EventId event) {
   RunState* runner = self->runner;
   const EventId outer = std::exchange(runner->firing, event);
-  const bool done = self->table->fire(event, runner->clock, [&](const Table::Call& call) {
-    return invoke(self, call, event);
-  });
+  const bool done = self->table->fire(
+      event, runner->clock, [&](const Table::Call& call) { return invoke(self, call, event); });
   runner->firing = outer;
   return done;
 }
@@ -278,8 +273,8 @@ PyObject* dispatcher_listeners(PyObject* self, PyObject* name) {
     py::list hooks;
     PyObject* id = PyDict_GetItemWithError(dispatcher->event_ids, name);
     if (id == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    const EventId event = id ? static_cast<EventId>(PyLong_AsSsize_t(id))
-                             : add_custom_event(dispatcher, name);
+    const EventId event =
+        id ? static_cast<EventId>(PyLong_AsSsize_t(id)) : add_custom_event(dispatcher, name);
     for (const Table::Call& call : dispatcher->table->calls(event)) {
       hooks.append(call.hook.function);
     }
@@ -316,9 +311,9 @@ PyType_Slot dispatcher_slots[] = {
     {0, nullptr},
 };
 
-PyType_Spec dispatcher_spec = {
-    "hookrun._native.Dispatcher", sizeof(Dispatcher), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL, dispatcher_slots};
+PyType_Spec dispatcher_spec = {"hookrun._native.Dispatcher", sizeof(Dispatcher), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+                               dispatcher_slots};
 
 }  // namespace
 

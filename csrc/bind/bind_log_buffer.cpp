@@ -17,8 +17,8 @@ struct Slot {
 };
 
 struct LogBuffer {
-  PyObject_HEAD
-  PyObject* output;  // dict of what the last average() gave, and of what hooks put there
+  PyObject_HEAD PyObject*
+      output;  // dict of what the last average() gave, and of what hooks put there
   bool ready;
   std::size_t window;
   std::vector<Slot>* slots;  // in the order in which names first came
@@ -201,7 +201,8 @@ PyMethodDef buffer_methods[] = {
     {"update", reinterpret_cast<PyCFunction>(buffer_update), METH_VARARGS | METH_KEYWORDS,
      "update(vars, count=1)\n--\n\nAdd one value per name, each of the weight `count`."},
     {"average", reinterpret_cast<PyCFunction>(buffer_average), METH_VARARGS | METH_KEYWORDS,
-     "average(n=0)\n--\n\nPut the weighted averages of the latest n values (0: of all) in `output`."},
+     "average(n=0)\n--\n\nPut the weighted averages of the latest n values (0: of all) in "
+     "`output`."},
     {"reserve", buffer_reserve, METH_O,
      "reserve(n)\n--\n\nKeep at least the latest n values, so that average(n) is exact."},
     {"_clear_values", buffer_clear_values, METH_NOARGS, "Forget all values."},
@@ -239,10 +240,10 @@ bool is_log_buffer(PyObject* object) { return PyObject_TypeCheck(object, log_buf
 
 bool has_native_update(PyObject* object) {
   if (!is_log_buffer(object)) return false;
-  static PyObject* native = PyObject_GetAttr(reinterpret_cast<PyObject*>(log_buffer_type),
-                                             Names::get().update);
-  PyObject* found = PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object)),
-                                     Names::get().update);
+  static PyObject* native =
+      PyObject_GetAttr(reinterpret_cast<PyObject*>(log_buffer_type), Names::get().update);
+  PyObject* found =
+      PyObject_GetAttr(reinterpret_cast<PyObject*>(Py_TYPE(object)), Names::get().update);
   PyErr_Clear();
   Py_XDECREF(found);
   if (found != native) return false;

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "dispatcher.hpp"
-#include "loop.hpp"
 #include "log_buffer.hpp"
+#include "loop.hpp"
 
 namespace hookrun {
 namespace {
@@ -161,9 +161,9 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
     if (!loop.ensure_training()) throw py::error_already_set();
     py::object batch = next(loader);
     if (!batch) throw py::stop_iteration();
-    state->clock.epoch = train ? py::cast<std::int64_t>(steal(PyObject_GetAttr(
-                                     loader.ptr(), Names::get().epoch)))
-                               : state->clock.epoch;
+    state->clock.epoch =
+        train ? py::cast<std::int64_t>(steal(PyObject_GetAttr(loader.ptr(), Names::get().epoch)))
+              : state->clock.epoch;
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     ++state->clock.inner_iter;
     if (train) ++state->clock.iter;

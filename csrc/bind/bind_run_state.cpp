@@ -62,14 +62,14 @@ void state_dealloc(PyObject* self) {
 }
 
 // An optional limit: None stands for "not known".
-template <std::int64_t Clock::*field>
+template <std::int64_t Clock::* field>
 PyObject* get_limit(PyObject* self, void*) {
   const std::int64_t value = as_state(self)->clock.*field;
   if (value == Clock::kUnknown) Py_RETURN_NONE;
   return PyLong_FromLongLong(value);
 }
 
-template <std::int64_t Clock::*field>
+template <std::int64_t Clock::* field>
 int set_limit(PyObject* self, PyObject* value, void*) {
   std::int64_t limit = Clock::kUnknown;
   if (value == nullptr) {
@@ -88,12 +88,12 @@ int set_limit(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-template <std::int64_t Clock::*field>
+template <std::int64_t Clock::* field>
 PyObject* get_counter(PyObject* self, void*) {
   return PyLong_FromLongLong(as_state(self)->clock.*field);
 }
 
-template <std::int64_t Clock::*field>
+template <std::int64_t Clock::* field>
 int set_counter(PyObject* self, PyObject* value, void*) {
   if (value == nullptr) {
     PyErr_SetString(PyExc_TypeError, "a counter of the run cannot be deleted");
@@ -156,8 +156,7 @@ PyObject* call_hook(PyObject* self, PyObject* event) {
   return PyObject_CallOneArg(dispatcher, event);
 }
 
-#define HOOKRUN_REFERENCE(name) \
-  {#name, T_OBJECT_EX, offsetof(RunState, name), 0, nullptr}
+#define HOOKRUN_REFERENCE(name) {#name, T_OBJECT_EX, offsetof(RunState, name), 0, nullptr}
 
 PyMemberDef state_members[] = {
     HOOKRUN_REFERENCE(model),

@@ -13,8 +13,8 @@ bool has_native_update(PyObject* object);
 // The `ready` flag, for as long as the buffer lives.
 const bool* ready_flag(PyObject* log_buffer);
 
-// Adds one value to a LogBuffer. False: a Python error is set. `position` is where the name stood last
-// time, to find it sooner.
+// Adds one value to a LogBuffer. False: a Python error is set. `position` is where the name stood
+// last time, to find it sooner.
 bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
                 std::size_t& position);
 

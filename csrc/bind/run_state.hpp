@@ -10,8 +10,7 @@
 namespace hookrun {
 
 struct RunState {
-  PyObject_HEAD
-  Clock clock;
+  PyObject_HEAD Clock clock;
   EventId firing;  // the event being fired; kEventCount outside of events
   // Owned references; nullptr reads as an AttributeError.
   PyObject* model;

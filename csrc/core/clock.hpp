@@ -70,8 +70,8 @@ struct Trigger {
   }
 };
 
-// A stretch of iterations over which a set of triggers is known not to be due, so that an event with
-// nothing to do costs one look at the clock however many hooks wait for their interval.
+// A stretch of iterations over which a set of triggers is known not to be due, so that an event
+// with nothing to do costs one look at the clock however many hooks wait for their interval.
 class QuietSpell {
  public:
   // Starts at `clock` and holds for `iterations`.

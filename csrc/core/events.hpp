@@ -30,9 +30,10 @@ enum Event : EventId {
 };
 
 inline constexpr std::array<std::string_view, kEventCount> kEventNames = {
-    "before_run",     "before_epoch",    "before_train_epoch", "before_iter",     "before_train_iter",
-    "after_train_iter", "after_iter",    "after_train_epoch",  "before_val_epoch", "before_val_iter",
-    "after_val_iter", "after_val_epoch", "after_epoch",        "after_run",
+    "before_run",        "before_epoch",     "before_train_epoch", "before_iter",
+    "before_train_iter", "after_train_iter", "after_iter",         "after_train_epoch",
+    "before_val_epoch",  "before_val_iter",  "after_val_iter",     "after_val_epoch",
+    "after_epoch",       "after_run",
 };
 
 }  // namespace hookrun

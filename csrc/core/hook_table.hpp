@@ -1,6 +1,8 @@
-// The table of registered hooks: one priority-sorted call list per event, and the loop that fires it.
+// The table of registered hooks: one priority-sorted call list per event, and the loop that fires
+// it.
 //
-// `Target` is whatever the caller invokes (a Python callable in production, an int in the C++ tests).
+// `Target` is whatever the caller invokes (a Python callable in production, an int in the C++
+// tests).
 #pragma once
 
 #include <algorithm>
@@ -76,9 +78,10 @@ class HookTable {
     rebuild();
   }
 
-  // Calls `invoke(call)` for each due call of the event, in order, until one returns false. The list
-  // that fires stays as it is: registrations and removals act from the next event on, except that a
-  // hook registered during before_run still gets its before_run, after those that were there.
+  // Calls `invoke(call)` for each due call of the event, in order, until one returns false. The
+  // list that fires stays as it is: registrations and removals act from the next event on, except
+  // that a hook registered during before_run still gets its before_run, after those that were
+  // there.
   template <class Invoke>
   bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
     if (event >= lists_.size()) return true;

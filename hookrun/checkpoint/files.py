@@ -15,7 +15,7 @@ import torch
 
 # Scalars that MMCV writes into `meta`; loading them runs nothing.
 _SAFE_NUMPY = [
-    np._core.multiarray.scalar,
+    np.float64(0).__reduce__()[0],  # NumPy's own function, wherever this version keeps it
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
 ]
@@ -46,7 +46,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -
 
 
 def link_latest(path: Path, name: str = "latest.pth") -> None:
-    """Let ``name``, beside the file, mean this file: a symbolic link, or a copy where there are none.
+    """Let ``name``, beside the file, mean this file: a symbolic link, or a copy without links.
 
     The name moves in one step, so that it always means a whole file.
     """

@@ -29,9 +29,9 @@ def place(hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]) -> 
     Raises:
         ValueError: no place at this priority keeps the rules. The message names both hooks.
     """
-    if _OPTIMIZER <= hook.writes:
+    if hook.writes >= _OPTIMIZER:
         for other, _ in registered:
-            if _OPTIMIZER <= other.writes:
+            if other.writes >= _OPTIMIZER:
                 raise ValueError(
                     f"{_name(hook)} cannot be registered: {_name(other)} steps the optimizer "
                     "already, and a second backward through the same graph fails. Register one of "

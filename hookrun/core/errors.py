@@ -14,7 +14,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         known: the names that exist.
     """
     names = sorted(set(known))
-    folded = {}
+    folded: dict[str, str] = {}
     for candidate in names:
         folded.setdefault(candidate.lower(), candidate)
     near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)

@@ -177,7 +177,7 @@ class TriggerSetting:
 
 def tie_to_runner(hook: Hook, refresh: Callable[[], None]) -> None:
     """Make the hook's trigger settings refresh the runner; the runner is not kept alive."""
-    vars(hook)["_refresh"] = weakref.WeakMethod(refresh)  # type: ignore[arg-type]
+    vars(hook)["_refresh"] = weakref.WeakMethod(refresh)
 
 
 def is_shipped(hook: Hook, cls: type, names: Iterable[str]) -> bool:

@@ -105,9 +105,7 @@ class LoggerHook(Hook):
         if not self.enabled or self._flushed_at == runner.iter:
             return False
         every = self.every_n_inner_iters if self.by_epoch else self.every_n_iters
-        return every(runner, self.interval) or (
-            not self.ignore_last and self.end_of_epoch(runner)
-        )
+        return every(runner, self.interval) or (not self.ignore_last and self.end_of_epoch(runner))
 
     def _log_if_ready(self, runner: Any, for_everyone: bool) -> None:
         buffer = runner.log_buffer

@@ -27,7 +27,9 @@ def default_logger() -> logging.Logger:
     logger = logging.getLogger("hookrun")
     if not logger.hasHandlers():
         handler = _TerminalHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+        )
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False

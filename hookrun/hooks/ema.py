@@ -25,9 +25,9 @@ class EMAHook(Hook):
 
     with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``.
 
-    The averages are buffers ``ema_<name with dots as underscores>`` of the model, so they are in its
-    ``state_dict``. At the end of a training epoch parameters and averages are swapped, so that
-    evaluation and checkpoints see the averages, and swapped back when the next one begins; by
+    The averages are buffers ``ema_<name with dots as underscores>`` of the model, so its
+    ``state_dict`` has them. At the end of a training epoch parameters and averages are swapped, so
+    that evaluation and checkpoints see the averages, and swapped back when the next one begins; by
     iteration, ``runner.eval_weights()`` swaps around each evaluation and checkpoint. After the run
     the model holds the averages.
 

@@ -28,8 +28,8 @@ Compare = Callable[[float, float], bool]
 class EvalHook(Hook):
     """Evaluates every so many epochs or iterations, and can keep the best checkpoint.
 
-    The model is evaluated with the weights of EMAHook where there is one, and is left in the mode it
-    was in.
+    The model is evaluated with the weights of EMAHook where there is one, and is left in the mode
+    it was in.
 
     Args:
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)`` gives
@@ -42,7 +42,8 @@ class EvalHook(Hook):
             one; None keeps none. The file is ``best_KEY_epoch_N.pth``; ``runner.meta['hook_msgs']``
             has ``best_score`` and ``best_ckpt``. A score that is NaN is never the best.
         rule: ``'greater'`` or ``'less'`` is better; found from the name of the score by default.
-        test_fn: ``test_fn(model, dataloader)`` gives the results; :func:`single_gpu_test` by default.
+        test_fn: ``test_fn(model, dataloader)`` gives the results; by default
+            :func:`single_gpu_test`.
         greater_keys, less_keys: parts of names of scores for the two rules.
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
         file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
@@ -234,7 +235,7 @@ class EvalHook(Hook):
         return float(_as_plain(scores[self.key_indicator]))
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
-        """Save the checkpoint if its score is the best so far; the old best file goes after that."""
+        """Save the checkpoint if its score is the best; the old best file goes after that."""
         messages = runner.meta["hook_msgs"]
         assert self.rule is not None
         best = messages.get("best_score", self.init_value_map[self.rule])
@@ -257,13 +258,20 @@ class EvalHook(Hook):
         if old_path and old_path != path and get_dist_info()[0] == 0:
             Path(old_path).unlink(missing_ok=True)
         runner.logger.info(
-            "best %s is %.4f at %s %d, saved as %s", self.key_indicator, key_score, kind, number, name
+            "best %s is %.4f at %s %d, saved as %s",
+            self.key_indicator,
+            key_score,
+            kind,
+            number,
+            name,
         )
 
     def _finished(self, runner: Any) -> int:
         """Epochs or iterations behind the weights that are evaluated."""
         done = runner.epoch if self.by_epoch else runner.iter
-        return int(done if runner._firing in ("before_train_epoch", "before_train_iter") else done + 1)
+        return int(
+            done if runner._firing in ("before_train_epoch", "before_train_iter") else done + 1
+        )
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
         """Find out whether a greater or a smaller score is better.
@@ -293,7 +301,7 @@ class EvalHook(Hook):
         if any(key in name for key in less):
             return "less"
         raise ValueError(
-            f"EvalHook: whether a greater {key_indicator!r} is better cannot be told from its name: "
+            f"EvalHook: whether a greater {key_indicator!r} is better, its name does not tell: "
             "give rule='greater' or rule='less'"
         )
 
@@ -317,10 +325,10 @@ def _as_plain(value: Any) -> Any:
 def _as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
     if names is None:
         return default
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if not all(isinstance(name, str) for name in names):
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) for name in given):
         raise TypeError(f"EvalHook: {argument} is a string or a list of strings, not {names!r}")
-    return names
+    return given
 
 
 def _check_dataloader(dataloader: Any, metrics: Any) -> None:

@@ -29,11 +29,15 @@ class IterTimerHook(Hook):
 
     def __init__(self) -> None:
         self.t = time.perf_counter()
+        # Made once: the actions of the three points share a clock.
+        self._actions: dict[str, _native.Action] | None = None
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
         if not is_shipped(self, IterTimerHook, _METHODS):
             return {}
-        return self.__dict__.setdefault("_actions", _native.timer_actions())
+        if self._actions is None:
+            self._actions = _native.timer_actions()
+        return self._actions
 
     def before_epoch(self, runner: Any) -> None:
         self.t = time.perf_counter()
@@ -47,4 +51,4 @@ class IterTimerHook(Hook):
         self.t = now
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_actions"}
+        return {**super().__getstate__(), "_actions": None}

@@ -35,7 +35,7 @@ class OptimizerPhase:
     def run(self, loss: Tensor) -> Tensor | None:
         """Take one step down the loss; returns the gradients' norm where they are clipped."""
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = self.clip_grads() if self.clip_grads is not None else None
         self.optimizer.step()
         return norm

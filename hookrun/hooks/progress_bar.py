@@ -28,8 +28,7 @@ class ProgressBarHook(Hook):
     def __init__(self, refresh_per_second: float = 4) -> None:
         if not refresh_per_second > 0:
             raise ValueError(
-                "ProgressBarHook: refresh_per_second must be positive, "
-                f"not {refresh_per_second!r}"
+                f"ProgressBarHook: refresh_per_second must be positive, not {refresh_per_second!r}"
             )
         self.refresh_per_second = refresh_per_second
         self._progress: Any = None

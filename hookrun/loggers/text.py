@@ -115,7 +115,9 @@ class TextLoggerHook(LoggerHook):
             at_epoch_end = self.by_epoch and self.end_of_epoch(runner)
             if at_epoch_end or self.every_n_iters(runner, self.interval_exp_name):
                 runner.logger.info("Exp name: %s", runner.meta["exp_name"])
-        head = self._train_head(entry, runner) if entry["mode"] == "train" else self._val_head(entry)
+        head = (
+            self._train_head(entry, runner) if entry["mode"] == "train" else self._val_head(entry)
+        )
         items = [
             f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}"
             for name, value in entry.items()

@@ -6,12 +6,9 @@ import contextlib
 import copy
 import logging
 import os
-import tempfile
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +16,14 @@ from torch.optim import Optimizer
 
 from hookrun import _native
 from hookrun.checkpoint import MapLocation, load_checkpoint
-from hookrun.core.errors import did_you_mean
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
-from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.distributed import get_dist_info
 
 from . import resuming
+from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .registration import HookRegistration
 
 Workflow = Sequence[tuple[str, int]]
@@ -38,8 +35,8 @@ class BaseRunner(HookRegistration):
     Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.
 
     Args:
-        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, each returning
-            a dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
+        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which return a
+            dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
             tensors) and ``num_samples``. :class:`~hookrun.TrainStep` gives any module these methods.
         batch_processor: deprecated; ``f(model, data_batch, train_mode)`` used instead of them.
         optimizer: an optimizer, a dict of optimizers by name, or None.
@@ -65,8 +62,8 @@ class BaseRunner(HookRegistration):
         max_iters: int | None = None,
         max_epochs: int | None = None,
     ) -> None:
-        _check_steps(model, batch_processor)
-        _check_optimizer(optimizer)
+        check_steps(model, batch_processor)
+        check_optimizer(optimizer)
         if logger is not None and not isinstance(logger, logging.Logger):
             raise TypeError(f"logger must be a logging.Logger, not {type(logger).__name__}")
         if meta is not None and not isinstance(meta, Mapping):
@@ -82,12 +79,12 @@ class BaseRunner(HookRegistration):
         self.meta: dict[str, Any] | None = None if meta is None else copy.copy(dict(meta))
         if self.meta is not None and "hook_msgs" in self.meta:
             self.meta["hook_msgs"] = dict(self.meta["hook_msgs"])
-        self.work_dir = None if work_dir is None else _make_work_dir(work_dir)
+        self.work_dir = None if work_dir is None else make_work_dir(work_dir)
         self._model_name = type(getattr(model, "module", model)).__name__
         self._rank, self._world_size = get_dist_info()
         self.timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime())
-        self._max_epochs = _check_limit("max_epochs", max_epochs)
-        self._max_iters = _check_limit("max_iters", max_iters)
+        self._max_epochs = check_limit("max_epochs", max_epochs)
+        self._max_iters = check_limit("max_iters", max_iters)
         self.log_buffer = LogBuffer()
         self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.resumed: dict[str, Any] | None = None
@@ -123,7 +120,7 @@ class BaseRunner(HookRegistration):
         """One unit of validation: an epoch or an iteration."""
 
     @abstractmethod
-    def save_checkpoint(self, out_dir: str, **kwargs: Any) -> None:
+    def save_checkpoint(self, out_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint of the run."""
 
     def current_lr(self) -> list[float] | dict[str, list[float]]:
@@ -142,7 +139,9 @@ class BaseRunner(HookRegistration):
         """
         return self._per_group(_momentum_of, "momentum")
 
-    def _per_group(self, read: Callable[[dict[str, Any]], float], what: str) -> Any:
+    def _per_group(
+        self, read: Callable[[dict[str, Any]], float], what: str
+    ) -> list[float] | dict[str, list[float]]:
         if isinstance(self.optimizer, Optimizer):
             return [read(group) for group in self.optimizer.param_groups]
         if isinstance(self.optimizer, Mapping):
@@ -191,9 +190,7 @@ class BaseRunner(HookRegistration):
         revise_keys: Sequence[tuple[str, str]] = ((r"^module\.", ""),),
     ) -> dict[str, Any]:
         """Load weights only; see :func:`hookrun.load_checkpoint`."""
-        return load_checkpoint(
-            self.model, filename, map_location, strict, self.logger, revise_keys
-        )
+        return load_checkpoint(self.model, filename, map_location, strict, self.logger, revise_keys)
 
     def resume(
         self,
@@ -220,39 +217,6 @@ class BaseRunner(HookRegistration):
         resuming.restore_hook(self, hook)
 
     # The frame around a run
-
-    def _check_run(self, data_loaders: Any, workflow: Any) -> None:
-        if not isinstance(data_loaders, (list, tuple)):
-            raise TypeError(
-                f"data_loaders is a list of loaders, not {type(data_loaders).__name__}; "
-                "one loader goes in as [loader]"
-            )
-        if not isinstance(workflow, (list, tuple)) or not all(
-            isinstance(phase, tuple) and len(phase) == 2 for phase in workflow
-        ):
-            raise TypeError(
-                f"workflow is a list of (mode, count) tuples such as [('train', 1)], not {workflow!r}"
-            )
-        if len(data_loaders) != len(workflow):
-            raise ValueError(
-                f"there must be one loader for each phase of the workflow: got {len(data_loaders)} "
-                f"loaders and {len(workflow)} phases {list(workflow)!r}"
-            )
-        if not any(mode == "train" and count for mode, count in workflow):
-            raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
-        for loader, (mode, count) in zip(data_loaders, workflow, strict=True):
-            if not isinstance(mode, str):
-                raise TypeError(f"a mode of the workflow is a method's name, not {mode!r}")
-            if not callable(getattr(self, mode, None)):
-                modes = [name for name in ("train", "val") if hasattr(self, name)]
-                raise ValueError(
-                    f"{type(self).__name__} has no method {mode!r} to run a phase of the workflow. "
-                    + did_you_mean(mode, modes)
-                )
-            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-                raise ValueError(f"the count of phase ({mode!r}, {count!r}) is no int of at least 0")
-            if length_of(loader) == 0:
-                raise ValueError(f"the loader of phase ({mode!r}, {count!r}) is empty")
 
     @contextlib.contextmanager
     def _running(self, workflow: Workflow, limit: str) -> Iterator[None]:
@@ -282,8 +246,8 @@ class BaseRunner(HookRegistration):
             except Exception as failure:
                 failure.add_note(f"raised by {type(hook).__name__}.close")
                 failures.append(failure)
-        for failure in failures if error is not None else failures[1:]:
-            self.logger.error("while closing hooks: %s", failure, exc_info=failure)
+        for each in failures if error is not None else failures[1:]:
+            self.logger.error("while closing hooks: %s", each, exc_info=each)
         if failures and error is None:
             raise failures[0]
 
@@ -301,7 +265,7 @@ class BaseRunner(HookRegistration):
         )
 
     def _take_outputs(self, outputs: Any, source: str) -> None:
-        """Log what a step returned and keep it for the hooks: the Python form of the native loop."""
+        """Log what a step returned and keep it for the hooks, as the native loop does."""
         if not isinstance(outputs, dict):
             raise TypeError(
                 f"{source}() must return a dict with the key 'loss' (and optionally 'log_vars' and "
@@ -318,14 +282,6 @@ def shipped(method: Any) -> Any:
     return method
 
 
-def length_of(loader: Any) -> int | None:
-    """The number of batches in a loader, or None where it has no length."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
-
-
 def host_info() -> str:
     """``user@host``, as far as they can be found out."""
     from getpass import getuser
@@ -335,68 +291,6 @@ def host_info() -> str:
         return f"{getuser()}@{gethostname()}"
     except (OSError, KeyError, ImportError):
         return "unknown"
-
-
-def _check_steps(model: Any, batch_processor: Any) -> None:
-    inner = unwrap_model(model)
-    if batch_processor is not None:
-        if not callable(batch_processor):
-            raise TypeError(
-                f"batch_processor must be callable, not {type(batch_processor).__name__}"
-            )
-        warnings.warn(
-            "batch_processor is deprecated: implement train_step() and val_step() in the model",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        if hasattr(inner, "train_step") or hasattr(inner, "val_step"):
-            raise RuntimeError(
-                "batch_processor and the model's train_step()/val_step() exclude each other"
-            )
-    elif not hasattr(model, "train_step"):
-        raise TypeError(
-            f"the model {type(model).__name__} has no method "
-            "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
-            "hookrun.TrainStep(model, loss_fn) gives any module one: "
-            f"EpochBasedRunner(TrainStep({type(model).__name__}(...), F.cross_entropy), ...)"
-        )
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if isinstance(optimizer, Mapping):
-        for name, each in optimizer.items():
-            if not isinstance(each, Optimizer):
-                raise TypeError(
-                    f"optimizer[{name!r}] must be a torch.optim.Optimizer, not {type(each).__name__}"
-                )
-    elif optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            "optimizer must be a torch.optim.Optimizer, a dict of them or None, "
-            f"not {type(optimizer).__name__}"
-        )
-
-
-def _check_limit(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int or None, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, not {value}")
-    return value
-
-
-def _make_work_dir(work_dir: Any) -> str:
-    if not isinstance(work_dir, (str, os.PathLike)):
-        raise TypeError(f"work_dir must be a path or None, not {type(work_dir).__name__}")
-    path = Path(os.path.abspath(work_dir))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(f"work_dir {str(path)!r} cannot be written: {error}") from error
-    return str(path)
 
 
 def _momentum_of(group: dict[str, Any]) -> float:

@@ -13,8 +13,9 @@ import torch
 from hookrun import _native
 
 from . import resuming
-from .base_runner import BaseRunner, Workflow, length_of, shipped
+from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
+from .checks import check_run, length_of
 
 
 @RUNNERS.register_module()
@@ -23,7 +24,7 @@ class EpochBasedRunner(BaseRunner):
 
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
-        """One training or validation step; what it returns goes to ``outputs`` and the log buffer."""
+        """One step; what it returns goes to ``outputs`` and the log buffer."""
         if self.batch_processor is not None:
             outputs = self.batch_processor(self.model, data_batch, train_mode=train_mode, **kwargs)
             source = "batch_processor"
@@ -108,7 +109,7 @@ class EpochBasedRunner(BaseRunner):
                 f"{type(self).__name__} needs max_epochs, in its constructor"
                 + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
             )
-        self._check_run(data_loaders, workflow)
+        check_run(self, data_loaders, workflow)
         for loader, (mode, _) in zip(data_loaders, workflow, strict=True):
             if mode == "train":
                 self._max_iters = self._total_iters(loader)

@@ -15,8 +15,9 @@ from hookrun.core.hook import Hook
 from hookrun.data import IterLoader
 
 from . import resuming
-from .base_runner import BaseRunner, Workflow, length_of, shipped
+from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
+from .checks import check_run, length_of
 from .registration import HookConfig
 
 
@@ -96,7 +97,7 @@ class IterBasedRunner(BaseRunner):
                 f"{type(self).__name__} needs max_iters, in its constructor"
                 + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
             )
-        self._check_run(data_loaders, workflow)
+        check_run(self, data_loaders, workflow)
         with self._running(workflow, f"{self._max_iters} iters"):
             loaders = [IterLoader(loader) for loader in data_loaders]
             self.call_hook("before_epoch")

@@ -41,7 +41,7 @@ class HookRegistration(RunState):
         self.refresh_hooks()
 
     def refresh_hooks(self) -> None:
-        """Resolve again what each event calls: needed after replacing a method of a registered hook."""
+        """Resolve again what each event calls: after replacing a method of a registered hook."""
         self._dispatcher.replace([(hook, _priority_of(hook)) for hook in self._hook_list])
 
     def register_hook(
@@ -239,9 +239,7 @@ def _policy_type(config: dict[str, Any], suffix: str, name: str) -> str:
     policy = config.pop("policy")
     if not isinstance(policy, str):
         raise TypeError(f"{name}: the policy is a string, not {policy!r}")
-    policies = {
-        kind.removesuffix(suffix).lower(): kind for kind in HOOKS if kind.endswith(suffix)
-    }
+    policies = {kind.removesuffix(suffix).lower(): kind for kind in HOOKS if kind.endswith(suffix)}
     try:
         return policies[policy.lower()]
     except KeyError:

@@ -50,9 +50,7 @@ class TrainStep(nn.Module):
         """The wrapped module's outputs."""
         return self.model(*args, **kwargs)
 
-    def train_step(
-        self, data_batch: Any, optimizer: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
+    def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> dict[str, Any]:
         """``loss``, ``log_vars`` and ``num_samples`` of a batch; nothing is read from the device.
 
         Args:

@@ -1,0 +1,63 @@
+# `make train` and `make test` need python3 (3.11 or newer), a C++17 compiler and make, and set up the
+# rest in .venv. Both are quick when nothing changed.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SYSTEM_PYTHON := python3
+EXTRAS := test,dev,examples,loggers
+CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
+ASAN_BUILD := build/asan
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: train test test-long lint native-test sanitize setup clean
+
+train: setup
+	$(PYTHON) examples/digits.py $(ARGS)
+
+test: setup lint native-test sanitize
+	$(PYTHON) -m pytest
+
+test-long: setup
+	$(PYTHON) -m pytest --long
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	clang-format --dry-run --Werror $(CXX_FILES)
+
+# The C++ core on its own, without Python.
+native-test: setup
+	cmake --build build/$(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)') \
+	  --target core_tests
+	build/$(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')/core_tests
+
+# The core and the native module under AddressSanitizer and UndefinedBehaviorSanitizer. Python is not
+# instrumented and keeps memory until the end, so leaks are not looked for here (tests/test_memory.py
+# does).
+sanitize: setup
+	cmake -S . -B $(ASAN_BUILD) -G Ninja -DHOOKRUN_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+	  -Dpybind11_DIR=$$($(PYTHON) -c 'import pybind11; print(pybind11.get_cmake_dir())') >/dev/null
+	cmake --build $(ASAN_BUILD) --target _native core_tests
+	$(ASAN_BUILD)/core_tests
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc HOOKRUN_NATIVE=$(CURDIR)/$(ASAN_BUILD) \
+	  $(PYTHON) -m pytest tests/native tests/core
+
+setup: $(VENV)/.built
+
+$(VENV)/.dependencies: constraints.txt pyproject.toml
+	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hookrun needs Python 3.11 or newer; set SYSTEM_PYTHON=python3.11"; exit 1; }
+	test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install -q -c constraints.txt setuptools pybind11 cmake ninja torch numpy
+	touch $@
+
+$(VENV)/.built: $(VENV)/.dependencies CMakeLists.txt setup.py $(wildcard csrc/*/*) \
+		$(wildcard tests/native/*.cpp)
+	$(PYTHON) -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info hookrun/_native*.so $(VENV)/.built

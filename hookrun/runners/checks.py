@@ -1,0 +1,120 @@
+"""Checks of what users give to a runner, with errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from hookrun.core.errors import did_you_mean
+from hookrun.distributed import unwrap_model
+
+
+def check_steps(model: Any, batch_processor: Any) -> None:
+    inner = unwrap_model(model)
+    if batch_processor is not None:
+        if not callable(batch_processor):
+            raise TypeError(
+                f"batch_processor must be callable, not {type(batch_processor).__name__}"
+            )
+        warnings.warn(
+            "batch_processor is deprecated: implement train_step() and val_step() in the model",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        if hasattr(inner, "train_step") or hasattr(inner, "val_step"):
+            raise RuntimeError(
+                "batch_processor and the model's train_step()/val_step() exclude each other"
+            )
+    elif not hasattr(model, "train_step"):
+        raise TypeError(
+            f"the model {type(model).__name__} has no method "
+            "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
+            "hookrun.TrainStep(model, loss_fn) gives any module one: "
+            f"EpochBasedRunner(TrainStep({type(model).__name__}(...), F.cross_entropy), ...)"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, Mapping):
+        for name, each in optimizer.items():
+            if not isinstance(each, Optimizer):
+                raise TypeError(
+                    f"optimizer[{name!r}] must be a torch.optim.Optimizer, not {type(each).__name__}"
+                )
+    elif optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "optimizer must be a torch.optim.Optimizer, a dict of them or None, "
+            f"not {type(optimizer).__name__}"
+        )
+
+
+def check_limit(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, not {value}")
+    return value
+
+
+def make_work_dir(work_dir: Any) -> str:
+    if not isinstance(work_dir, (str, os.PathLike)):
+        raise TypeError(f"work_dir must be a path or None, not {type(work_dir).__name__}")
+    path = Path(os.path.abspath(work_dir))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"work_dir {str(path)!r} cannot be written: {error}") from error
+    return str(path)
+
+
+def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
+    """Refuse loaders and workflows that could not run, before anything has happened."""
+    if not isinstance(data_loaders, (list, tuple)):
+        raise TypeError(
+            f"data_loaders is a list of loaders, not {type(data_loaders).__name__}; "
+            "one loader goes in as [loader]"
+        )
+    if not isinstance(workflow, (list, tuple)) or not all(
+        isinstance(phase, tuple) and len(phase) == 2 for phase in workflow
+    ):
+        raise TypeError(
+            f"workflow is a list of (mode, count) tuples such as [('train', 1)], not {workflow!r}"
+        )
+    if len(data_loaders) != len(workflow):
+        raise ValueError(
+            f"there must be one loader for each phase of the workflow: got {len(data_loaders)} "
+            f"loaders and {len(workflow)} phases {list(workflow)!r}"
+        )
+    if not any(mode == "train" and count for mode, count in workflow):
+        raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
+    for loader, (mode, count) in zip(data_loaders, workflow, strict=True):
+        if not isinstance(mode, str):
+            raise TypeError(f"a mode of the workflow is a method's name, not {mode!r}")
+        if not callable(getattr(runner, mode, None)):
+            modes = [name for name in ("train", "val") if hasattr(runner, name)]
+            raise ValueError(
+                f"{type(runner).__name__} has no method {mode!r} to run a phase of the workflow. "
+                + did_you_mean(mode, modes)
+            )
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"the count of phase ({mode!r}, {count!r}) is no int of at least 0")
+        if length_of(loader) == 0:
+            raise ValueError(f"the loader of phase ({mode!r}, {count!r}) is empty")
+
+
+def length_of(loader: Any) -> int | None:
+    """The number of batches in a loader, or None where it has no length."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
