@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-# Scalars that MMCV writes into `meta`; loading them runs nothing.
-_SAFE_NUMPY = [
-    np.float64(0).__reduce__()[0],  # NumPy's own function, wherever this version keeps it
+# Scalars that MMCV writes into `meta`; loading them runs nothing. The function that restores them
+# has two names: NumPy 2's own, and the one in files that NumPy 1 wrote.
+_RESTORE_SCALAR: Any = np.float64(0).__reduce__()[0]
+_SAFE_NUMPY: list[Any] = [
+    _RESTORE_SCALAR,
+    (_RESTORE_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
 ]

@@ -40,8 +40,8 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
         data_loader: gives batches that are pairs ``(inputs, target)`` or dicts with ``target``.
 
     Returns:
-        (outputs, targets): tensors joined over all batches where the model gives tensors, else lists
-        with one item per sample.
+        (outputs, targets): joined over all batches; tensors where the model gives tensors, else
+        lists with one item per sample.
     """
     model.eval()
     outputs, targets = [], []
@@ -58,8 +58,8 @@ def _predict(model: nn.Module, batch: Any) -> Any:
         return predict(batch)
     if not isinstance(batch, dict):
         raise TypeError(
-            f"evaluation calls {type(model).__name__}(return_loss=False, **batch), but the batch is "
-            f"a {type(batch).__name__}: let the loader give dicts, wrap the model in "
+            f"evaluation calls {type(model).__name__}(return_loss=False, **batch), but the batch "
+            f"is a {type(batch).__name__}: let the loader give dicts, wrap the model in "
             "hookrun.TrainStep, or give EvalHook a test_fn"
         )
     return model(return_loss=False, **batch)

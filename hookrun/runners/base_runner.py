@@ -35,9 +35,9 @@ class BaseRunner(HookRegistration):
     Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.
 
     Args:
-        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which return a
+        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which give a
             dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
-            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` gives any module these methods.
+            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` gives them to any module.
         batch_processor: deprecated; ``f(model, data_batch, train_mode)`` used instead of them.
         optimizer: an optimizer, a dict of optimizers by name, or None.
         work_dir: folder for logs and checkpoints; made if missing.

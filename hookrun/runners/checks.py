@@ -45,7 +45,8 @@ def check_optimizer(optimizer: Any) -> None:
         for name, each in optimizer.items():
             if not isinstance(each, Optimizer):
                 raise TypeError(
-                    f"optimizer[{name!r}] must be a torch.optim.Optimizer, not {type(each).__name__}"
+                    f"optimizer[{name!r}] must be a torch.optim.Optimizer, "
+                    f"not {type(each).__name__}"
                 )
     elif optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(

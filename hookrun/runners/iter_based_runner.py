@@ -120,7 +120,7 @@ class IterBasedRunner(BaseRunner):
                     break
                 phase(loader, **kwargs)
 
-    def save_checkpoint(  # type: ignore[override]
+    def save_checkpoint(
         self,
         out_dir: str | os.PathLike[str],
         filename_tmpl: str = "iter_{}.pth",
