@@ -1,0 +1,72 @@
+"""Shared fixtures, and the two switches of the test run: `--long` and HOOKRUN_NATIVE."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _use_native_from(folder: str) -> None:
+    """Load hookrun._native from another build, such as the one with sanitizers."""
+    (path,) = Path(folder).glob("_native*.so")
+    spec = importlib.util.spec_from_file_location("hookrun._native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["hookrun._native"] = module
+
+
+if "HOOKRUN_NATIVE" in os.environ:
+    _use_native_from(os.environ["HOOKRUN_NATIVE"])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the heavier forms of tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="a heavier form; --long runs it")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    """A logger whose records caplog sees and that writes nowhere."""
+    logger = logging.getLogger("hookrun.tests")
+    logger.setLevel(logging.INFO)
+    return logger
+
+
+@pytest.fixture
+def make_runner(tmp_path: Path, logger: logging.Logger) -> Callable[..., Any]:
+    """Makes an EpochBasedRunner of a tiny model in a temporary folder; arguments replace its own."""
+    import torch
+
+    from hookrun import EpochBasedRunner
+    from tests.support import TinyModel
+
+    def make(runner_type: type = EpochBasedRunner, **arguments: Any) -> Any:
+        if "max_epochs" not in arguments and "max_iters" not in arguments:
+            arguments[
+                "max_epochs" if issubclass(runner_type, EpochBasedRunner) else "max_iters"
+            ] = 2
+        model = arguments.pop("model", None) or TinyModel()
+        if "optimizer" not in arguments:
+            arguments["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return runner_type(
+            model, **{"work_dir": str(tmp_path / "run"), "logger": logger, **arguments}
+        )
+
+    return make
