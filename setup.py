@@ -1,4 +1,7 @@
-"""Builds hookrun._native with CMake and Ninja. Everything else is in pyproject.toml."""
+"""Builds hookrun._native with CMake and Ninja, and installs kernels/ as hookrun.kernels.
+
+Everything else is in pyproject.toml.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -42,4 +45,13 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build_dir), "--target", "_native"], check=True)
 
 
-setup(ext_modules=[Extension("hookrun._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    packages=[
+        *find_packages(include=["hookrun", "hookrun.*"]),
+        "hookrun.kernels",
+        *(f"hookrun.kernels.{name}" for name in find_packages("kernels")),
+    ],
+    package_dir={"hookrun.kernels": "kernels"},
+    ext_modules=[Extension("hookrun._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -51,7 +51,7 @@ def logger() -> logging.Logger:
 
 @pytest.fixture
 def make_runner(tmp_path: Path, logger: logging.Logger) -> Callable[..., Any]:
-    """Makes an EpochBasedRunner of a tiny model in a temporary folder; arguments replace its own."""
+    """Makes a runner of a tiny model in a temporary folder; arguments replace its own."""
     import torch
 
     from hookrun import EpochBasedRunner

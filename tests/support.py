@@ -35,7 +35,7 @@ class TinyModel(nn.Module):
 
 
 class Points(Dataset[dict[str, Tensor]]):
-    """Points of a plane, with MMCV's ``evaluate``: the scores are given in advance, one per call."""
+    """Points of a plane with MMCV's ``evaluate``, whose scores are given in advance."""
 
     def __init__(self, size: int = 8, scores: list[dict[str, Any]] | None = None) -> None:
         generator = torch.Generator().manual_seed(1)

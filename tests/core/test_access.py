@@ -1,0 +1,42 @@
+"""What hooks declare to write decides where they may stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hookrun import Hook
+from hookrun.core.access import place
+
+
+def hook(name: str, *writes: str) -> Hook:
+    return type(name, (Hook,), {"writes": frozenset(writes)})()
+
+
+SAVER = hook("Saver", "checkpoint")
+
+
+def test_two_optimizer_hooks_are_refused_by_name() -> None:
+    one, two = (hook(name, "parameters", "gradients") for name in ("One", "Two"))
+    with pytest.raises(ValueError, match=r"Two cannot be registered: One steps"):
+        place(two, 40, [(one, 40)])
+
+
+def test_equal_priority_moves_a_parameter_writer_ahead() -> None:
+    others: list[Any] = [(hook("Other"), 50), (SAVER, 50)]
+    with pytest.warns(UserWarning, match=r"Averager has the priority of Saver .* moved ahead"):
+        assert place(hook("Averager", "parameters"), 50, others) == 1
+
+
+def test_lower_priority_is_refused_with_the_fix() -> None:
+    with pytest.raises(ValueError, match=r"Averager .*60.* Saver .*NORMAL \(50\).* at most 50"):
+        place(hook("Averager", "parameters"), 60, [(SAVER, 50)])
+    with pytest.raises(ValueError, match=r"Saver .*would save before Averager"):
+        place(SAVER, 50, [(hook("Averager", "parameters"), 60)])
+
+
+def test_harmless_orders_keep_their_place() -> None:
+    assert place(hook("Averager", "parameters"), 49, [(SAVER, 50)]) is None
+    assert place(SAVER, 50, [(hook("Averager", "parameters"), 50)]) is None
+    assert place(hook("Undeclared"), 99, [(SAVER, 50)]) is None

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hookrun import HOOKS, Registry
+
+
+@pytest.fixture
+def shapes() -> Registry:
+    registry = Registry("shape")
+
+    @registry.register_module()
+    class Circle:
+        def __init__(self, radius: float = 1.0) -> None:
+            if radius < 0:
+                raise ValueError("radius is negative")
+            self.radius = radius
+
+    return registry
+
+
+def test_builds_by_name_and_leaves_the_config_alone(shapes: Registry) -> None:
+    config = {"type": "Circle", "radius": 2}
+    assert shapes.build(config).radius == 2
+    assert config == {"type": "Circle", "radius": 2}
+
+
+def test_builds_a_class_itself(shapes: Registry) -> None:
+    assert shapes.build({"type": shapes.get("Circle")}).radius == 1.0
+
+
+def test_default_arguments_give_way_to_the_config(shapes: Registry) -> None:
+    assert shapes.build({"type": "Circle"}, default_args={"radius": 3}).radius == 3
+    assert shapes.build({"type": "Circle", "radius": 2}, default_args={"radius": 3}).radius == 2
+
+
+def test_registers_in_every_form(shapes: Registry) -> None:
+    class Square: ...
+
+    shapes.register_module(module=Square)
+    shapes.register_module(name=["Quad", "Box"], module=Square)
+    shapes.register_module(Square, force=True)
+    assert all(shapes.get(name) is Square for name in ("Square", "Quad", "Box"))
+    assert len(shapes) == 4
+    assert "Box" in shapes
+
+
+def test_a_name_is_taken_only_by_force(shapes: Registry) -> None:
+    class Circle: ...
+
+    with pytest.raises(KeyError, match="already in the shape registry"):
+        shapes.register_module(module=Circle)
+    shapes.register_module(force=True, module=Circle)
+    assert shapes.get("Circle") is Circle
+
+
+def test_an_unknown_name_lists_the_near_ones(shapes: Registry) -> None:
+    with pytest.raises(KeyError, match="Did you mean 'Circle'"):
+        shapes.build({"type": "circel"})
+    assert shapes.get("circel") is None
+
+
+def test_a_constructors_error_stays_and_names_the_class(shapes: Registry) -> None:
+    with pytest.raises(ValueError, match="radius is negative") as caught:
+        shapes.build({"type": "Circle", "radius": -1})
+    assert "while building the shape Circle" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "error"), [({}, KeyError), ("Circle", TypeError), ({"type": 3}, TypeError)]
+)
+def test_bad_configs_are_refused(shapes: Registry, config: Any, error: type) -> None:
+    with pytest.raises(error):
+        shapes.build(config)
+
+
+@pytest.mark.parametrize("module", [3, "Circle", object()])
+def test_only_classes_and_functions_are_registered(shapes: Registry, module: Any) -> None:
+    with pytest.raises(TypeError, match="classes and functions"):
+        shapes.register_module(module=module)
+
+
+def test_hooks_are_in_their_registry() -> None:
+    assert {"CheckpointHook", "EvalHook", "EMAHook", "TextLoggerHook"} <= set(HOOKS)
