@@ -198,9 +198,9 @@ PyObject* buffer_history(PyObject* self, PyObject*) {
 }
 
 PyMethodDef buffer_methods[] = {
-    {"update", reinterpret_cast<PyCFunction>(buffer_update), METH_VARARGS | METH_KEYWORDS,
+    {"update", with_keywords(buffer_update), METH_VARARGS | METH_KEYWORDS,
      "update(vars, count=1)\n--\n\nAdd one value per name, each of the weight `count`."},
-    {"average", reinterpret_cast<PyCFunction>(buffer_average), METH_VARARGS | METH_KEYWORDS,
+    {"average", with_keywords(buffer_average), METH_VARARGS | METH_KEYWORDS,
      "average(n=0)\n--\n\nPut the weighted averages of the latest n values (0: of all) in "
      "`output`."},
     {"reserve", buffer_reserve, METH_O,

@@ -21,6 +21,11 @@ inline py::object borrow(PyObject* reference) {
   return py::reinterpret_borrow<py::object>(reference);
 }
 
+// A method that takes keywords, in the form in which method tables hold it.
+inline PyCFunction with_keywords(PyCFunctionWithKeywords method) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));
+}
+
 // Runs `body` and turns C++ exceptions into the Python error it stands for. Every function that
 // Python calls without pybind11 in between goes through this.
 template <class Body, class Result>
