@@ -3,6 +3,7 @@
 #include "log_buffer.hpp"
 #include "loop.hpp"
 #include "run_state.hpp"
+#include "schedule.hpp"
 #include "timer.hpp"
 
 PYBIND11_MODULE(_native, module) {
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_log_buffer(module);
   hookrun::bind_dispatch(module);
   hookrun::bind_loop(module);
+  hookrun::bind_schedule(module);
   hookrun::bind_timer(module);
 }

@@ -1,0 +1,279 @@
+// Schedules in Python: the policies, and the action that sets a value of every parameter group.
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "../core/schedule.hpp"
+#include "action.hpp"
+#include "schedule.hpp"
+
+namespace hookrun {
+namespace {
+
+using namespace schedule;
+
+struct Keys {
+  PyObject* lr = PyUnicode_InternFromString("lr");
+  PyObject* momentum = PyUnicode_InternFromString("momentum");
+  PyObject* betas = PyUnicode_InternFromString("betas");
+  PyObject* fill = PyUnicode_InternFromString("fill_");
+  PyObject* param_groups = PyUnicode_InternFromString("param_groups");
+
+  static const Keys& get() {
+    static const Keys keys;
+    return keys;
+  }
+};
+
+// What stands in the place of `old`: a new float, or the same tensor filled, which needs no host
+// sync. `old` may be nullptr.
+py::object renewed(PyObject* old, double value) {
+  py::object number = steal(PyFloat_FromDouble(value));
+  if (old == nullptr || PyFloat_Check(old) || PyLong_Check(old)) return number;
+  const py::object fill =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(old, Keys::get().fill));
+  if (!fill) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+    PyErr_Clear();
+    return number;
+  }
+  steal(PyObject_CallOneArg(fill.ptr(), number.ptr()));
+  return borrow(old);
+}
+
+// A borrowed reference; nullptr where the dict lacks the key.
+PyObject* find(PyObject* dict, PyObject* key) {
+  PyObject* found = PyDict_GetItemWithError(dict, key);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return found;
+}
+
+void assign(PyObject* dict, PyObject* key, const py::object& value) {
+  if (PyDict_SetItem(dict, key, value.ptr()) < 0) throw py::error_already_set();
+}
+
+void write_lr(PyObject* group, double value) {
+  PyObject* key = Keys::get().lr;
+  assign(group, key, renewed(find(group, key), value));
+}
+
+void write_momentum(PyObject* group, double value) {
+  const Keys& keys = Keys::get();
+  if (PyObject* old = find(group, keys.momentum)) {
+    assign(group, keys.momentum, renewed(old, value));
+  } else if (PyObject* betas = find(group, keys.betas)) {
+    const py::object rest = steal(PySequence_GetSlice(betas, 1, PY_SSIZE_T_MAX));
+    const py::object old_first = steal(PySequence_GetItem(betas, 0));
+    const auto first = py::make_tuple(renewed(old_first.ptr(), value));
+    assign(group, keys.betas, steal(PySequence_Concat(first.ptr(), py::tuple(rest).ptr())));
+  }
+}
+
+// A schedule over the parameter groups of one optimizer, or of several by name. The base values
+// stay the hook's own lists, so that a change to them takes effect.
+class GroupSchedule {
+ public:
+  explicit GroupSchedule(const std::string& value) : is_lr_(value == "lr") {
+    if (!is_lr_ && value != "momentum") throw py::value_error("value is 'lr' or 'momentum'");
+  }
+
+  void configure(py::object base, const py::object& policies, bool by_epoch, Warmup warmup) {
+    std::vector<OptimizerPart> parts;
+    if (py::isinstance<py::dict>(base)) {
+      for (auto [name, values] : py::reinterpret_borrow<py::dict>(base)) {
+        parts.push_back(make_part(borrow(name.ptr()), values, policies[name]));
+      }
+    } else {
+      parts.push_back(make_part(py::object(), base, policies));
+    }
+    parts_ = std::move(parts);
+    by_epoch_ = by_epoch;
+    warmup_ = warmup;
+  }
+
+  void set_values(RunState* state) {
+    const Clock& clock = state->clock;
+    // By epoch the hook's before_train_epoch sets the values; warm-up alone goes by iteration.
+    if (by_epoch_ && (warmup_.kind == Warmup::Kind::kNone || clock.iter > warmup_.iters)) return;
+    step_ = by_epoch_ ? clock.epoch : clock.iter;
+    total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
+    const double factor = warmup_.factor(clock.iter);
+    for (const OptimizerPart& part : parts_) {
+      PyObject* optimizer = part.name ? find(state->optimizer, part.name.ptr()) : state->optimizer;
+      if (optimizer == nullptr) throw py::key_error(py::cast<std::string>(py::repr(part.name)));
+      set_groups(optimizer, part, factor);
+    }
+    ran_ = true;
+  }
+
+  // The values of the latest step without warm-up, in the form of the base values; None before.
+  py::object regular() const {
+    if (!ran_) return py::none();
+    py::dict by_name;
+    for (const OptimizerPart& part : parts_) {
+      py::list values;
+      const Py_ssize_t count = part.size();
+      for (Py_ssize_t i = 0; i < count; ++i) values.append(regular_value(part, i));
+      if (!part.name) return values;
+      by_name[part.name] = values;
+    }
+    return by_name;
+  }
+
+ private:
+  struct OptimizerPart {
+    py::object name;  // null for the only optimizer
+    py::list base;    // one value per parameter group
+    std::vector<PolicyPtr> policies;
+
+    Py_ssize_t size() const {
+      return std::min(PyList_GET_SIZE(base.ptr()), static_cast<Py_ssize_t>(policies.size()));
+    }
+  };
+
+  static OptimizerPart make_part(py::object name, py::handle base, const py::object& policies) {
+    OptimizerPart part{std::move(name), py::reinterpret_borrow<py::list>(base), {}};
+    for (const auto& policy : py::cast<std::vector<std::shared_ptr<Policy>>>(policies)) {
+      part.policies.push_back(policy);
+    }
+    return part;
+  }
+
+  double regular_value(const OptimizerPart& part, Py_ssize_t group) const {
+    const double base = PyFloat_AsDouble(PyList_GET_ITEM(part.base.ptr(), group));
+    if (base == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+    return part.policies[static_cast<std::size_t>(group)]->at(base, step_, total_);
+  }
+
+  // Read anew each time: load_state_dict() of an optimizer replaces its groups.
+  void set_groups(PyObject* optimizer, const OptimizerPart& part, double factor) const {
+    const py::object groups = steal(PyObject_GetAttr(optimizer, Keys::get().param_groups));
+    if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
+    for (Py_ssize_t i = 0; i < std::min(part.size(), PyList_GET_SIZE(groups.ptr())); ++i) {
+      const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), i));
+      if (!PyDict_Check(group.ptr())) throw py::type_error("a parameter group must be a dict");
+      const double value = regular_value(part, i);
+      if (is_lr_) {
+        write_lr(group.ptr(), value * factor);
+      } else {
+        write_momentum(group.ptr(), value / factor);
+      }
+    }
+  }
+
+  bool is_lr_;
+  std::vector<OptimizerPart> parts_;
+  bool by_epoch_ = false;
+  Warmup warmup_;
+  // Of the latest step.
+  bool ran_ = false;
+  Count step_ = 0, total_ = 0;
+};
+
+class ScheduleAction : public Action {
+ public:
+  explicit ScheduleAction(std::shared_ptr<GroupSchedule> schedule)
+      : schedule_(std::move(schedule)) {}
+
+  bool run(RunState* state) override {
+    return guarded<>(false, [&] {
+      schedule_->set_values(state);
+      return true;
+    });
+  }
+
+ private:
+  std::shared_ptr<GroupSchedule> schedule_;
+};
+
+Strategy to_strategy(const std::string& name) {
+  if (name == "cos") return Strategy::kCos;
+  if (name == "linear") return Strategy::kLinear;
+  if (name == "1-sqrt") return Strategy::kOneMinusSqrt;
+  throw py::value_error("a strategy is 'cos', 'linear' or '1-sqrt', not '" + name + "'");
+}
+
+Warmup make_warmup(const std::string& kind, Count iters, double ratio) {
+  using Kind = Warmup::Kind;
+  if (kind == "constant") return {Kind::kConstant, iters, ratio};
+  if (kind == "linear") return {Kind::kLinear, iters, ratio};
+  if (kind == "exp") return {Kind::kExp, iters, ratio};
+  throw py::value_error("a warm-up is 'constant', 'linear' or 'exp', not '" + kind + "'");
+}
+
+using TargetArg = std::pair<double, bool>;
+
+Target to_target(const TargetArg& target) { return {target.first, target.second}; }
+
+template <class Kind>
+auto define(py::module_& module, const char* name) {
+  return py::class_<Kind, Policy, std::shared_ptr<Kind>>(module, name);
+}
+
+void bind_policies(py::module_& module) {
+  py::class_<Policy, std::shared_ptr<Policy>>(module, "Policy")
+      .def("__call__", &Policy::at, py::arg("base"), py::arg("step"), py::arg("total") = 0)
+      .def_property_readonly("needs_total", &Policy::needs_total);
+  define<Fixed>(module, "Fixed").def(py::init<>());
+  define<Step>(module, "Step").def(py::init<Count, double, double>());
+  define<MultiStep>(module, "MultiStep").def(py::init<std::vector<Count>, double, double>());
+  define<Exp>(module, "Exp").def(py::init<double>());
+  define<Inv>(module, "Inv").def(py::init<double, double>());
+  define<Poly>(module, "Poly").def(py::init<double, double>());
+  define<CosineAnnealing>(module, "CosineAnnealing").def(py::init([](TargetArg target) {
+    return CosineAnnealing(to_target(target));
+  }));
+  define<LinearAnnealing>(module, "LinearAnnealing").def(py::init([](TargetArg target) {
+    return LinearAnnealing(to_target(target));
+  }));
+  define<FlatCosineAnnealing>(module, "FlatCosineAnnealing")
+      .def(py::init([](double start_percent, TargetArg target) {
+        return FlatCosineAnnealing(start_percent, to_target(target));
+      }));
+  define<CosineRestart>(module, "CosineRestart")
+      .def(py::init(
+          [](const std::vector<Count>& periods, std::vector<double> weights, TargetArg target) {
+            return CosineRestart(periods, std::move(weights), to_target(target));
+          }));
+  define<Cyclic>(module, "Cyclic")
+      .def(py::init(
+          [](double peak, double end, Count times, double up, const std::string& strategy,
+             double gamma) { return Cyclic(peak, end, times, up, to_strategy(strategy), gamma); }));
+  define<OneCycle>(module, "OneCycle")
+      .def(py::init([](double pct_start, double peak, double end, const std::string& strategy,
+                       bool three_phase, Count total_steps) {
+        return OneCycle(pct_start, peak, end, to_strategy(strategy), three_phase, total_steps);
+      }));
+  define<WSD>(module, "WSD")
+      .def(py::init(
+          [](Count decay_steps, double decay_ratio, const std::string& strategy, TargetArg target) {
+            return WSD(decay_steps, decay_ratio, to_strategy(strategy), to_target(target));
+          }));
+  define<Sequential>(module, "Sequential")
+      .def(py::init(
+          [](const std::vector<std::shared_ptr<Policy>>& policies, std::vector<Count> milestones) {
+            return Sequential({policies.begin(), policies.end()}, std::move(milestones));
+          }));
+}
+
+}  // namespace
+
+void bind_schedule(py::module_& module) {
+  auto policies = module.def_submodule("policies", "Schedules in C++.");
+  bind_policies(policies);
+  py::class_<Warmup>(module, "Warmup")
+      .def(py::init<>())
+      .def(py::init(&make_warmup), py::arg("kind"), py::arg("iters"), py::arg("ratio"))
+      .def("factor", &Warmup::factor, py::arg("iteration"));
+  py::class_<GroupSchedule, std::shared_ptr<GroupSchedule>>(module, "GroupSchedule")
+      .def(py::init<const std::string&>(), py::arg("value"))
+      .def("configure", &GroupSchedule::configure, py::arg("base"), py::arg("policies"),
+           py::arg("by_epoch"), py::arg("warmup"))
+      .def("regular", &GroupSchedule::regular)
+      .def("action", [](std::shared_ptr<GroupSchedule> schedule) {
+        return make_action(std::make_unique<ScheduleAction>(std::move(schedule)));
+      });
+}
+
+}  // namespace hookrun
