@@ -1,5 +1,5 @@
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, final, overload
 
 EVENTS: Final[tuple[str, ...]]
 
@@ -83,4 +83,92 @@ def run_iters(
     count: int,
     kwargs: dict[str, Any] | None,
 ) -> None: ...
+class Policy:
+    """A schedule without warm-up; see hookrun/schedules/policies.py."""
+
+    @property
+    def needs_total(self) -> bool: ...
+    def __call__(self, base: float, step: int, total: int = 0) -> float: ...
+
+class policies:
+    """A submodule: the policies, with the fields of their definitions in the same order."""
+
+    class Fixed(Policy): ...
+
+    class Step(Policy):
+        def __init__(self, period: int, gamma: float, minimum: float) -> None: ...
+
+    class MultiStep(Policy):
+        def __init__(self, milestones: Sequence[int], gamma: float, minimum: float) -> None: ...
+
+    class Exp(Policy):
+        def __init__(self, gamma: float) -> None: ...
+
+    class Inv(Policy):
+        def __init__(self, gamma: float, power: float) -> None: ...
+
+    class Poly(Policy):
+        def __init__(self, power: float, end: float) -> None: ...
+
+    class CosineAnnealing(Policy):
+        def __init__(self, target: tuple[float, bool]) -> None: ...
+
+    class LinearAnnealing(Policy):
+        def __init__(self, target: tuple[float, bool]) -> None: ...
+
+    class FlatCosineAnnealing(Policy):
+        def __init__(self, start_percent: float, target: tuple[float, bool]) -> None: ...
+
+    class CosineRestart(Policy):
+        def __init__(
+            self, periods: Sequence[int], weights: Sequence[float], target: tuple[float, bool]
+        ) -> None: ...
+
+    class Cyclic(Policy):
+        def __init__(
+            self, peak: float, end: float, times: int, up: float, strategy: str, gamma: float
+        ) -> None: ...
+
+    class OneCycle(Policy):
+        def __init__(
+            self,
+            pct_start: float,
+            peak: float,
+            end: float,
+            strategy: str,
+            three_phase: bool,
+            total_steps: int,
+        ) -> None: ...
+
+    class WSD(Policy):
+        def __init__(
+            self, decay_steps: int, decay_ratio: float, strategy: str, target: tuple[float, bool]
+        ) -> None: ...
+
+    class Sequential(Policy):
+        def __init__(self, policies: Sequence[Policy], milestones: Sequence[int]) -> None: ...
+
+class Warmup:
+    """A factor over the first iterations of a run; without arguments, 1 throughout."""
+
+    @overload
+    def __init__(self) -> None: ...
+    @overload
+    def __init__(self, kind: str, iters: int, ratio: float) -> None: ...
+    def factor(self, iteration: int) -> float: ...
+
+class GroupSchedule:
+    """Sets one value, 'lr' or 'momentum', of every parameter group at each iteration."""
+
+    def __init__(self, value: str) -> None: ...
+    def configure(
+        self,
+        base: list[float] | dict[str, list[float]],
+        policies: list[Policy] | dict[str, list[Policy]],
+        by_epoch: bool,
+        warmup: Warmup,
+    ) -> None: ...
+    def regular(self) -> list[float] | dict[str, list[float]] | None: ...
+    def action(self) -> Action: ...
+
 def timer_actions() -> dict[str, Action]: ...

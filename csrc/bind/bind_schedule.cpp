@@ -26,13 +26,16 @@ struct Keys {
   }
 };
 
+// Whether `number` is a float that nobody but the one owner of `number` can see, so that changing
+// it in place is as good as replacing it, at a third of the cost.
+bool is_own_float(PyObject* number) { return PyFloat_CheckExact(number) && Py_REFCNT(number) == 1; }
+
 // What stands in the place of `old`: a new float, or the same tensor filled, which needs no host
-// sync. `old` may be nullptr.
+// sync.
 py::object renewed(PyObject* old, double value) {
   py::object number = steal(PyFloat_FromDouble(value));
-  if (old == nullptr || PyFloat_Check(old) || PyLong_Check(old)) return number;
-  const py::object fill =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(old, Keys::get().fill));
+  if (PyFloat_Check(old) || PyLong_Check(old)) return number;
+  const auto fill = py::reinterpret_steal<py::object>(PyObject_GetAttr(old, Keys::get().fill));
   if (!fill) {
     if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
     PyErr_Clear();
@@ -53,20 +56,32 @@ void assign(PyObject* dict, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(dict, key, value.ptr()) < 0) throw py::error_already_set();
 }
 
+void write_number(PyObject* group, PyObject* key, PyObject* old, double value) {
+  if (is_own_float(old)) {
+    reinterpret_cast<PyFloatObject*>(old)->ob_fval = value;
+  } else {
+    assign(group, key, renewed(old, value));
+  }
+}
+
 void write_lr(PyObject* group, double value) {
   PyObject* key = Keys::get().lr;
-  assign(group, key, renewed(find(group, key), value));
+  if (PyObject* old = find(group, key)) {
+    write_number(group, key, old, value);
+  } else {
+    assign(group, key, py::float_(value));
+  }
 }
 
 void write_momentum(PyObject* group, double value) {
   const Keys& keys = Keys::get();
   if (PyObject* old = find(group, keys.momentum)) {
-    assign(group, keys.momentum, renewed(old, value));
+    write_number(group, keys.momentum, old, value);
   } else if (PyObject* betas = find(group, keys.betas)) {
-    const py::object rest = steal(PySequence_GetSlice(betas, 1, PY_SSIZE_T_MAX));
-    const py::object old_first = steal(PySequence_GetItem(betas, 0));
-    const auto first = py::make_tuple(renewed(old_first.ptr(), value));
-    assign(group, keys.betas, steal(PySequence_Concat(first.ptr(), py::tuple(rest).ptr())));
+    const auto old_betas = steal(PySequence_Tuple(betas));
+    const auto first = py::make_tuple(renewed(PyTuple_GET_ITEM(old_betas.ptr(), 0), value));
+    const auto rest = steal(PyTuple_GetSlice(old_betas.ptr(), 1, PY_SSIZE_T_MAX));
+    assign(group, keys.betas, steal(PySequence_Concat(first.ptr(), rest.ptr())));
   }
 }
 
@@ -99,7 +114,7 @@ class GroupSchedule {
     step_ = by_epoch_ ? clock.epoch : clock.iter;
     total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
     const double factor = warmup_.factor(clock.iter);
-    for (const OptimizerPart& part : parts_) {
+    for (OptimizerPart& part : parts_) {
       PyObject* optimizer = part.name ? find(state->optimizer, part.name.ptr()) : state->optimizer;
       if (optimizer == nullptr) throw py::key_error(py::cast<std::string>(py::repr(part.name)));
       set_groups(optimizer, part, factor);
@@ -108,13 +123,11 @@ class GroupSchedule {
   }
 
   // The values of the latest step without warm-up, in the form of the base values; None before.
-  py::object regular() const {
+  py::object regular() {
     if (!ran_) return py::none();
     py::dict by_name;
-    for (const OptimizerPart& part : parts_) {
-      py::list values;
-      const Py_ssize_t count = part.size();
-      for (Py_ssize_t i = 0; i < count; ++i) values.append(regular_value(part, i));
+    for (OptimizerPart& part : parts_) {
+      const py::list values = py::cast(part.regular(step_, total_));
       if (!part.name) return values;
       by_name[part.name] = values;
     }
@@ -123,12 +136,25 @@ class GroupSchedule {
 
  private:
   struct OptimizerPart {
-    py::object name;  // null for the only optimizer
-    py::list base;    // one value per parameter group
-    std::vector<PolicyPtr> policies;
+    py::object name;                  // null for the only optimizer
+    py::list base;                    // one value per parameter group
+    std::vector<PolicyPtr> policies;  // one per parameter group, or one for all
+    std::vector<double> values = {};  // of the latest step; kept for its memory
 
-    Py_ssize_t size() const {
-      return std::min(PyList_GET_SIZE(base.ptr()), static_cast<Py_ssize_t>(policies.size()));
+    const std::vector<double>& regular(Count step, Count total) {
+      values.clear();
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(base.ptr()); ++i) {
+        values.push_back(PyFloat_AsDouble(PyList_GET_ITEM(base.ptr(), i)));
+        if (values.back() == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+      }
+      if (policies.size() == 1) {
+        policies.front()->apply(values.data(), values.size(), step, total);
+      } else {
+        for (std::size_t i = 0; i < std::min(policies.size(), values.size()); ++i) {
+          policies[i]->apply(&values[i], 1, step, total);
+        }
+      }
+      return values;
     }
   };
 
@@ -140,24 +166,19 @@ class GroupSchedule {
     return part;
   }
 
-  double regular_value(const OptimizerPart& part, Py_ssize_t group) const {
-    const double base = PyFloat_AsDouble(PyList_GET_ITEM(part.base.ptr(), group));
-    if (base == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-    return part.policies[static_cast<std::size_t>(group)]->at(base, step_, total_);
-  }
-
-  // Read anew each time: load_state_dict() of an optimizer replaces its groups.
-  void set_groups(PyObject* optimizer, const OptimizerPart& part, double factor) const {
+  // The groups are read anew each time: load_state_dict() of an optimizer replaces them.
+  void set_groups(PyObject* optimizer, OptimizerPart& part, double factor) const {
+    const std::vector<double>& values = part.regular(step_, total_);
     const py::object groups = steal(PyObject_GetAttr(optimizer, Keys::get().param_groups));
     if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
-    for (Py_ssize_t i = 0; i < std::min(part.size(), PyList_GET_SIZE(groups.ptr())); ++i) {
-      const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), i));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (static_cast<Py_ssize_t>(i) >= PyList_GET_SIZE(groups.ptr())) break;
+      const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));
       if (!PyDict_Check(group.ptr())) throw py::type_error("a parameter group must be a dict");
-      const double value = regular_value(part, i);
       if (is_lr_) {
-        write_lr(group.ptr(), value * factor);
+        write_lr(group.ptr(), values[i] * factor);
       } else {
-        write_momentum(group.ptr(), value / factor);
+        write_momentum(group.ptr(), values[i] / factor);
       }
     }
   }
@@ -262,6 +283,7 @@ void bind_policies(py::module_& module) {
 void bind_schedule(py::module_& module) {
   auto policies = module.def_submodule("policies", "Schedules in C++.");
   bind_policies(policies);
+  module.attr("Policy") = policies.attr("Policy");
   py::class_<Warmup>(module, "Warmup")
       .def(py::init<>())
       .def(py::init(&make_warmup), py::arg("kind"), py::arg("iters"), py::arg("ratio"))

@@ -8,9 +8,39 @@ namespace {
 
 constexpr double kPi = 3.141592653589793;  // math.pi
 
-double anneal_cos(double start, double end, double fraction, double weight = 1.0) {
-  return end + 0.5 * weight * (start - end) * (std::cos(kPi * fraction) + 1.0);
+// Replaces each value by its curve. What depends on the step alone, the costly part, is computed
+// once for all parameter groups: in the captures of `curve`.
+template <class Curve>
+void replace(double* values, std::size_t count, Curve curve) {
+  for (std::size_t i = 0; i < count; ++i) values[i] = curve(values[i]);
 }
+
+// How far a way is gone, for a strategy: what its curves share at one step.
+class Progress {
+ public:
+  Progress(Strategy strategy, double fraction) : falls_(strategy == Strategy::kCos) {
+    switch (strategy) {
+      case Strategy::kCos:
+        part_ = std::cos(kPi * fraction) + 1.0;
+        break;
+      case Strategy::kLinear:
+        part_ = fraction;
+        break;
+      case Strategy::kOneMinusSqrt:
+        part_ = std::sqrt(fraction);
+        break;
+    }
+  }
+
+  double between(double start, double end, double weight = 1.0) const {
+    if (falls_) return end + 0.5 * weight * (start - end) * part_;
+    return start + (end - start) * part_;
+  }
+
+ private:
+  bool falls_;  // the cosine falls from 2 to 0, the others climb from 0 to 1
+  double part_ = 0.0;
+};
 
 // The part of `total` steps that is done; an empty stretch is done at once.
 double fraction_of(Count step, Count total) {
@@ -30,53 +60,48 @@ Count part_of(Count total, double part) {
 
 }  // namespace
 
-double anneal(Strategy strategy, double start, double end, double fraction) {
-  switch (strategy) {
-    case Strategy::kCos:
-      return anneal_cos(start, end, fraction);
-    case Strategy::kLinear:
-      return start + (end - start) * fraction;
-    case Strategy::kOneMinusSqrt:
-      return start + (end - start) * std::sqrt(fraction);
-  }
-  return end;
+void Fixed::apply(double*, std::size_t, Count, Count) const {}
+
+void Step::apply(double* values, std::size_t count, Count step, Count) const {
+  const double factor = std::pow(gamma_, static_cast<double>(step / period_));
+  replace(values, count, [&](double base) { return std::max(base * factor, minimum_); });
 }
 
-double Fixed::at(double base, Count, Count) const { return base; }
-
-double Step::at(double base, Count step, Count) const {
-  return std::max(base * std::pow(gamma_, static_cast<double>(step / period_)), minimum_);
+void MultiStep::apply(double* values, std::size_t count, Count step, Count) const {
+  const double factor = std::pow(gamma_, static_cast<double>(reached(milestones_, step)));
+  replace(values, count, [&](double base) { return std::max(base * factor, minimum_); });
 }
 
-double MultiStep::at(double base, Count step, Count) const {
-  const auto decays = static_cast<double>(reached(milestones_, step));
-  return std::max(base * std::pow(gamma_, decays), minimum_);
+void Exp::apply(double* values, std::size_t count, Count step, Count) const {
+  const double factor = std::pow(gamma_, static_cast<double>(step));
+  replace(values, count, [&](double base) { return base * factor; });
 }
 
-double Exp::at(double base, Count step, Count) const {
-  return base * std::pow(gamma_, static_cast<double>(step));
+void Inv::apply(double* values, std::size_t count, Count step, Count) const {
+  const double factor = std::pow(1.0 + gamma_ * static_cast<double>(step), -power_);
+  replace(values, count, [&](double base) { return base * factor; });
 }
 
-double Inv::at(double base, Count step, Count) const {
-  return base * std::pow(1.0 + gamma_ * static_cast<double>(step), -power_);
+void Poly::apply(double* values, std::size_t count, Count step, Count total) const {
+  const double left = std::pow(1.0 - fraction_of(step, total), power_);
+  replace(values, count, [&](double base) { return (base - end_) * left + end_; });
 }
 
-double Poly::at(double base, Count step, Count total) const {
-  return (base - end_) * std::pow(1.0 - fraction_of(step, total), power_) + end_;
+void CosineAnnealing::apply(double* values, std::size_t count, Count step, Count total) const {
+  const Progress progress(Strategy::kCos, fraction_of(step, total));
+  replace(values, count, [&](double base) { return progress.between(base, target_.of(base)); });
 }
 
-double CosineAnnealing::at(double base, Count step, Count total) const {
-  return anneal_cos(base, target_.of(base), fraction_of(step, total));
+void LinearAnnealing::apply(double* values, std::size_t count, Count step, Count total) const {
+  const Progress progress(Strategy::kLinear, fraction_of(step, total));
+  replace(values, count, [&](double base) { return progress.between(base, target_.of(base)); });
 }
 
-double LinearAnnealing::at(double base, Count step, Count total) const {
-  return anneal(Strategy::kLinear, base, target_.of(base), fraction_of(step, total));
-}
-
-double FlatCosineAnnealing::at(double base, Count step, Count total) const {
+void FlatCosineAnnealing::apply(double* values, std::size_t count, Count step, Count total) const {
   const Count start = part_of(total, start_percent_);
-  if (step < start) return base;
-  return anneal_cos(base, target_.of(base), fraction_of(step - start, total - start));
+  if (step < start) return;
+  const Progress progress(Strategy::kCos, fraction_of(step - start, total - start));
+  replace(values, count, [&](double base) { return progress.between(base, target_.of(base)); });
 }
 
 CosineRestart::CosineRestart(const std::vector<Count>& periods, std::vector<double> weights,
@@ -86,53 +111,68 @@ CosineRestart::CosineRestart(const std::vector<Count>& periods, std::vector<doub
   for (const Count period : periods) ends_.push_back(end += period);
 }
 
-double CosineRestart::at(double base, Count step, Count) const {
-  const double target = target_.of(base);
+void CosineRestart::apply(double* values, std::size_t count, Count step, Count) const {
   const std::size_t index = reached(ends_, step);
-  if (index == ends_.size()) return target;
+  if (index == ends_.size()) {
+    replace(values, count, [&](double base) { return target_.of(base); });
+    return;
+  }
   const Count start = index == 0 ? 0 : ends_[index - 1];
-  return anneal_cos(base, target, fraction_of(step - start, ends_[index] - start), weights_[index]);
+  const Progress progress(Strategy::kCos, fraction_of(step - start, ends_[index] - start));
+  replace(values, count,
+          [&](double base) { return progress.between(base, target_.of(base), weights_[index]); });
 }
 
-double Cyclic::at(double base, Count step, Count total) const {
+void Cyclic::apply(double* values, std::size_t count, Count step, Count total) const {
   const Count length = std::max<Count>(total / times_, 1);
   const auto climb = static_cast<Count>(up_ * static_cast<double>(length));
   const Count position = step % length;
   const double scale = std::pow(gamma_, static_cast<double>(step / length));
-  const double peak = base * (1.0 - scale + peak_ * scale);
-  if (position < climb) return anneal(strategy_, base, peak, fraction_of(position, climb));
-  return anneal(strategy_, peak, base * end_, fraction_of(position - climb, length - climb));
+  const double peak = 1.0 - scale + peak_ * scale;
+  if (position < climb) {
+    const Progress progress(strategy_, fraction_of(position, climb));
+    replace(values, count, [&](double base) { return progress.between(base, base * peak); });
+  } else {
+    const Progress progress(strategy_, fraction_of(position - climb, length - climb));
+    replace(values, count, [&](double base) { return progress.between(base * peak, base * end_); });
+  }
 }
 
-double OneCycle::at(double base, Count step, Count total) const {
+void OneCycle::apply(double* values, std::size_t count, Count step, Count total) const {
   if (total_steps_ != 0) total = total_steps_;
   const auto steps = static_cast<double>(total);
   const auto now = static_cast<double>(std::min(step, total - 1));
   const auto phase = [&](double first, double last, double start, double end) {
     // A climb of one step has no length: it is at the peak.
-    const double fraction = last > first ? (now - first) / (last - first) : 1.0;
-    return anneal(strategy_, base * start, base * end, fraction);
+    const Progress progress(strategy_, last > first ? (now - first) / (last - first) : 1.0);
+    replace(values, count, [&](double base) { return progress.between(base * start, base * end); });
   };
   const double top = pct_start_ * steps - 1.0;
   const double low = 2.0 * pct_start_ * steps - 2.0;
-  if (now <= top) return phase(0.0, top, 1.0, peak_);
-  if (!three_phase_) return phase(top, steps - 1.0, peak_, end_);
-  if (now <= low) return phase(top, low, peak_, 1.0);
-  return phase(low, steps - 1.0, 1.0, end_);
+  if (now <= top) {
+    phase(0.0, top, 1.0, peak_);
+  } else if (!three_phase_) {
+    phase(top, steps - 1.0, peak_, end_);
+  } else if (now <= low) {
+    phase(top, low, peak_, 1.0);
+  } else {
+    phase(low, steps - 1.0, 1.0, end_);
+  }
 }
 
-double WSD::at(double base, Count step, Count total) const {
+void WSD::apply(double* values, std::size_t count, Count step, Count total) const {
   const Count decay = decay_steps_ != 0 ? decay_steps_ : part_of(total, decay_ratio_);
   const Count start = std::max<Count>(total - decay, 0);
-  if (step < start) return base;
-  return anneal(strategy_, base, target_.of(base), fraction_of(step - start, total - start));
+  if (step < start) return;
+  const Progress progress(strategy_, fraction_of(step - start, total - start));
+  replace(values, count, [&](double base) { return progress.between(base, target_.of(base)); });
 }
 
-double Sequential::at(double base, Count step, Count total) const {
+void Sequential::apply(double* values, std::size_t count, Count step, Count total) const {
   const std::size_t index = reached(milestones_, step);
   const Count start = index == 0 ? 0 : milestones_[index - 1];
   const Count end = index < milestones_.size() ? milestones_[index] : total;
-  return policies_[index]->at(base, step - start, end - start);
+  policies_[index]->apply(values, count, step - start, end - start);
 }
 
 double Warmup::factor(Count iteration) const {

@@ -5,6 +5,7 @@
 // `total`, and it stays there.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -16,19 +17,21 @@ using Count = std::int64_t;
 
 enum class Strategy { kCos, kLinear, kOneMinusSqrt };
 
-// On the way from `start` (fraction 0) to `end` (fraction 1).
-double anneal(Strategy strategy, double start, double end, double fraction);
-
 // A schedule without warm-up.
 class Policy {
  public:
   virtual ~Policy() = default;
 
-  // The value after `step` of `total` steps, for a schedule that starts from `base`.
-  virtual double at(double base, Count step, Count total) const = 0;
+  // Turns the values that the schedule starts from into those after `step` of `total` steps.
+  virtual void apply(double* values, std::size_t count, Count step, Count total) const = 0;
 
   // Whether `total` is read.
   virtual bool needs_total() const { return false; }
+
+  double at(double base, Count step, Count total) const {
+    apply(&base, 1, step, total);
+    return base;
+  }
 };
 
 using PolicyPtr = std::shared_ptr<const Policy>;
@@ -43,14 +46,14 @@ struct Target {
 
 class Fixed : public Policy {
  public:
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 };
 
 class Step : public Policy {
  public:
   Step(Count period, double gamma, double minimum)
       : period_(period), gamma_(gamma), minimum_(minimum) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   Count period_;
@@ -61,7 +64,7 @@ class MultiStep : public Policy {
  public:
   MultiStep(std::vector<Count> milestones, double gamma, double minimum)
       : milestones_(std::move(milestones)), gamma_(gamma), minimum_(minimum) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   std::vector<Count> milestones_;
@@ -71,7 +74,7 @@ class MultiStep : public Policy {
 class Exp : public Policy {
  public:
   explicit Exp(double gamma) : gamma_(gamma) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   double gamma_;
@@ -80,7 +83,7 @@ class Exp : public Policy {
 class Inv : public Policy {
  public:
   Inv(double gamma, double power) : gamma_(gamma), power_(power) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   double gamma_, power_;
@@ -95,7 +98,7 @@ class TimedPolicy : public Policy {
 class Poly : public TimedPolicy {
  public:
   Poly(double power, double end) : power_(power), end_(end) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   double power_, end_;
@@ -104,7 +107,7 @@ class Poly : public TimedPolicy {
 class CosineAnnealing : public TimedPolicy {
  public:
   explicit CosineAnnealing(Target target) : target_(target) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   Target target_;
@@ -113,7 +116,7 @@ class CosineAnnealing : public TimedPolicy {
 class LinearAnnealing : public TimedPolicy {
  public:
   explicit LinearAnnealing(Target target) : target_(target) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   Target target_;
@@ -123,7 +126,7 @@ class FlatCosineAnnealing : public TimedPolicy {
  public:
   FlatCosineAnnealing(double start_percent, Target target)
       : start_percent_(start_percent), target_(target) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   double start_percent_;
@@ -133,7 +136,7 @@ class FlatCosineAnnealing : public TimedPolicy {
 class CosineRestart : public Policy {
  public:
   CosineRestart(const std::vector<Count>& periods, std::vector<double> weights, Target target);
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   std::vector<Count> ends_;  // of the periods
@@ -145,7 +148,7 @@ class Cyclic : public TimedPolicy {
  public:
   Cyclic(double peak, double end, Count times, double up, Strategy strategy, double gamma)
       : peak_(peak), end_(end), times_(times), up_(up), strategy_(strategy), gamma_(gamma) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   double peak_, end_;
@@ -166,7 +169,7 @@ class OneCycle : public Policy {
         strategy_(strategy),
         three_phase_(three_phase),
         total_steps_(total_steps) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return total_steps_ == 0; }
 
  private:
@@ -184,7 +187,7 @@ class WSD : public TimedPolicy {
         decay_ratio_(decay_ratio),
         strategy_(strategy),
         target_(target) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
   Count decay_steps_;
@@ -198,7 +201,7 @@ class Sequential : public Policy {
   // One policy more than milestones.
   Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones)
       : policies_(std::move(policies)), milestones_(std::move(milestones)) {}
-  double at(double base, Count step, Count total) const override;
+  void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return policies_.back()->needs_total(); }
 
  private:

@@ -7,7 +7,7 @@ iteration, counted from 0, and "total" the epochs or iterations of the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hookrun import schedules
 from hookrun.core.hook import HOOKS
@@ -54,7 +54,15 @@ class LrUpdaterHook(UpdaterHook):
     """
 
     writes: ClassVar[frozenset[str]] = frozenset({"learning_rate"})
+    value: ClassVar[Literal["lr", "momentum"]] = "lr"
     _formula: ClassVar[str] = "get_lr"
+    _replaced: ClassVar[tuple[str, ...]] = (
+        *UpdaterHook._replaced,
+        "get_lr",
+        "get_regular_lr",
+        "get_warmup_lr",
+        "_set_lr",
+    )
 
     warmup_by_epoch = ScheduleSetting()
 
@@ -84,7 +92,7 @@ class LrUpdaterHook(UpdaterHook):
 
     @property
     def regular_lr(self) -> Groups:
-        return self._regular
+        return self._latest
 
     @regular_lr.setter
     def regular_lr(self, values: Groups) -> None:
@@ -103,7 +111,7 @@ class LrUpdaterHook(UpdaterHook):
 
     def get_warmup_lr(self, cur_iters: int) -> Groups:
         """``regular_lr`` with the warm-up of the iteration."""
-        factor = self._warmup_factor(cur_iters)
+        factor = self._warmup().factor(cur_iters)
         return map_groups(self.regular_lr, lambda lr: lr * factor)
 
     def _set_lr(self, runner: Any, lr_groups: Groups) -> None:

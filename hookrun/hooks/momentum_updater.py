@@ -5,7 +5,7 @@ They set ``momentum`` of each parameter group, or ``betas[0]`` where a group has
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from .updater import Groups, UpdaterHook, each_group, map_groups, pick, write
 
@@ -36,7 +36,15 @@ class MomentumUpdaterHook(UpdaterHook):
     """
 
     writes: ClassVar[frozenset[str]] = frozenset({"momentum"})
+    value: ClassVar[Literal["lr", "momentum"]] = "momentum"
     _formula: ClassVar[str] = "get_momentum"
+    _replaced: ClassVar[tuple[str, ...]] = (
+        *UpdaterHook._replaced,
+        "get_momentum",
+        "get_regular_momentum",
+        "get_warmup_momentum",
+        "_set_momentum",
+    )
 
     def __init__(
         self,
@@ -58,7 +66,7 @@ class MomentumUpdaterHook(UpdaterHook):
 
     @property
     def regular_momentum(self) -> Groups:
-        return self._regular
+        return self._latest
 
     @regular_momentum.setter
     def regular_momentum(self, values: Groups) -> None:
@@ -79,7 +87,7 @@ class MomentumUpdaterHook(UpdaterHook):
 
     def get_warmup_momentum(self, cur_iters: int) -> Groups:
         """``regular_momentum`` with the warm-up of the iteration."""
-        factor = self._warmup_factor(cur_iters)
+        factor = self._warmup().factor(cur_iters)
         return map_groups(self.regular_momentum, lambda momentum: momentum / factor)
 
     def _set_momentum(self, runner: Any, momentum_groups: Groups) -> None:
@@ -117,7 +125,7 @@ def write_momentum(group: dict[str, Any], momentum: float) -> None:
     """Set the momentum of a parameter group, under the name that it has there."""
     if "momentum" in group:
         write(group, "momentum", momentum)
-    else:
+    elif "betas" in group:
         first = {"betas": group["betas"][0]}
         write(first, "betas", momentum)
         group["betas"] = (first["betas"], *group["betas"][1:])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from hookrun import schedules
+from hookrun import _native, schedules
 from hookrun.core.hook import Hook, TriggerSetting, is_shipped
 from hookrun.core.triggers import NEVER, Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
@@ -40,8 +41,11 @@ class UpdaterHook(Hook):
         ValueError, TypeError: a wrong argument; the message names it and what is allowed.
     """
 
+    value: ClassVar[Literal["lr", "momentum"]]
     # The method of subclasses that gives the value of one group.
     _formula: ClassVar[str]
+    # The methods that the native way stands in for.
+    _replaced: ClassVar[tuple[str, ...]] = ("before_run", "before_train_epoch", "before_train_iter")
 
     by_epoch = ScheduleSetting()
     warmup = ScheduleSetting()
@@ -49,6 +53,7 @@ class UpdaterHook(Hook):
     warmup_ratio = ScheduleSetting()
     _base = ScheduleSetting()
     _regular: Groups
+    _native: _native.GroupSchedule | None = None
 
     def __init__(
         self, by_epoch: bool, warmup: str | None, warmup_iters: int | None, warmup_ratio: float
@@ -104,6 +109,41 @@ class UpdaterHook(Hook):
         # Without warm-up a schedule by epoch has nothing to do at iterations.
         return {"before_train_iter": NEVER} if self.by_epoch and self.warmup is None else {}
 
+    def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        if not self._goes_native():
+            self._regular, self._native = self._latest, None
+            return {}
+        if self._native is None:
+            self._native = _native.GroupSchedule(self.value)
+        self._native.configure(
+            base=self._base,
+            policies=self._native_policies(),
+            by_epoch=self.by_epoch,
+            warmup=self._warmup().native() if self.warmup is not None else _native.Warmup(),
+        )
+        return {"before_train_iter": self._native.action()}
+
+    def _goes_native(self) -> bool:
+        """Whether C++ can do what is due at iterations: all is known, and nothing overridden."""
+        known = bool(self._base) and (self.warmup is None or self.warmup_iters is not None)
+        has_work = not self.by_epoch or self.warmup is not None
+        wanted = os.environ.get("HOOKRUN_BACKEND") != "reference"
+        return known and has_work and wanted and self._is_shipped(*self._replaced)
+
+    def _native_policies(self) -> Any:
+        """In the form of ``_base``: one native policy per group, or a list of one for all."""
+        policies = [self.policy.native()]
+        return dict.fromkeys(self._base, policies) if isinstance(self._base, dict) else policies
+
+    @property
+    def _latest(self) -> Groups:
+        """The values of the latest step without warm-up, whoever computed them."""
+        native = None if self._native is None or self.by_epoch else self._native.regular()
+        return self._regular if native is None else native
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_regular": self._latest, "_native": None}
+
     def before_run(self, runner: Any) -> None:
         self._check_run(runner)
         self._base = each_group(
@@ -154,10 +194,8 @@ class UpdaterHook(Hook):
     def _value(self, runner: Any, base: float) -> float:
         return self.policy(base, *self._steps(runner))
 
-    def _warmup_factor(self, iteration: int) -> float:
-        if self.warmup is None:
-            return 1.0
-        return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio).factor(iteration)
+    def _warmup(self) -> Warmup:
+        return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio)
 
     def _is_shipped(self, *methods: str) -> bool:
         """Whether no subclass outside of hookrun, nor the hook itself, replaced a method."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hookrun import _native
+
 WarmupKind = Literal["constant", "linear", "exp"]
 WARMUP_KINDS: tuple[WarmupKind, ...] = ("constant", "linear", "exp")
 
@@ -34,3 +36,7 @@ class Warmup:
         if self.kind == "linear":
             return 1.0 - left * (1.0 - self.ratio)
         return float(self.ratio**left)
+
+    def native(self) -> _native.Warmup:
+        """The same function in C++."""
+        return _native.Warmup(self.kind, self.iters, self.ratio)
