@@ -8,13 +8,31 @@ from .closure import ClosureHook
 from .ema import EMAHook
 from .evaluation import EvalHook
 from .iter_timer import IterTimerHook
+from .lr_cycles import (
+    CosineRestartLrUpdaterHook,
+    CyclicLrUpdaterHook,
+    OneCycleLrUpdaterHook,
+    SequentialLrUpdaterHook,
+)
 from .lr_updater import (
     CosineAnnealingLrUpdaterHook,
+    ExpLrUpdaterHook,
     FixedLrUpdaterHook,
+    FlatCosineAnnealingLrUpdaterHook,
+    InvLrUpdaterHook,
+    LinearAnnealingLrUpdaterHook,
     LrUpdaterHook,
+    PolyLrUpdaterHook,
     StepLrUpdaterHook,
+    WSDLrUpdaterHook,
 )
-from .momentum_updater import MomentumUpdaterHook
+from .momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook
+from .momentum_updater import (
+    CosineAnnealingMomentumUpdaterHook,
+    LinearAnnealingMomentumUpdaterHook,
+    MomentumUpdaterHook,
+    StepMomentumUpdaterHook,
+)
 from .optimizer import OptimizerHook
 from .progress_bar import ProgressBarHook
 from .testing import single_gpu_test
@@ -25,16 +43,31 @@ __all__ = [
     "CheckpointHook",
     "ClosureHook",
     "CosineAnnealingLrUpdaterHook",
+    "CosineAnnealingMomentumUpdaterHook",
+    "CosineRestartLrUpdaterHook",
+    "CyclicLrUpdaterHook",
+    "CyclicMomentumUpdaterHook",
     "EMAHook",
     "EvalHook",
+    "ExpLrUpdaterHook",
     "FixedLrUpdaterHook",
+    "FlatCosineAnnealingLrUpdaterHook",
     "Hook",
+    "InvLrUpdaterHook",
     "IterTimerHook",
+    "LinearAnnealingLrUpdaterHook",
+    "LinearAnnealingMomentumUpdaterHook",
     "LrUpdaterHook",
     "MomentumUpdaterHook",
+    "OneCycleLrUpdaterHook",
+    "OneCycleMomentumUpdaterHook",
     "OptimizerHook",
+    "PolyLrUpdaterHook",
     "ProgressBarHook",
+    "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
+    "StepMomentumUpdaterHook",
+    "WSDLrUpdaterHook",
     "every",
     "last",
     "once",

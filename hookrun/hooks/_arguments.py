@@ -4,7 +4,7 @@ names the hook, the argument and the values that are allowed."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,7 +15,8 @@ from hookrun.schedules import Target
 
 def wrong(hook: Hook, name: str, allowed: str, error: type[Exception] = ValueError) -> Exception:
     """The error that says what an argument must be and what it is."""
-    return error(f"{type(hook).__name__}: {name} must be {allowed}, not {getattr(hook, name)!r}")
+    value = getattr(hook, name)
+    return error(f"{type(hook).__name__}: {name.lstrip('_')} must be {allowed}, not {value!r}")
 
 
 def number(hook: Hook, name: str, allowed: str, low: float, high: float = math.inf) -> float:
@@ -86,6 +87,18 @@ def numbers(hook: Hook, name: str) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
+def peak_and_end(hook: Hook, name: str) -> tuple[float, float]:
+    """Two numbers of at least 0; the second is a 100,000th of the first where it is left out."""
+    given = getattr(hook, name)
+    values = [given] if _is_real(given) else given
+    allowed = "a number of at least 0, or a tuple of one or two"
+    if not _is_list(values) or not all(map(_is_real, values)):
+        raise wrong(hook, name, allowed, TypeError)
+    if len(values) not in (1, 2) or not all(math.isfinite(each) and each >= 0 for each in values):
+        raise wrong(hook, name, allowed)
+    return float(values[0]), float(values[1] if len(values) == 2 else values[0] / 1e5)
+
+
 def flag(hook: Hook, name: str) -> bool:
     value = getattr(hook, name)
     if not isinstance(value, bool):
@@ -110,6 +123,18 @@ def minimum(hook: Hook, name: str) -> float:
     return -math.inf if getattr(hook, name) is None else not_negative(hook, name)
 
 
+def exactly_one(hook: Hook, **allowed: str) -> str:
+    """The name of the one argument that is not None; ``allowed`` tells what each may be."""
+    given = [name for name in allowed if getattr(hook, name) is not None]
+    if len(given) != 1:
+        choices = " and ".join(f"{name} ({what})" for name, what in allowed.items())
+        raise ValueError(
+            f"{type(hook).__name__}: exactly one of {choices} must be given, "
+            f"not {'both' if given else 'neither'}"
+        )
+    return given[0]
+
+
 def target(hook: Hook, name: str, *, max_ratio: float = math.inf) -> Target:
     """What exactly one of ``name`` and ``name_ratio`` gives.
 
@@ -117,13 +142,8 @@ def target(hook: Hook, name: str, *, max_ratio: float = math.inf) -> Target:
         max_ratio: what the ratio may be at most.
     """
     ratio = f"{name}_ratio"
-    given = [each for each in (name, ratio) if getattr(hook, each) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"{type(hook).__name__}: exactly one of {name} (a number of at least 0) and {ratio} "
-            f"(a part of the initial value) must be given, not {'both' if given else 'neither'}"
-        )
-    if given == [name]:
+    value, part_of_initial = "a number of at least 0", "a part of the initial value"
+    if exactly_one(hook, **{name: value, ratio: part_of_initial}) == name:
         return Target(not_negative(hook, name))
     if max_ratio == math.inf:
         return Target(not_negative(hook, ratio), relative=True)
@@ -140,3 +160,44 @@ def _is_int(value: Any) -> bool:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def per_group(
+    hook: Hook,
+    name: str,
+    optimizer: Any,
+    optimizer_name: str | None,
+    top: float = math.inf,
+    positive: bool = True,
+) -> list[float]:
+    """One number per parameter group, from a number, a list or a dict of these.
+
+    Args:
+        optimizer: the optimizer whose groups are meant.
+        optimizer_name: what a dict calls it; its class's name where it is the only one.
+        top: what the numbers may be at most.
+        positive: whether they must be above 0, or may be 0 too.
+    """
+    value = getattr(hook, name)
+    key = optimizer_name or type(optimizer).__name__
+    if isinstance(value, Mapping):
+        if key not in value:
+            allowed = f"given for the optimizer {key!r}"
+            raise KeyError(str(wrong(hook, name, allowed)))
+        value = value[key]
+    groups = len(optimizer.param_groups)
+    values = [value] * groups if _is_real(value) else value
+    if not _is_list(values) or not all(map(_is_real, values)):
+        raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)
+    if len(values) != groups:
+        raise wrong(hook, name, f"a list with one number for each of {groups} parameter groups")
+    if not all(each <= top and (each > 0.0 or (each == 0.0 and not positive)) for each in values):
+        raise wrong(hook, name, f"in {'(' if positive else '['}0, {top:g}]")
+    return list(map(float, values))
+
+
+def group_numbers(hook: Hook, name: str) -> None:
+    """A number, a list or a dict of these, as far as that can be told without an optimizer."""
+    value = getattr(hook, name)
+    if not (_is_real(value) or _is_list(value) or isinstance(value, Mapping)):
+        raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)

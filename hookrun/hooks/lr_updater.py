@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from hookrun import schedules
 from hookrun.core.hook import HOOKS
-from hookrun.schedules import Policy
+from hookrun.schedules import STRATEGIES, Policy, Target
 
 from . import _arguments as check
+from ._policies import step_policy
 from .updater import (
     Groups,
     ScheduleSetting,
@@ -21,7 +22,7 @@ from .updater import (
     each_group,
     map_groups,
     pick,
-    step_policy,
+    unknown,
     write,
 )
 
@@ -123,8 +124,19 @@ class LrUpdaterHook(UpdaterHook):
 
         each_group(runner.optimizer, set_groups)
 
+    def _check_run(self, runner: Any) -> None:
+        super()._check_run(runner)
+        if self.warmup is None or self.warmup_epochs is None:
+            return
+        self._require_epochs(runner, "warmup_by_epoch")
+        if unknown(runner, "max_iters"):
+            raise ValueError(
+                f"{type(self).__name__}: warmup_by_epoch must be False where the data loader has "
+                "no length, not True"
+            )
+
     def before_train_epoch(self, runner: Any) -> None:
-        if self.warmup_iters is None:
+        if self.warmup_iters is None and self.warmup is not None:
             self.warmup_iters = (self.warmup_epochs or 0) * len(runner.data_loader)
         super().before_train_epoch(runner)
 
@@ -151,10 +163,14 @@ class FixedLrUpdaterHook(LrUpdaterHook):
     def make_policy(self) -> Policy:
         return schedules.Fixed()
 
+    def _check_run(self, runner: Any) -> None:
+        if self.warmup is not None:  # else nothing is counted, and every run will do
+            super()._check_run(runner)
+
 
 @HOOKS.register_module()
 class StepLrUpdaterHook(LrUpdaterHook):
-    """Multiplies the learning rate by ``gamma`` at steps.
+    """Multiplies the learning rate by ``gamma`` at steps: ``base * gamma ** steps_reached``.
 
     Args:
         step: every so many steps (int), or at these steps (list, ascending).
@@ -180,25 +196,89 @@ class StepLrUpdaterHook(LrUpdaterHook):
         self.step = step
         self.gamma = gamma
         self.min_lr = min_lr
-        _ = self.policy
+        self._check_arguments()
 
     def make_policy(self) -> Policy:
         return step_policy(self, "min_lr")
 
 
 @HOOKS.register_module()
-class CosineAnnealingLrUpdaterHook(LrUpdaterHook):
-    """Half a cosine wave from the initial learning rate down to the minimum.
+class ExpLrUpdaterHook(LrUpdaterHook):
+    """Multiplies the learning rate by ``gamma`` at every step: ``base * gamma ** step``.
 
-    ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983).
+    Args:
+        gamma: the factor, above 0.
+        kwargs: see :class:`LrUpdaterHook`.
+    """
+
+    gamma = ScheduleSetting()
+
+    def __init__(self, gamma: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gamma = gamma
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        return schedules.Exp(check.positive(self, "gamma"))
+
+
+@HOOKS.register_module()
+class PolyLrUpdaterHook(LrUpdaterHook):
+    """A polynomial down to the minimum: ``(base - min) * (1 - step / total) ** power + min``.
+
+    Args:
+        power: the exponent, at least 0.
+        min_lr: the minimum.
+        kwargs: see :class:`LrUpdaterHook`.
+
+    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's falls below
+    it or becomes a complex number.
+    """
+
+    power = ScheduleSetting()
+    min_lr = ScheduleSetting()
+
+    def __init__(self, power: float = 1.0, min_lr: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.power = power
+        self.min_lr = min_lr
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        return schedules.Poly(check.not_negative(self, "power"), check.not_negative(self, "min_lr"))
+
+
+@HOOKS.register_module()
+class InvLrUpdaterHook(LrUpdaterHook):
+    """Falls with the inverse of the step: ``base * (1 + gamma * step) ** -power``.
+
+    Args:
+        gamma: the pace, at least 0.
+        power: the exponent.
+        kwargs: see :class:`LrUpdaterHook`.
+    """
+
+    gamma = ScheduleSetting()
+    power = ScheduleSetting()
+
+    def __init__(self, gamma: float, power: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gamma = gamma
+        self.power = power
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        return schedules.Inv(check.not_negative(self, "gamma"), check.any_number(self, "power"))
+
+
+class AnnealingLrUpdaterHook(LrUpdaterHook):
+    """Base class of the hooks that go down to a minimum.
 
     Args:
         min_lr: the minimum, or
         min_lr_ratio: the minimum as a part of the initial learning rate, in [0, 1]. Exactly one of
             the two.
         kwargs: see :class:`LrUpdaterHook`.
-
-    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again.
     """
 
     min_lr = ScheduleSetting()
@@ -210,7 +290,109 @@ class CosineAnnealingLrUpdaterHook(LrUpdaterHook):
         super().__init__(**kwargs)
         self.min_lr = min_lr
         self.min_lr_ratio = min_lr_ratio
-        _ = self.policy
+        self._target()
+
+    def _target(self) -> Target:
+        return check.target(self, "min_lr", max_ratio=1.0)
+
+
+@HOOKS.register_module()
+class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
+    """Half a cosine wave over the run, from the initial learning rate down to the minimum.
+
+    ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983). The arguments are
+    those of :class:`AnnealingLrUpdaterHook`.
+
+    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again.
+    """
 
     def make_policy(self) -> Policy:
-        return schedules.CosineAnnealing(check.target(self, "min_lr", max_ratio=1.0))
+        return schedules.CosineAnnealing(self._target())
+
+
+@HOOKS.register_module()
+class LinearAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
+    """A straight line over the run: ``base + (min - base) * step / total``.
+
+    The arguments are those of :class:`AnnealingLrUpdaterHook`.
+
+    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's falls on.
+    """
+
+    def make_policy(self) -> Policy:
+        return schedules.LinearAnnealing(self._target())
+
+
+@HOOKS.register_module()
+class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
+    """The initial learning rate for the first part of the run, then half a cosine wave.
+
+    Args:
+        start_percent: the part of the run, in [0, 1], after which the learning rate falls; rounded
+            to whole steps, half to even.
+        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+
+    Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again
+    or divides by zero.
+    """
+
+    start_percent = ScheduleSetting()
+
+    def __init__(
+        self,
+        start_percent: float = 0.75,
+        min_lr: float | None = None,
+        min_lr_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(min_lr, min_lr_ratio, **kwargs)
+        self.start_percent = start_percent
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        return schedules.FlatCosineAnnealing(check.part(self, "start_percent"), self._target())
+
+
+@HOOKS.register_module()
+class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
+    """Warm-up, stable, decay: the initial learning rate until a decay over the last steps.
+
+    The schedule of MiniCPM (arXiv:2404.06395); new, MMCV has none like it. The warm-up is that of
+    every schedule (``warmup="linear", warmup_iters=...``).
+
+    Args:
+        decay_steps: the last epochs or iterations of the run, which the decay takes, or
+        decay_ratio: the decay's part of the run, in [0, 1]; rounded to whole steps, half to even.
+            Exactly one of the two.
+        anneal_strategy: the way down: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which falls fast
+            first (arXiv:2405.18392).
+        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+    """
+
+    decay_steps = ScheduleSetting()
+    decay_ratio = ScheduleSetting()
+    anneal_strategy = ScheduleSetting()
+
+    def __init__(
+        self,
+        decay_steps: int | None = None,
+        decay_ratio: float | None = None,
+        anneal_strategy: str = "linear",
+        min_lr: float | None = None,
+        min_lr_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(min_lr, min_lr_ratio, **kwargs)
+        self.decay_steps = decay_steps
+        self.decay_ratio = decay_ratio
+        self.anneal_strategy = anneal_strategy
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        check.exactly_one(self, decay_steps="a positive int", decay_ratio="a part of the run")
+        return schedules.WSD(
+            0 if self.decay_steps is None else check.count(self, "decay_steps"),
+            0.0 if self.decay_ratio is None else check.part(self, "decay_ratio"),
+            check.choice(self, "anneal_strategy", STRATEGIES),
+            self._target(),
+        )

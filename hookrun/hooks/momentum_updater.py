@@ -5,9 +5,16 @@ They set ``momentum`` of each parameter group, or ``betas[0]`` where a group has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from .updater import Groups, UpdaterHook, each_group, map_groups, pick, write
+from hookrun import schedules
+from hookrun.core.hook import HOOKS
+from hookrun.schedules import Policy, Target
+
+from . import _arguments as check
+from ._policies import step_policy
+from .updater import Groups, ScheduleSetting, UpdaterHook, each_group, map_groups, pick, write
 
 
 class MomentumUpdaterHook(UpdaterHook):
@@ -99,9 +106,9 @@ class MomentumUpdaterHook(UpdaterHook):
 
         each_group(runner.optimizer, set_groups)
 
-    def before_run(self, runner: Any) -> None:
+    def _check_run(self, runner: Any) -> None:
         require_momentum(self, runner.optimizer)
-        super().before_run(runner)
+        super()._check_run(runner)
 
     def _initial(self, group: dict[str, Any]) -> float:
         return float(group.setdefault("initial_momentum", momentum_of(group)))
@@ -114,6 +121,90 @@ class MomentumUpdaterHook(UpdaterHook):
 
     def _set(self, runner: Any, values: Groups) -> None:
         self._set_momentum(runner, values)
+
+
+@HOOKS.register_module()
+class StepMomentumUpdaterHook(MomentumUpdaterHook):
+    """Multiplies the momentum by ``gamma`` at steps: ``base * gamma ** steps_reached``.
+
+    Args:
+        step: every so many steps (int), or at these steps (list, ascending).
+        gamma: the factor, above 0.
+        min_momentum: what the momentum does not fall below, or None for no limit.
+        kwargs: see :class:`MomentumUpdaterHook`.
+
+    Different from MMCV: steps out of order are refused, where MMCV skips some.
+    """
+
+    step = ScheduleSetting()
+    gamma = ScheduleSetting()
+    min_momentum = ScheduleSetting()
+
+    def __init__(
+        self,
+        step: int | Sequence[int],
+        gamma: float = 0.5,
+        min_momentum: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step = step
+        self.gamma = gamma
+        self.min_momentum = min_momentum
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        return step_policy(self, "min_momentum")
+
+
+class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
+    """Base class of the hooks that go to a momentum over the run, lower or higher.
+
+    Args:
+        min_momentum: where to go, or
+        min_momentum_ratio: the same as a part of the initial momentum; it may be above 1. Exactly
+            one of the two.
+        kwargs: see :class:`MomentumUpdaterHook`.
+    """
+
+    min_momentum = ScheduleSetting()
+    min_momentum_ratio = ScheduleSetting()
+
+    def __init__(
+        self,
+        min_momentum: float | None = None,
+        min_momentum_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.min_momentum = min_momentum
+        self.min_momentum_ratio = min_momentum_ratio
+        self._target()
+
+    def _target(self) -> Target:
+        return check.target(self, "min_momentum")
+
+
+@HOOKS.register_module()
+class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
+    """Half a cosine wave over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+
+    Different from MMCV: past the end of the run the momentum stays where it is.
+    """
+
+    def make_policy(self) -> Policy:
+        return schedules.CosineAnnealing(self._target())
+
+
+@HOOKS.register_module()
+class LinearAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
+    """A straight line over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+
+    Different from MMCV: past the end of the run the momentum stays where it is.
+    """
+
+    def make_policy(self) -> Policy:
+        return schedules.LinearAnnealing(self._target())
 
 
 def momentum_of(group: dict[str, Any]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from hookrun import _native, schedules
+from hookrun import _native
 from hookrun.core.hook import Hook, TriggerSetting, is_shipped
 from hookrun.core.triggers import NEVER, Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
@@ -80,6 +80,10 @@ class UpdaterHook(Hook):
         raise NotImplementedError(
             f"{type(self).__name__} must override {self._formula}() or make_policy()"
         )
+
+    def _check_arguments(self) -> None:
+        """Raise what is wrong with the arguments when they are given, not during the run."""
+        self.make_policy()
 
     @property
     def policy(self) -> Policy:
@@ -171,20 +175,28 @@ class UpdaterHook(Hook):
             ValueError: it counts epochs where the run has none, or needs the number of steps of a
                 run that does not know it.
         """
-        name = type(self).__name__
-        if self.by_epoch and _unknown(runner, "max_epochs"):
-            raise ValueError(
-                f"{name}: by_epoch=True needs a run that is measured in epochs; "
-                f"{type(runner).__name__} counts iterations, so by_epoch must be False"
-            )
+        if self.by_epoch:
+            self._require_epochs(runner, "by_epoch")
         if not self._is_shipped(self._formula) or not self.policy.needs_total:
             return
-        if not self.by_epoch and _unknown(runner, "max_iters"):
+        if not self.by_epoch and unknown(runner, "max_iters"):
             raise ValueError(
-                f"{name}: by_epoch=False needs the number of iterations of the run, which is "
-                "unknown because the data loader has no length; by_epoch must be True, or the "
-                "loader must have a length"
+                f"{type(self).__name__}: by_epoch=False needs the number of iterations of the run, "
+                "which is unknown because the data loader has no length; by_epoch must be True, or "
+                "the loader must have a length"
             )
+
+    def _require_epochs(self, runner: Any, name: str) -> None:
+        if unknown(runner, "max_epochs"):
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be False, not True: {type(runner).__name__} "
+                "measures its run in iterations, not in epochs"
+            )
+
+    def _length(self, runner: Any) -> int | None:
+        """The epochs or iterations of the run; None where they are not known."""
+        limit = getattr(runner, "max_epochs" if self.by_epoch else "max_iters", None)
+        return limit if isinstance(limit, int) else None
 
     def _steps(self, runner: Any) -> tuple[int, int]:
         """The steps done and, where the policy reads it, the steps of the whole run."""
@@ -203,18 +215,6 @@ class UpdaterHook(Hook):
             cls for cls in type(self).__mro__ if cls.__module__.startswith("hookrun.hooks")
         )
         return is_shipped(self, shipped, methods)
-
-
-def step_policy(hook: Any, minimum: str) -> Policy:
-    """Multiply by ``hook.gamma`` at every ``hook.step``-th step, or at those it lists.
-
-    Args:
-        minimum: the name of the argument that limits the value.
-    """
-    gamma, lowest = check.positive(hook, "gamma"), check.minimum(hook, minimum)
-    if isinstance(hook.step, int):
-        return schedules.Step(check.count(hook, "step"), gamma, lowest)
-    return schedules.MultiStep(check.counts(hook, "step", increasing=True), gamma, lowest)
 
 
 def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]]) -> Groups:
@@ -249,6 +249,6 @@ def write(group: dict[str, Any], key: str, value: float) -> None:
         group[key] = value
 
 
-def _unknown(runner: Any, limit: str) -> bool:
-    # A stand-in for a runner may lack the attribute: then nothing is known against it.
+def unknown(runner: Any, limit: str) -> bool:
+    """Whether a runner says that it does not know the limit; a stand-in may say nothing of it."""
     return hasattr(runner, limit) and getattr(runner, limit) is None

@@ -8,8 +8,8 @@ from typing import Any
 from hookrun._native import RunState
 from hookrun.core.access import place
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
-from hookrun.core.errors import did_you_mean
 from hookrun.core.hook import HOOKS, Hook, tie_to_runner
+from hookrun.core.policy_config import policy_hook_config
 from hookrun.core.priority import Priority, get_priority, priority_name
 
 HookConfig = Mapping[str, Any] | Hook | None
@@ -222,31 +222,12 @@ class HookRegistration(RunState):
             return
         hook = config
         if isinstance(config, Mapping):
-            config = dict(config)
             if policy_suffix is not None:
-                config["type"] = _policy_type(config, policy_suffix, name)
-            config.setdefault("type", default_type)
-            hook = HOOKS.build(config)
+                config = policy_hook_config(config, policy_suffix, name)
+            hook = HOOKS.build({"type": default_type, **config})
         if not isinstance(hook, Hook):
             raise TypeError(f"{name} is a config dict or a hook, not {config!r}")
         self.register_hook(hook, priority=priority)
-
-
-def _policy_type(config: dict[str, Any], suffix: str, name: str) -> str:
-    """The registered name of a policy; spelled in any case."""
-    if "policy" not in config:
-        raise KeyError(f"{name} needs the key 'policy', such as 'step': {config!r}")
-    policy = config.pop("policy")
-    if not isinstance(policy, str):
-        raise TypeError(f"{name}: the policy is a string, not {policy!r}")
-    policies = {kind.removesuffix(suffix).lower(): kind for kind in HOOKS if kind.endswith(suffix)}
-    try:
-        return policies[policy.lower()]
-    except KeyError:
-        known = [kind.removesuffix(suffix) for kind in policies.values()]
-        raise KeyError(
-            f"{name}: no policy is called {policy!r}. {did_you_mean(policy, known)}"
-        ) from None
 
 
 def _priority_of(hook: Hook) -> int:
