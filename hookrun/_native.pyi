@@ -83,6 +83,7 @@ def run_iters(
     count: int,
     kwargs: dict[str, Any] | None,
 ) -> None: ...
+
 class Policy:
     """A schedule without warm-up; see hookrun/schedules/policies.py."""
 

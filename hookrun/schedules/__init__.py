@@ -20,6 +20,7 @@ from .policies import (
     Strategy,
     Target,
 )
+from .preview import Curves, preview
 from .warmup import WARMUP_KINDS, Warmup, WarmupKind
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "WSD",
     "CosineAnnealing",
     "CosineRestart",
+    "Curves",
     "Cyclic",
     "Exp",
     "Fixed",
@@ -44,4 +46,5 @@ __all__ = [
     "Target",
     "Warmup",
     "WarmupKind",
+    "preview",
 ]
