@@ -25,15 +25,20 @@ class Curves:
 
     Attributes:
         iters: the iterations, counted from 0; shape (N,).
-        epochs: the same in epochs, N / iterations per epoch; None for a run without epochs.
         lr: learning rates; shape (N,), or (N, groups) where several base values were given.
         momentum: the momentum in the same shape.
+        iters_per_epoch: None for a run without epochs.
     """
 
     iters: NDArray[np.int64]
-    epochs: Array | None
     lr: Array
     momentum: Array
+    iters_per_epoch: int | None
+
+    @property
+    def epochs(self) -> Array | None:
+        """The iterations in epochs; shape (N,). None for a run without epochs."""
+        return None if self.iters_per_epoch is None else self.iters / self.iters_per_epoch
 
 
 class Rehearsal(_native.RunState):
@@ -132,8 +137,7 @@ def preview(
     lr, momentum = recorded[..., 0], recorded[..., 1]
     if isinstance(base_lr, (int, float)):
         lr, momentum = lr[:, 0], momentum[:, 0]
-    iters = np.arange(len(recorded))
-    return Curves(iters, None if max_epochs is None else iters / length, lr, momentum)
+    return Curves(np.arange(len(recorded)), lr, momentum, iters_per_epoch)
 
 
 def _make_hook(config: Any, suffix: str, name: str) -> Hook:
