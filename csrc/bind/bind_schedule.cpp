@@ -1,6 +1,7 @@
 // Schedules in Python: the policies, and the action that sets a value of every parameter group.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -103,6 +104,10 @@ class GroupSchedule {
       parts.push_back(make_part(py::object(), base, policies));
     }
     parts_ = std::move(parts);
+    needs_total_ = std::any_of(parts_.begin(), parts_.end(), [](const OptimizerPart& part) {
+      return std::any_of(part.policies.begin(), part.policies.end(),
+                         [](const PolicyPtr& policy) { return policy->needs_total(); });
+    });
     by_epoch_ = by_epoch;
     warmup_ = warmup;
   }
@@ -113,6 +118,10 @@ class GroupSchedule {
     if (by_epoch_ && (warmup_.kind == Warmup::Kind::kNone || clock.iter > warmup_.iters)) return;
     step_ = by_epoch_ ? clock.epoch : clock.iter;
     total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
+    if (total_ == Clock::kUnknown && needs_total_) {
+      throw py::value_error(std::string("the schedule needs the length of the run, but ") +
+                            (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
+    }
     const double factor = warmup_.factor(clock.iter);
     for (OptimizerPart& part : parts_) {
       PyObject* optimizer = part.name ? find(state->optimizer, part.name.ptr()) : state->optimizer;
@@ -186,6 +195,7 @@ class GroupSchedule {
   bool is_lr_;
   std::vector<OptimizerPart> parts_;
   bool by_epoch_ = false;
+  bool needs_total_ = false;
   Warmup warmup_;
   // Of the latest step.
   bool ran_ = false;

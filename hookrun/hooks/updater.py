@@ -201,7 +201,10 @@ class UpdaterHook(Hook):
     def _steps(self, runner: Any) -> tuple[int, int]:
         """The steps done and, where the policy reads it, the steps of the whole run."""
         done, limit = ("epoch", "max_epochs") if self.by_epoch else ("iter", "max_iters")
-        return getattr(runner, done), getattr(runner, limit) if self.policy.needs_total else 0
+        total = getattr(runner, limit) if self.policy.needs_total else 0
+        if total is None:
+            raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
+        return getattr(runner, done), total
 
     def _value(self, runner: Any, base: float) -> float:
         return self.policy(base, *self._steps(runner))
