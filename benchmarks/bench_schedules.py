@@ -4,8 +4,8 @@
 
 The step does nothing, the optimizer has two parameter groups. Runs with and without the hook take
 turns, and each figure is the median of the differences between neighbours. MMCV runs in the same
-process where it can be imported; ``--mmcv`` names a site-packages folder to search for it, after our
-own. The figures go to benchmarks/results/schedules-DATE.json.
+process where it can be imported; ``--mmcv`` names a site-packages folder to search for it too. The
+figures go to benchmarks/results/schedules-DATE.json.
 """
 
 from __future__ import annotations

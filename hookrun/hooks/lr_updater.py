@@ -141,7 +141,9 @@ class LrUpdaterHook(UpdaterHook):
         super().before_train_epoch(runner)
 
     def _initial(self, group: dict[str, Any]) -> float:
-        return float(group.setdefault("initial_lr", float(group["lr"])))
+        if "initial_lr" not in group:
+            group["initial_lr"] = float(group["lr"])
+        return float(group["initial_lr"])
 
     def _compute(self, runner: Any) -> Groups:
         return self.get_regular_lr(runner)

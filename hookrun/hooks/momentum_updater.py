@@ -111,7 +111,9 @@ class MomentumUpdaterHook(UpdaterHook):
         super()._check_run(runner)
 
     def _initial(self, group: dict[str, Any]) -> float:
-        return float(group.setdefault("initial_momentum", momentum_of(group)))
+        if "initial_momentum" not in group:
+            group["initial_momentum"] = momentum_of(group)
+        return float(group["initial_momentum"])
 
     def _compute(self, runner: Any) -> Groups:
         return self.get_regular_momentum(runner)

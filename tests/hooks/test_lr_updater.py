@@ -202,6 +202,30 @@ class TestTheGroups:
         assert values == pytest.approx(expected, rel=1e-6)
         assert hook.base_lr == [pytest.approx(0.1)]
 
+    @pytest.mark.parametrize("native", [True, False])
+    def test_a_tensor_is_never_read(self, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        if not native:
+            in_python(monkeypatch)
+        lr = torch.tensor(0.1, device="meta")  # has no value: reading it raises
+        optimizer = SimpleNamespace(param_groups=[{"lr": lr, "initial_lr": 0.1}])
+        hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False, **WARM)
+        for _ in rehearse(hook, optimizer).iterations():
+            assert optimizer.param_groups[0]["lr"] is lr
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_device_tensor_is_filled_without_a_sync(self) -> None:
+        lr = torch.tensor(0.1, device="cuda")
+        optimizer = SimpleNamespace(param_groups=[{"lr": lr, "initial_lr": 0.1}])
+        hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in rehearse(hook, optimizer).iterations():
+                pass
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert lr.item() == pytest.approx(0.1 / 12)
+
     @pytest.mark.parametrize("by_epoch", [True, False])
     def test_a_number_that_others_hold_does_not_change(self, by_epoch: bool) -> None:
         run = rehearse(ExpLrUpdaterHook(gamma=0.5, by_epoch=by_epoch))
