@@ -75,7 +75,7 @@ def run_epoch(
     train: bool,
     first_inner_iter: int,
     kwargs: dict[str, Any] | None,
-) -> None: ...
+) -> bool: ...
 def run_iters(
     runner: RunState,
     loader: Iterator[Any],

@@ -1,5 +1,6 @@
 // The loop of a run: fetch a batch, fire, step, log, fire. The runners come here when no subclass
 // replaces one of its parts; otherwise they take the same way in Python.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -32,22 +33,36 @@ class Loop {
     if (!step(batch.ptr())) return false;
     if (!fire_event(state_, train_ ? kAfterTrainIter : kAfterValIter)) return false;
     Py_CLEAR(state_->data_batch);
-    return PyErr_CheckSignals() == 0;
+    return true;
   }
 
-  // Hooks may have left the model in evaluation mode.
-  bool ensure_training() {
-    if (!train_) return true;
-    PyObject* training = PyObject_GetAttr(state_->model, Names::get().training);
-    Py_XDECREF(training);
-    if (training == Py_True) return true;
-    if (training == nullptr) PyErr_Clear();
-    PyObject* done = PyObject_CallMethodNoArgs(state_->model, Names::get().train);
-    Py_XDECREF(done);
-    return done != nullptr;
+  // What model.train() would do before each iteration, for hooks may have left the model, or parts
+  // of it, in evaluation mode. It is called only where it would change something: where one of the
+  // modules that it had put into training mode has left it.
+  void ensure_training() {
+    if (!train_ || (known_model_.ptr() == state_->model && all_in_training())) return;
+    known_model_ = borrow(state_->model);
+    known_model_.attr("train")();
+    in_training_.clear();
+    watched_ = py::hasattr(known_model_, "modules");
+    if (!watched_) return;
+    for (py::handle module : known_model_.attr("modules")()) {
+      if (is_training(module)) in_training_.push_back(borrow(module.ptr()));
+    }
   }
 
  private:
+  static bool is_training(py::handle module) {
+    PyObject* training = PyObject_GetAttr(module.ptr(), Names::get().training);
+    if (training == nullptr) PyErr_Clear();
+    Py_XDECREF(training);
+    return training == Py_True;
+  }
+
+  bool all_in_training() const {
+    return watched_ && std::all_of(in_training_.begin(), in_training_.end(), is_training);
+  }
+
   static void set(PyObject** slot, PyObject* value) {
     Py_INCREF(value);
     Py_XSETREF(*slot, value);
@@ -112,6 +127,9 @@ class Loop {
   py::tuple keyword_names_ = py::reinterpret_steal<py::tuple>(py::handle());
   std::vector<py::object> keyword_values_;
   std::vector<PyObject*> arguments_;
+  py::object known_model_;
+  std::vector<py::object> in_training_;  // modules that model.train() puts into training mode
+  bool watched_ = false;                 // whether the model can list its modules
   py::object known_buffer_;
   bool native_update_ = false;
 };
@@ -135,17 +153,23 @@ py::object next(const py::object& iterator) {
   return item;
 }
 
-void run_epoch(const py::object& runner, const py::object& batches, bool train,
+void check_signals() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+// Whether there was any batch.
+bool run_epoch(const py::object& runner, const py::object& batches, bool train,
                std::int64_t first_inner_iter, const py::object& kwargs) {
   RunState* state = check_runner(runner);
   Loop loop(state, train, /*pass_optimizer=*/true, kwargs);
   const py::object iterator = steal(PyObject_GetIter(batches.ptr()));
   for (std::int64_t inner_iter = first_inner_iter;; ++inner_iter) {
     py::object batch = next(iterator);
-    if (!batch) return;
+    if (!batch) return inner_iter > first_inner_iter;
     state->clock.inner_iter = inner_iter;
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     if (train) ++state->clock.iter;
+    check_signals();
   }
 }
 
@@ -158,7 +182,7 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
         state->clock.iter >= state->clock.max_iters) {
       return;
     }
-    if (!loop.ensure_training()) throw py::error_already_set();
+    loop.ensure_training();
     py::object batch = next(loader);
     if (!batch) throw py::stop_iteration();
     state->clock.epoch =
@@ -167,6 +191,7 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     ++state->clock.inner_iter;
     if (train) ++state->clock.iter;
+    check_signals();
   }
 }
 
@@ -175,7 +200,7 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
 void bind_loop(py::module_& module) {
   module.def("run_epoch", &run_epoch, py::arg("runner"), py::arg("batches"), py::arg("train"),
              py::arg("first_inner_iter"), py::arg("kwargs"),
-             "Train or validate on all batches: events, step and log per batch.");
+             "Train or validate on all batches: events, step and log per batch. False: no batch.");
   module.def("run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
              py::arg("count"), py::arg("kwargs"),
              "Train or validate on the next `count` batches of an IterLoader.");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,41 +12,66 @@ class IterLoader:
 
     Args:
         dataloader: anything that can be iterated more than once.
+        epoch: passes that a resumed run has finished; the sampler is told.
+        position: batches that it has seen of the next one, which are gone past.
 
     Raises:
         ValueError: from ``next``, when the loader gives no batch at all.
     """
 
-    def __init__(self, dataloader: Iterable[Any]) -> None:
+    def __init__(self, dataloader: Iterable[Any], epoch: int = 0, position: int = 0) -> None:
         self._dataloader = dataloader
-        self._epoch = 0
+        self._epoch = epoch
+        if epoch:
+            self._tell_sampler()
         self.iter_loader: Iterator[Any] = iter(dataloader)
+        self._position = 0
+        for _ in itertools.islice(self.iter_loader, position):
+            self._position += 1
 
     @property
     def epoch(self) -> int:
         """Finished passes."""
         return self._epoch
 
+    @property
+    def position(self) -> int:
+        """Batches given out of the present pass."""
+        return self._position
+
     def __iter__(self) -> IterLoader:
         return self
 
     def __next__(self) -> Any:
         try:
-            return next(self.iter_loader)
+            batch = next(self.iter_loader)
         except StopIteration:
             pass
+        else:
+            self._position += 1
+            return batch
         self._epoch += 1
+        self._tell_sampler()
+        self.iter_loader = iter(self._dataloader)
+        try:
+            batch = next(self.iter_loader)
+        except StopIteration:
+            raise no_batches(self._dataloader) from None
+        self._position = 1
+        return batch
+
+    def _tell_sampler(self) -> None:
         set_epoch = getattr(getattr(self._dataloader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(self._epoch)
-        self.iter_loader = iter(self._dataloader)
-        try:
-            return next(self.iter_loader)
-        except StopIteration:
-            raise ValueError(
-                f"the data loader {type(self._dataloader).__name__} gives no batches "
-                "(a generator can be gone through only once)"
-            ) from None
 
     def __len__(self) -> int:
         return len(self._dataloader)  # type: ignore[arg-type]
+
+
+def no_batches(dataloader: Any) -> ValueError:
+    """The error for a loader that has nothing to give where a run needs it."""
+    return ValueError(
+        f"the data loader {type(dataloader).__name__} gives no batches "
+        "(a generator can be gone through only once)"
+    )

@@ -20,6 +20,7 @@ from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
+from hookrun.data import IterLoader
 from hookrun.distributed import get_dist_info
 
 from . import resuming
@@ -89,7 +90,12 @@ class BaseRunner(HookRegistration):
         self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.resumed: dict[str, Any] | None = None
         self._hook_states: dict[str, Any] = {}
+        # Where the run is in its data, and where a resumed one goes on: by epochs, the iteration
+        # that began the epoch at work and batches to go past; by iterations, loaders and positions.
+        self._epoch_start: int | None = None
         self._skip_batches = 0
+        self._loaders: list[IterLoader] = []
+        self._resumed_loaders: list[list[int]] | None = None
         self._init_hooks()
 
     @property
@@ -236,20 +242,30 @@ class BaseRunner(HookRegistration):
             error = raised
             raise
         finally:
-            self._close_hooks(error)
+            try:
+                self._close_hooks(error)
+            finally:
+                error = None  # it holds this frame, by its traceback
 
     def _close_hooks(self, error: BaseException | None) -> None:
-        failures: list[Exception] = []
+        """Close every hook, whatever one of them raises.
+
+        What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C.
+        """
+        failures: list[BaseException] = []
         for hook in list(self.hooks):
             try:
                 hook.close(self, error)
-            except Exception as failure:
+            except BaseException as failure:
                 failure.add_note(f"raised by {type(hook).__name__}.close")
                 failures.append(failure)
-        for each in failures if error is not None else failures[1:]:
-            self.logger.error("while closing hooks: %s", each, exc_info=each)
-        if failures and error is None:
-            raise failures[0]
+        urgent = [each for each in failures if not isinstance(each, Exception)]
+        raised = (urgent or failures)[:1] if error is None else urgent[:1]
+        for each in failures:
+            if each not in raised:
+                self.logger.error("while closing hooks: %s", each, exc_info=each)
+        if raised:
+            raise raised[0]
 
     def _goes_native(self, *parts: str) -> bool:
         """Whether the native loop does what this runner would: none of the parts is overridden."""
@@ -264,8 +280,17 @@ class BaseRunner(HookRegistration):
             )
         )
 
-    def _take_outputs(self, outputs: Any, source: str) -> None:
-        """Log what a step returned and keep it for the hooks, as the native loop does."""
+    def _step(
+        self, data_batch: Any, train: bool, optimizer: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """One step of the model, as the native loop takes it; its result goes to log and hooks."""
+        if self.batch_processor is not None:
+            source = "batch_processor"
+            outputs = self.batch_processor(self.model, data_batch, train_mode=train, **kwargs)
+        else:
+            name = "train_step" if train else "val_step"
+            source = f"{type(self.model).__name__}.{name}"
+            outputs = getattr(self.model, name)(data_batch, *optimizer, **kwargs)
         if not isinstance(outputs, dict):
             raise TypeError(
                 f"{source}() must return a dict with the key 'loss' (and optionally 'log_vars' and "

@@ -96,8 +96,6 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
             f"there must be one loader for each phase of the workflow: got {len(data_loaders)} "
             f"loaders and {len(workflow)} phases {list(workflow)!r}"
         )
-    if not any(mode == "train" and count for mode, count in workflow):
-        raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
     for loader, (mode, count) in zip(data_loaders, workflow, strict=True):
         if not isinstance(mode, str):
             raise TypeError(f"a mode of the workflow is a method's name, not {mode!r}")
@@ -107,15 +105,35 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
                 f"{type(runner).__name__} has no method {mode!r} to run a phase of the workflow. "
                 + did_you_mean(mode, modes)
             )
+        phase = f"phase ({mode!r}, {count!r})"
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise ValueError(f"the count of phase ({mode!r}, {count!r}) is no int of at least 0")
+            raise ValueError(f"the count of {phase} is no int of at least 0")
+        if mode in ("train", "val") and not _can_iterate(loader):
+            raise TypeError(f"the loader of {phase} cannot be iterated: {loader!r}")
         if length_of(loader) == 0:
-            raise ValueError(f"the loader of phase ({mode!r}, {count!r}) is empty")
+            raise ValueError(f"the loader of {phase} is empty")
+        if mode == "val" and count and _lacks_val_step(runner):
+            raise TypeError(
+                f"the workflow validates, but the model {type(runner.model).__name__} has no "
+                "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) gives "
+                "any module one"
+            )
+    if all(mode == "val" or not count for mode, count in workflow):
+        raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
+
+
+def _can_iterate(loader: Any) -> bool:
+    return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+
+
+def _lacks_val_step(runner: Any) -> bool:
+    shipped = getattr(type(runner).val, "_shipped", False)
+    return shipped and runner.batch_processor is None and not hasattr(runner.model, "val_step")
 
 
 def length_of(loader: Any) -> int | None:
     """The number of batches in a loader, or None where it has no length."""
     try:
         return len(loader)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         return None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from hookrun import _native
+from hookrun.data import no_batches
 
 from . import resuming
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
-from .checks import check_run, length_of
+from .checks import check_limit, check_run, length_of
 
 
 @RUNNERS.register_module()
@@ -25,13 +26,7 @@ class EpochBasedRunner(BaseRunner):
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
         """One step; what it returns goes to ``outputs`` and the log buffer."""
-        if self.batch_processor is not None:
-            outputs = self.batch_processor(self.model, data_batch, train_mode=train_mode, **kwargs)
-            source = "batch_processor"
-        else:
-            source = "train_step" if train_mode else "val_step"
-            outputs = getattr(self.model, source)(data_batch, self.optimizer, **kwargs)
-        self._take_outputs(outputs, source)
+        self._step(data_batch, train_mode, (self.optimizer,), kwargs)
 
     def train(self, data_loader: Any, **kwargs: Any) -> None:
         """Train one epoch."""
@@ -40,11 +35,14 @@ class EpochBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
         self._max_iters = self._total_iters(data_loader)
+        self._epoch_start = self._iter - self._skip_batches
         self.call_hook("before_train_epoch")
         self._go_through(data_loader, True, kwargs)
+        self._epoch_start = None
         self.call_hook("after_train_epoch")
         self._epoch += 1
 
+    @shipped
     @torch.no_grad()
     def val(self, data_loader: Any, **kwargs: Any) -> None:
         """Validate one epoch, without gradients."""
@@ -63,10 +61,20 @@ class EpochBasedRunner(BaseRunner):
             self.logger.info("going past the %d batches that this epoch has seen", first)
             batches = itertools.islice(data_loader, first, None)
         if self._goes_native("run_iter"):
-            _native.run_epoch(self, batches, train, first, kwargs)
-            return
+            had_any = _native.run_epoch(self, batches, train, first, kwargs)
+        else:
+            had_any = self._go_through_in_python(batches, train, first, kwargs)
+        if not had_any and first == 0:
+            raise no_batches(data_loader)
+
+    def _go_through_in_python(
+        self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
+    ) -> bool:
+        """What the native loop does; returns whether there was any batch."""
         mode = "train" if train else "val"
+        had_any = False
         for inner_iter, data_batch in enumerate(batches, first):
+            had_any = True
             self.data_batch = data_batch
             self._inner_iter = inner_iter
             self.call_hook(f"before_{mode}_iter")
@@ -75,6 +83,7 @@ class EpochBasedRunner(BaseRunner):
             del self.data_batch
             if train:
                 self._iter += 1
+        return had_any
 
     def run(
         self,
@@ -103,7 +112,7 @@ class EpochBasedRunner(BaseRunner):
                 DeprecationWarning,
                 stacklevel=2,
             )
-            self._max_epochs = max_epochs
+            self._max_epochs = check_limit("max_epochs", max_epochs)
         if self._max_epochs is None:
             raise ValueError(
                 f"{type(self).__name__} needs max_epochs, in its constructor"

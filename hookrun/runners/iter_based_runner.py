@@ -17,8 +17,10 @@ from hookrun.data import IterLoader
 from . import resuming
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
-from .checks import check_run, length_of
+from .checks import check_limit, check_run, length_of
 from .registration import HookConfig
+
+_AFTER_ITER = ("after_train_iter", "after_val_iter", "after_iter")
 
 
 @RUNNERS.register_module()
@@ -38,14 +40,13 @@ class IterBasedRunner(BaseRunner):
         self._epoch = data_loader.epoch
         self.data_batch = data_batch
         self.call_hook("before_train_iter")
-        self._take_outputs(
-            self.model.train_step(data_batch, self.optimizer, **kwargs), "train_step"
-        )
+        self._step(data_batch, True, (self.optimizer,), kwargs)
         self.call_hook("after_train_iter")
         del self.data_batch
         self._inner_iter += 1
         self._iter += 1
 
+    @shipped
     @torch.no_grad()
     def val(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Validate on the next batch, without gradients."""
@@ -54,7 +55,7 @@ class IterBasedRunner(BaseRunner):
         data_batch = next(data_loader)
         self.data_batch = data_batch
         self.call_hook("before_val_iter")
-        self._take_outputs(self.model.val_step(data_batch, **kwargs), "val_step")
+        self._step(data_batch, False, (), kwargs)
         self.call_hook("after_val_iter")
         del self.data_batch
         self._inner_iter += 1
@@ -91,7 +92,7 @@ class IterBasedRunner(BaseRunner):
                 DeprecationWarning,
                 stacklevel=2,
             )
-            self._max_iters = max_iters
+            self._max_iters = check_limit("max_iters", max_iters)
         if self._max_iters is None:
             raise ValueError(
                 f"{type(self).__name__} needs max_iters, in its constructor"
@@ -99,13 +100,32 @@ class IterBasedRunner(BaseRunner):
             )
         check_run(self, data_loaders, workflow)
         with self._running(workflow, f"{self._max_iters} iters"):
-            loaders = [IterLoader(loader) for loader in data_loaders]
+            self._loaders = self._iter_loaders(data_loaders, workflow)
             self.call_hook("before_epoch")
             while self.iter < self._max_iters:
-                for loader, (mode, iters) in zip(loaders, workflow, strict=True):
+                for loader, (mode, iters) in zip(self._loaders, workflow, strict=True):
                     self._inner_iter = 0
                     self._run_phase(mode, loader, iters, kwargs)
             self.call_hook("after_epoch")
+
+    def _iter_loaders(self, data_loaders: list[Any], workflow: Workflow) -> list[IterLoader]:
+        """Endless loaders, which go on where those of a resumed run were."""
+        positions, self._resumed_loaders = self._resumed_loaders, None
+        if positions is None or len(positions) != len(data_loaders):
+            return [IterLoader(loader) for loader in data_loaders]
+        return [
+            IterLoader(loader, *position)
+            for loader, position in zip(data_loaders, positions, strict=True)
+        ]
+
+    def _loader_positions(self) -> list[list[int]] | None:
+        """For each phase, the finished passes and the batches that are done of the present one."""
+        at_work = None
+        if hasattr(self, "data_batch") and self._firing not in _AFTER_ITER:
+            at_work = self.data_loader  # the batch has been taken, but is not done
+        if not self._loaders:
+            return self._resumed_loaders
+        return [[each.epoch, each.position - (each is at_work)] for each in self._loaders]
 
     def _run_phase(self, mode: str, loader: IterLoader, iters: int, kwargs: dict[str, Any]) -> None:
         if mode == "train" and self._goes_native("train"):
@@ -145,7 +165,12 @@ class IterBasedRunner(BaseRunner):
             ValueError: a name that leaves the folder.
         """
         filename = filename_tmpl.format(self.iter + 1)
-        position = {**resuming.progress(self), "epoch": self.epoch, "inner_iter": 0}
+        position = {
+            **resuming.progress(self),
+            "epoch": self.epoch,
+            "inner_iter": 0,
+            "loaders": self._loader_positions(),
+        }
         resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink, position)
 
     def register_training_hooks(

@@ -24,6 +24,7 @@ class HookRegistration(RunState):
     def _init_hooks(self) -> None:
         self._dispatcher = make_dispatcher(self)
         self._hook_list = HookList([], self.refresh_hooks)
+        self._registered: list[Hook] = []  # in order of registration
 
     @property
     def hooks(self) -> HookList:
@@ -42,6 +43,9 @@ class HookRegistration(RunState):
 
     def refresh_hooks(self) -> None:
         """Resolve again what each event calls: after replacing a method of a registered hook."""
+        for hook in self._hook_list:
+            if not isinstance(hook, Hook):
+                raise TypeError(f"only hooks can be in the list of hooks, not {hook!r}")
         self._dispatcher.replace([(hook, _priority_of(hook)) for hook in self._hook_list])
 
     def register_hook(
@@ -87,6 +91,7 @@ class HookRegistration(RunState):
             self._dispatcher.replace(registered)
             self._hook_list.insert_silently(position, hook)
         hook.priority = level
+        self._registered.append(hook)
         tie_to_runner(hook, self.refresh_hooks)
         self._restore_hook(hook)
 
@@ -145,9 +150,8 @@ class HookRegistration(RunState):
             )
         interval = log_config.get("interval", 10)
         for logger in log_config["hooks"]:
-            if not isinstance(logger, Hook):
-                logger = HOOKS.build(logger, default_args={"interval": interval})
-            self.register_hook(logger, priority="VERY_LOW")
+            config = {"interval": interval, **logger} if isinstance(logger, Mapping) else logger
+            self._register(config, "VERY_LOW", name="a logger of log_config")
 
     def register_custom_hooks(
         self, custom_config: HookConfig | Sequence[Mapping[str, Any] | Hook]
@@ -222,6 +226,8 @@ class HookRegistration(RunState):
             return
         hook = config
         if isinstance(config, Mapping):
+            config = dict(config)
+            priority = config.pop("priority", priority)
             if policy_suffix is not None:
                 config = policy_hook_config(config, policy_suffix, name)
             hook = HOOKS.build({"type": default_type, **config})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from hookrun import checkpoint as ckpt
@@ -23,15 +25,14 @@ def progress(runner: BaseRunner) -> dict[str, int]:
     Counters move after the last event of what they count, so an event at the end of an iteration
     or epoch counts that too.
     """
-    epoch, iteration, inner = runner.epoch, runner.iter, 0
-    event = runner._firing
-    if event in ("after_train_iter", "after_iter"):
-        return {"epoch": epoch, "iter": iteration + 1, "inner_iter": runner.inner_iter + 1}
-    if event in ("before_train_iter", "before_iter"):
-        inner = runner.inner_iter
-    elif event in ("after_train_epoch", "after_epoch") and runner.mode == "train":
-        epoch += 1
-    return {"epoch": epoch, "iter": iteration, "inner_iter": inner}
+    epoch, iteration, event = runner.epoch, runner.iter, runner._firing
+    if event in ("after_train_epoch", "after_epoch") and runner.mode == "train":
+        return {"epoch": epoch + 1, "iter": iteration, "inner_iter": 0}
+    if event == "after_train_iter" or (event == "after_iter" and runner.mode == "train"):
+        iteration += 1
+    start = runner._epoch_start  # none outside of an epoch, where a resumed run waits to go on
+    inner = runner._skip_batches if start is None else iteration - start
+    return {"epoch": epoch, "iter": iteration, "inner_iter": max(inner, 0)}
 
 
 def save(
@@ -41,12 +42,13 @@ def save(
     save_optimizer: bool,
     meta: Mapping[str, Any] | None,
     create_symlink: bool,
-    position: Mapping[str, int],
+    position: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint of the run; see ``save_checkpoint`` of the runners.
 
     Args:
-        position: what :func:`progress` gives, as far as the kind of runner knows it.
+        position: what :func:`progress` gives; and ``loaders``, finished passes and batches of each
+            loader, for a run by iterations.
     """
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
@@ -65,9 +67,10 @@ def save(
     checkpoint["hookrun"] = {
         "format": ckpt.FORMAT,
         "inner_iter": position["inner_iter"],
+        "loaders": position.get("loaders"),
         "hooks": {
             key: ckpt.plain(state, key)
-            for key, hook in _keyed(runner.hooks).items()
+            for key, hook in _keyed(runner).items()
             if (state := hook.state_dict())
         },
     }
@@ -99,22 +102,22 @@ def resume(
     own = _check(checkpoint, source)
     weights = ckpt.state_dict_of(checkpoint)
     _check_weights(runner, weights, source)
+    optimizers: dict[str, tuple[Optimizer, Mapping[str, Any]]] = {}
     if resume_optimizer and "optimizer" in checkpoint:
-        _load_optimizer(runner, checkpoint["optimizer"], source)
-    ckpt.load_state_dict(runner.model, weights)
-
-    meta = dict(checkpoint["meta"])
-    runner._epoch = meta["epoch"]
-    runner._iter = meta["iter"] + _uncounted_iterations(runner, own)
-    runner._skip_batches = own.get("inner_iter", 0)
-    # What this run was given stays, but for what the file knows better.
-    given = runner.meta or {}
-    messages = {**given.get("hook_msgs", {}), **meta.get("hook_msgs", {})}
-    runner.meta = {**given, **meta, "hook_msgs": messages}
-    runner.resumed = checkpoint
-    runner._hook_states = dict(own.get("hooks", {}))
-    for hook in runner.hooks:
-        restore_hook(runner, hook)
+        optimizers = _optimizer_states(runner, checkpoint["optimizer"], source)
+    with _undone_on_error(runner):
+        for optimizer, state in optimizers.values():
+            optimizer.load_state_dict(dict(state))
+        ckpt.load_state_dict(runner.model, weights)
+        _take_position(runner, checkpoint["meta"], own)
+        # What this run was given stays, but for what the file knows better.
+        given, meta = runner.meta or {}, checkpoint["meta"]
+        messages = {**given.get("hook_msgs", {}), **(meta.get("hook_msgs") or {})}
+        runner.meta = {**given, **meta, "hook_msgs": messages}
+        runner.resumed = checkpoint
+        runner._hook_states = dict(own.get("hooks") or {})
+        for hook in runner.hooks:
+            restore_hook(runner, hook)
     if get_dist_info()[0] == 0:
         runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
 
@@ -123,16 +126,69 @@ def restore_hook(runner: BaseRunner, hook: Hook) -> None:
     """Give a hook the state that the checkpoint keeps under its key, if any waits for it."""
     if not runner._hook_states:
         return
-    for key, each in _keyed(runner.hooks).items():
+    for key, each in _keyed(runner).items():
         if each is hook and key in runner._hook_states:
-            hook.load_state_dict(runner._hook_states.pop(key))
+            try:
+                hook.load_state_dict(runner._hook_states[key])
+            except Exception as error:
+                error.add_note(f"while restoring the hook {key} from the resumed checkpoint")
+                raise
+            del runner._hook_states[key]
 
 
-def _keyed(hooks: list[Hook]) -> dict[str, Hook]:
-    """Hooks by class name and number among those of the class."""
+def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Set the counters, and where the run goes on in its data."""
+    runner._epoch, runner._iter = meta["epoch"], meta["iter"]
+    runner._epoch_start, runner._skip_batches = None, own.get("inner_iter", 0)
+    runner._loaders, runner._resumed_loaders = [], own.get("loaders")
+    if not own and runner.max_epochs is None:
+        # MMCV's IterBasedRunner saves before it counts the iteration whose result it saves, and
+        # counts the pass at work as finished.
+        runner._epoch = max(runner._epoch - 1, 0)
+        runner._iter += 1
+
+
+@contextlib.contextmanager
+def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
+    """Where the block raises, weights, optimizers, counters and ``meta`` are as before it."""
+    model = unwrap_model(runner.model)
+    weights = {
+        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+        for name, value in model.state_dict().items()
+    }
+    # Loading replaces an optimizer's state: the old one need not be copied.
+    optimizers = [(each, each.state_dict()) for each in _named_optimizers(runner).values()]
+    attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
+    try:
+        yield
+    except BaseException:
+        model.load_state_dict(weights, strict=False)
+        for optimizer, state in optimizers:
+            optimizer.load_state_dict(state)
+        for name, value in attributes.items():
+            setattr(runner, name, value)
+        raise
+
+
+_RESUMED_ATTRIBUTES = (
+    "_epoch",
+    "_iter",
+    "_epoch_start",
+    "_skip_batches",
+    "_loaders",
+    "_resumed_loaders",
+    "meta",
+    "resumed",
+    "_hook_states",
+)
+
+
+def _keyed(runner: BaseRunner) -> dict[str, Hook]:
+    """Hooks by class name and number among those of the class, in order of registration."""
     keyed: dict[str, Hook] = {}
     seen: dict[str, int] = {}
-    for hook in hooks:
+    order = {id(hook): number for number, hook in enumerate(runner._registered)}
+    for hook in sorted(runner.hooks, key=lambda hook: order.get(id(hook), len(order))):
         name = type(hook).__name__
         keyed[f"{name}/{seen.get(name, 0)}"] = hook
         seen[name] = seen.get(name, 0) + 1
@@ -150,6 +206,8 @@ def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
             "saved at (meta['epoch'], meta['iter']). load_checkpoint() loads weights only."
         )
     own = checkpoint.get("hookrun", {})
+    if not isinstance(own, dict) or (own and not isinstance(own.get("format"), int)):
+        raise ValueError(f"{str(source)!r} is damaged: its 'hookrun' part is {own!r:.80}")
     if own.get("format", 0) > ckpt.FORMAT:
         raise ValueError(
             f"{str(source)!r} has format {own['format']}, and this hookrun reads up to "
@@ -168,7 +226,16 @@ def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) 
         )
 
 
-def _load_optimizer(runner: BaseRunner, state: Any, source: Any) -> None:
+def _named_optimizers(runner: BaseRunner) -> dict[str, Optimizer]:
+    if isinstance(runner.optimizer, Optimizer):
+        return {"": runner.optimizer}
+    return dict(runner.optimizer or {})
+
+
+def _optimizer_states(
+    runner: BaseRunner, state: Any, source: Any
+) -> dict[str, tuple[Optimizer, Mapping[str, Any]]]:
+    """The optimizers with the states for them, which fit."""
     if isinstance(runner.optimizer, Optimizer):
         pairs = {"": (runner.optimizer, state)}
     elif isinstance(runner.optimizer, Mapping):
@@ -184,17 +251,19 @@ def _load_optimizer(runner: BaseRunner, state: Any, source: Any) -> None:
             "resume_optimizer=False leaves it out"
         )
     for name, (optimizer, each) in pairs.items():
+        which = f"{str(source)!r}: the optimizer{f' {name!r}' if name else ''}"
+        if not isinstance(each, Mapping) or not {"state", "param_groups"} <= each.keys():
+            raise ValueError(f"{which} has no state of one optimizer in the file")
         ours = [len(group["params"]) for group in optimizer.param_groups]
-        theirs = [len(group["params"]) for group in each.get("param_groups", [])]
+        theirs = [len(group["params"]) for group in each["param_groups"]]
         if ours != theirs:
             raise ValueError(
-                f"{str(source)!r}: the optimizer {name!r} has groups of {theirs} parameters in the "
-                f"file and of {ours} in the run"
+                f"{which} has groups of {theirs} parameters in the file and of {ours} in the run"
             )
-    for optimizer, each in pairs.values():
-        optimizer.load_state_dict(each)
-
-
-def _uncounted_iterations(runner: BaseRunner, own: Mapping[str, Any]) -> int:
-    """MMCV's IterBasedRunner saves before it counts the iteration whose result it saves."""
-    return 1 if not own and runner.max_epochs is None else 0
+        for key in ("momentum", "betas"):
+            if (key in optimizer.defaults) != (key in each["param_groups"][0]):
+                raise ValueError(
+                    f"{which} is {type(optimizer).__name__}, and the file has that of another "
+                    f"kind: only one of them has {key!r}"
+                )
+    return pairs
