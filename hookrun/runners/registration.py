@@ -38,8 +38,13 @@ class HookRegistration(RunState):
 
     @_hooks.setter
     def _hooks(self, hooks: Sequence[Hook]) -> None:
+        before = self._hook_list
         self._hook_list = HookList(hooks, self.refresh_hooks)
-        self.refresh_hooks()
+        try:
+            self.refresh_hooks()
+        except BaseException:
+            self._hook_list = before
+            raise
 
     def refresh_hooks(self) -> None:
         """Resolve again what each event calls: after replacing a method of a registered hook."""

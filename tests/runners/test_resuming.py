@@ -1,0 +1,494 @@
+"""Checkpoints of a run, and going on from them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hookrun import (
+    CheckpointHook,
+    ClosureHook,
+    EMAHook,
+    EpochBasedRunner,
+    Hook,
+    IterBasedRunner,
+    OptimizerHook,
+)
+from tests.support import Recorder, TinyModel, make_loader
+
+from .mmcv.workflows import Model as MMCVModel
+from .variants import LOOPS
+
+MMCV = Path(__file__).parent / "mmcv"
+EPOCHS, BATCHES = 3, 4
+
+
+def limits(kind: type) -> dict[str, int]:
+    by_epoch = issubclass(kind, EpochBasedRunner)
+    return {"max_epochs": EPOCHS} if by_epoch else {"max_iters": EPOCHS * BATCHES}
+
+
+def train(make_runner: Any, kind: type, folder: Path, resume: Any = None) -> Any:
+    """A whole run with momentum, cosine annealing by iteration and EMA; returns the runner."""
+    torch.manual_seed(0)
+    model = TinyModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    runner = make_runner(kind, model=model, optimizer=optimizer, work_dir=folder, **limits(kind))
+    runner.register_lr_hook({"policy": "CosineAnnealing", "min_lr": 0, "by_epoch": False})
+    runner.register_optimizer_hook({"grad_clip": {"max_norm": 1.0}})
+    runner.register_hook(EMAHook(momentum=0.3, warm_up=2), priority=45)
+    runner.register_hook(CheckpointHook(interval=1, by_epoch=False, create_symlink=False))
+    if issubclass(kind, EpochBasedRunner):
+        runner.register_hook(CheckpointHook(interval=1, create_symlink=False))
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    if resume is not None:
+        runner.resume(resume)
+    runner.run([make_loader(BATCHES)], [("train", 1)])
+    runner.recorder = recorder
+    return runner
+
+
+def outcome(runner: Any) -> Any:
+    state = runner.optimizer.state_dict()
+    return (
+        {name: value.tolist() for name, value in runner.model.state_dict().items()},
+        [state["state"][key]["momentum_buffer"].tolist() for key in state["state"]],
+        runner.current_lr(),
+        (runner.epoch, runner.iter),
+    )
+
+
+@pytest.mark.parametrize("variant", LOOPS)
+def test_a_resumed_run_ends_as_the_uninterrupted_one_bit_for_bit(
+    make_runner: Any, variant: Any, tmp_path: Path
+) -> None:
+    kind = variant[0]
+    whole = train(make_runner, kind, tmp_path / "whole")
+    files = sorted((tmp_path / "whole").glob("*.pth"))
+    epochs = EPOCHS if issubclass(kind, EpochBasedRunner) else 0
+    assert len(files) == EPOCHS * BATCHES + epochs
+    for file in files:
+        resumed = train(make_runner, kind, tmp_path / "resumed", resume=file)
+        assert outcome(resumed) == outcome(whole), file.name
+        # The same iterations follow, with the same counters.
+        rest = [event for event in whole.recorder.events if event[0] == "after_train_iter"]
+        done = torch.load(file)["meta"]["iter"]
+        steps = [event for event in resumed.recorder.events if event[0] == "after_train_iter"]
+        assert steps == rest[done:], file.name
+    written = sorted(path.name for path in (tmp_path / "resumed").glob("*.pth"))
+    assert len(written) == len(files) - 1  # all but the first: each run writes what follows
+    for name in written:
+        again, first = (torch.load(tmp_path / folder / name) for folder in ("resumed", "whole"))
+        for checkpoint in (again, first):
+            del checkpoint["meta"]["time"]
+        assert repr(again) == repr(first)
+
+
+def save_at(event: str, when: Any = lambda runner: True) -> Hook:
+    def save(runner: Any) -> None:
+        if when(runner):
+            runner.save_checkpoint(runner.work_dir, filename_tmpl=f"{event}.pth")
+
+    return ClosureHook(event, save)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [  # at the second epoch's second batch, or around the second epoch
+        ("before_run", (0, 0, 0)),
+        ("before_train_epoch", (1, 3, 0)),
+        ("before_train_iter", (1, 4, 1)),
+        ("after_train_iter", (1, 5, 2)),
+        ("after_train_epoch", (2, 6, 0)),
+        ("before_val_epoch", (2, 6, 0)),
+        ("before_val_iter", (2, 6, 0)),
+        ("after_val_iter", (2, 6, 0)),
+        ("after_val_epoch", (2, 6, 0)),
+        ("after_run", (2, 6, 0)),
+    ],
+)
+def test_a_checkpoint_counts_what_is_finished(
+    make_runner: Any, event: str, expected: tuple[int, int, int]
+) -> None:
+    runner = make_runner(max_epochs=2)
+    iters = "train_iter" in event
+    runner.register_hook(save_at(event, lambda r: not iters or r.inner_iter == 1))
+    runner.run([make_loader(3), make_loader(1)], [("train", 1), ("val", 1)])
+    saved = torch.load(Path(runner.work_dir) / f"{event}.pth")
+    assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == expected[:2]
+    assert saved["hookrun"]["inner_iter"] == expected[2]
+
+
+def test_a_checkpoint_by_iteration_counts_what_is_finished(make_runner: Any) -> None:
+    for event, expected in {
+        "before_train_iter": (1, 4, [[1, 1]]),
+        "after_train_iter": (1, 5, [[1, 2]]),
+        "after_epoch": (1, 5, [[1, 2]]),
+        "after_run": (1, 5, [[1, 2]]),
+    }.items():
+        runner = make_runner(IterBasedRunner, max_iters=5)
+        runner.register_hook(save_at(event))
+        runner.run([make_loader(3)], [("train", 1)])
+        saved = torch.load(Path(runner.work_dir) / f"{event}.pth")
+        assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == expected[:2], event
+        assert saved["hookrun"]["loaders"] == expected[2], event
+
+
+@pytest.mark.parametrize("variant", LOOPS)
+def test_a_checkpoint_taken_where_a_run_failed_goes_on_with_the_failed_batch(
+    make_runner: Any, variant: Any
+) -> None:
+    class Model(TinyModel):
+        broken = True
+
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            if self.broken and runner.iter == 5:
+                raise RuntimeError("the fifth")
+            seen.append(data_batch["x"].tolist())
+            return super().train_step(data_batch)
+
+    seen: list[Any] = []
+    model, kind = Model(), variant[0]
+    runner = make_runner(kind, model=model, **limits(kind))
+    with pytest.raises(RuntimeError, match="the fifth"):
+        runner.run([make_loader(BATCHES)], [("train", 1)])
+    runner.save_checkpoint(runner.work_dir, filename_tmpl="failed.pth")
+    model.broken = False
+    runner = make_runner(kind, model=model, **limits(kind))
+    runner.resume(Path(runner.work_dir) / "failed.pth")
+    runner.run([make_loader(BATCHES)], [("train", 1)])
+    assert seen == [batch["x"].tolist() for batch in make_loader(BATCHES)] * EPOCHS
+
+
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_a_run_saved_before_it_goes_on_keeps_its_place(make_runner: Any, kind: type) -> None:
+    runner = make_runner(kind, **limits(kind))
+    runner.register_hook(save_at("after_train_iter", lambda r: r.iter == 5))
+    runner.run([make_loader(BATCHES)], [("train", 1)])
+    first = Path(runner.work_dir) / "after_train_iter.pth"
+    again = make_runner(kind, **limits(kind))
+    again.resume(first)
+    again.save_checkpoint(runner.work_dir, filename_tmpl="second.pth")
+    saved, kept = torch.load(first), torch.load(Path(runner.work_dir) / "second.pth")
+    for part in ("epoch", "iter"):
+        assert saved["meta"][part] == kept["meta"][part]
+    assert saved["hookrun"] == kept["hookrun"]
+    assert kept["meta"]["iter"] == 6
+
+
+def test_each_loader_of_a_workflow_goes_on_where_it_was(make_runner: Any) -> None:
+    def run(resume: Any) -> list[Any]:
+        runner = make_runner(IterBasedRunner, max_iters=6)
+        seen: list[Any] = []
+        note = lambda r: seen.append((r.mode, r.data_batch["x"].tolist()))  # noqa: E731
+        runner.register_hook(ClosureHook("before_train_iter", note))
+        runner.register_hook(ClosureHook("before_val_iter", note))
+        runner.register_hook(save_at("after_val_iter", lambda r: r.iter == 4))
+        if resume is not None:
+            runner.resume(resume)
+        runner.run([make_loader(4), make_loader(3)], [("train", 2), ("val", 1)])
+        run.folder = Path(runner.work_dir)  # type: ignore[attr-defined]
+        return seen
+
+    whole = run(None)
+    assert run(run.folder / "after_val_iter.pth") == whole[6:]  # type: ignore[attr-defined]
+
+
+def test_a_sampler_is_told_of_the_pass_at_work(make_runner: Any) -> None:
+    class Sampler:
+        epochs: list[int]
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+    class Loader(list[Any]):
+        sampler = Sampler()
+
+    runner = make_runner(IterBasedRunner, max_iters=7)
+    runner.register_hook(save_at("after_train_iter", lambda r: r.iter == 3))
+    runner.run([list(make_loader(3))], [("train", 1)])
+    again = make_runner(IterBasedRunner, max_iters=7)
+    again.resume(Path(runner.work_dir) / "after_train_iter.pth")
+    Loader.sampler.epochs = []
+    again.run([Loader(make_loader(3))], [("train", 1)])
+    assert Loader.sampler.epochs == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "end", "counters"),
+    [
+        (EpochBasedRunner, "epoch_1.pth", "epoch_2.pth", (1, 4)),
+        (IterBasedRunner, "iter_5.pth", "iter_6.pth", (0, 5)),
+    ],
+)
+def test_files_of_mmcv_are_resumed_and_lead_to_mmcvs_result(
+    make_runner: Any, kind: type, start: str, end: str, counters: tuple[int, int]
+) -> None:
+    model = MMCVModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    limit = {"max_epochs": 2} if kind is EpochBasedRunner else {"max_iters": 6}
+    runner = make_runner(kind, model=model, optimizer=optimizer, **limit)
+    runner.register_hook(OptimizerHook())
+    runner.resume(MMCV / start)
+    assert (runner.epoch, runner.iter) == counters
+    if kind is EpochBasedRunner:
+        assert runner.meta["exp_name"] == "mmcv"
+        assert runner.meta["hook_msgs"]["best_score"] == 0.5
+    # MMCV's resumed run by iterations restarts the data, which such a file says nothing of.
+    data = torch.arange(8.0).reshape(4, 2, 1)
+    batches = data if kind is EpochBasedRunner else data[1:]
+    runner.run([list(batches)], [("train", 1)])
+    expected = torch.load(MMCV / end, weights_only=False)
+    for name, value in expected["state_dict"].items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+    torch.testing.assert_close(
+        optimizer.state_dict()["state"][0]["momentum_buffer"],
+        expected["optimizer"]["state"][0]["momentum_buffer"],
+    )
+
+
+def test_auto_takes_the_newest_and_passes_over_damaged_ones(
+    make_runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner(max_epochs=3)
+    runner.register_checkpoint_hook({"interval": 1})
+    runner.run([make_loader(2)], [("train", 1)])
+    folder = Path(runner.work_dir)
+    for age, number in enumerate((1, 2, 3)):
+        os.utime(folder / f"epoch_{number}.pth", (age, age))
+    again = make_runner(max_epochs=3)
+    again.resume("auto")
+    assert (again.epoch, again.iter) == (3, 6)
+
+    half = (folder / "epoch_3.pth").read_bytes()[:500]
+    (folder / "epoch_3.pth").write_bytes(half)
+    again = make_runner(max_epochs=3)
+    again.resume("auto")
+    assert (again.epoch, again.iter) == (2, 4)
+    assert "passing over a damaged checkpoint" in caplog.text
+    assert "epoch_3.pth" in caplog.text
+
+
+def test_auto_starts_afresh_where_there_is_nothing(make_runner: Any) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.resume("auto")
+    assert (runner.epoch, runner.iter) == (0, 0)
+    shutil.rmtree(runner.work_dir)
+    runner.resume("auto")
+    assert runner.iter == 0
+
+
+def test_auto_needs_a_work_dir(make_runner: Any) -> None:
+    with pytest.raises(ValueError, match="looks into work_dir, but the runner has none"):
+        make_runner(work_dir=None).resume("auto")
+
+
+class Memory(Hook):
+    """A hook with state."""
+
+    def __init__(self, value: int = 0, fails: bool = False) -> None:
+        self.value, self.fails = value, fails
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Any) -> None:
+        if self.fails:
+            raise KeyError("this hook cannot")
+        self.value = state["value"]
+
+
+def saved(make_runner: Any, *hooks: Hook, **arguments: Any) -> tuple[Any, Path]:
+    """A runner that has trained an epoch, and its checkpoint."""
+    runner = make_runner(**{"max_epochs": 1, **arguments})
+    if isinstance(runner.optimizer, torch.optim.Optimizer):
+        runner.register_hook(OptimizerHook())
+    for hook, priority in zip(hooks, (90, 80, 70), strict=False):
+        runner.register_hook(hook, priority=priority)
+    runner.register_checkpoint_hook({"interval": 1})
+    runner.run([make_loader(2)], [("train", 1)])
+    return runner, Path(runner.work_dir) / "epoch_1.pth"
+
+
+def spoiled(file: Path, change: Any) -> Path:
+    checkpoint = torch.load(file)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+    return file
+
+
+def drop_weight(checkpoint: Any) -> None:
+    del checkpoint["state_dict"]["fc.bias"]
+
+
+def reshape_weight(checkpoint: Any) -> None:
+    checkpoint["state_dict"]["fc.weight"] = torch.zeros(3, 3)
+
+
+def drop_group(checkpoint: Any) -> None:
+    checkpoint["optimizer"]["param_groups"][0]["params"].pop()
+
+
+def other_optimizer(checkpoint: Any) -> None:
+    adam = torch.optim.Adam(TinyModel().parameters())
+    checkpoint["optimizer"] = adam.state_dict()
+
+
+def no_optimizer_state(checkpoint: Any) -> None:
+    checkpoint["optimizer"] = {"lr": 1}
+
+
+def newer_format(checkpoint: Any) -> None:
+    checkpoint["hookrun"]["format"] = 99
+
+
+def no_format(checkpoint: Any) -> None:
+    checkpoint["hookrun"] = {"hooks": {}}
+
+
+def no_counters(checkpoint: Any) -> None:
+    checkpoint["meta"] = {"epoch": "one"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop_weight, "is not a checkpoint of this model"),
+        (reshape_weight, r"fc.weight has shape \(3, 3\) in the file and \(1, 2\) in the model"),
+        (drop_group, "groups of"),
+        (other_optimizer, "of another kind"),
+        (no_optimizer_state, "no state of one optimizer"),
+        (newer_format, "has format 99.*install a newer one"),
+        (no_format, "is damaged"),
+        (no_counters, "does not say which epoch and iteration"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(
+    make_runner: Any, change: Any, words: str
+) -> None:
+    _, file = saved(make_runner)
+    other, _ = saved(make_runner, model=TinyModel(seed=7), meta={"mine": 1})
+    before = outcome(other), dict(other.meta)
+    with pytest.raises(ValueError, match=words) as caught:
+        other.resume(spoiled(file, change))
+    assert file.name in str(caught.value)
+    assert (outcome(other), other.meta) == before
+    assert other.resumed is None
+
+
+def test_a_hook_that_cannot_take_its_state_is_named_and_the_runner_stays_as_it_was(
+    make_runner: Any,
+) -> None:
+    _, file = saved(make_runner, Memory(3))
+    other = make_runner(model=TinyModel(seed=7), max_epochs=3)
+    other.register_hook(Memory(fails=True))
+    weights = [p.tolist() for p in other.model.parameters()]
+    with pytest.raises(KeyError) as caught:
+        other.resume(file)
+    assert "while restoring the hook Memory/0" in caught.value.__notes__[0]
+    assert (other.epoch, other.iter, other.meta, other.resumed) == (0, 0, None, None)
+    assert [p.tolist() for p in other.model.parameters()] == weights
+    assert not other.optimizer.state_dict()["state"]
+    other.register_hook(Memory())  # nothing of the file waits for it
+    assert other.hooks[1].value == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_hooks_get_their_state_whether_registered_before_or_after(
+    make_runner: Any, when: str
+) -> None:
+    _, file = saved(make_runner, Memory(1), Memory(2), Memory(3))
+    runner = make_runner(max_epochs=3)
+    if when == "after":
+        runner.resume(file)
+    hooks = [Memory(), Memory(), Memory()]
+    for hook, priority in zip(hooks, (90, 80, 70), strict=True):  # last registered, first called
+        runner.register_hook(hook, priority=priority)
+    if when == "before":
+        runner.resume(file)
+    assert [hook.value for hook in hooks] == [1, 2, 3]
+
+
+def test_messages_of_hooks_and_what_the_run_was_given_are_kept(make_runner: Any) -> None:
+    given = {"seed": 1, "exp_name": "old", "hook_msgs": {"best_score": 0.9}}
+    _, file = saved(make_runner, meta=given)
+    assert given == {"seed": 1, "exp_name": "old", "hook_msgs": {"best_score": 0.9}}
+    runner = make_runner(meta={"config": "new", "hook_msgs": {"mine": 2}})
+    runner.resume(file)
+    assert runner.meta["seed"] == 1
+    assert runner.meta["config"] == "new"
+    assert runner.meta["hook_msgs"]["best_score"] == 0.9
+    assert runner.meta["hook_msgs"]["mine"] == 2
+
+
+def test_without_the_optimizer(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    runner = make_runner(max_epochs=3)
+    runner.resume(file, resume_optimizer=False)
+    assert runner.epoch == 1
+    assert runner.optimizer.state_dict()["state"] == {}
+    bare = make_runner(optimizer=None)
+    with pytest.raises(ValueError, match="resume_optimizer=False leaves it out"):
+        bare.resume(file)
+    bare.resume(file, resume_optimizer=False)
+    assert bare.epoch == 1
+
+
+def test_a_dict_of_optimizers(make_runner: Any) -> None:
+    def optimizers(model: Any, lr: float) -> dict[str, Any]:
+        return {
+            "weight": torch.optim.SGD([model.fc.weight], lr=lr, momentum=0.9),
+            "bias": torch.optim.Adam([model.fc.bias], lr=lr / 2),
+        }
+
+    model = TinyModel()
+    first, file = saved(make_runner, model=model, optimizer=optimizers(model, 0.5))
+    assert first.current_lr() == {"weight": [0.5], "bias": [0.25]}
+    assert first.current_momentum() == {"weight": [0.9], "bias": [0.9]}
+    runner = make_runner(model=model, optimizer=optimizers(model, 0.1))
+    runner.resume(file)
+    assert runner.current_lr() == {"weight": [0.5], "bias": [0.25]}
+    del runner.optimizer["bias"]
+    with pytest.raises(ValueError, match=r"has not the runner's optimizers \['weight'\]"):
+        runner.resume(file)
+
+
+def test_weights_saved_inside_a_parallel_wrapper_fit_the_bare_model(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    wrapped = torch.nn.DataParallel(TinyModel(seed=3))
+    wrapped.train_step = wrapped.module.train_step
+    runner = make_runner(model=wrapped)
+    runner.resume(file)
+    assert runner.model_name == "TinyModel"
+    expected = torch.load(file)["state_dict"]
+    assert all(torch.equal(runner.model.module.state_dict()[n], v) for n, v in expected.items())
+
+
+def test_only_the_next_run_sees_what_was_resumed(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    runner = make_runner(max_epochs=2)
+    seen = []
+    runner.register_hook(ClosureHook("before_run", lambda r: seen.append(r.resumed is not None)))
+    runner.resume(file)
+    runner.run([make_loader(2)], [("train", 1)])
+    assert seen == [True]
+    assert runner.resumed is None
+
+
+def test_a_file_name_cannot_leave_its_folder(make_runner: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot leave its folder"):
+        make_runner().save_checkpoint(tmp_path, filename_tmpl="../epoch_{}.pth")
+
+
+def test_the_callers_meta_stays_as_it_is(make_runner: Any, tmp_path: Path) -> None:
+    meta = {"note": {"a": 1}}
+    make_runner(meta={"seed": 1}).save_checkpoint(tmp_path, meta=meta)
+    assert meta == {"note": {"a": 1}}
+    with pytest.raises(TypeError, match="meta must be a dict"):
+        make_runner().save_checkpoint(tmp_path, meta=[1])
