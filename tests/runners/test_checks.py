@@ -1,4 +1,4 @@
-"""Bad input is refused with an error that says what to do, before training where it can be known."""
+"""Bad input is refused with an error that says what to do, before training where possible."""
 
 from __future__ import annotations
 

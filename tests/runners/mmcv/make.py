@@ -38,7 +38,7 @@ def add_event(name):
     setattr(Recorder, name, note)
 
 
-for event in Hook.stages + ("before_epoch", "after_epoch", "before_iter", "after_iter"):
+for event in (*Hook.stages, "before_epoch", "after_epoch", "before_iter", "after_iter"):
     add_event(event)
 
 
