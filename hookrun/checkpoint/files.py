@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # Scalars that MMCV writes into `meta`; loading them runs nothing. The function that restores them
 # has two names: NumPy 2's own, and the one in files that NumPy 1 wrote.
@@ -56,10 +56,14 @@ def link_latest(path: Path, name: str = "latest.pth") -> None:
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        os.symlink(path.name, temporary)
-    except OSError:
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, path.with_name(name))
+        try:
+            os.symlink(path.name, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, path.with_name(name))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
@@ -86,8 +90,10 @@ def read_checkpoint(
     try:
         with torch.serialization.safe_globals(_SAFE_NUMPY):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can make the unpickler raise anything
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise ValueError(
             f"{str(path)!r} is not a checkpoint that can be read safely: {reason}"
         ) from error
@@ -99,7 +105,8 @@ def read_checkpoint(
 
 
 def plain(value: Any, where: str = "meta") -> Any:
-    """A copy of a tree of plain types, with NumPy scalars and paths turned into Python's own.
+    """A copy of a tree of plain types, with NumPy scalars, enum members, paths and other kinds of
+    numbers and strings turned into Python's own.
 
     Args:
         value: what is to be saved.
@@ -108,14 +115,22 @@ def plain(value: Any, where: str = "meta") -> Any:
     Raises:
         TypeError: an object that loading could not restore without running code.
     """
-    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.Tensor)):
+    if value is None or isinstance(value, (bool, Tensor)):
         return value
     if isinstance(value, np.generic):
         return value.item()
+    for kind in (int, float, bytes):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, dict):
-        return {key: plain(each, f"{where}[{key!r}]") for key, each in value.items()}
+    if isinstance(value, Mapping):
+        return {
+            plain(key, f"a key of {where}"): plain(each, f"{where}[{key!r}]")
+            for key, each in value.items()
+        }
     if isinstance(value, (list, tuple)):
         items = [plain(each, f"{where}[{index}]") for index, each in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)

@@ -111,8 +111,13 @@ def state_dict_of(
     Args:
         checkpoint: what a file holds.
         revise_keys: (pattern, replacement) pairs of regular expressions applied to the names.
+
+    Raises:
+        ValueError: its ``state_dict`` is no dict.
     """
     found = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the weights of a checkpoint are a dict, not a {type(found).__name__}")
     weights: OrderedDict[str, Any] = OrderedDict()
     for name, value in found.items():
         for pattern, replacement in revise_keys:
@@ -165,7 +170,8 @@ def make_checkpoint(
         meta: plain types; the caller's dict stays as it is.
 
     Raises:
-        TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
+        TypeError: ``meta`` is no dict; or it, the weights or the optimizer's state hold what a
+            checkpoint cannot.
     """
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
@@ -174,11 +180,15 @@ def make_checkpoint(
     kept["time"] = time.asctime()
     if getattr(model, "CLASSES", None) is not None:
         kept["CLASSES"] = plain(model.CLASSES, "model.CLASSES")
-    checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights_to_cpu(model.state_dict())}
+    weights = weights_to_cpu(model.state_dict())
+    for name, value in weights.items():
+        weights[name] = plain(value, f"state_dict[{name!r}]")
+    checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
     if isinstance(optimizer, Optimizer):
-        checkpoint["optimizer"] = optimizer.state_dict()
+        checkpoint["optimizer"] = plain(optimizer.state_dict(), "optimizer")
     elif optimizer is not None:
-        checkpoint["optimizer"] = {name: each.state_dict() for name, each in optimizer.items()}
+        states = {name: each.state_dict() for name, each in optimizer.items()}
+        checkpoint["optimizer"] = plain(states, "optimizer")
     return checkpoint
 
 

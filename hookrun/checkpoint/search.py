@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ def newest_checkpoint(
     Returns:
         (path, checkpoint), or None where there is no readable checkpoint.
     """
-    files = [path for path in Path(folder).glob("*.pth") if not path.is_symlink()]
+    files = [path for path in Path(folder).glob("*.pth") if path.is_file()]
     # By age: the file written last has gone furthest, unless somebody touched them.
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if path.is_symlink():  # latest.pth means one of the others
+            continue
         try:
             checkpoint = read_checkpoint(path, map_location="cpu")
-        except ValueError as error:
-            logger.warning("passing over a damaged checkpoint: %s", error)
+        except (ValueError, OSError) as error:
+            logger.warning("passing over a checkpoint that cannot be read: %s", error)
             continue
-        if {"epoch", "iter"} <= checkpoint.get("meta", {}).keys():
+        meta = checkpoint.get("meta")
+        if isinstance(meta, Mapping) and {"epoch", "iter"} <= meta.keys():
             return path, checkpoint
     return None

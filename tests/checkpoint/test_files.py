@@ -1,0 +1,261 @@
+"""Files are written whole or not at all, and read without running anything in them."""
+
+from __future__ import annotations
+
+import enum
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hookrun.checkpoint import files, link_latest, plain, read_checkpoint, write_checkpoint
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a whole checkpoint lies already."""
+    write_checkpoint({"state_dict": {"w": torch.ones(2)}, "meta": {"epoch": 1}}, tmp_path / "a.pth")
+    return tmp_path / "a.pth"
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    read = read_checkpoint(path)
+    assert read["meta"] == {"epoch": 1}
+    assert torch.equal(read["state_dict"]["w"], torch.ones(2))
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_checkpoint({}, tmp_path / "a" / "b" / "c.pth")
+    assert read_checkpoint(tmp_path / "a" / "b" / "c.pth") == {}
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(files.torch, "save"), (files.os, "replace"), (files.os, "fsync")]
+)
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str
+) -> None:
+    before = path.read_bytes()
+
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(OSError, match="no space"):
+        write_checkpoint({"state_dict": {}}, path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["a.pth"]
+
+
+def test_ctrl_c_amid_a_write_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def interrupted(checkpoint: Any, file: Any) -> None:
+        file.write(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint({}, path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["a.pth"]
+
+
+def test_the_data_is_on_the_disk_before_the_name_moves(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: calls.append("replace") or replace(a, b))
+    write_checkpoint({}, path)
+    assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+
+def test_latest_is_a_link_that_moves(path: Path) -> None:
+    link_latest(path)
+    other = path.with_name("b.pth")
+    write_checkpoint({"meta": {"epoch": 2}}, other)
+    link_latest(other)
+    latest = path.with_name("latest.pth")
+    assert os.readlink(latest) == "b.pth"
+    assert read_checkpoint(latest)["meta"] == {"epoch": 2}
+
+
+def test_latest_is_a_copy_where_there_are_no_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: Any, target: Any) -> None:
+        raise OSError("links are not supported")
+
+    monkeypatch.setattr(files.os, "symlink", no_links)
+    link_latest(path)
+    latest = path.with_name("latest.pth")
+    assert not latest.is_symlink()
+    assert latest.read_bytes() == path.read_bytes()
+
+
+def test_a_failing_link_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.with_name("latest.pth").mkdir()
+    with pytest.raises(OSError, match=r"latest\.pth"):
+        link_latest(path)
+    assert sorted(os.listdir(path.parent)) == ["a.pth", "latest.pth"]
+
+
+def test_a_truncated_file_is_a_value_error_at_every_length(path: Path) -> None:
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"a\.pth"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\x00" * 100,
+        b"hello world\n" * 20,
+        b"PK\x03\x04" + b"\x00" * 50,
+        b"\x80\x02" + bytes(range(256)),
+        pickle.dumps([1, 2, 3])[:-1],
+        pickle.dumps(object()),
+    ],
+    ids=["empty", "zeros", "text", "zip head", "pickle head", "cut pickle", "object"],
+)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_garbage_is_a_value_error(tmp_path: Path, garbage: bytes) -> None:
+    (tmp_path / "a.pth").write_bytes(garbage)
+    with pytest.raises(ValueError, match=r"a\.pth"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_garbled_bytes_are_a_value_error_or_another_checkpoint(path: Path) -> None:
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(whole), 60):
+        garbled = bytearray(whole)
+        garbled[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(garbled)
+        try:
+            assert isinstance(read_checkpoint(path), dict)
+        except ValueError:
+            pass
+
+
+class Evil:
+    """Touches a file when unpickled."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path(self.target),))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_is_refused_without_running_it(
+    tmp_path: Path, zipped: bool
+) -> None:
+    touched = tmp_path / "touched"
+    torch.save(
+        {"meta": Evil(str(touched))}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped
+    )
+    with pytest.raises(ValueError, match="read safely"):
+        read_checkpoint(tmp_path / "a.pth")
+    assert not touched.exists()
+    torch.load(tmp_path / "a.pth", weights_only=False)
+    assert touched.exists(), "the file would not have run code, so this test shows nothing"
+
+
+def test_a_missing_file_a_folder_and_another_object_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*a\.pth"):
+        read_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="is a folder"):
+        read_checkpoint(tmp_path)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list, not a checkpoint dict"):
+        read_checkpoint(tmp_path / "list.pth")
+
+
+def test_files_of_mmcv_with_numpy_scalars_are_read() -> None:
+    checkpoint = read_checkpoint(DATA / "mmcv_epoch_2.pth")
+    assert checkpoint["meta"]["epoch"] == 2
+    assert checkpoint["meta"]["seed"] == 3
+    assert checkpoint["meta"]["hook_msgs"]["best_score"] == np.float32(0.5)
+    assert "ema_fc_weight" in checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"])
+def test_numpy_scalars_that_others_wrote_are_read(tmp_path: Path, kind: str) -> None:
+    torch.save({"value": np.dtype(kind).type(1)}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")["value"] == 1
+
+
+class Color(enum.IntEnum):
+    RED = 3
+
+
+class Name(enum.StrEnum):
+    ANNA = "anna"
+
+
+class Ratio(float):
+    pass
+
+
+def test_plain_makes_what_can_be_read_back(tmp_path: Path) -> None:
+    tree = OrderedDict(
+        numpy=[np.float64(0.5), np.int8(3), np.bool_(True), np.str_("s")],
+        enums=(Color.RED, Name.ANNA),
+        ratio=Ratio(0.25),
+        path=Path("a") / "b",
+        none=None,
+        tensor=torch.ones(1),
+        keys={np.int64(1): "one", Name.ANNA: 2},
+    )
+    kept = plain(tree)
+    write_checkpoint(kept, tmp_path / "a.pth")
+    read = read_checkpoint(tmp_path / "a.pth")
+    assert {name: value for name, value in read.items() if name != "tensor"} == {
+        "numpy": [0.5, 3, True, "s"],
+        "enums": (3, "anna"),
+        "ratio": 0.25,
+        "path": os.path.join("a", "b"),
+        "none": None,
+        "keys": {1: "one", "anna": 2},
+    }
+    leaves = [*read["numpy"], *read["enums"], read["ratio"], *read["keys"]]
+    assert {type(leaf) for leaf in leaves} == {float, int, bool, str}
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"a": [1, {"b": object()}]}, r"meta\['a'\]\[1\]\['b'\] is a object"),
+        ({"a": np.zeros(2)}, r"meta\['a'\] is a ndarray"),
+        ({"a": {1, 2}}, r"meta\['a'\] is a set"),
+        ({"f": print}, r"meta\['f'\] is a builtin_function"),
+        ({frozenset(): 1}, "a key of meta is a frozenset"),
+    ],
+)
+def test_plain_names_the_path_of_what_it_refuses(value: Any, where: str) -> None:
+    with pytest.raises(TypeError, match=where):
+        plain(value)
+
+
+def test_plain_copies(path: Path) -> None:
+    inner = {"a": [1]}
+    copy = plain({"inner": inner})
+    copy["inner"]["a"].append(2)
+    assert inner == {"a": [1]}

@@ -1,0 +1,58 @@
+"""Finding the checkpoint from which a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from hookrun.checkpoint import link_latest, newest_checkpoint, write_checkpoint
+
+
+def put(path: Path, age: int, epoch: int = 1) -> None:
+    write_checkpoint({"meta": {"epoch": epoch, "iter": 0}, "state_dict": {}}, path)
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+
+
+def found(folder: Path, logger: logging.Logger) -> str | None:
+    result = newest_checkpoint(folder, logger)
+    return None if result is None else result[0].name
+
+
+def test_the_file_written_last_is_found(tmp_path: Path, logger: logging.Logger) -> None:
+    put(tmp_path / "epoch_9.pth", age=5)
+    put(tmp_path / "epoch_10.pth", age=3)
+    put(tmp_path / "iter_2.pth", age=4)
+    link_latest(tmp_path / "epoch_9.pth")
+    assert found(tmp_path, logger) == "epoch_10.pth"
+
+
+def test_a_damaged_file_is_reported_and_passed_over(
+    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "epoch_1.pth", age=5)
+    put(tmp_path / "epoch_2.pth", age=1)
+    whole = (tmp_path / "epoch_2.pth").read_bytes()
+    (tmp_path / "epoch_2.pth").write_bytes(whole[:100])
+    assert found(tmp_path, logger) == "epoch_1.pth"
+    assert "epoch_2.pth" in caplog.text
+
+
+def test_what_is_no_checkpoint_of_a_run_is_passed_over(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / "weights.pth")
+    torch.save({"meta": None}, tmp_path / "other.pth")
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "latest.pth").symlink_to("gone.pth")
+    (tmp_path / ".epoch_3.pth.17.tmp").write_bytes(b"half")
+    assert found(tmp_path, logger) is None
+    put(tmp_path / "epoch_1.pth", age=10**6)
+    assert found(tmp_path, logger) == "epoch_1.pth"
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path, logger: logging.Logger) -> None:
+    assert found(tmp_path / "nowhere", logger) is None

@@ -1,0 +1,104 @@
+"""Makes the files beside it with MMCV 1.7.2, which does not run beside a recent torch:
+
+    MMCV_PYTHON tests/data/make_mmcv_data.py
+
+* ``mmcv_ema.json``: weights, EMA buffers and the batches of 30 steps of EpochBasedRunner;
+* ``mmcv_epoch_2.pth``: the checkpoint of the second epoch of the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.runner import EpochBasedRunner
+from mmcv.runner.hooks import EMAHook
+from torch import nn
+
+HERE = Path(__file__).parent
+EPOCHS, BATCHES = 3, 10
+MOMENTUM, WARM_UP, LR = 0.05, 7, 0.1
+
+
+class Model(nn.Module):
+    """The linear model of tests/support.py, without its helpers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+
+    def train_step(self, data_batch: Any, optimizer: Any, **kwargs: Any) -> dict[str, Any]:
+        loss = (self.fc(data_batch["x"]) - data_batch["y"]).square().mean()
+        return {"loss": loss, "log_vars": {"loss": loss.item()}, "num_samples": 2}
+
+
+class Loader:
+    """Ten batches of two points."""
+
+    def __init__(self, xs: torch.Tensor) -> None:
+        self.xs = xs
+
+    def __len__(self) -> int:
+        return len(self.xs)
+
+    def __iter__(self) -> Any:
+        return iter({"x": x, "y": x.sum(1, keepdim=True)} for x in self.xs)
+
+
+class Watch(EMAHook):
+    """MMCV's EMAHook that notes weights and averages after each of its updates."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.steps: list[dict[str, list[float]]] = []
+
+    def after_train_iter(self, runner: Any) -> None:
+        super().after_train_iter(runner)
+        state = runner.model.state_dict()
+        self.steps.append({name: value.flatten().tolist() for name, value in state.items()})
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = Model()
+    start = {name: value.flatten().tolist() for name, value in model.state_dict().items()}
+    xs = torch.randn(BATCHES, 2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+    logger = logging.getLogger("quiet")
+    logger.setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as work_dir:
+        runner = EpochBasedRunner(
+            model,
+            optimizer=optimizer,
+            work_dir=work_dir,
+            logger=logger,
+            max_epochs=EPOCHS,
+            meta={"seed": np.int64(3), "hook_msgs": {"best_score": np.float32(0.5)}},
+        )
+        ema = Watch(momentum=MOMENTUM, warm_up=WARM_UP)
+        runner.register_optimizer_hook({"grad_clip": None})
+        runner.register_hook(ema)
+        runner.register_checkpoint_hook({"interval": 1})
+        runner.run([Loader(xs)], [("train", 1)])
+        shutil.copy(Path(work_dir) / "epoch_2.pth", HERE / "mmcv_epoch_2.pth")
+    data = {
+        "start": start,
+        "xs": xs.tolist(),
+        "momentum": MOMENTUM,
+        "warm_up": WARM_UP,
+        "lr": LR,
+        "epochs": EPOCHS,
+        "steps": ema.steps,
+    }
+    (HERE / "mmcv_ema.json").write_text(json.dumps(data) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
