@@ -84,10 +84,10 @@ class LogBuffer(_native.LogBuffer):
         """Take a value that is no plain number; called by the native ``update``."""
         pending = self._pending[name]
         if isinstance(value, Tensor):
-            if value.numel() != 1:
+            if value.numel() != 1 or value.is_complex() or value.is_meta:
                 raise TypeError(
                     f"log_vars[{name!r}] must be a number or a tensor with one element, "
-                    f"not a tensor of shape {tuple(value.shape)}"
+                    f"not {_describe(value)}"
                 )
             pending.append((value.detach() if value.requires_grad else value, count))
         else:
@@ -128,15 +128,19 @@ class LogBuffer(_native.LogBuffer):
 
 
 def _as_number(name: str, value: Any) -> float:
-    if isinstance(value, (Real, np.generic)) or (isinstance(value, np.ndarray) and value.size == 1):
-        try:
-            return float(value if not isinstance(value, np.ndarray) else value.reshape(())[()])
-        except (TypeError, ValueError):
-            pass
+    number = value.reshape(())[()] if isinstance(value, np.ndarray) and value.size == 1 else value
+    if isinstance(number, (Real, np.bool_)):
+        return float(number)
     raise TypeError(
         f"log_vars[{name!r}] must be a number or a tensor with one element, "
         f"not {type(value).__name__}: {value!r:.80}"
     )
+
+
+def _describe(tensor: Tensor) -> str:
+    if tensor.numel() != 1:
+        return f"a tensor of shape {tuple(tensor.shape)}"
+    return "a complex tensor" if tensor.is_complex() else "a tensor without data"
 
 
 def _read(tensors: list[Tensor]) -> list[float]:

@@ -1,0 +1,255 @@
+"""The log buffer: MMCV's averages, for numbers and for tensors that stay on their device."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hookrun import LogBuffer
+
+NUMBERS = st.floats(-1e6, 1e6)
+MAKERS: dict[str, Callable[[float], Any]] = {
+    "float": float,
+    "numpy": np.float64,
+    "array": lambda value: np.array([value]),
+    "0-dim": lambda value: torch.tensor(value, dtype=torch.float64),
+    "1-element": lambda value: torch.tensor([[value]], dtype=torch.float64),
+    "grad": lambda value: torch.tensor(value, dtype=torch.float64, requires_grad=True),
+}
+
+
+class Reference:
+    """MMCV's log buffer, as its documentation defines it, over NumPy."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+        self.counts: dict[str, list[float]] = {}
+
+    def update(self, values: dict[str, float], count: float) -> None:
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(value)
+            self.counts.setdefault(name, []).append(count)
+
+    def average(self, n: int) -> dict[str, float]:
+        return {
+            name: float(np.average(values[-n:], weights=self.counts[name][-n:]))
+            for name, values in self.values.items()
+        }
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every way by which the host reads a tensor; each use is noted."""
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def read(self: Any, *args: Any, _name: str = name, _original: Any = original) -> Any:
+            reads.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+    return reads
+
+
+@given(
+    updates=st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from("abc"), NUMBERS, min_size=1),
+            st.integers(1, 64),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    kinds=st.tuples(*[st.sampled_from(sorted(MAKERS))] * 3),
+    n=st.integers(0, 50),
+    cuts=st.sets(st.integers(0, 40)),
+)
+@settings(max_examples=60, deadline=None)
+def test_averages_are_those_of_mmcv(
+    updates: list[tuple[dict[str, float], int]],
+    kinds: tuple[str, str, str],
+    n: int,
+    cuts: set[int],
+) -> None:
+    buffer, reference = LogBuffer(), Reference()
+    make = {name: MAKERS[kind] for name, kind in zip("abc", kinds, strict=True)}
+    for index, (values, count) in enumerate(updates):
+        buffer.update({name: make[name](value) for name, value in values.items()}, count)
+        reference.update(values, count)
+        if index in cuts:  # averages in between change nothing
+            buffer.average(3)
+    buffer.average(n)
+    expected = reference.average(n)
+    assert list(buffer.output) == list(expected)
+    assert buffer.output == pytest.approx(expected, rel=1e-9, abs=1e-6)
+    assert buffer.ready
+    assert dict(buffer.val_history) == dict(reference.values.items())
+    assert dict(buffer.n_history) == dict(reference.counts.items())
+
+
+@pytest.mark.xfail(strict=True, reason="numbers overtake tensors that wait to be read")
+def test_numbers_and_tensors_under_one_name_keep_their_order() -> None:
+    buffer = LogBuffer()
+    for value in (1.0, torch.tensor(2.0), 3.0, torch.tensor(4.0), np.float32(5.0), 6):
+        buffer.update({"loss": value})
+    assert buffer.val_history["loss"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    buffer.average(2)
+    assert buffer.output["loss"] == 5.5
+
+
+def test_numbers_and_tensors_under_one_name_average_together() -> None:
+    buffer = LogBuffer()
+    for value in (1.0, torch.tensor(2.0), 3.0, torch.tensor(6, dtype=torch.int32), True):
+        buffer.update({"loss": value})
+    buffer.average()
+    assert buffer.output["loss"] == pytest.approx(13 / 5)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.uint8, torch.bool]
+)
+def test_dtypes_mix(dtype: torch.dtype) -> None:
+    buffer = LogBuffer()
+    buffer.update({"a": torch.tensor(1, dtype=dtype), "b": torch.tensor(0.5)})
+    buffer.update(
+        {"a": torch.tensor(2.0, dtype=torch.float64), "b": torch.tensor([1], dtype=dtype)}
+    )
+    buffer.average()
+    assert buffer.output == {"a": 1.5, "b": 0.75}
+
+
+def test_update_reads_nothing_and_average_reads_once(host_reads: list[str]) -> None:
+    buffer = LogBuffer()
+    for step in range(20):
+        buffer.update({"loss": torch.tensor(float(step)), "acc": torch.tensor([step])}, count=2)
+    assert host_reads == []
+    buffer.average(10)
+    assert host_reads == ["tolist"]
+    assert buffer.output == {"loss": 14.5, "acc": 14.5}
+
+
+def test_values_that_nobody_reads_are_folded_on_their_device(host_reads: list[str]) -> None:
+    buffer = LogBuffer()
+    for step in range(5000):
+        buffer.update({"loss": torch.tensor(float(step))}, count=step % 3 + 1)
+    assert host_reads == []
+    assert len(buffer._pending["loss"]) < 1024
+    values, counts = np.arange(5000.0), np.arange(5000) % 3 + 1
+    buffer.average()
+    assert buffer.output["loss"] == pytest.approx(np.average(values, weights=counts))
+    buffer.average(400)
+    assert buffer.output["loss"] == pytest.approx(np.average(values[-400:], weights=counts[-400:]))
+
+
+def test_reserved_values_are_exact() -> None:
+    buffer = LogBuffer()
+    buffer.reserve(3000)
+    for step in range(7000):
+        buffer.update({"number": float(step), "tensor": torch.tensor(float(step))})
+    buffer.average(3000)
+    exact = float(np.arange(4000, 7000).mean())
+    assert buffer.output == {"number": exact, "tensor": pytest.approx(exact)}
+
+
+def test_memory_is_bounded() -> None:
+    buffer = LogBuffer()
+    for _ in range(30_000):
+        buffer.update({"loss": 1.0})
+    assert len(buffer.val_history["loss"]) == 1024
+    tensors = weakref.WeakSet[torch.Tensor]()
+    for _ in range(4000):
+        tensor = torch.ones(())
+        tensors.add(tensor)
+        buffer.update({"loss": tensor})
+    assert len(tensors) <= 1024
+
+
+def test_the_graph_of_a_loss_is_not_kept() -> None:
+    buffer = LogBuffer()
+    weight = torch.ones(3, requires_grad=True)
+    buffer.update({"loss": weight.sum()})
+    ((kept, _),) = buffer._pending["loss"]
+    assert not kept.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("0.5", "str: '0.5'"),
+        (None, "NoneType"),
+        ([1.0], "list"),
+        (1 + 2j, "complex"),
+        (np.complex128(1), "complex128"),
+        (np.str_("1"), "str_"),
+        (np.zeros(3), "ndarray"),
+        (torch.zeros(3), r"a tensor of shape \(3,\)"),
+        (torch.zeros(0), r"a tensor of shape \(0,\)"),
+        (torch.zeros((), dtype=torch.complex64), "a complex tensor"),
+        (torch.zeros(1, device="meta"), "a tensor without data"),
+    ],
+)
+def test_a_bad_value_is_refused_at_once_by_name(value: Any, what: str) -> None:
+    with pytest.raises(TypeError, match=rf"log_vars\['accuracy'\] must be a number.*{what}"):
+        LogBuffer().update({"accuracy": value})
+
+
+def test_bad_arguments() -> None:
+    buffer = LogBuffer()
+    with pytest.raises(TypeError, match="log_vars must be a dict"):
+        buffer.update([("loss", 1.0)])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="named by a string"):
+        buffer.update({3: 1.0})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="at least 0"):
+        buffer.average(-1)
+
+
+def test_nan_and_infinity_are_shown_not_hidden() -> None:
+    buffer = LogBuffer()
+    buffer.update({"nan": float("nan"), "inf": torch.tensor(float("inf")), "zero": 1.0}, count=1)
+    buffer.average()
+    assert np.isnan(buffer.output["nan"])
+    assert buffer.output["inf"] == float("inf")
+    buffer = LogBuffer()
+    buffer.update({"loss": 1.0}, count=0)
+    buffer.average()
+    assert np.isnan(buffer.output["loss"])
+
+
+def test_clear_output_keeps_the_values_and_clear_keeps_nothing() -> None:
+    buffer = LogBuffer()
+    buffer.update({"loss": torch.tensor(2.0), "acc": 1.0})
+    buffer.average()
+    buffer.clear_output()
+    assert (buffer.output, buffer.ready) == ({}, False)
+    buffer.average()
+    assert buffer.output == {"loss": 2.0, "acc": 1.0}
+    buffer.update({"loss": torch.tensor(4.0)})
+    buffer.clear()
+    assert (buffer.output, buffer.ready, dict(buffer.val_history)) == ({}, False, {})
+    buffer.average()
+    assert buffer.output == {}
+
+
+def test_what_hooks_put_into_the_output_stays_there() -> None:
+    buffer = LogBuffer()
+    buffer.update({"loss": 1.0})
+    buffer.output["mine"] = "text"
+    buffer.average()
+    assert buffer.output == {"mine": "text", "loss": 1.0}
+
+
+def test_histories_are_copies() -> None:
+    buffer = LogBuffer()
+    buffer.update({"loss": 1.0}, 3)
+    buffer.val_history["loss"].append(5.0)
+    buffer.n_history.clear()
+    assert buffer.val_history == {"loss": [1.0]}
+    assert buffer.n_history == {"loss": [3.0]}
