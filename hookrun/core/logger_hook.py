@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,6 +40,9 @@ class LoggerHook(Hook):
     ignore_last = TriggerSetting()
     by_epoch = TriggerSetting()
 
+    enabled = True
+    _flushed_at: int | None = None
+
     def __init__(
         self,
         interval: int = 10,
@@ -54,8 +58,6 @@ class LoggerHook(Hook):
         self.ignore_last = ignore_last
         self.reset_flag = reset_flag
         self.by_epoch = by_epoch
-        self.enabled = True
-        self._flushed_at: int | None = None
 
     @abstractmethod
     def log(self, runner: Any) -> Any:
@@ -73,6 +75,7 @@ class LoggerHook(Hook):
         return {"after_train_iter": due, "after_train_epoch": Trigger(log_ready=True)}
 
     def before_run(self, runner: Any) -> None:
+        self._flushed_at = None
         reserve = getattr(runner.log_buffer, "reserve", None)
         if reserve is not None:
             reserve(self.interval)
@@ -95,7 +98,9 @@ class LoggerHook(Hook):
 
     def flush(self, runner: Any) -> None:
         """Log now what would be logged at the end of this event; see ``runner.flush_logs``."""
-        if self.is_due(runner):
+        if runner.log_buffer.ready:  # results of an evaluation, not logged yet
+            self._log_if_ready(runner, for_everyone=True)
+        elif self.is_due(runner):
             runner.log_buffer.average(self.interval)
             self._log_if_ready(runner, for_everyone=False)
             self._flushed_at = runner.iter
@@ -112,10 +117,8 @@ class LoggerHook(Hook):
         if not buffer.ready:
             return
         if self.enabled:
-            try:
+            with self.disabled_on_error(runner):
                 self.log(runner)
-            except Exception as error:
-                self.disable(runner, error)
         hooks = list(runner.hooks)
         behind = hooks[hooks.index(self) + 1 :] if self in hooks else []
         if any(
@@ -125,6 +128,14 @@ class LoggerHook(Hook):
             buffer.ready = for_everyone  # a logger due at an interval takes its own average
         else:
             buffer.clear_output()
+
+    @contextlib.contextmanager
+    def disabled_on_error(self, runner: Any) -> Iterator[None]:
+        """A context for what may fail in a back end: the error is reported, the run goes on."""
+        try:
+            yield
+        except Exception as error:
+            self.disable(runner, error)
 
     def disable(self, runner: Any, error: Exception) -> None:
         """Take this logger out of the run: a logger must never end one."""
@@ -163,9 +174,10 @@ class LoggerHook(Hook):
         raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
 
     def get_epoch(self, runner: Any) -> int:
-        """The epoch to write, counted from 1."""
+        """The epoch to write, counted from 1; before an epoch, the one that is finished."""
         if runner.mode == "train":
-            return int(runner.epoch + 1)
+            before_epoch = getattr(runner, "_firing", None) == "before_train_epoch"
+            return int(runner.epoch if before_epoch else runner.epoch + 1)
         if runner.mode == "val":
             return int(runner.epoch)  # the training epoch has been counted already
         raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
@@ -175,11 +187,18 @@ class LoggerHook(Hook):
         return int((runner.inner_iter if self.by_epoch and inner_iter else runner.iter) + 1)
 
     def get_lr_tags(self, runner: Any) -> dict[str, float]:
-        """``learning_rate`` of the first group, or ``learning_rate/NAME`` per optimizer."""
+        """``learning_rate`` of the first group, or ``learning_rate/NAME`` per optimizer.
+
+        Empty where the runner has no optimizer.
+        """
+        if runner.optimizer is None:
+            return {}
         return _first_of_groups("learning_rate", runner.current_lr())
 
     def get_momentum_tags(self, runner: Any) -> dict[str, float]:
-        """``momentum`` of the first group, or ``momentum/NAME`` per optimizer."""
+        """``momentum`` of the first group, or ``momentum/NAME`` per optimizer, as above."""
+        if runner.optimizer is None:
+            return {}
         return _first_of_groups("momentum", runner.current_momentum())
 
     def get_loggable_tags(

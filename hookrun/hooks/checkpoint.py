@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar
 
-from hookrun.checkpoint import check_storage
+from hookrun.checkpoint import check_storage, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
@@ -34,6 +35,16 @@ def resolve_out_dir(hook: Hook, out_dir: str | None, runner: Any) -> str:
     return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
 
+def warn_without_epochs(hook: Any, runner: Any) -> None:
+    """Warn that a hook which counts epochs waits for what the runner never fires."""
+    if hook.by_epoch and runner.max_epochs is None:
+        runner.logger.warning(
+            "%s counts epochs, but %s trains by iteration, so it will not act: give by_epoch=False",
+            type(hook).__name__,
+            type(runner).__name__,
+        )
+
+
 @HOOKS.register_module()
 class CheckpointHook(Hook):
     """Saves a checkpoint every so many epochs or iterations, on the master process.
@@ -55,7 +66,8 @@ class CheckpointHook(Hook):
 
     Raises:
         ValueError: an interval or ``max_keep_ckpts`` that means nothing; other storage.
-        TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not.
+        TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not, or a
+            ``runner.meta`` that a checkpoint cannot hold.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -106,6 +118,8 @@ class CheckpointHook(Hook):
     def before_run(self, runner: Any) -> None:
         self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
         self._check_arguments(runner)
+        warn_without_epochs(self, runner)
+        plain(runner.meta if isinstance(runner.meta, dict) else {}, "runner.meta")
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -148,10 +162,14 @@ class CheckpointHook(Hook):
 
     def _delete_old(self, newest: int) -> None:
         """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""
-        before, after = self._template.split("{}", 1) if "{}" in self._template else (None, "")
-        if before is None or self.out_dir is None:
+        parts = list(Formatter().parse(self._template))
+        if self.out_dir is None or sum(field is not None for _, field, _, _ in parts) != 1:
             return
-        pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        pattern = re.compile(
+            "".join(
+                re.escape(text) + ("" if field is None else r"(\d+)") for text, field, _, _ in parts
+            )
+        )
         numbered = sorted(
             (int(match[1]), path)
             for path in Path(self.out_dir).iterdir()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info
 
-from .checkpoint import resolve_out_dir
+from .checkpoint import resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, single_gpu_test
 
 Compare = Callable[[float, float], bool]
@@ -34,8 +36,8 @@ class EvalHook(Hook):
     Args:
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)`` gives
             a dict of scores, unless ``metrics`` is given.
-        start: the first epoch or iteration, from 1, to evaluate; when a run starts or resumes at or
-            behind it, it is evaluated before training too.
+        start: the first epoch or iteration, from 1, to evaluate; when the first run starts or
+            resumes at or behind it, the model is evaluated before training too.
         interval: every so many epochs, or iterations.
         by_epoch: whether ``start`` and ``interval`` count epochs.
         save_best: the score that decides which checkpoint is the best, or ``'auto'`` for the first
@@ -100,8 +102,11 @@ class EvalHook(Hook):
         metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
         **eval_kwargs: Any,
     ) -> None:
-        _check_dataloader(dataloader, metrics)
-        _check_eval_kwargs(eval_kwargs, metrics)
+        _check_dataloader(dataloader)
+        if metrics is not None and not callable(metrics):
+            raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
+        if is_shipped(self, EvalHook, ("_do_evaluate", "evaluate")):
+            _check_scoring(dataloader, metrics, eval_kwargs)
         if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
         if start is not None and (not isinstance(start, int) or start < 0):
@@ -126,8 +131,8 @@ class EvalHook(Hook):
         self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
         self.file_client_args = file_client_args
         self.initial_flag = True
+        self.best_ckpt_path: str | None = None
         if save_best is not None:
-            self.best_ckpt_path: str | None = None
             self._init_rule(rule, save_best)
 
     def triggers(self) -> Mapping[str, Trigger]:
@@ -145,9 +150,16 @@ class EvalHook(Hook):
         }
 
     def before_run(self, runner: Any) -> None:
-        self.initial_flag = True
+        warn_without_epochs(self, runner)
         if self.save_best is None:
             return
+        keeping = [h for h in runner.hooks if isinstance(h, EvalHook) and h.save_best is not None]
+        if len(keeping) > 1:
+            raise ValueError(
+                "two EvalHooks with save_best would compare their scores with each other's and "
+                "delete each other's files: leave save_best out of one of "
+                f"{[hook.save_best for hook in keeping]}"
+            )
         self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
         if runner.meta is None:
             runner.meta = {}
@@ -161,6 +173,7 @@ class EvalHook(Hook):
         self.initial_flag = False
         if self.start is not None and runner.iter >= self.start:
             self._do_evaluate(runner)
+            _log_now(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Evaluate before the first epoch, where ``start`` has been reached."""
@@ -169,6 +182,7 @@ class EvalHook(Hook):
         self.initial_flag = False
         if self.start is not None and runner.epoch >= self.start:
             self._do_evaluate(runner)
+            _log_now(runner)
 
     def after_train_iter(self, runner: Any) -> None:
         if not self.by_epoch and self._should_evaluate(runner):
@@ -232,11 +246,18 @@ class EvalHook(Hook):
                 f"EvalHook: save_best={self.key_indicator!r} is not among the scores. "
                 + did_you_mean(self.key_indicator, scores)
             )
-        return float(_as_plain(scores[self.key_indicator]))
+        score = _as_plain(scores[self.key_indicator])
+        if not isinstance(score, Real):
+            raise TypeError(
+                f"EvalHook: save_best={self.key_indicator!r} compares numbers, but the score is "
+                f"{score!r:.80}"
+            )
+        return float(score)
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
         """Save the checkpoint if its score is the best; the old best file goes after that."""
         messages = runner.meta["hook_msgs"]
+        key_score = float(key_score)
         assert self.rule is not None
         best = messages.get("best_score", self.init_value_map[self.rule])
         if math.isnan(key_score) or not self.compare_func(key_score, best):
@@ -255,8 +276,10 @@ class EvalHook(Hook):
             messages.update(before)
             raise
         self.best_ckpt_path = path
-        if old_path and old_path != path and get_dist_info()[0] == 0:
-            Path(old_path).unlink(missing_ok=True)
+        # A file in another folder is of the run that was resumed: that one keeps its best.
+        replaced = old_path and old_path != path and Path(old_path).parent == Path(path).parent
+        if replaced and get_dist_info()[0] == 0:
+            Path(str(old_path)).unlink(missing_ok=True)
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
             self.key_indicator,
@@ -317,9 +340,16 @@ def _mode_kept(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def _log_now(runner: Any) -> None:
+    """Log results before training goes on: they would mix with what it reports."""
+    if runner.log_buffer.ready:
+        runner.flush_logs()
+
+
 def _as_plain(value: Any) -> Any:
-    """A Python number for a one-element tensor or NumPy scalar; anything else as it is."""
-    return value.item() if hasattr(value, "item") else value
+    """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
+    size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
+    return value.item() if size == 1 and hasattr(value, "item") else value
 
 
 def _as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
@@ -331,24 +361,40 @@ def _as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str
     return given
 
 
-def _check_dataloader(dataloader: Any, metrics: Any) -> None:
+def _check_dataloader(dataloader: Any) -> None:
     if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
         raise TypeError(
             f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
         )
-    if metrics is None and not hasattr(getattr(dataloader, "dataset", None), "evaluate"):
-        kind = type(getattr(dataloader, "dataset", dataloader)).__name__
+    if isinstance(dataloader, Iterator):
         raise TypeError(
-            f"EvalHook: {kind} has no evaluate(results, logger=...): give "
-            "metrics=lambda outputs, targets: {'accuracy': ...}"
+            f"EvalHook: dataloader is gone through at each evaluation, but a "
+            f"{type(dataloader).__name__} can be gone through only once: give a list or a loader"
         )
-    if metrics is not None and not callable(metrics):
-        raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
 
 
-def _check_eval_kwargs(eval_kwargs: Mapping[str, Any], metrics: Any) -> None:
+def _check_scoring(dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]) -> None:
+    """Refuse a loader whose results could not be evaluated, and arguments that nobody takes."""
+    taken: set[str] = set()
     if metrics is None:
-        return  # dataset.evaluate knows what it takes
+        dataset = getattr(dataloader, "dataset", None)
+        if not hasattr(dataset, "evaluate"):
+            kind = type(dataloader if dataset is None else dataset).__name__
+            raise TypeError(
+                f"EvalHook: {kind} has no evaluate(results, logger=...): give "
+                "metrics=lambda outputs, targets: {'accuracy': ...}"
+            )
+        try:
+            parameters = inspect.signature(dataset.evaluate).parameters  # type: ignore[union-attr]
+        except ValueError:  # a compiled function may have no signature
+            return
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        taken = set(parameters)
+    own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
     for name in eval_kwargs:
-        own = ("start", "interval", "by_epoch", "save_best", "rule", "out_dir", "metrics")
-        raise TypeError(f"EvalHook has no argument {name!r}. {did_you_mean(name, own)}")
+        if name not in taken:
+            raise TypeError(
+                f"EvalHook has no argument {name!r}, and evaluation takes none. "
+                + did_you_mean(name, own | taken)
+            )

@@ -49,6 +49,8 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
     for batch in data_loader:
         outputs.append(_predict(model, batch))
         targets.append(split(batch)[1])
+    if not outputs:
+        raise ValueError("the loader to evaluate on gives no batches")
     return _join(outputs), _join(targets)
 
 
@@ -67,6 +69,8 @@ def _predict(model: nn.Module, batch: Any) -> Any:
 
 def _split(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, dict):
+        if "target" not in batch:
+            raise KeyError(f"metrics need 'target' in a batch that is a dict; it has {list(batch)}")
         return batch, batch["target"]
     inputs, target = batch
     return inputs, target

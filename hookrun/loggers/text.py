@@ -36,7 +36,7 @@ class TextLoggerHook(LoggerHook):
 
     Raises:
         ValueError: ``file_client_args`` without ``out_dir``, or other storage than the disk.
-        TypeError: ``out_dir`` is no path.
+        TypeError: ``out_dir`` is no path, or ``out_suffix`` no string or tuple of strings.
     """
 
     def __init__(
@@ -62,9 +62,14 @@ class TextLoggerHook(LoggerHook):
                 )
         if out_dir is not None and not isinstance(out_dir, (str, os.PathLike)):
             raise TypeError(f"TextLoggerHook: out_dir must be a path or None, not {out_dir!r}")
+        suffixes = out_suffix if isinstance(out_suffix, (tuple, list)) else (out_suffix,)
+        if not all(isinstance(suffix, str) for suffix in suffixes):
+            raise TypeError(
+                f"TextLoggerHook: out_suffix must be strings such as '.log', not {out_suffix!r}"
+            )
         self.interval_exp_name = interval_exp_name
         self.out_dir = out_dir
-        self.out_suffix = out_suffix
+        self.out_suffix = tuple(suffixes)
         self.keep_local = keep_local
         self.file_client_args = file_client_args
         self.time_sec_tot = 0.0
@@ -79,12 +84,14 @@ class TextLoggerHook(LoggerHook):
         if runner.rank == 0 and runner.work_dir is not None:
             self.json_log_path = os.path.join(runner.work_dir, f"{runner.timestamp}.log.json")
         if runner.meta is not None:
-            self._dump_log(runner.meta, runner)
+            with self.disabled_on_error(runner):
+                self._dump_log(runner.meta, runner)
 
     def after_run(self, runner: Any) -> None:
         if self.out_dir is not None and runner.rank == 0 and runner.work_dir is not None:
             self._close_file()
-            self._copy_logs(runner)
+            with self.disabled_on_error(runner):
+                self._copy_logs(runner)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self._close_file()
@@ -162,7 +169,7 @@ class TextLoggerHook(LoggerHook):
         if self._file is None:
             self._file = open(self.json_log_path, "a", encoding="utf-8")  # noqa: SIM115
         rounded = {name: _round(value) for name, value in entry.items()}
-        self._file.write(json.dumps(rounded, default=str) + "\n")
+        self._file.write(json.dumps(rounded, default=_as_json) + "\n")
         self._file.flush()
 
     def _close_file(self) -> None:
@@ -176,9 +183,9 @@ class TextLoggerHook(LoggerHook):
         for path in sorted(source.rglob("*")):
             if not path.is_file() or not path.name.endswith(self.out_suffix):
                 continue
-            copy = target / path.relative_to(source)
-            if copy.resolve() == path.resolve():
+            if path.resolve().is_relative_to(target.resolve()):
                 continue
+            copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
             runner.logger.info("copied %s to %s", path, copy)
@@ -191,6 +198,11 @@ def _length(loader: Any) -> int | str:
         return len(loader)
     except TypeError:
         return "?"
+
+
+def _as_json(value: Any) -> Any:
+    """Numbers out of arrays and tensors; the text of anything else."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _round(value: Any) -> Any:
