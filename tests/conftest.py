@@ -70,3 +70,20 @@ def make_runner(tmp_path: Path, logger: logging.Logger) -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes each use of a method by which the host reads a tensor."""
+    import torch
+
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def read(self: Any, *args: Any, _name: str = name, _original: Any = original) -> Any:
+            reads.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+    return reads

@@ -18,6 +18,10 @@ class CheckInvalidLossHook(Hook):
 
     Args:
         interval: check every so many iterations.
+
+    Raises:
+        ValueError: an interval that is not a positive int.
+        KeyError: in a run, the training step returns no loss.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log"})
@@ -25,7 +29,7 @@ class CheckInvalidLossHook(Hook):
     interval = TriggerSetting()
 
     def __init__(self, interval: int = 50) -> None:
-        if not isinstance(interval, int) or interval <= 0:
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(
                 f"CheckInvalidLossHook: interval must be a positive int, not {interval!r}"
             )
@@ -37,6 +41,11 @@ class CheckInvalidLossHook(Hook):
     def after_train_iter(self, runner: Any) -> None:
         if not self.every_n_iters(runner, self.interval):
             return
+        if "loss" not in runner.outputs:
+            raise KeyError(
+                "CheckInvalidLossHook needs outputs['loss'], but train_step returned "
+                f"{sorted(map(str, runner.outputs))}"
+            )
         loss = runner.outputs["loss"]
         if not torch.isfinite(torch.as_tensor(loss)).all():
             raise ValueError(

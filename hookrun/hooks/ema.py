@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from hookrun.checkpoint import state_dict_of
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
 from hookrun.distributed import unwrap_model
+
+# The buffers that EMA hooks gave to each model: another run of the model takes their names again.
+_BUFFERS: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 @HOOKS.register_module()
@@ -39,10 +43,10 @@ class EMAHook(Hook):
         momentum: weight of the new parameters, in (0, 1).
         interval: update every so many iterations.
         warm_up: the larger, the longer small momentums are used at the start.
-        resume_from: a checkpoint to resume when the run starts.
+        resume_from: a checkpoint to resume when the first run starts.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: an argument outside its range; when a run starts, a second EMAHook.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -67,6 +71,7 @@ class EMAHook(Hook):
         self.warm_up = warm_up
         self.momentum = 1 - (1 - momentum) ** interval
         self.checkpoint = resume_from
+        self._resumed_from = False
         self.param_ema_buffer: dict[str, str] = {}
         self._pairs: list[tuple[Tensor, Tensor]] = []  # parameter, average
         self._swapped = False  # whether the parameters hold the averages
@@ -77,11 +82,16 @@ class EMAHook(Hook):
         return {"after_train_iter": Trigger(iters=self.interval, start=1)}
 
     def before_run(self, runner: Any) -> None:
-        if self.checkpoint is not None:
+        if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
+            raise ValueError("two EMAHooks would swap each other's averages: register one of them")
+        if self.checkpoint is not None and not self._resumed_from:
             runner.resume(self.checkpoint)
-        self._restore_raw()
+            self._resumed_from = True  # a second run goes on, not back
+        resumed = isinstance(runner.resumed, Mapping)
+        if not resumed:
+            self._restore_raw()
         self._register_buffers(unwrap_model(runner.model))
-        if isinstance(runner.resumed, Mapping):
+        if resumed:
             self._take_from(runner.resumed, runner)
         runner.provide_eval_weights(self.applied)
 
@@ -128,14 +138,21 @@ class EMAHook(Hook):
         self._file_is_swapped = bool(state["swapped"])
 
     def _register_buffers(self, model: nn.Module) -> None:
+        """Give every parameter its average; those of earlier runs stay."""
         parameters = dict(model.named_parameters())
-        if not self.param_ema_buffer:
-            taken = {name for name, _ in model.named_buffers()}
-            for name, parameter in parameters.items():
-                buffer = _free_name(f"ema_{name.replace('.', '_')}", model, taken)
-                taken.add(buffer)
-                self.param_ema_buffer[name] = buffer
-                model.register_buffer(buffer, parameter.detach().clone())
+        own = _BUFFERS.setdefault(model, set())
+        if not own or not self.param_ema_buffer.keys() <= parameters.keys():
+            self.param_ema_buffer = {}  # another model than in the run before
+        taken = {name for name, _ in model.named_buffers()} - own
+        taken |= set(self.param_ema_buffer.values())
+        for name, parameter in parameters.items():
+            if name in self.param_ema_buffer:
+                continue
+            buffer = _free_name(f"ema_{name.replace('.', '_')}", model, taken, own)
+            taken.add(buffer)
+            own.add(buffer)
+            self.param_ema_buffer[name] = buffer
+            model.register_buffer(buffer, parameter.detach().clone())
         self._pairs = [
             (parameters[name].detach(), model.get_buffer(buffer))
             for name, buffer in self.param_ema_buffer.items()
@@ -157,10 +174,10 @@ class EMAHook(Hook):
         with torch.no_grad():
             for name, buffer in self.param_ema_buffer.items():
                 model.get_buffer(buffer).copy_(weights.get(buffer, model.get_parameter(name)))
-        swapped = self._file_is_swapped
-        if swapped is None:  # a file of MMCV's: only its EpochBasedRunner swaps
-            swapped = runner.max_epochs is not None
-        self._swapped = swapped and not missing
+        # Of MMCV's runners, whose files do not say, only the one by epochs swaps.
+        unsaid = runner.max_epochs is not None
+        self._swapped = unsaid if self._file_is_swapped is None else self._file_is_swapped
+        self._file_is_swapped = None
         self._restore_raw()
 
     def _restore_raw(self) -> None:
@@ -176,10 +193,10 @@ class EMAHook(Hook):
         self._swapped = not self._swapped
 
 
-def _free_name(name: str, model: nn.Module, taken: set[str]) -> str:
-    """The name, with a number behind it where something has it already."""
+def _free_name(name: str, model: nn.Module, taken: set[str], own: set[str]) -> str:
+    """The name, with a number behind it where something else of the model has it."""
     candidate, number = name, 0
-    while candidate in taken or hasattr(model, candidate):
+    while candidate in taken or (hasattr(model, candidate) and candidate not in own):
         number += 1
         candidate = f"{name}_{number}"
     return candidate

@@ -54,6 +54,7 @@ class OptimizerHook(Hook):
 
     Raises:
         TypeError: ``grad_clip`` is no dict, or has arguments that ``clip_grad_norm_`` has not.
+        ValueError: a ``max_norm`` that is not above 0: gradients would vanish or turn around.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"learning_rate", "momentum"})
@@ -150,3 +151,5 @@ def _check_grad_clip(grad_clip: Any) -> None:
     max_norm = grad_clip.get("max_norm")
     if isinstance(max_norm, bool) or not isinstance(max_norm, (int, float, torch.Tensor)):
         raise TypeError(f"grad_clip needs max_norm, a number; got {dict(grad_clip)!r}")
+    if not isinstance(max_norm, torch.Tensor) and not max_norm > 0:
+        raise ValueError(f"grad_clip: max_norm must be above 0, not {max_norm!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,21 +42,6 @@ class Reference:
             name: float(np.average(values[-n:], weights=self.counts[name][-n:]))
             for name, values in self.values.items()
         }
-
-
-@pytest.fixture
-def host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every way by which the host reads a tensor; each use is noted."""
-    reads: list[str] = []
-    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
-        original = getattr(torch.Tensor, name)
-
-        def read(self: Any, *args: Any, _name: str = name, _original: Any = original) -> Any:
-            reads.append(_name)
-            return _original(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, read)
-    return reads
 
 
 @given(

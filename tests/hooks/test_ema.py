@@ -1,0 +1,479 @@
+"""EMAHook: the formula, who sees the averages, and going on from a checkpoint bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hookrun import (
+    ClosureHook,
+    EMAHook,
+    EpochBasedRunner,
+    EvalHook,
+    Hook,
+    IterBasedRunner,
+    OptimizerHook,
+    load_checkpoint,
+)
+from hookrun.checkpoint import read_checkpoint
+from tests.support import TinyModel, make_loader
+
+MakeRunner = Callable[..., Any]
+TRAIN = [("train", 1)]
+DATA = Path(__file__).parent.parent / "data"
+RUNNERS = [EpochBasedRunner, IterBasedRunner]
+
+
+def with_ema(runner: Any, **arguments: Any) -> EMAHook:
+    hook = EMAHook(**{"momentum": 0.1, "warm_up": 5, **arguments})
+    runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+    runner.register_hook(hook, 45)
+    return hook
+
+
+def weights_of(model: nn.Module, prefix: str = "fc") -> dict[str, Tensor]:
+    return {n: v.clone() for n, v in model.state_dict().items() if n.startswith(prefix)}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Watch(Hook):
+    """Keeps the weights and averages at an event."""
+
+    def __init__(self) -> None:
+        self.raw: list[dict[str, Tensor]] = []
+        self.ema: list[dict[str, Tensor]] = []
+
+    def note(self, runner: Any) -> None:
+        self.raw.append(weights_of(runner.model))
+        self.ema.append(weights_of(runner.model, "ema"))
+
+
+class WatchSteps(Watch):
+    after_train_iter = Watch.note
+
+
+class WatchEpochs(Watch):
+    after_train_epoch = Watch.note
+
+
+# The formula
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("warm_up", [1, 7, 100])
+def test_the_averages_follow_the_formula_in_double(
+    make_runner: MakeRunner, interval: int, warm_up: int
+) -> None:
+    runner, watch = make_runner(max_epochs=2), WatchSteps()
+    start = weights_of(runner.model)
+    with_ema(runner, momentum=0.05, interval=interval, warm_up=warm_up)
+    runner.register_hook(watch)
+    runner.run([make_loader(10)], TRAIN)
+    average = start["fc.weight"].double()
+    for step, (raw, ema) in enumerate(zip(watch.raw, watch.ema, strict=True)):
+        if step % interval == 0:
+            momentum = min(1 - (1 - 0.05) ** interval, (1 + step) / (warm_up + step))
+            average = (1 - momentum) * average + momentum * raw["fc.weight"].double()
+        torch.testing.assert_close(ema["ema_fc_weight"].double(), average, rtol=2e-6, atol=1e-6)
+
+
+def test_thirty_steps_agree_with_mmcv(make_runner: MakeRunner) -> None:
+    data = json.loads((DATA / "mmcv_ema.json").read_text())
+    model = TinyModel()
+    with torch.no_grad():
+        model.fc.weight.copy_(torch.tensor(data["start"]["fc.weight"]).reshape(1, 2))
+        model.fc.bias.copy_(torch.tensor(data["start"]["fc.bias"]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=data["lr"], momentum=0.9)
+    runner = make_runner(model=model, optimizer=optimizer, max_epochs=data["epochs"])
+    with_ema(runner, momentum=data["momentum"], warm_up=data["warm_up"])
+    watch = WatchSteps()
+    runner.register_hook(watch)
+    batches = [{"x": x, "y": x.sum(1, keepdim=True)} for x in torch.tensor(data["xs"])]
+    runner.run([batches], TRAIN)
+    assert len(watch.raw) == len(data["steps"]) == 30
+    for ours, ema, theirs in zip(watch.raw, watch.ema, data["steps"], strict=True):
+        for name, value in {**ours, **ema}.items():
+            np.testing.assert_allclose(value.flatten(), theirs[name], rtol=2e-5, atol=1e-6)
+
+
+def test_integer_parameters_are_left_alone(make_runner: MakeRunner) -> None:
+    class Counting(TinyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = nn.Parameter(torch.tensor([3]), requires_grad=False)
+
+    runner = make_runner(model=Counting(), max_epochs=1)
+    with_ema(runner)
+    runner.run([make_loader()], TRAIN)
+    assert runner.model.count.item() == 3
+
+
+# Who sees which weights
+
+
+def test_by_epoch_the_averages_are_swapped_in_and_back_bit_for_bit(
+    make_runner: MakeRunner,
+) -> None:
+    runner = make_runner(max_epochs=2)
+    with_ema(runner)
+    steps, ends, begins = WatchSteps(), WatchEpochs(), Watch()
+    runner.register_hook(steps)
+    runner.register_hook(ends)
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner.run([make_loader()], TRAIN)
+    for epoch in range(2):
+        last = 4 * epoch + 3
+        assert same_values(ends.raw[epoch], steps.ema[last])
+        assert same_values(ends.ema[epoch], steps.raw[last])
+    assert same(begins.raw[1], steps.raw[3])
+    assert same(begins.ema[1], steps.ema[3])
+    assert same(weights_of(runner.model), ends.raw[1])  # after the run, the averages
+
+
+def same_values(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+def test_a_val_phase_sees_the_averages(make_runner: MakeRunner) -> None:
+    runner, steps, val = make_runner(max_epochs=1), WatchSteps(), Watch()
+    with_ema(runner)
+    runner.register_hook(steps)
+    runner.register_hook(ClosureHook("after_val_iter", val.note))
+    runner.run([make_loader(), make_loader(1)], [("train", 1), ("val", 1)])
+    assert same_values(val.raw[0], steps.ema[-1])
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+def test_by_iteration_evaluation_and_checkpoints_see_the_averages(
+    make_runner: MakeRunner, runner_type: type
+) -> None:
+    limit = {"max_epochs": 2} if runner_type is EpochBasedRunner else {"max_iters": 8}
+    runner, steps = make_runner(runner_type, **limit), WatchSteps()
+    with_ema(runner)
+    runner.register_hook(steps, 46)
+    evaluated: list[dict[str, Tensor]] = []
+
+    def note(model: nn.Module, data_loader: Any) -> list[Any]:
+        evaluated.append(weights_of(model))
+        return []
+
+    loader = make_loader()
+    runner.register_hook(EvalHook(loader, interval=3, by_epoch=False, test_fn=note))
+    runner.register_checkpoint_hook({"interval": 3, "by_epoch": False})
+    runner.run([make_loader()], TRAIN)
+    assert [same_values(a, steps.ema[i]) for a, i in zip(evaluated, (2, 5), strict=True)] == [
+        True,
+        True,
+    ]
+    for number in (3, 6):
+        saved = read_checkpoint(Path(runner.work_dir) / f"iter_{number}.pth")
+        assert saved["hookrun"]["hooks"]["EMAHook/0"] == {"swapped": True}
+        assert torch.equal(saved["state_dict"]["fc.weight"], steps.ema[number - 1]["ema_fc_weight"])
+        assert torch.equal(saved["state_dict"]["ema_fc_weight"], steps.raw[number - 1]["fc.weight"])
+
+
+def test_lending_the_averages_changes_nothing_in_training(make_runner: MakeRunner) -> None:
+    ends = []
+    for evaluate in (False, True):
+        runner = make_runner(IterBasedRunner, max_iters=9)
+        with_ema(runner)
+        if evaluate:
+            runner.register_hook(EvalHook(make_loader(), interval=2, by_epoch=False))
+            runner.register_checkpoint_hook({"interval": 1, "by_epoch": False})
+        runner.run([make_loader()], TRAIN)
+        ends.append(weights_of(runner.model, ""))
+    assert same(*ends)
+
+
+def test_eval_weights_nest(make_runner: MakeRunner) -> None:
+    runner, seen = make_runner(IterBasedRunner, max_iters=1), []
+
+    def look(runner: Any) -> None:
+        raw = weights_of(runner.model)
+        with runner.eval_weights():
+            outer = weights_of(runner.model)
+            with runner.eval_weights():
+                inner = weights_of(runner.model)
+            between = weights_of(runner.model)
+        seen.append((same(raw, weights_of(runner.model)), same(raw, outer)))
+        seen.append((same(outer, inner), same(inner, between)))
+
+    with_ema(runner)
+    runner.register_hook(ClosureHook("after_train_iter", look))
+    runner.run([make_loader()], TRAIN)
+    assert seen == [(True, False), (True, True)]
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+@pytest.mark.parametrize("event", ["after_train_iter", "after_train_epoch", "in evaluation"])
+def test_an_error_leaves_the_raw_weights(
+    make_runner: MakeRunner, runner_type: type, event: str
+) -> None:
+    if runner_type is IterBasedRunner and event == "after_train_epoch":
+        pytest.skip("not fired by iteration")
+    runner, steps = make_runner(runner_type), WatchSteps()
+    with_ema(runner)
+    runner.register_hook(steps)
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("lights out")
+
+    if event == "in evaluation":
+        runner.register_hook(EvalHook(make_loader(), interval=2, by_epoch=False, test_fn=fail))
+    else:
+        runner.register_hook(ClosureHook(event, fail))
+    with pytest.raises(RuntimeError, match="lights out"):
+        runner.run([make_loader()], TRAIN)
+    assert same(weights_of(runner.model), steps.raw[-1])
+    assert same(weights_of(runner.model, "ema"), steps.ema[-1])
+
+
+# Names
+
+
+class Colliding(nn.Module):
+    """Parameters ``a.b`` and ``a_b``, and a buffer that has the name of an average already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_b = nn.Parameter(torch.tensor([1.0]))
+        self.a = nn.Module()
+        self.a.b = nn.Parameter(torch.tensor([2.0]))
+        self.c = nn.Parameter(torch.tensor([3.0]))
+        self.register_buffer("ema_c", torch.tensor([9.0]))
+
+    def train_step(self, data_batch: Any, optimizer: Any = None) -> dict[str, Any]:
+        return {"loss": (self.a_b * self.a.b * self.c).sum()}  # type: ignore[operator]
+
+
+def test_names_that_collide_get_buffers_of_their_own(make_runner: MakeRunner) -> None:
+    runner = make_runner(model=Colliding(), max_epochs=1)
+    hook = with_ema(runner)
+    runner.register_checkpoint_hook({"interval": 1})
+    runner.run([make_loader(1)], TRAIN)
+    assert hook.param_ema_buffer == {"a_b": "ema_a_b", "c": "ema_c_1", "a.b": "ema_a_b_1"}
+    assert runner.model.ema_c.item() == 9.0
+
+    again = make_runner(model=Colliding(), max_epochs=1)
+    resumed = with_ema(again)
+    again.resume(Path(runner.work_dir) / "latest.pth")
+    again.run([make_loader(1)], TRAIN)
+    assert resumed.param_ema_buffer == hook.param_ema_buffer
+    assert same(weights_of(again.model, ""), weights_of(runner.model, ""))
+
+
+def test_another_run_of_the_same_model_takes_the_same_names(make_runner: MakeRunner) -> None:
+    model = TinyModel()
+    for _ in range(2):
+        runner = make_runner(model=model, max_epochs=1)
+        with_ema(runner)
+        runner.run([make_loader()], TRAIN)
+    names = {"fc.weight", "fc.bias", "ema_fc_weight", "ema_fc_bias"}
+    assert model.state_dict().keys() == names
+
+
+# Going on
+
+
+def train(
+    make_runner: MakeRunner,
+    runner_type: type,
+    until: int,
+    resume: Any = None,
+    how: str = "resume",
+    **arguments: Any,
+) -> Any:
+    """A run of so many epochs of four iterations, which may go on from a checkpoint."""
+    by_epoch = runner_type is EpochBasedRunner
+    limit = {"max_epochs": until} if by_epoch else {"max_iters": 4 * until}
+    runner = make_runner(runner_type, model=TinyModel(7 if resume else 0), **limit)
+    if resume is not None and how == "resume before registering":
+        runner.resume(resume)
+    if resume is not None and how == "resume_from":
+        arguments["resume_from"] = str(resume)
+    with_ema(runner, **arguments)
+    interval = 1 if by_epoch else 4
+    runner.register_checkpoint_hook({"interval": interval, "by_epoch": by_epoch})
+    if resume is not None and how == "resume":
+        runner.resume(resume)
+    runner.run([make_loader()], TRAIN)
+    return runner
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+@pytest.mark.parametrize("how", ["resume", "resume before registering", "resume_from"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type, how: str, interval: int
+) -> None:
+    whole = train(make_runner, runner_type, 3, interval=interval)
+    first = train(make_runner, runner_type, 2, interval=interval)
+    second = train(
+        make_runner, runner_type, 3, Path(first.work_dir) / "latest.pth", how, interval=interval
+    )
+    assert second.iter == whole.iter == 12
+    assert same(weights_of(second.model, ""), weights_of(whole.model, ""))
+
+
+def test_resuming_within_an_epoch_equals_an_uninterrupted_run(make_runner: MakeRunner) -> None:
+    def start(seed: int) -> Any:
+        runner = make_runner(model=TinyModel(seed), max_epochs=2)
+        with_ema(runner)
+        runner.register_checkpoint_hook({"interval": 3, "by_epoch": False})
+        return runner
+
+    whole = start(0)
+    whole.run([make_loader()], TRAIN)
+    second = start(7)
+    second.resume(Path(whole.work_dir) / "iter_6.pth")
+    second.run([make_loader()], TRAIN)
+    assert same(weights_of(second.model, ""), weights_of(whole.model, ""))
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+def test_a_second_run_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type
+) -> None:
+    whole = train(make_runner, runner_type, 3)
+    runner = train(make_runner, runner_type, 2)
+    if runner_type is EpochBasedRunner:
+        runner._max_epochs = 3
+    else:
+        runner._max_iters = 12
+    runner.run([make_loader()], TRAIN)
+    assert same(weights_of(runner.model, ""), weights_of(whole.model, ""))
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+def test_a_second_run_that_resumes_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type
+) -> None:
+    whole = train(make_runner, runner_type, 3)
+    name = "epoch_1.pth" if runner_type is EpochBasedRunner else "iter_4.pth"
+    whole.resume(Path(whole.work_dir) / name)
+    expected = weights_of(whole.model, "")
+    again = train(make_runner, runner_type, 3)
+    again.resume(Path(again.work_dir) / name)
+    again.run([make_loader()], TRAIN)
+    fresh = train(make_runner, runner_type, 3)
+    assert same(weights_of(again.model, ""), weights_of(fresh.model, ""))
+    assert not same(weights_of(again.model, ""), expected)
+
+
+def test_resume_from_is_not_gone_back_to_by_a_second_run(make_runner: MakeRunner) -> None:
+    first = train(make_runner, EpochBasedRunner, 1)
+    runner = train(
+        make_runner, EpochBasedRunner, 2, Path(first.work_dir) / "epoch_1.pth", "resume_from"
+    )
+    runner._max_epochs = 3
+    runner.run([make_loader()], TRAIN)
+    assert runner.iter == 12
+
+
+def test_a_checkpoint_of_mmcv_goes_on_from_its_raw_weights(make_runner: MakeRunner) -> None:
+    data = json.loads((DATA / "mmcv_ema.json").read_text())
+    model, steps = TinyModel(), WatchSteps()
+    optimizer = torch.optim.SGD(model.parameters(), lr=data["lr"], momentum=0.9)
+    runner = make_runner(model=model, optimizer=optimizer, max_epochs=3)
+    with_ema(
+        runner,
+        momentum=data["momentum"],
+        warm_up=data["warm_up"],
+        resume_from=str(DATA / "mmcv_epoch_2.pth"),
+    )
+    runner.register_hook(steps)
+    runner.run([[{"x": x, "y": x.sum(1, keepdim=True)} for x in torch.tensor(data["xs"])]], TRAIN)
+    for ours, ema, theirs in zip(steps.raw, steps.ema, data["steps"][20:], strict=True):
+        for name, value in {**ours, **ema}.items():
+            np.testing.assert_allclose(value.flatten(), theirs[name], rtol=2e-5, atol=1e-6)
+
+
+def test_a_checkpoint_without_averages_starts_them_and_says_so(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = make_runner(max_epochs=1)
+    plain.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+    plain.register_checkpoint_hook({"interval": 1})
+    plain.run([make_loader()], TRAIN)
+    expected = weights_of(plain.model)
+    begins = Watch()
+    runner = make_runner(max_epochs=2)
+    with_ema(runner)
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner.resume(Path(plain.work_dir) / "latest.pth")
+    runner.run([make_loader()], TRAIN)
+    assert "no averages for 2 of 2 parameters" in caplog.text
+    assert same(begins.raw[0], expected)
+    assert same_values(begins.ema[0], expected)
+
+
+def test_the_files_of_an_epoch_run_hold_the_averages_for_inference(
+    make_runner: MakeRunner,
+) -> None:
+    runner = train(make_runner, EpochBasedRunner, 1)
+    model = TinyModel(3)
+    load_checkpoint(model, Path(runner.work_dir) / "latest.pth")
+    assert same(weights_of(model), weights_of(runner.model))
+
+
+# Bad arguments, mocks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"momentum": 0}, "momentum must lie between 0 and 1"),
+        ({"momentum": 1}, "momentum must lie between"),
+        ({"momentum": float("nan")}, "momentum must lie between"),
+        ({"interval": 0}, "interval must be a positive int"),
+        ({"interval": 1.5}, "interval must be a positive int"),
+        ({"warm_up": 0}, "warm_up must be at least 1"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"EMAHook: {message}"):
+        EMAHook(**arguments)
+
+
+def test_two_averages_of_one_model_are_refused(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    runner.register_hook(EMAHook())
+    runner.register_hook(EMAHook())
+    with pytest.raises(ValueError, match="two EMAHooks"):
+        runner.run([make_loader()], TRAIN)
+
+
+def test_resuming_from_a_file_that_is_not_there_is_an_error(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    with_ema(runner, resume_from="/nowhere/a.pth")
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/a\.pth"):
+        runner.run([make_loader()], TRAIN)
+
+
+def test_methods_can_be_called_on_a_mock() -> None:
+    model = TinyModel()
+    runner = MagicMock(model=model, iter=0, max_epochs=1)
+    EMAHook().after_train_iter(runner)  # never saw before_run
+    hook = EMAHook(momentum=0.5, warm_up=1)
+    hook.before_run(runner)
+    with torch.no_grad():
+        model.fc.bias.zero_()
+    hook.after_train_iter(runner)
+    hook.after_train_epoch(runner)
+    assert model.fc.bias.item() == pytest.approx(0.5 * model.ema_fc_bias.item() + 0.5 * BIAS)
+    hook.before_train_epoch(runner)
+    assert model.fc.bias.item() == 0
+
+
+BIAS = TinyModel().fc.bias.item()

@@ -1,0 +1,208 @@
+"""OptimizerHook: torch's own step, clipping and norm, without making the host wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from torch import nn
+
+from hookrun import ClosureHook, IterBasedRunner, OptimizerHook, TextLoggerHook
+from tests.support import TinyModel, make_loader
+
+MakeRunner = Callable[..., Any]
+TRAIN = [("train", 1)]
+
+
+def by_hand(batches: int, clip: dict[str, Any] | None) -> tuple[nn.Module, list[float]]:
+    """The same training in plain torch; gives the model and the norms before clipping."""
+    model, norms = TinyModel(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for batch in make_loader(batches):
+        optimizer.zero_grad()
+        model.train_step(batch)["loss"].backward()
+        if clip is not None:
+            norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), **clip)))
+        optimizer.step()
+    return model, norms
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [None, {"max_norm": 0.1}, {"max_norm": 0.5, "norm_type": 1}, {"max_norm": 1e9}],
+)
+def test_steps_and_norms_are_those_of_torch(
+    make_runner: MakeRunner, clip: dict[str, Any] | None
+) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_optimizer_hook({"grad_clip": clip})
+    runner.run([make_loader(5)], TRAIN)
+    model, norms = by_hand(5, clip)
+    for ours, theirs in zip(runner.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert runner.log_buffer.val_history.get("grad_norm", []) == norms
+    assert set(runner.log_buffer.n_history.get("grad_norm", [2.0])) == {2.0}  # samples
+
+
+def test_the_host_reads_nothing_between_logs(
+    make_runner: MakeRunner, host_reads: list[str]
+) -> None:
+    runner = make_runner(IterBasedRunner, max_iters=20)
+    runner.register_training_hooks(
+        {"policy": "fixed"},
+        optimizer_config={"grad_clip": {"max_norm": 1.0}},
+        checkpoint_config={"interval": 100, "save_last": False},
+        log_config={"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
+        custom_hooks_config=[{"type": "EMAHook", "priority": 45}],
+    )
+    reads_before: list[int] = []
+    count = ClosureHook("before_train_iter", lambda _: reads_before.append(len(host_reads)))
+    runner.register_hook(count)
+    batches = list(make_loader(20))
+    host_reads.clear()
+    runner.run([batches], TRAIN)
+    assert reads_before == [0] * 10 + [1] * 10
+    assert host_reads == ["tolist", "tolist"]
+
+
+def test_parameters_out_of_the_graph_are_named(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Idle(TinyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Parameter(torch.zeros(2, 3))
+            self.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    runner = make_runner(model=Idle(), max_epochs=1)
+    runner.register_optimizer_hook({"detect_anomalous_params": True})
+    runner.run([make_loader(1)], TRAIN)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["parameter idle of shape (2, 3) takes no part in the loss"]
+
+
+def test_a_shared_or_looping_graph_is_walked_once(make_runner: MakeRunner) -> None:
+    class Deep(TinyModel):
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            value = self.fc(data_batch["x"])
+            for _ in range(60):  # 2**60 paths
+                value = (value + value) / 2
+            return {"loss": value.mean()}
+
+    runner = make_runner(model=Deep(), max_epochs=1)
+    runner.register_optimizer_hook({"detect_anomalous_params": True})
+    runner.run([make_loader(1)], TRAIN)
+
+
+def test_a_missing_loss_is_an_error_that_lists_what_there_is(make_runner: MakeRunner) -> None:
+    class NoLoss(TinyModel):
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            return {"los": 1.0, "num_samples": 2}
+
+    runner = make_runner(model=NoLoss())
+    runner.register_hook(OptimizerHook())
+    with pytest.raises(KeyError, match=r"needs outputs\['loss'\].*\['los', 'num_samples'\]"):
+        runner.run([make_loader()], TRAIN)
+
+
+def test_no_optimizer_and_several_are_refused_before_training(make_runner: MakeRunner) -> None:
+    runner = make_runner(optimizer=None)
+    runner.register_hook(OptimizerHook())
+    with pytest.raises(ValueError, match="the runner has none"):
+        runner.run([make_loader()], TRAIN)
+    model = TinyModel()
+    optimizers = {name: torch.optim.SGD(model.parameters(), lr=0.1) for name in ("gen", "dis")}
+    runner = make_runner(model=model, optimizer=optimizers)
+    runner.register_hook(OptimizerHook())
+    with pytest.raises(TypeError, match=r"a dict of them \(gen, dis\).*train_step"):
+        runner.run([make_loader()], TRAIN)
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize(
+    ("grad_clip", "error", "message"),
+    [
+        (35, TypeError, "a dict of arguments of clip_grad_norm_"),
+        ({"max_nrom": 35}, TypeError, "'max_nrom'.*Did you mean 'max_norm'"),
+        ({"norm_type": 2}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": "35"}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": None}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": -1.0}, ValueError, "max_norm must be above 0"),
+        ({"max_norm": 0}, ValueError, "max_norm must be above 0"),
+        ({"max_norm": float("nan")}, ValueError, "max_norm must be above 0"),
+    ],
+)
+def test_bad_clipping(grad_clip: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        OptimizerHook(grad_clip)
+
+
+def test_the_callers_dict_stays_as_it_is(make_runner: MakeRunner) -> None:
+    config: dict[str, Any] = {"grad_clip": {"max_norm": 1.0}}
+    runner = make_runner(max_epochs=1)
+    runner.register_optimizer_hook(config)
+    runner.run([make_loader(1)], TRAIN)
+    assert config == {"grad_clip": {"max_norm": 1.0}}
+
+
+def test_parameters_without_gradients_give_no_norm() -> None:
+    assert OptimizerHook({"max_norm": 1.0}).clip_grads(TinyModel().parameters()) is None
+
+
+def test_an_overridden_clip_grads_is_used(make_runner: MakeRunner) -> None:
+    calls = []
+
+    class Mine(OptimizerHook):
+        def clip_grads(self, params: Any) -> Any:
+            calls.append(len(list(params)))
+            return 3.0
+
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(Mine({"max_norm": 1.0}), "ABOVE_NORMAL")
+    runner.run([make_loader(2)], TRAIN)
+    assert calls == [2, 2]
+    assert runner.log_buffer.val_history["grad_norm"] == [3.0, 3.0]
+
+
+def test_after_train_iter_of_mmcv_style_subclasses_is_used(make_runner: MakeRunner) -> None:
+    class Mine(OptimizerHook):
+        def after_train_iter(self, runner: Any) -> None:
+            runner.optimizer.zero_grad()
+            runner.outputs["loss"].backward()
+            runner.optimizer.step()
+
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(Mine(), "ABOVE_NORMAL")
+    runner.run([make_loader(5)], TRAIN)
+    model, _ = by_hand(5, None)
+    assert torch.equal(runner.model.fc.weight, model.fc.weight)  # type: ignore[union-attr]
+
+
+def test_methods_can_be_called_on_a_mock_that_never_saw_before_run() -> None:
+    model = TinyModel()
+    loss = model.fc(torch.ones(1, 2)).sum()
+    runner = MagicMock(model=model, outputs={"loss": loss, "num_samples": 3})
+    OptimizerHook({"max_norm": 0.5}).after_train_iter(runner)
+    runner.optimizer.zero_grad.assert_called_once_with()
+    runner.optimizer.step.assert_called_once_with()
+    (logged, count), _ = runner.log_buffer.update.call_args
+    assert logged["grad_norm"].item() == pytest.approx(3**0.5)
+    assert count == 3
+
+
+def test_the_norm_is_written_to_the_log(make_runner: MakeRunner) -> None:
+    lines = []
+
+    class Keep(TextLoggerHook):
+        def _dump_log(self, entry: Any, runner: Any) -> None:
+            lines.append(entry)
+
+    runner = make_runner(max_epochs=1)
+    runner.register_optimizer_hook({"grad_clip": {"max_norm": 1.0}})
+    runner.register_hook(Keep(interval=2), "VERY_LOW")
+    runner.run([make_loader(2)], TRAIN)
+    _, norms = by_hand(2, {"max_norm": 1.0})
+    assert lines[0]["grad_norm"] == pytest.approx(sum(norms) / 2)
