@@ -168,7 +168,8 @@ class LoggerHook(Hook):
     def get_mode(self, runner: Any) -> str:
         """``'train'`` or ``'val'``: which of the two the output in the log buffer is about."""
         if runner.mode == "train":
-            return "train" if "time" in runner.log_buffer.output else "val"
+            output = runner.log_buffer.output  # an evaluation before the timer lacks "time"
+            return "train" if "time" in output or "data_time" in output else "val"
         if runner.mode == "val":
             return "val"
         raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
