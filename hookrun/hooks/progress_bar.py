@@ -34,9 +34,16 @@ class ProgressBarHook(Hook):
         self._progress: Any = None
 
     def before_run(self, runner: Any) -> None:
-        if runner.rank != 0 or not sys.stderr.isatty():
+        if runner.rank != 0 or sys.stderr is None or not sys.stderr.isatty():
             return
-        self._progress = _make_progress(runner, self.refresh_per_second)
+        try:
+            self._progress = _make_progress(runner, self.refresh_per_second)
+        except ImportError:
+            runner.logger.warning(
+                "ProgressBarHook shows nothing, for rich is not installed: "
+                "pip install 'hookrun[loggers]'"
+            )
+            return
         self._progress.start()
 
     def close(self, runner: Any, error: BaseException | None) -> None:
@@ -78,7 +85,7 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, soft_wrap=True),  # log lines are not cut into pieces
         refresh_per_second=refresh_per_second,
     )
     progress.add_task(_describe(runner), total=runner.max_iters, completed=runner.iter)
