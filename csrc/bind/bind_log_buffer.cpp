@@ -14,6 +14,7 @@ constexpr std::size_t kDefaultWindow = 1024;
 struct Slot {
   py::object name;
   Meter meter;
+  bool deferred = false;  // values wait in Python: later ones must queue behind them
 };
 
 struct LogBuffer {
@@ -46,18 +47,25 @@ Slot& slot_of(LogBuffer* self, PyObject* name, std::size_t hint) {
   return slots.back();
 }
 
+// Tensors and everything else that is no plain number: the subclass in hookrun.core decides.
+void defer(LogBuffer* self, Slot& slot, PyObject* name, PyObject* value, double count) {
+  slot.deferred = true;
+  steal(
+      PyObject_CallMethod(reinterpret_cast<PyObject*>(self), "_defer", "OOd", name, value, count));
+}
+
 void push(LogBuffer* self, PyObject* name, PyObject* value, double count, std::size_t hint) {
-  if (PyFloat_CheckExact(value)) {
-    slot_of(self, name, hint).meter.push(PyFloat_AS_DOUBLE(value), count);
+  Slot& slot = slot_of(self, name, hint);
+  if (slot.deferred) {
+    defer(self, slot, name, value, count);
+  } else if (PyFloat_CheckExact(value)) {
+    slot.meter.push(PyFloat_AS_DOUBLE(value), count);
   } else if (PyLong_CheckExact(value)) {
     const double number = PyLong_AsDouble(value);
     if (number == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-    slot_of(self, name, hint).meter.push(number, count);
+    slot.meter.push(number, count);
   } else {
-    // Tensors and everything else: the subclass in hookrun.core decides.
-    slot_of(self, name, hint);  // names keep the order in which they came
-    steal(PyObject_CallMethod(reinterpret_cast<PyObject*>(self), "_defer", "OOd", name, value,
-                              count));
+    defer(self, slot, name, value, count);
   }
 }
 
@@ -164,8 +172,14 @@ PyObject* buffer_push(PyObject* self, PyObject* args) {
   PyObject* name;
   double value, count;
   if (!PyArg_ParseTuple(args, "Odd:_push", &name, &value, &count)) return nullptr;
-  std::size_t position = 0;
-  if (!push_value(self, name, value, count, position)) return nullptr;
+  return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+    slot_of(as_buffer(self), name, 0).meter.push(value, count);
+    Py_RETURN_NONE;
+  });
+}
+
+PyObject* buffer_settle(PyObject* self, PyObject*) {
+  for (Slot& slot : *as_buffer(self)->slots) slot.deferred = false;
   Py_RETURN_NONE;
 }
 
@@ -207,6 +221,7 @@ PyMethodDef buffer_methods[] = {
      "reserve(n)\n--\n\nKeep at least the latest n values, so that average(n) is exact."},
     {"_clear_values", buffer_clear_values, METH_NOARGS, "Forget all values."},
     {"_push", buffer_push, METH_VARARGS, "_push(name, value, count)\n--\n\nAdd one number."},
+    {"_settle", buffer_settle, METH_NOARGS, "Nothing waits any more: take numbers natively again."},
     {"_push_totals", buffer_push_totals, METH_VARARGS,
      "_push_totals(name, weighted_sum, count, pushes)\n--\n\nAdd values known by their sum only."},
     {"_history", buffer_history, METH_NOARGS, "The values kept: {name: (values, counts)}."},
@@ -262,8 +277,12 @@ bool push_value(PyObject* log_buffer, PyObject* name, double value, double count
   return guarded<>(false, [&] {
     LogBuffer* self = as_buffer(log_buffer);
     Slot& slot = slot_of(self, name, position);
-    slot.meter.push(value, count);
     position = static_cast<std::size_t>(&slot - self->slots->data());
+    if (slot.deferred) {
+      defer(self, slot, name, py::float_(value).ptr(), count);
+    } else {
+      slot.meter.push(value, count);
+    }
     return true;
   });
 }

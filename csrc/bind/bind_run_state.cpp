@@ -11,7 +11,11 @@ namespace {
 RunState* as_state(PyObject* self) { return reinterpret_cast<RunState*>(self); }
 
 PyObject* state_new(PyTypeObject* type, PyObject*, PyObject*) {
-  PyObject* self = type->tp_alloc(type, 0);  // zeroed
+  // object.__new__, which refuses abstract classes; the memory is zeroed.
+  PyObject* no_arguments = PyTuple_New(0);
+  if (no_arguments == nullptr) return nullptr;
+  PyObject* self = PyBaseObject_Type.tp_new(type, no_arguments, nullptr);
+  Py_DECREF(no_arguments);
   if (self == nullptr) return nullptr;
   RunState* state = as_state(self);
   new (&state->clock) Clock();

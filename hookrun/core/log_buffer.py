@@ -81,7 +81,10 @@ class LogBuffer(_native.LogBuffer):
         return OrderedDict((name, counts) for name, (_, counts) in self._history().items())
 
     def _defer(self, name: str, value: Any, count: float) -> None:
-        """Take a value that is no plain number; called by the native ``update``."""
+        """Take a value that is no plain number, or that comes behind one which waits.
+
+        Called by the native ``update``.
+        """
         pending = self._pending[name]
         if isinstance(value, Tensor):
             if value.numel() != 1 or value.is_complex() or value.is_meta:
@@ -125,6 +128,7 @@ class LogBuffer(_native.LogBuffer):
         for name, values in pending.items():
             for value, count in values:
                 self._push(name, next(numbers) if isinstance(value, Tensor) else value, count)
+        self._settle()
 
 
 def _as_number(name: str, value: Any) -> float:

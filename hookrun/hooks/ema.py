@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from hookrun.checkpoint import state_dict_of
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
 from hookrun.distributed import unwrap_model
 
-# The buffers that EMA hooks gave to each model: another run of the model takes their names again.
-_BUFFERS: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+# The attribute of a model that names the buffers which EMA hooks gave it: another run takes them
+# again.
+_BUFFERS = "_ema_buffer_names"
 
 
 @HOOKS.register_module()
@@ -140,7 +140,7 @@ class EMAHook(Hook):
     def _register_buffers(self, model: nn.Module) -> None:
         """Give every parameter its average; those of earlier runs stay."""
         parameters = dict(model.named_parameters())
-        own = _BUFFERS.setdefault(model, set())
+        own: set[str] = vars(model).setdefault(_BUFFERS, set())
         if not own or not self.param_ema_buffer.keys() <= parameters.keys():
             self.param_ema_buffer = {}  # another model than in the run before
         taken = {name for name, _ in model.named_buffers()} - own

@@ -7,7 +7,7 @@ import copy
 import logging
 import os
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +30,7 @@ from .registration import HookRegistration
 Workflow = Sequence[tuple[str, int]]
 
 
-class BaseRunner(HookRegistration):
+class BaseRunner(HookRegistration, ABC):
     """Base class of the runners: a model, its optimizer, the counters of a run, and hooks.
 
     Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.

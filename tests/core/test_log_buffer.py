@@ -80,7 +80,6 @@ def test_averages_are_those_of_mmcv(
     assert dict(buffer.n_history) == dict(reference.counts.items())
 
 
-@pytest.mark.xfail(strict=True, reason="numbers overtake tensors that wait to be read")
 def test_numbers_and_tensors_under_one_name_keep_their_order() -> None:
     buffer = LogBuffer()
     for value in (1.0, torch.tensor(2.0), 3.0, torch.tensor(4.0), np.float32(5.0), 6):
