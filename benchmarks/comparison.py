@@ -1,0 +1,97 @@
+"""From samples to a figure: what each system takes, against floor, peers and targets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from timing import Case, Samples, Summary, above, python_calls
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a system must not exceed: a multiple of the floor, or an amount in the figure's unit."""
+
+    system: str
+    at_most: float
+    of: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how to read it.
+
+    Attributes:
+        title: the work, in words.
+        unit: of every figure, and ``per_second`` of them make a second.
+        baseline: the case that is taken off every other.
+        floor: the case that does only what nobody can leave out.
+        floor_is: what that is, in words.
+        subject: the case that the peers' ratios refer to.
+        targets: what was promised.
+    """
+
+    title: str
+    unit: str
+    per_second: float
+    baseline: str
+    floor: str
+    floor_is: str
+    subject: str
+    targets: tuple[Target, ...]
+
+    def figure(
+        self, samples: Samples, cases: Mapping[str, Case], missing: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The figure as it goes into the results file.
+
+        Args:
+            samples: of all cases, the baseline and the floor among them.
+            cases: the contestants.
+            missing: peers that could not take part, and why.
+        """
+        taken = {name: above(samples, name, self.baseline) for name in cases}
+        floor, subject = taken[self.floor], taken[self.subject]
+        systems = {
+            name: {
+                **self._amounts(summary),
+                "times_floor": _ratio(summary.median, floor.median),
+                "share_that_is_floor": _ratio(floor.median, summary.median),
+                f"times_{self.subject}": _ratio(summary.median, subject.median),
+                "python_calls": python_calls(cases[name]),
+                "calls_per_turn": cases[name].calls,
+            }
+            for name, summary in taken.items()
+            if name not in (self.baseline, self.floor)
+        }
+        bare = samples[self.baseline]
+        baseline = Summary(statistics.median(bare), min(bare))
+        return {
+            "title": self.title,
+            "unit": self.unit,
+            "rounds": len(samples[self.subject]),
+            "subject": self.subject,
+            "baseline": {"name": self.baseline, **self._amounts(baseline)},
+            "floor": {"name": self.floor, "is": self.floor_is, **self._amounts(floor)},
+            "systems": systems,
+            "missing": dict(missing),
+            "targets": [self._judged(target, systems) for target in self.targets],
+        }
+
+    def _amounts(self, summary: Summary) -> dict[str, float]:
+        return {
+            "median": round(summary.median * self.per_second, 4),
+            "min": round(summary.least * self.per_second, 4),
+        }
+
+    def _judged(self, target: Target, systems: Mapping[str, Any]) -> dict[str, Any]:
+        key = "times_floor" if target.of == "floor" else "median"
+        measured = systems[target.system][key]
+        return {**asdict(target), "measured": measured, "met": measured <= target.at_most}
+
+
+def _ratio(amount: float, reference: float) -> float | None:
+    """None where noise left nothing to divide by."""
+    return round(amount / reference, 4) if reference > 0 else None

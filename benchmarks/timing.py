@@ -1,0 +1,122 @@
+"""Timing several contestants in turns, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+import timeit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+Samples = dict[str, list[float]]
+Statement = tuple[str, dict[str, Any]]
+"""A Python statement and the names that it uses."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One contestant.
+
+    Attributes:
+        make: given how many calls to make (events to fire, iterations to run), prepares and returns
+            the function that makes them; only the function is timed.
+        calls: how many to make in a turn: for at least ten milliseconds.
+    """
+
+    make: Callable[[int], Callable[[], object]]
+    calls: int
+
+    def prepare(self) -> Callable[[], object]:
+        return self.make(self.calls)
+
+
+def repeated(statement: Statement, calls: int) -> Case:
+    """A case that repeats the statement in a ``for`` loop of its own, compiled for it alone."""
+    code, names = statement
+    return Case(lambda n: partial(timeit.Timer(code, globals=names).timeit, n), calls)
+
+
+def race(benchmark: Any, cases: Mapping[str, Case], rounds: int) -> Samples:
+    """Time every case once per round; the first is the one that pytest-benchmark's table shows.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        cases: the contestants by name. They take their turns from the last to the first, so that
+            what is compared most closely, placed first, also runs closest in time.
+        rounds: how often each is timed, after a first round that does not count.
+
+    Returns:
+        Seconds per call, by name; position ``i`` of each list belongs to the same round.
+    """
+    subject, *rivals = cases
+    samples: Samples = {name: [] for name in cases}
+
+    def take_turn(name: str, function: Callable[[], object]) -> None:
+        samples[name].append(_seconds(function) / cases[name].calls)
+
+    def time_rivals() -> tuple[tuple[str, Callable[[], object]], dict[str, Any]]:
+        gc.collect()
+        for name in reversed(rivals):
+            take_turn(name, cases[name].prepare())
+        return (subject, cases[subject].prepare()), {}
+
+    gc.disable()  # a collection would land on whoever runs at that moment
+    try:
+        benchmark.pedantic(take_turn, setup=time_rivals, rounds=rounds, warmup_rounds=1)
+    finally:
+        gc.enable()
+    return {name: seconds[1:] or seconds for name, seconds in samples.items()}
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    # The thread's processor time: what else runs on the machine does not count.
+    start = time.thread_time()
+    function()
+    return time.thread_time() - start
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Seconds per call above the baseline."""
+
+    median: float
+    least: float
+
+
+def above(samples: Samples, name: str, baseline: str) -> Summary:
+    """What a contestant takes above the baseline.
+
+    The median is that of the differences within each round, which cancels what slowed both.
+    """
+    pairs = zip(samples[name], samples[baseline], strict=True)
+    return Summary(
+        median=statistics.median(own - base for own, base in pairs),
+        least=min(samples[name]) - min(samples[baseline]),
+    )
+
+
+def python_calls(case: Case, calls: int = 500) -> float:
+    """How many Python functions are entered per call: a count, the same on every machine.
+
+    Two lengths are compared, so that what happens once does not count.
+    """
+    return (_count(case.make(2 * calls)) - _count(case.make(calls))) / calls
+
+
+def _count(function: Callable[[], object]) -> int:
+    entered = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return entered
