@@ -1,0 +1,183 @@
+"""Write the tables of measured figures into the documents that have markers for them.
+
+    python benchmarks/report.py                 # README.md and benchmarks/README.md
+    python benchmarks/report.py --check         # fails where a document is not up to date
+
+The summary goes between ``<!-- bench:start -->`` and ``<!-- bench:end -->``, every system of every
+figure between ``<!-- bench-details:start -->`` and ``<!-- bench-details:end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from peers import PEERS
+
+FOLDER = Path(__file__).resolve().parent
+DOCUMENTS = [FOLDER.parent / "README.md", FOLDER / "README.md"]
+TIMES = "\N{MULTIPLICATION SIGN}"
+DISTRIBUTION = {"MMCV": "mmcv", "MMEngine": "mmengine", "Ignite": "pytorch-ignite"}
+
+
+def newest_results() -> Path:
+    """The results file of the latest date."""
+    files = sorted((FOLDER / "results").glob("*.json"), key=lambda path: path.stem[-10:])
+    if not files:
+        raise SystemExit("there are no results yet: run the benchmarks first")
+    return files[-1]
+
+
+def summary(results: dict[str, Any]) -> str:
+    """hookrun against floor and peers, and against what was promised."""
+    peers = [_with_version(name, results["versions"]) for name in PEERS]
+    rows = [_summary_row(figure) for figure in results["figures"].values()]
+    promises = [
+        _promise_row(figure, target)
+        for figure in results["figures"].values()
+        for target in figure["targets"]
+    ]
+    return "\n\n".join(
+        [
+            _origin(results),
+            _table(["", "floor", "hookrun", *peers], rows),
+            _table(["promise", "measured", "at most", ""], promises),
+        ]
+    )
+
+
+def details(results: dict[str, Any]) -> str:
+    """Every system of every figure."""
+    return "\n\n".join([_origin(results), *map(_details_of, results["figures"].values())])
+
+
+def _summary_row(figure: dict[str, Any]) -> list[str]:
+    floor, systems = figure["floor"], figure["systems"]
+    subject = systems[figure["subject"]]
+    row = [f"{figure['title']}, {figure['unit']}", f"{_number(floor['median'])} ({floor['name']})"]
+    row.append(f"**{_number(subject['median'])}** ({_times(subject['times_floor'])})")
+    for name in PEERS:
+        if name in systems:
+            slower = systems[name][f"times_{figure['subject']}"]
+            row.append(f"{_number(systems[name]['median'])} ({_times(slower)})")
+        else:
+            row.append("not measured")
+    return row
+
+
+def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
+    if target["of"] == "floor":
+        unit = f"{TIMES} {figure['floor']['name']}"
+    else:
+        unit = target["of"]
+    return [
+        f"{figure['title']}: {target['system']}",
+        f"{target['measured']:.2f} {unit}",
+        f"{target['at_most']} {unit}",
+        "kept" if target["met"] else "**not kept**",
+    ]
+
+
+def _details_of(figure: dict[str, Any]) -> str:
+    baseline, floor = figure["baseline"], figure["floor"]
+    text = (
+        f"**{figure['title']}**, {figure['unit']}: medians and minima of {figure['rounds']} rounds "
+        f"at commit {figure['commit']}, less {baseline['name']} ({_number(baseline['median'])}). "
+        f"The floor is {floor['name']}: {floor['is']}."
+    )
+    rows = [
+        [
+            name,
+            _number(system["median"]),
+            _number(system["min"]),
+            _times(system["times_floor"]),
+            _share(system["share_that_is_floor"]),
+            _times(system[f"times_{figure['subject']}"]),
+            f"{system['python_calls']:.0f}",
+        ]
+        for name, system in figure["systems"].items()
+    ]
+    rows.insert(0, [floor["name"], _number(floor["median"]), _number(floor["min"]), "", "", "", ""])
+    rows += [[name, f"not measured: {why}", *[""] * 5] for name, why in figure["missing"].items()]
+    heads = [
+        "",
+        "median",
+        "min",
+        f"{TIMES} floor",
+        "of it floor",
+        f"{TIMES} hookrun",
+        "Python calls",
+    ]
+    return text + "\n\n" + _table(heads, rows)
+
+
+def _origin(results: dict[str, Any]) -> str:
+    machine, versions = results["machine"], results["versions"]
+    figures = results["figures"].values()
+    dates = sorted({figure["measured"][:10] for figure in figures})
+    return (
+        f"Measured on {machine['cpu']} with {machine['cores']} cores, Python {versions['python']}, "
+        f"torch {versions['torch']}, {' and '.join(dates)}. In brackets: {TIMES} the floor "
+        f"for hookrun, {TIMES} hookrun for the others."
+    )
+
+
+def _with_version(name: str, versions: dict[str, str | None]) -> str:
+    return f"{name} {versions.get(DISTRIBUTION[name]) or ''}".strip()
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if abs(amount) >= 100 else f"{amount:.3g}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{_number(ratio)} {TIMES}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def filled_in(text: str, results: dict[str, Any]) -> str:
+    """The document with the tables between its markers replaced."""
+    for marker, render in [("bench", summary), ("bench-details", details)]:
+        start, end = f"<!-- {marker}:start -->", f"<!-- {marker}:end -->"
+        pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+        if pattern.search(text):
+            table = f"{start}\n{render(results)}\n{end}"
+            text = pattern.sub(lambda _, table=table: table, text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("documents", nargs="*", type=Path, default=DOCUMENTS)
+    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail where it would")
+    arguments = parser.parse_args()
+    results = json.loads((arguments.results or newest_results()).read_text())
+    stale = []
+    for document in arguments.documents:
+        before = document.read_text()
+        after = filled_in(before, results)
+        if after != before:
+            stale.append(str(document))
+            if not arguments.check:
+                document.write_text(after)
+    if arguments.check and stale:
+        sys.exit(f"not up to date with the results, run benchmarks/report.py: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()
