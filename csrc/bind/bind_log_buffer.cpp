@@ -23,13 +23,14 @@ struct LogBuffer {
   bool ready;
   std::size_t window;
   std::vector<Slot>* slots;  // in the order in which names first came
+  std::size_t first;         // where the first name of the latest update stood
 };
 
 PyTypeObject* log_buffer_type = nullptr;
 
 LogBuffer* as_buffer(PyObject* self) { return reinterpret_cast<LogBuffer*>(self); }
 
-// `hint` is where the name stood last time: steps report the same names in the same order.
+// `hint` is where the name is likely to stand.
 Slot& slot_of(LogBuffer* self, PyObject* name, std::size_t hint) {
   std::vector<Slot>& slots = *self->slots;
   if (hint < slots.size() && slots[hint].name.ptr() == name) return slots[hint];
@@ -54,8 +55,14 @@ void defer(LogBuffer* self, Slot& slot, PyObject* name, PyObject* value, double 
       PyObject_CallMethod(reinterpret_cast<PyObject*>(self), "_defer", "OOd", name, value, count));
 }
 
-void push(LogBuffer* self, PyObject* name, PyObject* value, double count, std::size_t hint) {
+std::size_t position_of(const LogBuffer* self, const Slot& slot) {
+  return static_cast<std::size_t>(&slot - self->slots->data());
+}
+
+// Returns where the name stands.
+std::size_t push(LogBuffer* self, PyObject* name, PyObject* value, double count, std::size_t hint) {
   Slot& slot = slot_of(self, name, hint);
+  const std::size_t position = position_of(self, slot);
   if (slot.deferred) {
     defer(self, slot, name, value, count);
   } else if (PyFloat_CheckExact(value)) {
@@ -67,6 +74,7 @@ void push(LogBuffer* self, PyObject* name, PyObject* value, double count, std::s
   } else {
     defer(self, slot, name, value, count);
   }
+  return position;
 }
 
 void update(LogBuffer* self, PyObject* values, double count) {
@@ -76,11 +84,15 @@ void update(LogBuffer* self, PyObject* values, double count) {
   }
   PyObject *name, *value;
   Py_ssize_t position = 0;
-  std::size_t index = 0;
+  // Steps report the same names in the same order.
+  std::size_t hint = self->first;
+  bool is_first = true;
   while (PyDict_Next(values, &position, &name, &value)) {
     // push() may run Python code, so hold what the dict only lends.
     const py::object held_name = borrow(name), held_value = borrow(value);
-    push(self, name, value, count, index++);
+    const std::size_t position_in_buffer = push(self, name, value, count, hint);
+    if (std::exchange(is_first, false)) self->first = position_in_buffer;
+    hint = position_in_buffer + 1;
   }
 }
 
@@ -277,7 +289,7 @@ bool push_value(PyObject* log_buffer, PyObject* name, double value, double count
   return guarded<>(false, [&] {
     LogBuffer* self = as_buffer(log_buffer);
     Slot& slot = slot_of(self, name, position);
-    position = static_cast<std::size_t>(&slot - self->slots->data());
+    position = position_of(self, slot);
     if (slot.deferred) {
       defer(self, slot, name, py::float_(value).ptr(), count);
     } else {

@@ -109,7 +109,9 @@ class Loop {
       native_update_ = has_native_update(state_->log_buffer);
     }
     if (native_update_) {
-      const double count = samples ? PyFloat_AsDouble(samples) : 1.0;
+      const double count = samples == nullptr           ? 1.0
+                           : PyLong_CheckExact(samples) ? PyLong_AsDouble(samples)
+                                                        : PyFloat_AsDouble(samples);
       if (count == -1.0 && PyErr_Occurred()) return false;
       return update_values(known_buffer_.ptr(), values, count);
     }

@@ -33,6 +33,7 @@ class HookTable {
       return spent ? (*spent ? Trigger::kNever : 0) : trigger.distance(clock);
     }
     bool due(const Clock& clock) const { return distance(clock) == 0; }
+    bool unconditional() const { return !spent && trigger.always; }
   };
 
   struct Entry {
@@ -50,7 +51,9 @@ class HookTable {
 
   struct CallList {
     std::vector<Call> calls;
-    QuietSpell quiet;
+    // For each position, that of the first call from there on which has no condition.
+    std::vector<std::size_t> next_unconditional;
+    QuietSpell quiet;  // of those that have one
   };
 
   // Inserts behind the last entry whose priority is not larger: stable among equals. Returns the
@@ -86,12 +89,9 @@ class HookTable {
   bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
     if (event >= lists_.size()) return true;
     CallList* list = lists_[event].get();
-    if (list->calls.empty() || list->quiet.holds(clock)) return true;
+    if (list->calls.empty()) return true;
     std::size_t next = first_due(*list, 0, clock);
-    if (next == list->calls.size()) {
-      start_quiet_spell(*list, clock);
-      return true;
-    }
+    if (next == list->calls.size()) return true;
 
     const Firing firing(this);
     std::size_t known_serials = next_serial_;
@@ -152,6 +152,7 @@ class HookTable {
               {*listeners[event], numbered.entry.hook, numbered.entry.priority, numbered.serial});
         }
       }
+      lists[event]->next_unconditional = next_unconditional(lists[event]->calls);
     }
     lists_.swap(lists);
     if (firing_ > 0) {  // one of them may be at work: keep it until no event fires
@@ -185,8 +186,13 @@ class HookTable {
     std::size_t serial;
   };
 
-  static std::size_t first_due(const CallList& list, std::size_t from, const Clock& clock) {
+  // The position of the first call from there on that is due; the list's size if none is.
+  static std::size_t first_due(CallList& list, std::size_t from, const Clock& clock) {
+    if (list.quiet.holds(clock)) {
+      return list.next_unconditional[from];
+    }
     while (from < list.calls.size() && !list.calls[from].listener.due(clock)) ++from;
+    if (from == list.calls.size()) start_quiet_spell(list, clock);
     return from;
   }
 
@@ -194,6 +200,7 @@ class HookTable {
     std::int64_t nearest = Trigger::kNever;
     bool watch_log = false;
     for (const Call& call : list.calls) {
+      if (call.listener.unconditional()) continue;
       nearest = std::min(nearest, call.listener.distance(clock));
       watch_log = watch_log || (!call.listener.spent && call.listener.trigger.log_ready);
     }
@@ -204,6 +211,15 @@ class HookTable {
   static bool call(const Call& call, Invoke& invoke) {
     if (call.listener.spent) *call.listener.spent = true;
     return invoke(call);
+  }
+
+  // One entry more than there are calls: behind the last there is none.
+  static std::vector<std::size_t> next_unconditional(const std::vector<Call>& calls) {
+    std::vector<std::size_t> next(calls.size() + 1, calls.size());
+    for (std::size_t position = calls.size(); position-- > 0;) {
+      next[position] = calls[position].listener.unconditional() ? position : next[position + 1];
+    }
+    return next;
   }
 
   const Numbered* find(const Target& hook) const {

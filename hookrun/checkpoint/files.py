@@ -119,9 +119,11 @@ def plain(value: Any, where: str = "meta") -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    for kind in (int, float, bytes):
+    for kind in (int, float):
         if isinstance(value, kind):
             return kind(value)
+    if isinstance(value, bytes):
+        return bytes(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, os.PathLike):

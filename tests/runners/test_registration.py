@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from hookrun import (
-    CheckInvalidLossHook,
     CheckpointHook,
     ClosureHook,
     EMAHook,
