@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -77,6 +77,12 @@ def _split(batch: Any) -> tuple[Any, Any]:
 
 
 def _join(parts: list[Any]) -> Any:
-    if parts and all(isinstance(part, Tensor) for part in parts):
-        return torch.cat(parts)
+    """The parts of all batches as one: tensors, and tensors in tuples and dicts, along the batch."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
+    if isinstance(first, Mapping):
+        return {name: _join([part[name] for part in parts]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_join(list(column)) for column in zip(*parts, strict=True))
     return [item for part in parts for item in part]

@@ -61,8 +61,8 @@ def test_what_could_not_be_read_back_is_refused_when_saving(tmp_path: Path) -> N
     with pytest.raises(TypeError, match=r"meta\['cfg'\] is a object"):
         save_checkpoint(model, tmp_path / "a.pth", meta={"cfg": object()})
     with pytest.raises(TypeError, match="meta must be a dict"):
-        save_checkpoint(model, tmp_path / "a.pth", meta=[1])  # type: ignore[arg-type]
-    model.CLASSES = ["cat", object()]  # type: ignore[assignment]
+        save_checkpoint(model, tmp_path / "a.pth", meta=[1])
+    model.CLASSES = ["cat", object()]
     with pytest.raises(TypeError, match=r"model\.CLASSES\[1\]"):
         save_checkpoint(model, tmp_path / "a.pth")
     assert not (tmp_path / "a.pth").exists()
@@ -79,7 +79,7 @@ def test_extra_state_that_could_not_be_read_back_is_refused() -> None:
 
 def test_classes_of_the_model_are_kept() -> None:
     model = TinyModel()
-    model.CLASSES = ("cat", "dog")  # type: ignore[assignment]
+    model.CLASSES = ("cat", "dog")
     assert make_checkpoint(model)["meta"]["CLASSES"] == ("cat", "dog")
 
 
@@ -138,7 +138,7 @@ def test_a_state_dict_that_is_no_dict_is_refused(tmp_path: Path) -> None:
 
 def test_weights_to_cpu_keeps_the_metadata() -> None:
     weights = TinyModel().state_dict()
-    assert weights_to_cpu(weights)._metadata == weights._metadata  # type: ignore[attr-defined]
+    assert weights_to_cpu(weights)._metadata == weights._metadata
 
 
 def test_storage_other_than_the_disk_is_refused_before_writing(tmp_path: Path) -> None:

@@ -188,9 +188,9 @@ def test_a_bad_value_is_refused_at_once_by_name(value: Any, what: str) -> None:
 def test_bad_arguments() -> None:
     buffer = LogBuffer()
     with pytest.raises(TypeError, match="log_vars must be a dict"):
-        buffer.update([("loss", 1.0)])  # type: ignore[arg-type]
+        buffer.update([("loss", 1.0)])
     with pytest.raises(TypeError, match="named by a string"):
-        buffer.update({3: 1.0})  # type: ignore[dict-item]
+        buffer.update({3: 1.0})
     with pytest.raises(ValueError, match="at least 0"):
         buffer.average(-1)
 

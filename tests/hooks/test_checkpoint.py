@@ -102,7 +102,7 @@ def test_out_dir_gets_a_folder_of_the_work_dirs_name(
 
 def test_out_dir_alone_is_enough(make_runner: MakeRunner, tmp_path: Path) -> None:
     runner = make_runner(max_epochs=1, work_dir=None)
-    runner.register_hook(CheckpointHook(1, out_dir=tmp_path / "out"))  # type: ignore[arg-type]
+    runner.register_hook(CheckpointHook(1, out_dir=tmp_path / "out"))
     runner.run([make_loader()], [("train", 1)])
     assert saved(tmp_path / "out") == ["epoch_1.pth", "latest.pth"]
 

@@ -31,4 +31,4 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"'after_train_itr'.*Did you mean 'after_train_iter'"):
         ClosureHook("after_train_itr", print)
     with pytest.raises(TypeError, match="fn must be callable, not int"):
-        ClosureHook("after_train_iter", 3)  # type: ignore[arg-type]
+        ClosureHook("after_train_iter", 3)

@@ -254,7 +254,7 @@ class Colliding(nn.Module):
         self.register_buffer("ema_c", torch.tensor([9.0]))
 
     def train_step(self, data_batch: Any, optimizer: Any = None) -> dict[str, Any]:
-        return {"loss": (self.a_b * self.a.b * self.c).sum()}  # type: ignore[operator]
+        return {"loss": (self.a_b * self.a.b * self.c).sum()}
 
 
 def test_names_that_collide_get_buffers_of_their_own(make_runner: MakeRunner) -> None:

@@ -178,7 +178,7 @@ def test_after_train_iter_of_mmcv_style_subclasses_is_used(make_runner: MakeRunn
     runner.register_hook(Mine(), "ABOVE_NORMAL")
     runner.run([make_loader(5)], TRAIN)
     model, _ = by_hand(5, None)
-    assert torch.equal(runner.model.fc.weight, model.fc.weight)  # type: ignore[union-attr]
+    assert torch.equal(runner.model.fc.weight, model.fc.weight)
 
 
 def test_methods_can_be_called_on_a_mock_that_never_saw_before_run() -> None:

@@ -183,7 +183,7 @@ def test_eta_goes_by_the_iterations_of_this_run(
     runner = make_runner(model=Steady(), max_epochs=1000)
     runner._epoch, runner._iter = 998, 3992
     train(runner)
-    assert [re.search(r"eta: ([\d:]+)", line)[1] for line in printed(caplog)] == [  # type: ignore[index]
+    assert [re.search(r"eta: ([\d:]+)", line)[1] for line in printed(caplog)] == [
         "0:00:01",
         "0:00:01",
         "0:00:00",
