@@ -119,9 +119,10 @@ def plain(value: Any, where: str = "meta") -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    for kind in (int, float):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, bytes):
         return bytes(value)
     if isinstance(value, str):

@@ -75,6 +75,7 @@ class EMAHook(Hook):
         self.param_ema_buffer: dict[str, str] = {}
         self._pairs: list[tuple[Tensor, Tensor]] = []  # parameter, average
         self._swapped = False  # whether the parameters hold the averages
+        self._versions: list[int] = []  # of the parameters at the last swap: tells later changes
         self._file_is_swapped: bool | None = None
 
     def triggers(self) -> Mapping[str, Trigger]:
@@ -88,8 +89,8 @@ class EMAHook(Hook):
             runner.resume(self.checkpoint)
             self._resumed_from = True  # a second run goes on, not back
         resumed = isinstance(runner.resumed, Mapping)
-        if not resumed:
-            self._restore_raw()
+        if not resumed and self._swapped:
+            self._restore_raw_unless_replaced(runner)
         self._register_buffers(unwrap_model(runner.model))
         if resumed:
             self._take_from(runner.resumed, runner)
@@ -180,6 +181,19 @@ class EMAHook(Hook):
         self._file_is_swapped = None
         self._restore_raw()
 
+    def _restore_raw_unless_replaced(self, runner: Any) -> None:
+        """Go on with the raw weights after a run, or with what has been loaded since."""
+        if self._versions == [parameter._version for parameter, _ in self._pairs]:
+            self._restore_raw()
+            return
+        runner.logger.warning(
+            "the parameters were changed after the run: EMAHook starts its averages from them"
+        )
+        with torch.no_grad():
+            for parameter, average in self._pairs:
+                average.copy_(parameter)
+        self._swapped = False
+
     def _restore_raw(self) -> None:
         if self._swapped:
             self._swap_ema_parameters()
@@ -191,6 +205,7 @@ class EMAHook(Hook):
             parameter.copy_(average)
             average.copy_(raw)
         self._swapped = not self._swapped
+        self._versions = [parameter._version for parameter, _ in self._pairs]
 
 
 def _free_name(name: str, model: nn.Module, taken: set[str], own: set[str]) -> str:

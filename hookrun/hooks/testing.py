@@ -77,7 +77,7 @@ def _split(batch: Any) -> tuple[Any, Any]:
 
 
 def _join(parts: list[Any]) -> Any:
-    """The parts of all batches as one: tensors, and tensors in tuples and dicts, along the batch."""
+    """The parts of all batches as one; tensors, in tuples and dicts too, along the batch."""
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])

@@ -22,6 +22,7 @@ from hookrun import (
     IterBasedRunner,
     OptimizerHook,
     load_checkpoint,
+    save_checkpoint,
 )
 from hookrun.checkpoint import read_checkpoint
 from tests.support import TinyModel, make_loader
@@ -369,6 +370,21 @@ def test_a_second_run_that_resumes_equals_an_uninterrupted_one(
     fresh = train(make_runner, runner_type, 3)
     assert same(weights_of(again.model, ""), weights_of(fresh.model, ""))
     assert not same(weights_of(again.model, ""), expected)
+
+
+def test_weights_loaded_between_runs_are_trained(
+    make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, begins = train(make_runner, EpochBasedRunner, 1), Watch()
+    save_checkpoint(TinyModel(5), tmp_path / "other.pth")
+    runner.load_checkpoint(tmp_path / "other.pth")
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner._max_epochs = 2
+    runner.run([make_loader()], TRAIN)
+    expected = weights_of(TinyModel(5))
+    assert same(begins.raw[0], expected)
+    assert same_values(begins.ema[0], expected)
+    assert "the parameters were changed after the run" in caplog.text
 
 
 def test_resume_from_is_not_gone_back_to_by_a_second_run(make_runner: MakeRunner) -> None:
