@@ -32,7 +32,7 @@ def newest_checkpoint(
         try:
             checkpoint = read_checkpoint(path, map_location="cpu")
         except (ValueError, OSError) as error:
-            logger.warning("passing over a checkpoint that cannot be read: %s", error)
+            logger.warning("passing over a damaged checkpoint: %s", error)
             continue
         meta = checkpoint.get("meta")
         if isinstance(meta, Mapping) and {"epoch", "iter"} <= meta.keys():
