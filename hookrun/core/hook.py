@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .events import GENERIC, STAGES
 from .registry import Registry
@@ -157,13 +157,9 @@ class TriggerSetting:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, hook: Any, owner: type | None = None) -> Any:
-        if hook is None:
-            return self
-        try:
-            return vars(hook)[self.name]
-        except KeyError:
-            raise AttributeError(f"{type(hook).__name__} has no {self.name!r} yet") from None
+    if TYPE_CHECKING:
+        # There is none: without it, reading the attribute is as quick as reading any other.
+        def __get__(self, hook: Any, owner: type | None = None) -> Any: ...
 
     def __set__(self, hook: Any, value: Any) -> None:
         vars(hook)[self.name] = value

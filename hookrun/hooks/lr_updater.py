@@ -15,16 +15,7 @@ from hookrun.schedules import STRATEGIES, Policy, Target
 
 from . import _arguments as check
 from ._policies import step_policy
-from .updater import (
-    Groups,
-    ScheduleSetting,
-    UpdaterHook,
-    each_group,
-    map_groups,
-    pick,
-    unknown,
-    write,
-)
+from .updater import Groups, ScheduleSetting, UpdaterHook, by_optimizer, map_groups, unknown, write
 
 
 class LrUpdaterHook(UpdaterHook):
@@ -105,10 +96,12 @@ class LrUpdaterHook(UpdaterHook):
 
     def get_regular_lr(self, runner: Any) -> Groups:
         """The learning rates of this step without warm-up."""
-        return each_group(
-            runner.optimizer,
-            lambda _, name: [self.get_lr(runner, base) for base in pick(self.base_lr, name)],
-        )
+        if isinstance(runner.optimizer, dict):
+            return {
+                name: [self.get_lr(runner, base) for base in self._base[name]]
+                for name in runner.optimizer
+            }
+        return [self.get_lr(runner, base) for base in self._base]
 
     def get_warmup_lr(self, cur_iters: int) -> Groups:
         """``regular_lr`` with the warm-up of the iteration."""
@@ -116,13 +109,9 @@ class LrUpdaterHook(UpdaterHook):
         return map_groups(self.regular_lr, lambda lr: lr * factor)
 
     def _set_lr(self, runner: Any, lr_groups: Groups) -> None:
-        def set_groups(optimizer: Any, name: str | None) -> list[float]:
-            rates = pick(lr_groups, name)
-            for group, lr in zip(optimizer.param_groups, rates, strict=False):
+        for optimizer, values in by_optimizer(runner.optimizer, lr_groups):
+            for group, lr in zip(optimizer.param_groups, values, strict=False):
                 write(group, "lr", lr)
-            return rates
-
-        each_group(runner.optimizer, set_groups)
 
     def _check_run(self, runner: Any) -> None:
         super()._check_run(runner)

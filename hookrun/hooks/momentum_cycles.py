@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from hookrun.core.hook import HOOKS
 from hookrun.schedules import OneCycle, Policy
@@ -111,6 +111,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         self.pct_start = pct_start
         self.anneal_strategy = anneal_strategy
         self.three_phase = three_phase
+        self._lowest: Groups = []
         by_iteration_only(self)
         check.group_numbers(self, "_base_momentum")
         check.group_numbers(self, "_max_momentum")
@@ -130,7 +131,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         self._check_run(runner)
         low = self._per_group(runner, "_base_momentum")
         high = self._per_group(runner, "_max_momentum", positive=True)
-        self._lowest: Groups = low  # not read from the groups again
+        self._lowest = low
 
         def begin(optimizer: Any, name: str | None) -> list[float]:
             momenta = zip(optimizer.param_groups, pick(low, name), pick(high, name), strict=True)
@@ -145,7 +146,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         """The momentum of this step for a parameter group; reads the group's two momenta."""
         high = param_group["max_momentum"]
         policy = self._cycle(param_group["base_momentum"], high)
-        return policy(high, *self._steps(runner))
+        return policy(high, runner.iter, self._total(runner))
 
     def get_regular_momentum(self, runner: Any) -> Groups:
         return each_group(
@@ -162,15 +163,16 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         )
 
     def _cycle(self, low: float, high: float) -> Policy:
-        return replace(self.make_policy(), peak=low / high)
+        return replace(cast(OneCycle, self.policy), peak=low / high)
+
+    def _goes_native(self) -> bool:
+        return bool(self._lowest) and super()._goes_native()
 
     def _native_policies(self) -> Any:
         def cycles(name: str | None) -> list[Any]:
             momenta = zip(pick(self._lowest, name), pick(self._base, name), strict=True)
             return [self._cycle(low, high).native() for low, high in momenta]
 
-        return (
-            {name: cycles(name) for name in self._base}
-            if isinstance(self._base, dict)
-            else cycles(None)
-        )
+        if isinstance(self._base, dict):
+            return {name: cycles(name) for name in self._base}
+        return cycles(None)

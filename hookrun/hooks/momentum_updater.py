@@ -14,7 +14,7 @@ from hookrun.schedules import Policy, Target
 
 from . import _arguments as check
 from ._policies import step_policy
-from .updater import Groups, ScheduleSetting, UpdaterHook, each_group, map_groups, pick, write
+from .updater import Groups, ScheduleSetting, UpdaterHook, by_optimizer, map_groups, write
 
 
 class MomentumUpdaterHook(UpdaterHook):
@@ -85,12 +85,12 @@ class MomentumUpdaterHook(UpdaterHook):
 
     def get_regular_momentum(self, runner: Any) -> Groups:
         """The momentum of this step without warm-up."""
-        return each_group(
-            runner.optimizer,
-            lambda _, name: [
-                self.get_momentum(runner, base) for base in pick(self.base_momentum, name)
-            ],
-        )
+        if isinstance(runner.optimizer, dict):
+            return {
+                name: [self.get_momentum(runner, base) for base in self._base[name]]
+                for name in runner.optimizer
+            }
+        return [self.get_momentum(runner, base) for base in self._base]
 
     def get_warmup_momentum(self, cur_iters: int) -> Groups:
         """``regular_momentum`` with the warm-up of the iteration."""
@@ -98,13 +98,9 @@ class MomentumUpdaterHook(UpdaterHook):
         return map_groups(self.regular_momentum, lambda momentum: momentum / factor)
 
     def _set_momentum(self, runner: Any, momentum_groups: Groups) -> None:
-        def set_groups(optimizer: Any, name: str | None) -> list[float]:
-            values = pick(momentum_groups, name)
+        for optimizer, values in by_optimizer(runner.optimizer, momentum_groups):
             for group, momentum in zip(optimizer.param_groups, values, strict=False):
                 write_momentum(group, momentum)
-            return values
-
-        each_group(runner.optimizer, set_groups)
 
     def _check_run(self, runner: Any) -> None:
         require_momentum(self, runner.optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -24,7 +25,8 @@ class ScheduleSetting(TriggerSetting):
     """An argument of a schedule: assigning it renews the schedule and the dispatcher."""
 
     def __set__(self, hook: Any, value: Any) -> None:
-        vars(hook).pop("_policy", None)
+        for made_of_settings in ("policy", "_curve"):
+            vars(hook).pop(made_of_settings, None)
         super().__set__(hook, value)
 
 
@@ -85,13 +87,14 @@ class UpdaterHook(Hook):
         """Raise what is wrong with the arguments when they are given, not during the run."""
         self.make_policy()
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """The schedule without warm-up, as it follows from the arguments."""
-        policy = vars(self).get("_policy")
-        if policy is None:
-            policy = vars(self)["_policy"] = self.make_policy()
-        return policy
+        return self.make_policy()
+
+    @cached_property
+    def _curve(self) -> Callable[[float, int, int], float]:
+        return self.policy if _reference_wanted() else self.policy.native()
 
     @abstractmethod
     def _initial(self, group: dict[str, Any]) -> float:
@@ -131,8 +134,7 @@ class UpdaterHook(Hook):
         """Whether C++ can do what is due at iterations: all is known, and nothing overridden."""
         known = bool(self._base) and (self.warmup is None or self.warmup_iters is not None)
         has_work = not self.by_epoch or self.warmup is not None
-        wanted = os.environ.get("HOOKRUN_BACKEND") != "reference"
-        return known and has_work and wanted and self._is_shipped(*self._replaced)
+        return known and has_work and not _reference_wanted() and self._is_shipped(*self._replaced)
 
     def _native_policies(self) -> Any:
         """In the form of ``_base``: one native policy per group, or a list of one for all."""
@@ -146,7 +148,9 @@ class UpdaterHook(Hook):
         return self._regular if native is None else native
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_regular": self._latest, "_native": None}
+        state = {**super().__getstate__(), "_regular": self._latest, "_native": None}
+        state.pop("_curve", None)
+        return state
 
     def before_run(self, runner: Any) -> None:
         self._check_run(runner)
@@ -198,16 +202,22 @@ class UpdaterHook(Hook):
         limit = getattr(runner, "max_epochs" if self.by_epoch else "max_iters", None)
         return limit if isinstance(limit, int) else None
 
-    def _steps(self, runner: Any) -> tuple[int, int]:
-        """The steps done and, where the policy reads it, the steps of the whole run."""
-        done, limit = ("epoch", "max_epochs") if self.by_epoch else ("iter", "max_iters")
-        total = getattr(runner, limit) if self.policy.needs_total else 0
-        if total is None:
-            raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
-        return getattr(runner, done), total
-
     def _value(self, runner: Any, base: float) -> float:
-        return self.policy(base, *self._steps(runner))
+        """The policy's value for a group that began with ``base``."""
+        step = runner.epoch if self.by_epoch else runner.iter
+        return self._curve(base, step, self._total(runner) if self.policy.needs_total else 0)
+
+    def _total(self, runner: Any) -> int:
+        """The steps of the whole run.
+
+        Raises:
+            ValueError: they are not known.
+        """
+        total: int | None = runner.max_epochs if self.by_epoch else runner.max_iters
+        if total is None:
+            limit = "max_epochs" if self.by_epoch else "max_iters"
+            raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
+        return total
 
     def _warmup(self) -> Warmup:
         return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio)
@@ -230,6 +240,13 @@ def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]])
     if isinstance(optimizer, dict):
         return {name: values(each, name) for name, each in optimizer.items()}
     return values(optimizer, None)
+
+
+def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
+    """The optimizer with its values, or each one in a dict of them with its own."""
+    if isinstance(optimizer, dict):
+        return [(each, groups[name]) for name, each in optimizer.items()]
+    return [(optimizer, groups)]
 
 
 def pick(groups: Groups, name: str | None) -> list[float]:
@@ -255,3 +272,7 @@ def write(group: dict[str, Any], key: str, value: float) -> None:
 def unknown(runner: Any, limit: str) -> bool:
     """Whether a runner says that it does not know the limit; a stand-in may say nothing of it."""
     return hasattr(runner, limit) and getattr(runner, limit) is None
+
+
+def _reference_wanted() -> bool:
+    return os.environ.get("HOOKRUN_BACKEND") == "reference"
