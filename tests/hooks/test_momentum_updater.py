@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +245,14 @@ def test_epochs_in_a_run_of_iterations_are_refused(make_runner: Callable[..., An
     runner.register_momentum_hook({"policy": "step", "step": 2})
     with pytest.raises(ValueError, match="StepMomentumUpdaterHook: by_epoch must be False"):
         runner.run([make_loader(4)], [("train", 1)])
+
+
+def test_memory_stays_flat() -> None:
+    optimizer = adam(0.9, 0.8)
+    optimizer.param_groups[1]["betas"] = (torch.tensor(0.8), 0.99)
+    run = Rehearsal(optimizer, 10_000, None)
+    run.register(CosineAnnealingMomentumUpdaterHook(min_momentum=0.5, by_epoch=False))
+    blocks = {
+        run.iter: sys.getallocatedblocks() for _ in run.iterations() if run.iter % 3000 == 999
+    }
+    assert blocks[9999] - blocks[999] < 1_000
