@@ -37,6 +37,12 @@ def test_hook_example(make_runner: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert runner.iter == 49
 
 
+def test_preview_example() -> None:
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[2], names)
+    assert names["curves"].lr[[0, 100, 600, 900]] == pytest.approx([0.01, 0.1, 0.1, 0.05])
+
+
 def test_every_hook_in_the_table_exists() -> None:
     for name in re.findall(r"^\| `(\w+)`", README.read_text(), re.MULTILINE):
         assert hasattr(hookrun, name), name
