@@ -1,195 +1,116 @@
-"""What a schedule costs per training iteration: a run with its hook minus the same run without.
+"""What a schedule costs per training iteration, above the same run without it.
 
-    python benchmarks/bench_schedules.py [--mmcv SITE_PACKAGES]
+Claims: a cosine learning rate by iteration with warm-up, over two parameter groups, takes at most
+120 ns; a schedule by epoch without warm-up takes nothing per iteration.
 
-The step does nothing, the optimizer has two parameter groups. Runs with and without the hook take
-turns, and each figure is the median of the differences between neighbours. MMCV runs in the same
-process where it can be imported; ``--mmcv`` names a site-packages folder to search for it too. The
-figures go to benchmarks/results/schedules-DATE.json.
+Floor. The two learning rates must get into the two groups: the floor is the run without a schedule
+whose step writes two constants into two dicts, in Python.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib
-import json
-import logging
-import platform
-import statistics
-import subprocess
-import sys
-import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import hookrun
+import ours
+from comparison import Comparison, Target
+from hookrun import HOOKS, CosineAnnealingLrUpdaterHook
+from timing import Case, race
+from work import LEARNING_RATE, Loader, Model
 
-ROOT = Path(__file__).parents[1]
+COSINE, MOMENTUM = "hookrun", "hookrun, momentum"
+BY_EPOCH = "hookrun, by epoch"
+OVERRIDDEN = "hookrun, get_lr overridden in Python"
+NOTHING, WRITING = "the run without a schedule", "the run, writing two learning rates"
+
 WARM_UP = {"warmup": "linear", "warmup_iters": 500, "warmup_ratio": 0.01}
-COSINE = {"policy": "CosineAnnealing", "min_lr": 0.0, "by_epoch": False, **WARM_UP}
-BY_EPOCH = {"policy": "step", "step": [8, 11]}
-TARGET_NS = 120
+LR_CONFIG = {"policy": "CosineAnnealing", "min_lr": 0.0, "by_epoch": False, **WARM_UP}
+MOMENTUM_CONFIG = {"policy": "CosineAnnealing", "min_momentum": 0.5, "by_epoch": False, **WARM_UP}
+
+COMPARISON = Comparison(
+    title="A cosine schedule by iteration with warm-up, two parameter groups",
+    unit="ns per iteration",
+    per_second=1e9,
+    baseline=NOTHING,
+    floor=WRITING,
+    floor_is="two assignments to items of dicts in Python",
+    subject=COSINE,
+    targets=(
+        Target(COSINE, 120.0, "ns per iteration"),
+        Target(BY_EPOCH, 10.0, "ns per iteration"),  # nothing, as far as it can be told from noise
+    ),
+)
 
 
-class OverriddenLrUpdaterHook(hookrun.CosineAnnealingLrUpdaterHook):
-    """Takes the Python way, as every subclass with a formula of its own."""
+@HOOKS.register_module(force=True)
+class OverriddenLrUpdaterHook(CosineAnnealingLrUpdaterHook):
+    """Goes the Python way, as every subclass with a formula of its own."""
 
     def get_lr(self, runner: Any, base_lr: float) -> float:
         return super().get_lr(runner, base_lr)
 
 
-hookrun.HOOKS.register_module(module=OverriddenLrUpdaterHook)
+class WritingModel(Model):
+    """Writes the learning rates itself."""
 
-
-class Model(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-        self.outputs = {"loss": 0.0}
-
-    def train_step(self, data_batch: Any, optimizer: Any, **kwargs: Any) -> dict[str, Any]:
+    def train_step(self, batch: Any, optimizer: Any) -> dict[str, Any]:
+        first, second = self.groups
+        first["lr"] = LEARNING_RATE
+        second["lr"] = LEARNING_RATE
         return self.outputs
 
-    val_step = train_step
+
+def run(
+    make_runner: Callable[[], Any],
+    iterations: int,
+    lr: dict[str, Any] | None = None,
+    momentum: dict[str, Any] | None = None,
+    model: Model | None = None,
+) -> Case:
+    """Training for one epoch with these schedules and no other hook."""
+
+    def make(n: int) -> Callable[[], object]:
+        runner = make_runner()
+        parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        groups = [{"params": [each]} for each in parameters]
+        runner.optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=0.9)
+        if model is not None:
+            model.groups = runner.optimizer.param_groups
+            runner.model = model
+        runner.register_lr_hook(None if lr is None else dict(lr))
+        runner.register_momentum_hook(None if momentum is None else dict(momentum))
+        return lambda: runner.run([Loader(n)], [("train", 1)])
+
+    return Case(make, iterations)
 
 
-def quiet_logger() -> logging.Logger:
-    logger = logging.getLogger("bench_schedules")
-    logger.setLevel(logging.CRITICAL)
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
-
-
-def seconds_of_run(
-    runner_type: Any, iterations: int, configs: dict[str, Any], work_dir: str
-) -> float:
-    model = Model()
-    groups = [
-        {"params": model.first.parameters()},
-        {"params": model.second.parameters(), "lr": 0.01},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    runner = runner_type(
-        model, optimizer=optimizer, work_dir=work_dir, logger=quiet_logger(), max_epochs=1
-    )
-    if "lr" in configs:
-        runner.register_lr_hook(dict(configs["lr"]))
-    if "momentum" in configs:
-        runner.register_momentum_hook(dict(configs["momentum"]))
-    loader = range(iterations)
-    start = time.perf_counter()
-    runner.run([loader], [("train", 1)])
-    return time.perf_counter() - start
-
-
-def cost_ns(
-    run: Callable[[dict[str, Any]], float], iterations: int, configs: dict[str, Any], repeats: int
-) -> dict[str, float]:
-    """Median and quartiles of the difference per iteration, in nanoseconds."""
-    run({}), run(configs)
-    differences = [run(configs) - run({}) for _ in range(repeats)]
-    quartiles = statistics.quantiles([each / iterations * 1e9 for each in differences], n=4)
-    return dict(zip(("lower_quartile", "median", "upper_quartile"), quartiles, strict=True))
-
-
-def import_mmcv(site_packages: str | None) -> Any:
-    """MMCV's runner module, or None."""
-    if site_packages is not None:
-        sys.path.append(site_packages)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("mmcv.runner")
-    except ImportError:
-        return None
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(names) or None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "hookrun": hookrun.__version__,
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mmcv", metavar="SITE_PACKAGES", help="where MMCV 1.7.2 is installed")
-    parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--iterations", type=int, default=100_000)
-    parser.add_argument("--no-save", action="store_true", help="print only")
-    options = parser.parse_args()
-
-    def ours(iterations: int) -> Callable[[dict[str, Any]], float]:
-        return lambda configs: seconds_of_run(
-            hookrun.EpochBasedRunner, iterations, configs, "/tmp/bench_schedules"
-        )
-
+def bench_schedule(benchmark, rounds, peers, record):
+    found, missing = peers
     cases = {
-        "cosine by iteration, warm-up, two groups": {"lr": COSINE},
-        "the same for the momentum": {
-            "momentum": {"policy": "CosineAnnealing", "min_momentum": 0.5, "by_epoch": False}
-        },
-        "step by epoch, no warm-up": {"lr": BY_EPOCH},
-        "the cosine, get_lr overridden in Python": {"lr": {**COSINE, "policy": "Overridden"}},
+        COSINE: run(ours.make_runner, 200_000, lr=LR_CONFIG),
+        NOTHING: run(ours.make_runner, 200_000),
+        BY_EPOCH: run(ours.make_runner, 200_000, lr={"policy": "step", "step": [8, 11]}),
+        MOMENTUM: run(ours.make_runner, 200_000, momentum=MOMENTUM_CONFIG),
+        WRITING: run(ours.make_runner, 200_000, model=WritingModel()),
+        OVERRIDDEN: run(ours.make_runner, 20_000, lr={**LR_CONFIG, "policy": "Overridden"}),
     }
-    figures: dict[str, Any] = {}
-    for name, configs in cases.items():
-        figures[name] = cost_ns(
-            ours(options.iterations), options.iterations, configs, options.repeats
-        )
-    mmcv = import_mmcv(options.mmcv)
-    if mmcv is not None:
-        time.sleep = lambda seconds: None  # MMCV sleeps two seconds per epoch
-        iterations = options.iterations // 10
-        figures["MMCV: cosine by iteration, warm-up, two groups"] = cost_ns(
-            lambda configs: seconds_of_run(
-                mmcv.EpochBasedRunner, iterations, configs, "/tmp/bench_schedules"
-            ),
-            iterations,
-            {"lr": COSINE},
-            options.repeats,
-        )
-    first = figures["cosine by iteration, warm-up, two groups"]["median"]
-    for name, figure in figures.items():
-        spread = f"({figure['lower_quartile']:.0f} to {figure['upper_quartile']:.0f})"
-        print(f"{name:<50} {figure['median']:8.1f} ns {spread}")
-    print(f"target for the first: {TARGET_NS} ns: {'met' if first <= TARGET_NS else 'MISSED'}")
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "unit": "ns per iteration above the run without the hook",
-        "iterations": options.iterations,
-        "repeats": options.repeats,
-        "target_ns": TARGET_NS,
-        "figures": figures,
-    }
-    if mmcv is not None:
-        peer = figures["MMCV: cosine by iteration, warm-up, two groups"]["median"]
-        result["mmcv_version"] = importlib.import_module("mmcv").__version__
-        result["mmcv_over_hookrun"] = peer / first
-        print(f"MMCV takes {peer / first:.0f} times as long")
-    if not options.no_save:
-        path = ROOT / "benchmarks" / "results" / f"schedules-{result['date']}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n")
-        print(path.relative_to(ROOT))
-    return 0 if first <= TARGET_NS else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    samples_of_peer = {}
+    if "MMCV" in found:
+        mmcv = found["MMCV"].make_runner
+        cases["MMCV"] = run(mmcv, 20_000, lr=LR_CONFIG)
+        cases["MMCV, without schedule"] = run(mmcv, 20_000)
+    samples = race(benchmark, cases, rounds)
+    if "MMCV" in found:
+        # Its hook is judged by what it adds to its own run.
+        without = samples.pop("MMCV, without schedule")
+        del cases["MMCV, without schedule"]
+        samples_of_peer["MMCV"] = [
+            own - bare + base
+            for own, bare, base in zip(samples["MMCV"], without, samples[NOTHING], strict=True)
+        ]
+    missing = {name: why for name, why in missing.items() if name == "MMCV"}
+    record.add(
+        "schedules/iteration", COMPARISON.figure({**samples, **samples_of_peer}, cases, missing)
+    )
