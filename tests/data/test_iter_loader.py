@@ -1,0 +1,98 @@
+"""IterLoader: endless passes, their number, and going on within one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hookrun import IterLoader
+
+
+class Sampler:
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class Loader(list[Any]):
+    """A list of batches with a sampler."""
+
+    def __init__(self, batches: Any) -> None:
+        super().__init__(batches)
+        self.sampler = Sampler()
+
+
+def test_passes_follow_each_other_and_are_counted_as_they_begin() -> None:
+    loader = Loader("abc")
+    endless = IterLoader(loader)
+    taken = [(next(endless), endless.epoch, endless.position) for _ in range(7)]
+    assert taken == [
+        ("a", 0, 1),
+        ("b", 0, 2),
+        ("c", 0, 3),
+        ("a", 1, 1),
+        ("b", 1, 2),
+        ("c", 1, 3),
+        ("a", 2, 1),
+    ]
+    assert loader.sampler.epochs == [1, 2]
+    assert len(endless) == 3
+    assert iter(endless) is endless
+
+
+def test_a_loader_without_a_sampler() -> None:
+    endless = IterLoader(["a"])
+    assert [next(endless) for _ in range(3)] == ["a"] * 3
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [(0, "abcab"), (1, "bcabc"), (2, "cabca"), (3, "abcab"), (4, "abcab")],
+)
+def test_it_goes_on_within_a_pass(position: int, expected: str) -> None:
+    loader = Loader("abc")
+    endless = IterLoader(loader, epoch=2, position=position)
+    assert loader.sampler.epochs == [2]
+    assert endless.epoch == 2
+    assert "".join(next(endless) for _ in range(5)) == expected
+
+
+def test_every_position_is_reached_again() -> None:
+    whole = IterLoader(Loader("abc"))
+    for _ in range(8):
+        again = IterLoader(Loader("abc"), whole.epoch, whole.position)
+        assert (again.epoch, again.position) == (whole.epoch, whole.position)
+        batch = next(whole)
+        assert (next(again), again.epoch) == (batch, whole.epoch)
+
+
+@pytest.mark.parametrize("batches", [[], iter([])])
+def test_no_batches_at_all(batches: Any) -> None:
+    with pytest.raises(ValueError, match="gives no batches"):
+        next(IterLoader(batches))
+
+
+def test_a_generator_can_be_gone_through_once() -> None:
+    endless = IterLoader(batch for batch in "ab")
+    assert [next(endless), next(endless)] == ["a", "b"]
+    with pytest.raises(ValueError, match="a generator can be gone through only once"):
+        next(endless)
+
+
+def test_an_exception_of_the_loader_is_raised_as_it_is() -> None:
+    def failing() -> Any:
+        yield "a"
+        raise OSError("disk")
+
+    endless = IterLoader(failing())
+    assert next(endless) == "a"
+    with pytest.raises(OSError, match="disk"):
+        next(endless)
+
+
+def test_no_length() -> None:
+    with pytest.raises(TypeError):
+        len(IterLoader(iter("ab")))
