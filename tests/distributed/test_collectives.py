@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_two_processes(tmp_path: Path) -> None:
             [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path)],
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=Path(__file__).parents[2],
         )
         for rank in range(2)

@@ -186,11 +186,17 @@ def test_a_batch_processor_takes_the_steps(make_runner: Any, kind: type) -> None
     runner.run([make_loader(3), make_loader(1)], workflow, scale=2)
     validation = {} if kind is EpochBasedRunner else {"scale": 2}
     assert calls == [(True, {"scale": 2})] * 3 + [(False, validation)]
-    with pytest.warns(DeprecationWarning), pytest.raises(RuntimeError, match="exclude each other"):
-        make_runner(kind, batch_processor=process)
-    with pytest.warns(DeprecationWarning):
-        runner = make_runner(kind, model=linear(), batch_processor=lambda *a, **k: 3)
-    with pytest.raises(TypeError, match="batch_processor.*must return a dict.*returned int"):
+
+
+@pytest.mark.filterwarnings("ignore:batch_processor is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_processor_beside_a_step_or_with_wrong_outputs_is_refused(
+    make_runner: Any, kind: type
+) -> None:
+    with pytest.raises(RuntimeError, match="exclude each other"):
+        make_runner(kind, batch_processor=print)
+    runner = make_runner(kind, model=linear(), batch_processor=lambda *a, **k: 3)
+    with pytest.raises(TypeError, match=r"batch_processor\(\) must return a dict.*returned int"):
         runner.run([make_loader(1)], [("train", 1)])
 
 
