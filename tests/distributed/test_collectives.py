@@ -46,7 +46,7 @@ def test_two_processes(tmp_path: Path) -> None:
             [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path)],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
             cwd=Path(__file__).parents[2],
         )
         for rank in range(2)
