@@ -21,14 +21,12 @@ dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank,
 floats, counter = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor(5 + rank)
 transposed = (torch.arange(4.0).reshape(2, 2) * (rank + 1)).t()
 allreduce_params([floats, counter, transposed])
-wrapped = torch.nn.parallel.DistributedDataParallel(TinyModel())
-wrapped.train_step = wrapped.module.train_step
-runner = EpochBasedRunner(wrapped, work_dir=folder / str(rank), max_epochs=1)
+runner = EpochBasedRunner(TinyModel(), work_dir=folder / str(rank), max_epochs=1)
 runner.register_hook(CheckpointHook(interval=1))
 runner.run([make_loader(2)], [("train", 1)])
 found = {
     "info": get_dist_info(),
-    "runner": (runner.rank, runner.world_size, runner.model_name),
+    "runner": (runner.rank, runner.world_size),
     "floats": floats.tolist(),
     "counter": counter.item(),
     "transposed": transposed.tolist(),
@@ -57,7 +55,7 @@ def test_two_processes(tmp_path: Path) -> None:
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for rank in range(2):
         assert found[rank]["info"] == [rank, 2]
-        assert found[rank]["runner"] == [rank, 2, "TinyModel"]
+        assert found[rank]["runner"] == [rank, 2]
         assert found[rank]["floats"] == [1.5, 3.0]
         assert found[rank]["counter"] == 5 + rank  # no average of integers
         assert found[rank]["transposed"] == [[0.0, 3.0], [1.5, 4.5]]

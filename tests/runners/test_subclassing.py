@@ -108,6 +108,36 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
     (TextLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e, "ignore_last": False}),
     (TagLogger, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
 ]
+LINEAR = {"min_lr_ratio": 0.1}
+MOMENTUM = ("get_momentum", "get_regular_momentum", "get_warmup_momentum", "_set_momentum")
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "ExpLrUpdaterHook": {"gamma": 0.9},
+    "PolyLrUpdaterHook": {"warmup": "linear", "warmup_iters": 2},
+    "InvLrUpdaterHook": {"gamma": 0.9},
+    "FlatCosineAnnealingLrUpdaterHook": LINEAR,
+    "CosineRestartLrUpdaterHook": {"periods": [4, 5], "restart_weights": [1, 0.5], **LINEAR},
+    "LinearAnnealingLrUpdaterHook": LINEAR,
+    "WSDLrUpdaterHook": {"decay_steps": 1, **LINEAR},
+    "SequentialLrUpdaterHook": {
+        "policies": [{"policy": "fixed"}, {"policy": "exp", "gamma": 0.9}],
+        "milestones": [2],
+    },
+    "CyclicLrUpdaterHook": {"by_epoch": False},
+    "OneCycleLrUpdaterHook": {"by_epoch": False, "max_lr": 0.2},
+    "StepMomentumUpdaterHook": {"step": 1},
+    "CosineAnnealingMomentumUpdaterHook": {"min_momentum": 0.1},
+    "LinearAnnealingMomentumUpdaterHook": {"min_momentum": 0.1},
+    "CyclicMomentumUpdaterHook": {"by_epoch": False},
+    "OneCycleMomentumUpdaterHook": {"by_epoch": False},
+}
+CASES += [
+    (
+        HOOKS.get(name),  # type: ignore[misc]
+        MOMENTUM if "Momentum" in name else LR,
+        lambda e, arguments=arguments: {"by_epoch": e, **arguments},  # type: ignore[misc]
+    )
+    for name, arguments in SCHEDULES.items()
+]
 IDS = [f"{hook.__name__}{index}" for index, (hook, _, _) in enumerate(CASES)]
 
 
