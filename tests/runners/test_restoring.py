@@ -1,0 +1,228 @@
+"""What resuming restores besides the place in the run, and what it refuses without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hookrun import ClosureHook, Hook, OptimizerHook
+from tests.support import TinyModel, make_loader
+
+
+def outcome(runner: Any) -> Any:
+    """Weights, momentum buffers, learning rates and counters."""
+    state = runner.optimizer.state_dict()
+    return (
+        {name: value.tolist() for name, value in runner.model.state_dict().items()},
+        [state["state"][key]["momentum_buffer"].tolist() for key in state["state"]],
+        runner.current_lr(),
+        (runner.epoch, runner.iter),
+    )
+
+
+class Memory(Hook):
+    """A hook with state."""
+
+    def __init__(self, value: int = 0, fails: bool = False) -> None:
+        self.value, self.fails = value, fails
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Any) -> None:
+        if self.fails:
+            raise KeyError("this hook cannot")
+        self.value = state["value"]
+
+
+def saved(make_runner: Any, *hooks: Hook, **arguments: Any) -> tuple[Any, Path]:
+    """A runner that has trained an epoch, and its checkpoint."""
+    runner = make_runner(**{"max_epochs": 1, **arguments})
+    if isinstance(runner.optimizer, torch.optim.Optimizer):
+        runner.register_hook(OptimizerHook())
+    for hook, priority in zip(hooks, (90, 80, 70), strict=False):
+        runner.register_hook(hook, priority=priority)
+    runner.register_checkpoint_hook({"interval": 1})
+    runner.run([make_loader(2)], [("train", 1)])
+    return runner, Path(runner.work_dir) / "epoch_1.pth"
+
+
+def spoiled(file: Path, change: Any) -> Path:
+    checkpoint = torch.load(file)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+    return file
+
+
+def drop_weight(checkpoint: Any) -> None:
+    del checkpoint["state_dict"]["fc.bias"]
+
+
+def reshape_weight(checkpoint: Any) -> None:
+    checkpoint["state_dict"]["fc.weight"] = torch.zeros(3, 3)
+
+
+def drop_group(checkpoint: Any) -> None:
+    checkpoint["optimizer"]["param_groups"][0]["params"].pop()
+
+
+def other_optimizer(checkpoint: Any) -> None:
+    adam = torch.optim.Adam(TinyModel().parameters())
+    checkpoint["optimizer"] = adam.state_dict()
+
+
+def no_optimizer_state(checkpoint: Any) -> None:
+    checkpoint["optimizer"] = {"lr": 1}
+
+
+def newer_format(checkpoint: Any) -> None:
+    checkpoint["hookrun"]["format"] = 99
+
+
+def no_format(checkpoint: Any) -> None:
+    checkpoint["hookrun"] = {"hooks": {}}
+
+
+def no_counters(checkpoint: Any) -> None:
+    checkpoint["meta"] = {"epoch": "one"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop_weight, "is not a checkpoint of this model"),
+        (reshape_weight, r"fc.weight has shape \(3, 3\) in the file and \(1, 2\) in the model"),
+        (drop_group, "groups of"),
+        (other_optimizer, "of another kind"),
+        (no_optimizer_state, "no state of one optimizer"),
+        (newer_format, "has format 99.*install a newer one"),
+        (no_format, "is damaged"),
+        (no_counters, "does not say which epoch and iteration"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(
+    make_runner: Any, change: Any, words: str
+) -> None:
+    _, file = saved(make_runner)
+    other, _ = saved(make_runner, model=TinyModel(seed=7), meta={"mine": 1})
+    before = outcome(other), dict(other.meta)
+    with pytest.raises(ValueError, match=words) as caught:
+        other.resume(spoiled(file, change))
+    assert file.name in str(caught.value)
+    assert (outcome(other), other.meta) == before
+    assert other.resumed is None
+
+
+def test_a_hook_that_cannot_take_its_state_is_named_and_the_runner_stays_as_it_was(
+    make_runner: Any,
+) -> None:
+    _, file = saved(make_runner, Memory(3))
+    other = make_runner(model=TinyModel(seed=7), max_epochs=3)
+    other.register_hook(Memory(fails=True))
+    weights = [p.tolist() for p in other.model.parameters()]
+    with pytest.raises(KeyError) as caught:
+        other.resume(file)
+    assert "while restoring the hook Memory/0" in caught.value.__notes__[0]
+    assert (other.epoch, other.iter, other.meta, other.resumed) == (0, 0, None, None)
+    assert [p.tolist() for p in other.model.parameters()] == weights
+    assert not other.optimizer.state_dict()["state"]
+    other.register_hook(Memory())  # nothing of the file waits for it
+    assert other.hooks[1].value == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_hooks_get_their_state_whether_registered_before_or_after(
+    make_runner: Any, when: str
+) -> None:
+    _, file = saved(make_runner, Memory(1), Memory(2), Memory(3))
+    runner = make_runner(max_epochs=3)
+    if when == "after":
+        runner.resume(file)
+    hooks = [Memory(), Memory(), Memory()]
+    for hook, priority in zip(hooks, (90, 80, 70), strict=True):  # last registered, first called
+        runner.register_hook(hook, priority=priority)
+    if when == "before":
+        runner.resume(file)
+    assert [hook.value for hook in hooks] == [1, 2, 3]
+
+
+def test_messages_of_hooks_and_what_the_run_was_given_are_kept(make_runner: Any) -> None:
+    given = {"seed": 1, "exp_name": "old", "hook_msgs": {"best_score": 0.9}}
+    _, file = saved(make_runner, meta=given)
+    assert given == {"seed": 1, "exp_name": "old", "hook_msgs": {"best_score": 0.9}}
+    runner = make_runner(meta={"config": "new", "hook_msgs": {"mine": 2}})
+    runner.resume(file)
+    assert runner.meta["seed"] == 1
+    assert runner.meta["config"] == "new"
+    assert runner.meta["hook_msgs"]["best_score"] == 0.9
+    assert runner.meta["hook_msgs"]["mine"] == 2
+
+
+def test_without_the_optimizer(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    runner = make_runner(max_epochs=3)
+    runner.resume(file, resume_optimizer=False)
+    assert runner.epoch == 1
+    assert runner.optimizer.state_dict()["state"] == {}
+    bare = make_runner(optimizer=None)
+    with pytest.raises(ValueError, match="resume_optimizer=False leaves it out"):
+        bare.resume(file)
+    bare.resume(file, resume_optimizer=False)
+    assert bare.epoch == 1
+
+
+def test_a_dict_of_optimizers(make_runner: Any) -> None:
+    def optimizers(model: Any, lr: float) -> dict[str, Any]:
+        return {
+            "weight": torch.optim.SGD([model.fc.weight], lr=lr, momentum=0.9),
+            "bias": torch.optim.Adam([model.fc.bias], lr=lr / 2),
+        }
+
+    model = TinyModel()
+    first, file = saved(make_runner, model=model, optimizer=optimizers(model, 0.5))
+    assert first.current_lr() == {"weight": [0.5], "bias": [0.25]}
+    assert first.current_momentum() == {"weight": [0.9], "bias": [0.9]}
+    runner = make_runner(model=model, optimizer=optimizers(model, 0.1))
+    runner.resume(file)
+    assert runner.current_lr() == {"weight": [0.5], "bias": [0.25]}
+    del runner.optimizer["bias"]
+    with pytest.raises(ValueError, match=r"has not the runner's optimizers \['weight'\]"):
+        runner.resume(file)
+
+
+def test_weights_saved_inside_a_parallel_wrapper_fit_the_bare_model(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    wrapped = torch.nn.DataParallel(TinyModel(seed=3))
+    wrapped.train_step = wrapped.module.train_step
+    runner = make_runner(model=wrapped)
+    runner.resume(file)
+    assert runner.model_name == "TinyModel"
+    expected = torch.load(file)["state_dict"]
+    assert all(torch.equal(runner.model.module.state_dict()[n], v) for n, v in expected.items())
+
+
+def test_only_the_next_run_sees_what_was_resumed(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    runner = make_runner(max_epochs=2)
+    seen = []
+    runner.register_hook(ClosureHook("before_run", lambda r: seen.append(r.resumed is not None)))
+    runner.resume(file)
+    runner.run([make_loader(2)], [("train", 1)])
+    assert seen == [True]
+    assert runner.resumed is None
+
+
+def test_a_file_name_cannot_leave_its_folder(make_runner: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot leave its folder"):
+        make_runner().save_checkpoint(tmp_path, filename_tmpl="../epoch_{}.pth")
+
+
+def test_the_callers_meta_stays_as_it_is(make_runner: Any, tmp_path: Path) -> None:
+    meta = {"note": {"a": 1}}
+    make_runner(meta={"seed": 1}).save_checkpoint(tmp_path, meta=meta)
+    assert meta == {"note": {"a": 1}}
+    with pytest.raises(TypeError, match="meta must be a dict"):
+        make_runner().save_checkpoint(tmp_path, meta=[1])
