@@ -159,7 +159,9 @@ bool invoke(Dispatcher* self, const Table::Call& call, EventId event) {
 
 bool fire(Dispatcher* self, EventId event) {
   RunState* runner = self->runner;
-  const EventId outer = std::exchange(runner->firing, event);
+  // A custom event happens within the lifecycle event at work, which goes on.
+  const EventId outer = runner->firing;
+  if (event < kEventCount) runner->firing = event;
   const bool done = self->table->fire(
       event, runner->clock, [&](const Table::Call& call) { return invoke(self, call, event); });
   runner->firing = outer;

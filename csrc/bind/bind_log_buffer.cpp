@@ -154,6 +154,7 @@ PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
     LogBuffer* buffer = as_buffer(self);
     py::dict averages;
     for (const Slot& slot : *buffer->slots) {
+      if (slot.meter.empty()) continue;  // its only value was refused
       averages[slot.name] = slot.meter.average(static_cast<std::size_t>(n));
     }
     steal(PyObject_CallMethod(buffer->output, "update", "O", averages.ptr()));

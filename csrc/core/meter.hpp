@@ -37,6 +37,8 @@ class Meter {
     pushes_ += pushes;
   }
 
+  bool empty() const { return pushes_ == 0; }
+
   // The average of the latest `n` values, or of all of them for n = 0, each weighted with its
   // count. When fewer than `n` are still kept, of those kept. NaN where the counts add up to zero.
   double average(std::size_t n) const;

@@ -142,7 +142,8 @@ class ReferenceDispatcher:
             raise TypeError(f"an event is named by a string, not by {event!r}")
         known = self._serial
         outer = self._runner._firing
-        self._runner._firing = event
+        if event in EVENTS:  # a custom event happens within the lifecycle event at work
+            self._runner._firing = event
         try:
             self._fire(event, self._calls(event))
             while event == "before_run" and known < self._serial:
@@ -202,58 +203,59 @@ class ReferenceDispatcher:
 
 
 class HookList(list[Hook]):
-    """The hooks of a runner in the order of their calls; a change to it rebuilds the dispatcher."""
+    """The hooks of a runner in the order of their calls; a change to it rebuilds the dispatcher.
+
+    A change that the dispatcher refuses is taken back.
+    """
 
     def __init__(self, hooks: Iterable[Hook], changed: Callable[[], None]) -> None:
         super().__init__(hooks)
         self._changed = changed
 
     def append(self, hook: Hook, /) -> None:
-        super().append(hook)
-        self._changed()
+        self._change(super().append, hook)
 
     def extend(self, hooks: Iterable[Hook], /) -> None:
-        super().extend(hooks)
-        self._changed()
+        self._change(super().extend, hooks)
 
     def insert(self, position: SupportsIndex, hook: Hook, /) -> None:
-        super().insert(position, hook)
-        self._changed()
+        self._change(super().insert, position, hook)
 
     def remove(self, hook: Hook, /) -> None:
-        super().remove(hook)
-        self._changed()
+        self._change(super().remove, hook)
 
     def pop(self, position: SupportsIndex = -1, /) -> Hook:
-        hook = super().pop(position)
-        self._changed()
-        return hook
+        return self._change(super().pop, position)  # type: ignore[no-any-return]
 
     def clear(self) -> None:
-        super().clear()
-        self._changed()
+        self._change(super().clear)
 
     def reverse(self) -> None:
-        super().reverse()
-        self._changed()
+        self._change(super().reverse)
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
-        super().sort(key=key, reverse=reverse)
-        self._changed()
+        self._change(super().sort, key=key, reverse=reverse)
 
     def __setitem__(self, position: Any, hooks: Any, /) -> None:
-        super().__setitem__(position, hooks)
-        self._changed()
+        self._change(super().__setitem__, position, hooks)
 
     def __delitem__(self, position: Any, /) -> None:
-        super().__delitem__(position)
-        self._changed()
+        self._change(super().__delitem__, position)
 
     def __iadd__(self, hooks: Iterable[Hook], /) -> HookList:  # type: ignore[override, misc]
-        super().__iadd__(hooks)
-        self._changed()
+        self.extend(hooks)
         return self
 
     def insert_silently(self, position: int, hook: Hook) -> None:
         """Insert a hook that the dispatcher has already."""
         super().insert(position, hook)
+
+    def _change(self, mutate: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        before = list(self)
+        result = mutate(*arguments, **keywords)
+        try:
+            self._changed()
+        except BaseException:
+            super().__setitem__(slice(None), before)
+            raise
+        return result

@@ -245,6 +245,25 @@ def test_the_firing_event_is_known_and_nests(state: State) -> None:
     assert seen == ["before_epoch", "after_epoch", "before_epoch"]
 
 
+def test_a_custom_event_happens_within_the_event_at_work(state: State) -> None:
+    seen = []
+    register(state, named("outer", after_train_iter=lambda runner: runner.call_hook("on_custom")))
+    register(state, named("inner", on_custom=lambda runner: seen.append(runner._firing)))
+    state.call_hook("after_train_iter")
+    assert seen == ["after_train_iter"]
+
+
+def test_a_refused_change_of_the_list_is_taken_back(make_runner: Any) -> None:
+    runner = make_runner()
+    hook = named("fine", after_run=1)
+    runner.register_hook(hook)
+    for change in (lambda hooks: hooks.append(3), lambda hooks: hooks.__setitem__(0, None)):
+        with pytest.raises(TypeError, match="only hooks"):
+            change(runner._hooks)
+        assert runner.hooks == [hook]
+        assert runner._dispatcher.listeners("after_run") == [hook]
+
+
 def test_an_error_while_resolving_leaves_the_table_as_it_was(state: State) -> None:
     class Broken(Hook):
         def native_calls(self) -> Any:

@@ -89,6 +89,14 @@ def test_numbers_and_tensors_under_one_name_keep_their_order() -> None:
     assert buffer.output["loss"] == 5.5
 
 
+def test_a_refused_value_leaves_no_name_behind() -> None:
+    buffer = LogBuffer()
+    with pytest.raises(TypeError):
+        buffer.update({"loss": "low"})
+    buffer.average()
+    assert buffer.output == {}
+
+
 def test_numbers_and_tensors_under_one_name_average_together() -> None:
     buffer = LogBuffer()
     for value in (1.0, torch.tensor(2.0), 3.0, torch.tensor(6, dtype=torch.int32), True):

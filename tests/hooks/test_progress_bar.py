@@ -136,12 +136,14 @@ def test_the_terminal_is_restored_when_the_run_dies(
     runner = make_runner(max_epochs=1)
     runner.register_hook(ClosureHook("after_train_iter", fail))
     runner.register_hook(ProgressBarHook(), "VERY_LOW")
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with contextlib.redirect_stderr(terminal.file):
         with pytest.raises(error):
             runner.run([make_loader(4)], TRAIN)
         assert sys.stderr is terminal.file
-    assert threading.active_count() == threads
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)  # the bar's thread was told to stop, and ends when it wakes up
+        assert not thread.is_alive()
     written = terminal.written()
     assert "2/4 iterations" in last_drawn(written)
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")

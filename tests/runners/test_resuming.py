@@ -270,7 +270,7 @@ def test_auto_takes_the_newest_and_passes_over_damaged_ones(
     again = make_runner(max_epochs=3)
     again.resume("auto")
     assert (again.epoch, again.iter) == (2, 4)
-    assert "passing over a checkpoint that cannot be read" in caplog.text
+    assert "passing over a damaged checkpoint" in caplog.text
     assert "epoch_3.pth" in caplog.text
 
 
