@@ -123,10 +123,10 @@ class GroupSchedule {
                             (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
     }
     const double factor = warmup_.factor(clock.iter);
+    if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
+    const py::object optimizers = borrow(state->optimizer);
     for (OptimizerPart& part : parts_) {
-      PyObject* optimizer = part.name ? find(state->optimizer, part.name.ptr()) : state->optimizer;
-      if (optimizer == nullptr) throw py::key_error(py::cast<std::string>(py::repr(part.name)));
-      set_groups(optimizer, part, factor);
+      set_groups(part.name ? optimizers[part.name] : optimizers, part, factor);
     }
     ran_ = true;
   }
@@ -168,6 +168,7 @@ class GroupSchedule {
   };
 
   static OptimizerPart make_part(py::object name, py::handle base, const py::object& policies) {
+    if (!PyList_Check(base.ptr())) throw py::type_error("base values must be a list");
     OptimizerPart part{std::move(name), py::reinterpret_borrow<py::list>(base), {}};
     for (const auto& policy : py::cast<std::vector<std::shared_ptr<Policy>>>(policies)) {
       part.policies.push_back(policy);
@@ -176,9 +177,9 @@ class GroupSchedule {
   }
 
   // The groups are read anew each time: load_state_dict() of an optimizer replaces them.
-  void set_groups(PyObject* optimizer, OptimizerPart& part, double factor) const {
+  void set_groups(const py::object& optimizer, OptimizerPart& part, double factor) const {
     const std::vector<double>& values = part.regular(step_, total_);
-    const py::object groups = steal(PyObject_GetAttr(optimizer, Keys::get().param_groups));
+    const py::object groups = steal(PyObject_GetAttr(optimizer.ptr(), Keys::get().param_groups));
     if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (static_cast<Py_ssize_t>(i) >= PyList_GET_SIZE(groups.ptr())) break;

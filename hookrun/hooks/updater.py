@@ -55,7 +55,7 @@ class UpdaterHook(Hook):
     warmup_ratio = ScheduleSetting()
     _base = ScheduleSetting()
     _regular: Groups
-    _native: _native.GroupSchedule | None = None
+    _native_schedule: _native.GroupSchedule | None = None
 
     def __init__(
         self, by_epoch: bool, warmup: str | None, warmup_iters: int | None, warmup_ratio: float
@@ -117,18 +117,26 @@ class UpdaterHook(Hook):
         return {"before_train_iter": NEVER} if self.by_epoch and self.warmup is None else {}
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        if not self._goes_native():
-            self._regular, self._native = self._latest, None
-            return {}
-        if self._native is None:
-            self._native = _native.GroupSchedule(self.value)
-        self._native.configure(
+        if self._goes_native():
+            try:
+                return {"before_train_iter": self._native_action()}
+            except (TypeError, ValueError, LookupError):
+                # Between two assignments the arguments may not fit together. Where they stay so,
+                # the Python way says what is wrong at the next step.
+                pass
+        self._regular, self._native_schedule = self._latest, None
+        return {}
+
+    def _native_action(self) -> _native.Action:
+        schedule = self._native_schedule or _native.GroupSchedule(self.value)
+        schedule.configure(
             base=self._base,
             policies=self._native_policies(),
             by_epoch=self.by_epoch,
             warmup=self._warmup().native() if self.warmup is not None else _native.Warmup(),
         )
-        return {"before_train_iter": self._native.action()}
+        self._native_schedule = schedule
+        return schedule.action()
 
     def _goes_native(self) -> bool:
         """Whether C++ can do what is due at iterations: all is known, and nothing overridden."""
@@ -144,11 +152,15 @@ class UpdaterHook(Hook):
     @property
     def _latest(self) -> Groups:
         """The values of the latest step without warm-up, whoever computed them."""
-        native = None if self._native is None or self.by_epoch else self._native.regular()
+        native = (
+            None
+            if self._native_schedule is None or self.by_epoch
+            else self._native_schedule.regular()
+        )
         return self._regular if native is None else native
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), "_regular": self._latest, "_native": None}
+        state = {**super().__getstate__(), "_regular": self._latest, "_native_schedule": None}
         state.pop("_curve", None)
         return state
 

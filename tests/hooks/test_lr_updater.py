@@ -267,6 +267,38 @@ class TestChangesDuringTheRun:
             if run.iter > 2:
                 assert rates(run) == [pytest.approx(0.1)]
 
+    def test_two_arguments_one_after_the_other(self) -> None:
+        hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
+        run = rehearse(hook, make_optimizer(1.0))
+        iterations = run.iterations()
+        next(iterations)
+        hook.min_lr = None  # neither of the two, for now
+        hook.min_lr_ratio = 1.0
+        next(iterations)
+        assert rates(run) == [1.0]
+        assert hook._native_schedule is not None
+        hook.min_lr = 0.5
+        with pytest.raises(ValueError, match="exactly one of min_lr"):
+            next(iterations)
+
+    @pytest.mark.parametrize("base_lr", [(0.3,), [0.3]])
+    def test_base_values_in_any_sequence(self, base_lr: Any) -> None:
+        hook = FixedLrUpdaterHook(by_epoch=False)
+        run = rehearse(hook, make_optimizer(0.1))
+        iterations = run.iterations()
+        next(iterations)
+        hook.base_lr = base_lr
+        next(iterations)
+        assert rates(run) == [0.3]
+
+    def test_an_optimizer_that_is_gone(self) -> None:
+        run = rehearse(FixedLrUpdaterHook(by_epoch=False))
+        iterations = run.iterations()
+        next(iterations)
+        del run.optimizer
+        with pytest.raises(AttributeError, match="optimizer"):
+            next(iterations)
+
     def test_a_base_value_in_place_and_anew(self) -> None:
         hook = FixedLrUpdaterHook(by_epoch=False)
         run = rehearse(hook, make_optimizer(0.1))
@@ -339,7 +371,7 @@ def test_a_subclass_may_override_every_method(method: str, by_epoch: bool) -> No
     run = rehearse(hook)
     values = record(run)
     assert cls.calls > 0
-    assert hook._native is None
+    assert hook._native_schedule is None
     first = METHODS[method]
     assert values[0] == pytest.approx([first * lr for lr in plain[0]])
 
