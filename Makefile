@@ -7,10 +7,11 @@ SYSTEM_PYTHON := python3
 EXTRAS := test,dev,examples,loggers
 CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 ASAN_BUILD := build/asan
+BENCH := .venv-bench
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: train test test-long lint native-test sanitize setup clean
+.PHONY: train test test-long lint native-test sanitize bench setup clean
 
 train: setup
 	$(PYTHON) examples/digits.py $(ARGS)
@@ -44,6 +45,16 @@ sanitize: setup
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc HOOKRUN_NATIVE=$(CURDIR)/$(ASAN_BUILD) \
 	  $(PYTHON) -m pytest tests/native tests/core
+
+# Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/pip install -q '.[bench]'
+	$(BENCH)/bin/pytest benchmarks $(ARGS)
+	$(BENCH)/bin/python benchmarks/report.py
+
+$(BENCH)/.installed: benchmarks/peers/install.py
+	$(SYSTEM_PYTHON) benchmarks/peers/install.py $(BENCH)
+	touch $@
 
 setup: $(VENV)/.built
 
