@@ -110,7 +110,7 @@ def main() -> None:
 
     best = runner.meta["hook_msgs"]
     summary = {
-        "accuracy": best["best_score"],
+        "accuracy": round(best["best_score"], 4),  # of the best checkpoint
         "epochs": runner.epoch,
         "iterations": runner.iter,
         "seconds": round(seconds, 2),

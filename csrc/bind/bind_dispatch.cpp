@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,6 +47,8 @@ struct Dispatcher {
   PyObject* resolve;    // resolve(hook, event) -> None or (callable, trigger or None)
   PyObject* unheard;    // unheard(event): told of a custom event that has no listener
   PyObject* event_ids;  // dict: event name -> id
+  std::vector<py::object>* event_names;  // by id
+  std::vector<bool>* resolved;           // by id: whether every hook has been asked
 };
 
 PyTypeObject* dispatcher_type = nullptr;
@@ -53,7 +56,15 @@ PyTypeObject* dispatcher_type = nullptr;
 Dispatcher* as_dispatcher(PyObject* self) { return reinterpret_cast<Dispatcher*>(self); }
 
 std::int64_t int_field(py::handle trigger, const char* name) {
-  return py::cast<std::int64_t>(trigger.attr(name));
+  const py::object value = trigger.attr(name);
+  const std::int64_t number = PyLong_AsLongLong(value.ptr());
+  if (number == -1 && PyErr_Occurred()) PyErr_Clear();
+  if (number < 0 || number > Clock::kMost) {
+    throw py::value_error(std::string("a trigger's ") + name +
+                          " must be an int of at least 0, not " +
+                          py::cast<std::string>(py::repr(value)));
+  }
+  return number;
 }
 
 bool flag_field(py::handle trigger, const char* name) { return py::cast<bool>(trigger.attr(name)); }
@@ -83,44 +94,73 @@ std::optional<Table::Listener> resolve_listener(Dispatcher* self, py::handle hoo
   return Table::Listener{Target(pair[0]), to_trigger(pair[1])};
 }
 
-Table::Entry resolve_entry(Dispatcher* self, py::object hook, int priority) {
-  std::vector<std::optional<Table::Listener>> listeners(
-      static_cast<std::size_t>(PyDict_GET_SIZE(self->event_ids)));
-  for (auto item : py::reinterpret_borrow<py::dict>(self->event_ids)) {
-    listeners[py::cast<std::size_t>(item.second)] = resolve_listener(self, hook, item.first);
+// Asks the hook about the events that it has not been asked about. Hooks may fire new ones
+// meanwhile.
+void complete(Dispatcher* self, Table::Entry& entry) {
+  while (entry.listeners.size() < self->event_names->size()) {
+    const py::object name = (*self->event_names)[entry.listeners.size()];
+    entry.listeners.push_back(resolve_listener(self, entry.hook.function, name));
   }
-  return {Target(std::move(hook)), priority, std::move(listeners)};
 }
 
-// A custom event gets its id, and its call list, when its name is first fired.
-EventId add_custom_event(Dispatcher* self, py::handle name) {
+Table::Entry resolve_entry(Dispatcher* self, py::object hook, int priority) {
+  Table::Entry entry{Target(std::move(hook)), priority, {}};
+  complete(self, entry);
+  return entry;
+}
+
+// Gives a custom event its call list. Asking hooks can run any code, also such as changes the
+// table, so the answers are matched with the hooks that are there afterwards.
+void ask_hooks(Dispatcher* self, EventId id, const py::object& name) {
+  std::vector<Target> hooks;
+  for (std::size_t position = 0; position < self->table->size(); ++position) {
+    hooks.push_back(self->table->entry(position).hook);
+  }
+  std::vector<std::optional<Table::Listener>> listeners;
+  for (const Target& hook : hooks) {
+    listeners.push_back(resolve_listener(self, hook.function, name));
+  }
+  for (std::size_t position = 0; position < self->table->size(); ++position) {
+    Table::Entry& entry = self->table->entry(position);
+    const auto asked = std::find(hooks.begin(), hooks.end(), entry.hook);
+    if (asked == hooks.end()) continue;  // came later and has answered for itself
+    if (entry.listeners.size() <= id) entry.listeners.resize(id + 1);
+    entry.listeners[id] = listeners[static_cast<std::size_t>(asked - hooks.begin())];
+  }
+  self->table->rebuild();
+}
+
+void resolve_custom_event(Dispatcher* self, EventId id) {
+  const py::object name = (*self->event_names)[id];
+  (*self->resolved)[id] = true;  // asking may fire the event
+  try {
+    ask_hooks(self, id, name);
+  } catch (...) {
+    (*self->resolved)[id] = false;
+    throw;
+  }
+  if (self->table->calls(id).empty()) {
+    steal(PyObject_CallOneArg(self->unheard, name.ptr()));
+  }
+}
+// A custom event gets its id when its name is first used.
+EventId custom_event(Dispatcher* self, py::handle name) {
   if (!PyUnicode_Check(name.ptr())) {
     throw py::type_error("an event is named by a string, not by " +
                          py::cast<std::string>(py::repr(name)));
   }
-  const auto id = static_cast<EventId>(PyDict_GET_SIZE(self->event_ids));
-  std::vector<std::optional<Table::Listener>> listeners;
-  for (std::size_t position = 0; position < self->table->size(); ++position) {
-    listeners.push_back(resolve_listener(self, self->table->entry(position).hook.function, name));
+  EventId id = self->event_names->size();
+  PyObject* known = PyDict_GetItemWithError(self->event_ids, name.ptr());
+  if (known == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  if (known != nullptr) {
+    id = static_cast<EventId>(PyLong_AsSsize_t(known));
+  } else {
+    py::reinterpret_borrow<py::dict>(self->event_ids)[name] = id;
+    self->event_names->push_back(borrow(name.ptr()));
+    self->resolved->push_back(false);
   }
-  py::reinterpret_borrow<py::dict>(self->event_ids)[name] = id;
-  for (std::size_t position = 0; position < listeners.size(); ++position) {
-    auto& by_event = self->table->entry(position).listeners;
-    by_event.resize(id + 1);
-    by_event[id] = std::move(listeners[position]);
-  }
-  self->table->rebuild();
-  if (self->table->calls(id).empty()) {
-    steal(PyObject_CallOneArg(self->unheard, name.ptr()));
-  }
+  if (!(*self->resolved)[id]) resolve_custom_event(self, id);
   return id;
-}
-
-std::string event_name(Dispatcher* self, EventId event) {
-  for (auto item : py::reinterpret_borrow<py::dict>(self->event_ids)) {
-    if (py::cast<EventId>(item.second) == event) return py::cast<std::string>(item.first);
-  }
-  return "?";
 }
 
 // Says where the raised exception comes from. The exception itself stays as it is.
@@ -129,13 +169,12 @@ void add_note(Dispatcher* self, const Table::Call& call, EventId event) {
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
   const Clock& clock = self->runner->clock;
-  const std::string where = event_name(self, event);
   const PyTypeObject* hook_type = Py_TYPE(call.hook.function.ptr());
   PyObject* noted = PyObject_CallMethod(
       value, "add_note", "N",
-      PyUnicode_FromFormat("raised by hook %s (priority %d) in %s, at epoch %lld, iteration %lld "
+      PyUnicode_FromFormat("raised by hook %s (priority %d) in %U, at epoch %lld, iteration %lld "
                            "(counted from 0)",
-                           hook_type->tp_name, call.priority, where.c_str(),
+                           hook_type->tp_name, call.priority, (*self->event_names)[event].ptr(),
                            static_cast<long long>(clock.epoch),
                            static_cast<long long>(clock.iter)));
   if (noted == nullptr) PyErr_Clear();  // the note is a courtesy; the error itself counts
@@ -159,6 +198,7 @@ bool invoke(Dispatcher* self, const Table::Call& call, EventId event) {
 
 bool fire(Dispatcher* self, EventId event) {
   RunState* runner = self->runner;
+  const py::object held = borrow(reinterpret_cast<PyObject*>(self));  // hooks may drop it
   // A custom event happens within the lifecycle event at work, which goes on.
   const EventId outer = runner->firing;
   if (event < kEventCount) runner->firing = event;
@@ -170,9 +210,11 @@ bool fire(Dispatcher* self, EventId event) {
 
 bool fire_named(Dispatcher* self, PyObject* name) {
   PyObject* id = PyDict_GetItemWithError(self->event_ids, name);
-  if (id != nullptr) return fire(self, static_cast<EventId>(PyLong_AsSsize_t(id)));
-  if (PyErr_Occurred()) return false;
-  return guarded<>(false, [&] { return fire(self, add_custom_event(self, name)); });
+  if (id == nullptr && PyErr_Occurred()) return false;
+  if (id != nullptr && static_cast<EventId>(PyLong_AsSsize_t(id)) < kEventCount) {
+    return fire(self, static_cast<EventId>(PyLong_AsSsize_t(id)));
+  }
+  return guarded<>(false, [&] { return fire(self, custom_event(self, name)); });
 }
 
 PyObject* dispatcher_vectorcall(PyObject* self, PyObject* const* args, size_t nargsf,
@@ -194,9 +236,12 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   }
   return guarded<>(static_cast<PyObject*>(nullptr), [&] {
     py::dict ids;
+    auto names = std::make_unique<std::vector<py::object>>();
     for (EventId event = 0; event < kEventCount; ++event) {
-      ids[steal(PyUnicode_InternFromString(kEventNames[event].data()))] = event;
+      names->push_back(steal(PyUnicode_InternFromString(kEventNames[event].data())));
+      ids[names->back()] = event;
     }
+    auto resolved = std::make_unique<std::vector<bool>>(kEventCount, true);
     auto table = std::make_unique<Table>();
     table->rebuild();
     PyObject* self = type->tp_alloc(type, 0);
@@ -208,6 +253,8 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     dispatcher->resolve = borrow(resolve).release().ptr();
     dispatcher->unheard = borrow(unheard).release().ptr();
     dispatcher->event_ids = ids.release().ptr();
+    dispatcher->event_names = names.release();
+    dispatcher->resolved = resolved.release();
     return self;
   });
 }
@@ -241,6 +288,8 @@ void dispatcher_dealloc(PyObject* self) {
   Py_XDECREF(dispatcher->resolve);
   Py_XDECREF(dispatcher->unheard);
   Py_XDECREF(dispatcher->event_ids);
+  delete dispatcher->event_names;
+  delete dispatcher->resolved;
   type->tp_free(self);
   Py_DECREF(type);
 }
@@ -264,6 +313,7 @@ PyObject* dispatcher_replace(PyObject* self, PyObject* hooks) {
       const auto pair = py::cast<py::tuple>(item);
       entries.push_back(resolve_entry(dispatcher, pair[0], py::cast<int>(pair[1])));
     }
+    for (Table::Entry& entry : entries) complete(dispatcher, entry);
     dispatcher->table->replace(std::move(entries));
     Py_RETURN_NONE;
   });
@@ -273,10 +323,7 @@ PyObject* dispatcher_listeners(PyObject* self, PyObject* name) {
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
     Dispatcher* dispatcher = as_dispatcher(self);
     py::list hooks;
-    PyObject* id = PyDict_GetItemWithError(dispatcher->event_ids, name);
-    if (id == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    const EventId event =
-        id ? static_cast<EventId>(PyLong_AsSsize_t(id)) : add_custom_event(dispatcher, name);
+    const EventId event = custom_event(dispatcher, name);
     for (const Table::Call& call : dispatcher->table->calls(event)) {
       hooks.append(call.hook.function);
     }

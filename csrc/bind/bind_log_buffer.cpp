@@ -152,11 +152,14 @@ PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
     if (n < 0) throw py::value_error("average(n): n must be at least 0 (0: all values)");
     LogBuffer* buffer = as_buffer(self);
-    py::dict averages;
+    // Taken out first: making Python objects can run code that changes the buffer.
+    std::vector<std::pair<py::object, double>> values;
     for (const Slot& slot : *buffer->slots) {
       if (slot.meter.empty()) continue;  // its only value was refused
-      averages[slot.name] = slot.meter.average(static_cast<std::size_t>(n));
+      values.emplace_back(slot.name, slot.meter.average(static_cast<std::size_t>(n)));
     }
+    py::dict averages;
+    for (const auto& [name, value] : values) averages[name] = value;
     steal(PyObject_CallMethod(buffer->output, "update", "O", averages.ptr()));
     buffer->ready = true;
     Py_RETURN_NONE;
@@ -211,14 +214,19 @@ PyObject* buffer_push_totals(PyObject* self, PyObject* args) {
 
 PyObject* buffer_history(PyObject* self, PyObject*) {
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
-    py::dict history;
+    // Taken out first: making Python objects can run code that changes the buffer.
+    std::vector<std::pair<py::object, std::vector<Meter::Sample>>> kept;
     for (const Slot& slot : *as_buffer(self)->slots) {
+      kept.emplace_back(slot.name, slot.meter.history());
+    }
+    py::dict history;
+    for (const auto& [name, samples] : kept) {
       py::list values, counts;
-      for (const Meter::Sample& sample : slot.meter.history()) {
+      for (const Meter::Sample& sample : samples) {
         values.append(sample.value);
         counts.append(sample.count);
       }
-      history[slot.name] = py::make_tuple(values, counts);
+      history[name] = py::make_tuple(values, counts);
     }
     return history.release().ptr();
   });
@@ -278,7 +286,8 @@ bool has_native_update(PyObject* object) {
   // A function set on the instance replaces the method too.
   PyObject* bound = PyObject_GetAttr(object, Names::get().update);
   PyErr_Clear();
-  const bool is_native = bound != nullptr && PyCFunction_Check(bound);
+  const bool is_native =
+      bound != nullptr && PyCFunction_Check(bound) && PyCFunction_GET_SELF(bound) == object;
   Py_XDECREF(bound);
   return is_native;
 }

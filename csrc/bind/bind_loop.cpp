@@ -41,7 +41,7 @@ class Loop {
   // modules that it had put into training mode has left it.
   void ensure_training() {
     if (!train_ || (known_model_.ptr() == state_->model && all_in_training())) return;
-    known_model_ = borrow(state_->model);
+    known_model_ = present(state_->model, "model");
     known_model_.attr("train")();
     in_training_.clear();
     watched_ = py::hasattr(known_model_, "modules");
@@ -63,6 +63,14 @@ class Loop {
     return watched_ && std::all_of(in_training_.begin(), in_training_.end(), is_training);
   }
 
+  // A reference of the runner, which hooks may have deleted.
+  static py::object present(PyObject* reference, const char* name) {
+    if (reference == nullptr) {
+      throw py::attribute_error(std::string("the runner has lost its ") + name);
+    }
+    return borrow(reference);
+  }
+
   static void set(PyObject** slot, PyObject* value) {
     Py_INCREF(value);
     Py_XSETREF(*slot, value);
@@ -70,7 +78,8 @@ class Loop {
 
   bool step(PyObject* batch) {
     // Held, because the step may replace the runner's model or optimizer.
-    const py::object model = borrow(state_->model), optimizer = borrow(state_->optimizer);
+    const py::object model = present(state_->model, "model");
+    const py::object optimizer = present(state_->optimizer, "optimizer");
     arguments_.assign({model.ptr(), batch});
     if (pass_optimizer_) arguments_.push_back(optimizer.ptr());
     const std::size_t positional = arguments_.size();

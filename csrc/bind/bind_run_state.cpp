@@ -83,8 +83,9 @@ int set_limit(PyObject* self, PyObject* value, void*) {
   if (value != Py_None) {
     limit = PyLong_AsLongLong(value);
     if (limit == -1 && PyErr_Occurred()) return -1;
-    if (limit < 0) {
-      PyErr_Format(PyExc_ValueError, "a limit of the run must be at least 0, not %R", value);
+    if (limit < 0 || limit > Clock::kMost) {
+      PyErr_Format(PyExc_ValueError, "a limit of the run must lie between 0 and 2**62, not at %R",
+                   value);
       return -1;
     }
   }
@@ -105,6 +106,10 @@ int set_counter(PyObject* self, PyObject* value, void*) {
   }
   const std::int64_t count = PyLong_AsLongLong(value);
   if (count == -1 && PyErr_Occurred()) return -1;
+  if (count > Clock::kMost || count < -Clock::kMost) {
+    PyErr_Format(PyExc_ValueError, "a counter of the run cannot be %R", value);
+    return -1;
+  }
   as_state(self)->clock.*field = count;
   return 0;
 }
@@ -227,7 +232,13 @@ PyType_Spec state_spec = {"hookrun._native.RunState", sizeof(RunState), 0,
 
 }  // namespace
 
-bool fire_event(RunState* state, Event event) { return dispatch(state->dispatcher, event); }
+bool fire_event(RunState* state, Event event) {
+  if (state->dispatcher == nullptr || !is_dispatcher(state->dispatcher)) {
+    PyErr_SetString(PyExc_TypeError, "the runner's dispatcher was replaced during the run");
+    return false;
+  }
+  return dispatch(state->dispatcher, event);
+}
 
 void bind_run_state(py::module_& module) {
   run_state_type =

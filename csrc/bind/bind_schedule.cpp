@@ -34,6 +34,7 @@ bool is_own_float(PyObject* number) { return PyFloat_CheckExact(number) && Py_RE
 // What stands in the place of `old`: a new float, or the same tensor filled, which needs no host
 // sync.
 py::object renewed(PyObject* old, double value) {
+  const py::object held = borrow(old);  // filling it may take it out of its group
   py::object number = steal(PyFloat_FromDouble(value));
   if (PyFloat_Check(old) || PyLong_Check(old)) return number;
   const auto fill = py::reinterpret_steal<py::object>(PyObject_GetAttr(old, Keys::get().fill));
@@ -80,6 +81,7 @@ void write_momentum(PyObject* group, double value) {
     write_number(group, keys.momentum, old, value);
   } else if (PyObject* betas = find(group, keys.betas)) {
     const auto old_betas = steal(PySequence_Tuple(betas));
+    if (PyTuple_GET_SIZE(old_betas.ptr()) == 0) throw py::value_error("a group's betas are empty");
     const auto first = py::make_tuple(renewed(PyTuple_GET_ITEM(old_betas.ptr(), 0), value));
     const auto rest = steal(PyTuple_GetSlice(old_betas.ptr(), 1, PY_SSIZE_T_MAX));
     assign(group, keys.betas, steal(PySequence_Concat(first.ptr(), rest.ptr())));
@@ -103,8 +105,8 @@ class GroupSchedule {
     } else {
       parts.push_back(make_part(py::object(), base, policies));
     }
-    parts_ = std::move(parts);
-    needs_total_ = std::any_of(parts_.begin(), parts_.end(), [](const OptimizerPart& part) {
+    parts_ = std::make_shared<std::vector<OptimizerPart>>(std::move(parts));
+    needs_total_ = std::any_of(parts_->begin(), parts_->end(), [](const OptimizerPart& part) {
       return std::any_of(part.policies.begin(), part.policies.end(),
                          [](const PolicyPtr& policy) { return policy->needs_total(); });
     });
@@ -125,7 +127,8 @@ class GroupSchedule {
     const double factor = warmup_.factor(clock.iter);
     if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
     const py::object optimizers = borrow(state->optimizer);
-    for (OptimizerPart& part : parts_) {
+    const auto parts = parts_;  // held: odd optimizers may configure the hook meanwhile
+    for (OptimizerPart& part : *parts) {
       set_groups(part.name ? optimizers[part.name] : optimizers, part, factor);
     }
     ran_ = true;
@@ -135,7 +138,8 @@ class GroupSchedule {
   py::object regular() {
     if (!ran_) return py::none();
     py::dict by_name;
-    for (OptimizerPart& part : parts_) {
+    const auto parts = parts_;
+    for (OptimizerPart& part : *parts) {
       const py::list values = py::cast(part.regular(step_, total_));
       if (!part.name) return values;
       by_name[part.name] = values;
@@ -194,7 +198,8 @@ class GroupSchedule {
   }
 
   bool is_lr_;
-  std::vector<OptimizerPart> parts_;
+  std::shared_ptr<std::vector<OptimizerPart>> parts_ =
+      std::make_shared<std::vector<OptimizerPart>>();
   bool by_epoch_ = false;
   bool needs_total_ = false;
   Warmup warmup_;

@@ -53,6 +53,8 @@ def link_latest(path: Path, name: str = "latest.pth") -> None:
 
     The name moves in one step, so that it always means a whole file.
     """
+    if path.name == name:
+        return  # it is the file itself
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:

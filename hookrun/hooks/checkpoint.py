@@ -35,6 +35,11 @@ def resolve_out_dir(hook: Hook, out_dir: str | None, runner: Any) -> str:
     return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
 
+def literal(filename: str) -> str:
+    """The template that stands for just this file name."""
+    return filename.replace("{", "{{").replace("}", "}}")
+
+
 def warn_without_epochs(hook: Any, runner: Any) -> None:
     """Warn that a hook which counts epochs waits for what the runner never fires."""
     if hook.by_epoch and runner.max_epochs is None:
@@ -118,6 +123,7 @@ class CheckpointHook(Hook):
     def before_run(self, runner: Any) -> None:
         self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
         self._check_arguments(runner)
+        self._check_template()
         warn_without_epochs(self, runner)
         plain(runner.meta if isinstance(runner.meta, dict) else {}, "runner.meta")
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
@@ -152,7 +158,7 @@ class CheckpointHook(Hook):
         runner.save_checkpoint(
             self.out_dir,
             save_optimizer=self.save_optimizer,
-            **{**self.args, "filename_tmpl": filename},
+            **{**self.args, "filename_tmpl": literal(filename)},
         )
         if runner.meta is not None:
             messages = runner.meta.setdefault("hook_msgs", {})
@@ -182,6 +188,21 @@ class CheckpointHook(Hook):
     def _template(self) -> str:
         default = "epoch_{}.pth" if self.by_epoch else "iter_{}.pth"
         return str(self.args.get("filename_tmpl", default))
+
+    def _check_template(self) -> None:
+        """Refuse at the start of a run a name that could not be written at its first save."""
+        template = self.args.get("filename_tmpl", "")
+        try:
+            name = template.format(1)
+        except (AttributeError, IndexError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"CheckpointHook: filename_tmpl={template!r} is no file name with one placeholder "
+                f"{{}} for a number: {error}"
+            ) from error
+        if os.path.basename(name) != name:
+            raise ValueError(
+                f"CheckpointHook: filename_tmpl={template!r} leaves the folder of the checkpoints"
+            )
 
     def _check_arguments(self, runner: Any) -> None:
         known = inspect.signature(runner.save_checkpoint).parameters

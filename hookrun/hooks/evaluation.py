@@ -20,7 +20,7 @@ from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info
 
-from .checkpoint import resolve_out_dir, warn_without_epochs
+from .checkpoint import literal, resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, single_gpu_test
 
 Compare = Callable[[float, float], bool]
@@ -270,7 +270,9 @@ class EvalHook(Hook):
         messages.update(best_score=key_score, best_ckpt=path)
         try:
             if get_dist_info()[0] == 0:
-                runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+                runner.save_checkpoint(
+                    self.out_dir, filename_tmpl=literal(name), create_symlink=False
+                )
         except BaseException:
             messages.clear()
             messages.update(before)

@@ -13,7 +13,7 @@ from hookrun.schedules import Policy
 from . import _arguments as check
 from ._policies import by_iteration_only, check_cycles_fit, cyclic_policy
 from .lr_updater import AnnealingLrUpdaterHook, LrUpdaterHook
-from .updater import ScheduleSetting, each_group
+from .updater import ScheduleSetting, each_group, separate_tensors
 
 # Arguments of SequentialLrUpdaterHook that its policies share.
 _OF_THE_WHOLE = {"by_epoch", "warmup", "warmup_iters", "warmup_ratio", "warmup_by_epoch"}
@@ -183,6 +183,7 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
 
     def before_run(self, runner: Any) -> None:
         self._check_run(runner)
+        separate_tensors(runner.optimizer, self.value)
 
         def initial(optimizer: Any, name: str | None) -> list[float]:
             rates = [

@@ -82,6 +82,7 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("iterations"),
+        TextColumn("elapsed"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

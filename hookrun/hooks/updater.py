@@ -166,6 +166,7 @@ class UpdaterHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         self._check_run(runner)
+        separate_tensors(runner.optimizer, self.value)
         self._base = each_group(
             runner.optimizer,
             lambda optimizer, _: [self._initial(group) for group in optimizer.param_groups],
@@ -259,6 +260,24 @@ def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
     if isinstance(optimizer, dict):
         return [(each, groups[name]) for name, each in optimizer.items()]
     return [(optimizer, groups)]
+
+
+def separate_tensors(optimizer: Any, key: str) -> None:
+    """Give each group a tensor of its own: torch lets groups share the one they were built with.
+
+    Args:
+        optimizer: an optimizer, or a dict of them by name.
+        key: the group's value, such as ``"lr"``.
+    """
+    seen: set[int] = set()
+    for each in optimizer.values() if isinstance(optimizer, dict) else [optimizer]:
+        for group in each.param_groups:
+            value = group.get(key)
+            if not isinstance(value, Tensor):
+                continue
+            if id(value) in seen:
+                group[key] = value.clone()
+            seen.add(id(group[key]))
 
 
 def pick(groups: Groups, name: str | None) -> list[float]:

@@ -135,7 +135,7 @@ class BaseRunner(HookRegistration, ABC):
         Raises:
             RuntimeError: there is no optimizer.
         """
-        return self._per_group(lambda group: group["lr"], "learning rate")
+        return self._per_group(lambda group: float(group["lr"]), "learning rate")
 
     def current_momentum(self) -> list[float] | dict[str, list[float]]:
         """The momentum of each parameter group (``momentum`` or ``betas[0]``, else 0).

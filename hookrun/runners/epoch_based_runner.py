@@ -58,6 +58,12 @@ class EpochBasedRunner(BaseRunner):
         batches, first = data_loader, 0
         if train and self._skip_batches:  # resumed within an epoch
             first, self._skip_batches = self._skip_batches, 0
+            length = length_of(data_loader)
+            if length is not None and first > length:
+                raise ValueError(
+                    f"the checkpoint was saved after {first} batches of an epoch, but the loader "
+                    f"has only {length}: resume with the loader of that run"
+                )
             self.logger.info("going past the %d batches that this epoch has seen", first)
             batches = itertools.islice(data_loader, first, None)
         if self._goes_native("run_iter"):

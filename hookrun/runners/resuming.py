@@ -52,7 +52,7 @@ def save(
     """
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
-    if os.path.basename(filename) != filename:
+    if os.path.basename(filename) != filename or filename in ("", ".", ".."):
         raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
     checkpoint = ckpt.make_checkpoint(
         runner.model,
@@ -99,6 +99,22 @@ def resume(
     else:
         checkpoint = ckpt.read_checkpoint(source, location)
 
+    try:
+        _apply(runner, checkpoint, source, resume_optimizer)
+    except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        raise ValueError(
+            f"{str(source)!r} cannot be resumed, for something in it is not what it should be: "
+            f"{type(error).__name__}: {error}{where}"
+        ) from error
+    if get_dist_info()[0] == 0:
+        runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
+
+
+def _apply(
+    runner: BaseRunner, checkpoint: dict[str, Any], source: Any, resume_optimizer: bool
+) -> None:
+    """Take over a checkpoint that has been read, or leave the runner as it was and raise."""
     own = _check(checkpoint, source)
     weights = ckpt.state_dict_of(checkpoint)
     _check_weights(runner, weights, source)
@@ -118,8 +134,6 @@ def resume(
         runner._hook_states = dict(own.get("hooks") or {})
         for hook in runner.hooks:
             restore_hook(runner, hook)
-    if get_dist_info()[0] == 0:
-        runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
 
 
 def restore_hook(runner: BaseRunner, hook: Hook) -> None:
@@ -198,15 +212,15 @@ def _keyed(runner: BaseRunner) -> dict[str, Hook]:
 def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
     """The hookrun part of a checkpoint, empty for a file of MMCV's."""
     meta = checkpoint.get("meta")
-    if not isinstance(meta, dict) or not all(
-        isinstance(meta.get(key), int) for key in ("epoch", "iter")
-    ):
+    if not isinstance(meta, dict) or not all(_is_count(meta.get(k)) for k in ("epoch", "iter")):
         raise ValueError(
             f"{str(source)!r} cannot be resumed: it does not say which epoch and iteration it was "
             "saved at (meta['epoch'], meta['iter']). load_checkpoint() loads weights only."
         )
     own = checkpoint.get("hookrun", {})
-    if not isinstance(own, dict) or (own and not isinstance(own.get("format"), int)):
+    if not isinstance(own, dict) or (
+        own and not (_is_count(own.get("format")) and _is_count(own.get("inner_iter")))
+    ):
         raise ValueError(f"{str(source)!r} is damaged: its 'hookrun' part is {own!r:.80}")
     if own.get("format", 0) > ckpt.FORMAT:
         raise ValueError(
@@ -214,6 +228,10 @@ def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
             f"{ckpt.FORMAT}: install a newer one"
         )
     return dict(own)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> None:

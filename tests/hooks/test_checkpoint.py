@@ -284,3 +284,30 @@ def test_overridden_methods_are_used(make_runner: MakeRunner) -> None:
     runner.run([make_loader()], [("train", 1)])
     assert calls == [("epoch", 0), ("save", 1), ("epoch", 1), ("epoch", 2)]
     assert saved(runner.work_dir) == ["epoch_2.pth", "every_2.pth", "latest.pth"]
+
+
+def test_a_file_called_latest_is_the_file_itself(make_runner: Any) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(CheckpointHook(interval=1, filename_tmpl="latest.pth"))
+    runner.run([make_loader(2)], [("train", 1)])
+    make_runner(max_epochs=2).resume(f"{runner.work_dir}/latest.pth")
+
+
+def test_braces_in_names_are_kept(make_runner: Any) -> None:
+    runner = make_runner(max_epochs=3)
+    runner.register_hook(CheckpointHook(interval=1, filename_tmpl="{{a}}{}.pth", max_keep_ckpts=1))
+    runner.run([make_loader(2)], [("train", 1)])
+    names = sorted(path.name for path in Path(runner.work_dir).glob("*.pth"))
+    assert names == ["latest.pth", "{a}3.pth"]
+    assert Path(runner.meta["hook_msgs"]["last_ckpt"]).exists() if runner.meta else True
+
+
+@pytest.mark.parametrize("template", ["{}{}.pth", "{a}.pth", "../{}.pth", "/tmp/{}.pth", 3])
+def test_names_that_cannot_be_written_are_refused_before_training(
+    make_runner: Any, template: Any
+) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(CheckpointHook(interval=1, filename_tmpl=template))
+    with pytest.raises(ValueError, match="filename_tmpl"):
+        runner.run([make_loader(2)], [("train", 1)])
+    assert runner.iter == 0

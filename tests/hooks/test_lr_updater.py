@@ -18,10 +18,12 @@ from hookrun import (
     Hook,
     IterBasedRunner,
     LinearAnnealingLrUpdaterHook,
+    OneCycleLrUpdaterHook,
     StepLrUpdaterHook,
 )
 from hookrun.core import resolve
 from hookrun.core.triggers import NEVER
+from hookrun.schedules.preview import Rehearsal
 from tests.hooks.lr_support import (
     EPOCHS,
     HOOK_MAKERS,
@@ -273,3 +275,13 @@ class TestChangesDuringTheRun:
         run._max_iters = None
         with pytest.raises(ValueError, match="max_iters is None"):
             run.call_hook("before_train_iter")
+
+
+def test_groups_that_share_a_tensor_get_one_each() -> None:
+    shared = torch.tensor(0.1)
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=shared)
+    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+    run.register(OneCycleLrUpdaterHook(max_lr=[0.1, 10.0]))
+    next(iter(run.iterations()))
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.004, 0.4])

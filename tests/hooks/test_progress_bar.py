@@ -87,7 +87,9 @@ def test_the_bar_ends_full_and_the_cursor_is_shown_again(
     runner.register_hook(ProgressBarHook(), "VERY_LOW")
     train(runner, terminal)
     written = terminal.written()
-    assert re.match(r"training, epoch 3/3 ━* ?12/12 iterations 0:00:0\d left", last_drawn(written))
+    assert re.match(
+        r"training, epoch 3/3 ━* ?12/12 iterations elapsed 0:00:0\d", last_drawn(written)
+    )
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
