@@ -120,6 +120,9 @@ class Registry:
         except Exception as error:
             name = getattr(constructor, "__name__", repr(constructor))
             error.add_note(f"while building the {self._name} {name} from {dict(cfg)!r}")
+            if isinstance(error, TypeError):
+                for hint in _unknown_arguments(constructor, arguments):
+                    error.add_note(f"{name} {hint}")
             raise
 
     def _constructor(self, kind: Any) -> Callable[..., Any]:
@@ -149,3 +152,19 @@ class Registry:
                     f"{each!r} is already in the {self._name} registry; force=True replaces it"
                 )
             self._modules[each] = module
+
+
+def _unknown_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Iterator[str]:
+    """What to say of each argument that neither the class nor one of its bases takes."""
+    layers = (
+        [vars(cls).get("__init__") for cls in inspect.getmro(constructor)[:-1]]
+        if (inspect.isclass(constructor))
+        else [constructor]
+    )
+    known: set[str] = set()
+    for layer in filter(None, layers):
+        known |= set(inspect.signature(layer).parameters)
+    known -= {"self", "args", "kwargs"}
+    for name in arguments:
+        if name not in known:
+            yield f"has no argument {name!r}. {did_you_mean(name, known)}"

@@ -68,6 +68,14 @@ def test_a_constructors_error_stays_and_names_the_class(shapes: Registry) -> Non
     assert "while building the shape Circle" in caught.value.__notes__[0]
 
 
+def test_a_misspelt_argument_gets_its_near_spelling() -> None:
+    with pytest.raises(TypeError) as caught:
+        HOOKS.build({"type": "StepLrUpdaterHook", "stepp": [3]})
+    assert "StepLrUpdaterHook has no argument 'stepp'. Did you mean 'step'" in str(
+        caught.value.__notes__
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "error"), [({}, KeyError), ("Circle", TypeError), ({"type": 3}, TypeError)]
 )
