@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
@@ -163,7 +164,8 @@ def _unknown_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Iterat
     )
     known: set[str] = set()
     for layer in filter(None, layers):
-        known |= set(inspect.signature(layer).parameters)
+        with contextlib.suppress(ValueError, TypeError):  # compiled ones may not say
+            known |= set(inspect.signature(layer).parameters)
     known -= {"self", "args", "kwargs"}
     for name in arguments:
         if name not in known:
