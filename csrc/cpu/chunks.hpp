@@ -1,0 +1,65 @@
+// From lists to pieces: what a kernel gets is part of one row.
+#pragma once
+
+#include "simd.hpp"
+#include "tensor_list.hpp"
+#include "threads.hpp"
+
+namespace hookrun::cpu::HOOKRUN_ISA {
+namespace {
+
+// The last row that starts at or before `position`.
+inline std::int64_t row_at(const TensorList& list, std::int64_t position) {
+  std::int64_t low = 0;
+  std::int64_t high = list.count;
+  while (high - low > 1) {
+    const std::int64_t middle = low + (high - low) / 2;
+    (list.rows[middle].start <= position ? low : high) = middle;
+  }
+  return low;
+}
+
+// Calls piece(row index, first element, element count) for each part of a row that lies in the
+// chunk, in order.
+template <class Piece>
+inline void for_each_piece(const TensorList& list, std::int64_t chunk, Piece&& piece) {
+  const std::int64_t begin = chunk * kChunk;
+  const std::int64_t end = begin + kChunk;
+  for (std::int64_t r = row_at(list, begin); r < list.count && list.rows[r].start < end; ++r) {
+    const Row& row = list.rows[r];
+    const std::int64_t first = row.start < begin ? begin - row.start : 0;
+    const std::int64_t last = row.numel < end - row.start ? row.numel : end - row.start;
+    if (first < last) piece(r, first, last - first);
+  }
+}
+
+// Calls work(chunk) for each chunk of the list, on several threads.
+template <class Work>
+inline void parallel_chunks(const TensorList& list, int threads, const Work& work) {
+  run_chunks(
+      list.chunks(), threads,
+      [](const void* context, std::int64_t chunk) { (*static_cast<const Work*>(context))(chunk); },
+      &work);
+}
+
+// The same, piece by piece.
+template <class Piece>
+inline void parallel_pieces(const TensorList& list, int threads, const Piece& piece) {
+  parallel_chunks(list, threads, [&](std::int64_t chunk) { for_each_piece(list, chunk, piece); });
+}
+
+// Calls use(T{}) with the storage type for a dtype. The binding lets no other dtype through.
+template <class Use>
+inline void with_type(DType dtype, Use&& use) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return use(Half{});
+    case DType::kBFloat16:
+      return use(BFloat{});
+    default:
+      return use(float{});
+  }
+}
+
+}  // namespace
+}  // namespace hookrun::cpu::HOOKRUN_ISA

@@ -1,0 +1,94 @@
+// convert: to = from, rounded to nearest even in to's dtype.
+//
+// What is written is not read, so large outputs go past the caches: an ordinary store would first
+// read the line that it overwrites.
+#include "chunks.hpp"
+#include "kernels.hpp"
+
+namespace hookrun::cpu::HOOKRUN_ISA {
+namespace {
+
+// Outputs up to this size are likely to be in a cache, or wanted there soon.
+constexpr std::int64_t kStreamAbove = 4 << 20;  // bytes
+
+inline void stream(char* to, const char* bytes) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(bytes));
+#elif defined(__AVX2__)
+  for (int i = 0; i < 64; i += 32) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + i)));
+  }
+#elif defined(__SSE2__)
+  for (int i = 0; i < 64; i += 16) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i)));
+  }
+#else
+  __builtin_memcpy(to, bytes, 64);
+#endif
+}
+
+inline void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+template <class To, class From>
+void copy_piece(To* to, const From* from, std::int64_t count) {
+  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+    prefetch<1>(from + i);
+    store(to + i, load(from + i, lanes), lanes);
+  });
+}
+
+// A cache line at a time, after the elements before the first whole line.
+template <class To, class From>
+void stream_piece(To* to, const From* from, std::int64_t count) {
+  constexpr std::int64_t kLine = 64 / sizeof(To);
+  const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
+  std::int64_t head = misaligned == 0 ? 0 : (64 - misaligned) / std::int64_t{sizeof(To)};
+  if (misaligned % sizeof(To) != 0 || head > count) head = count;
+  copy_piece(to, from, head);
+  std::int64_t i = head;
+  for (; i + kLine <= count; i += kLine) {
+    alignas(64) To line[kLine];
+    copy_piece(line, from + i, kLine);
+    stream(reinterpret_cast<char*>(to + i), reinterpret_cast<const char*>(line));
+  }
+  copy_piece(to + i, from + i, count - i);
+  finish_streams();
+}
+
+template <class To, class From>
+void convert_piece(To* to, const From* from, std::int64_t count, bool streaming) {
+  if (streaming) {
+    stream_piece(to, from, count);
+  } else {
+    copy_piece(to, from, count);
+  }
+}
+
+}  // namespace
+
+void convert(const TensorList& list, int threads) {
+  parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+    const Row& row = list.rows[r];
+    const std::int64_t size = row.item_size;
+    if (row.dtype[0] == row.dtype[1]) {  // any dtype; libc streams where that pays
+      __builtin_memcpy(row.at<char>(0, first * size), row.at<char>(1, first * size),
+                       static_cast<std::size_t>(count * size));
+      return;
+    }
+    const bool streaming = list.span * size > kStreamAbove;
+    with_type(row.dtype[0], [&](auto to) {
+      with_type(row.dtype[1], [&](auto from) {
+        convert_piece(row.at<decltype(to)>(0, first), row.at<decltype(from)>(1, first), count,
+                      streaming);
+      });
+    });
+  });
+}
+
+}  // namespace hookrun::cpu::HOOKRUN_ISA

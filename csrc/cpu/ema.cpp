@@ -1,0 +1,32 @@
+// ema: average = average + momentum * (parameter - average), as torch's lerp rounds it.
+#include "chunks.hpp"
+#include "kernels.hpp"
+
+namespace hookrun::cpu::HOOKRUN_ISA {
+namespace {
+
+template <class Average, class Parameter>
+void ema_piece(Average* average, const Parameter* parameter, std::int64_t count, float momentum) {
+  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+    prefetch<2>(average + i);
+    prefetch<2>(parameter + i);
+    const F32 from = load(average + i, lanes);
+    store(average + i, lerp(from, load(parameter + i, lanes), momentum), lanes);
+  });
+}
+
+}  // namespace
+
+void ema(const TensorList& list, float momentum, int threads) {
+  parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+    const Row& row = list.rows[r];
+    with_type(row.dtype[0], [&](auto average) {
+      with_type(row.dtype[1], [&](auto parameter) {
+        ema_piece(row.at<decltype(average)>(0, first), row.at<decltype(parameter)>(1, first), count,
+                  momentum);
+      });
+    });
+  });
+}
+
+}  // namespace hookrun::cpu::HOOKRUN_ISA

@@ -1,0 +1,195 @@
+// Vectors of fp32 numbers as wide as the instruction set that this file is compiled for has them.
+//
+// Arithmetic is what the compiler's vector types give: + - * / per element, with scalars too. fp16
+// and bf16 are storage only. A kernel is written once, for whole vectors (`Full`) and for the few
+// elements at the end (`Part`) alike.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace hookrun::cpu::HOOKRUN_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr std::int64_t kWidth = 16;
+#elif defined(__AVX2__)
+constexpr std::int64_t kWidth = 8;
+#else
+constexpr std::int64_t kWidth = 4;
+#endif
+
+typedef float F32 __attribute__((vector_size(4 * kWidth)));
+typedef std::uint32_t U32 __attribute__((vector_size(4 * kWidth)));
+typedef std::uint16_t U16 __attribute__((vector_size(2 * kWidth)));
+typedef double F64 __attribute__((vector_size(4 * kWidth)));  // half as many numbers
+
+struct Half {
+  std::uint16_t bits;
+};
+struct BFloat {
+  std::uint16_t bits;
+};
+
+template <class To, class From>
+inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "same bits");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline F32 splat(float x) { return x - F32{}; }
+
+inline F32 square_root(F32 x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#else
+  for (std::int64_t i = 0; i < kWidth; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+// from + weight * (to - from), exact at both ends: torch's lerp.
+inline F32 lerp(F32 from, F32 to, float weight) {
+  const F32 difference = to - from;
+  return weight < 0.5f ? from + difference * weight : to - difference * (1.0f - weight);
+}
+
+struct F64Pair {
+  F64 low;
+  F64 high;
+};
+
+inline F64Pair widen(F32 x) {
+#if defined(__AVX512F__)
+  return {_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+          _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
+#elif defined(__AVX2__)
+  return {_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))};
+#else
+  return {F64{x[0], x[1]}, F64{x[2], x[3]}};
+#endif
+}
+
+// --- fp16 and bf16 ---
+
+inline F32 widen(U16 raw, BFloat) { return bits_as<F32>(__builtin_convertvector(raw, U32) << 16); }
+
+// To nearest, ties to even; any NaN becomes the quiet one.
+inline U16 narrow(F32 x, BFloat) {
+  const U32 bits = bits_as<U32>(x);
+  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const U32 nan = bits_as<U32>(x != x);
+  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0u), U16);
+}
+
+#if defined(__AVX512F__)
+inline F32 widen(U16 raw, Half) { return _mm512_cvtph_ps(bits_as<__m256i>(raw)); }
+inline U16 narrow(F32 x, Half) {
+  return bits_as<U16>(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(__AVX2__)
+inline F32 widen(U16 raw, Half) { return _mm256_cvtph_ps(bits_as<__m128i>(raw)); }
+inline U16 narrow(F32 x, Half) {
+  return bits_as<U16>(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#else
+// Subnormal fp16 numbers are scaled up by exact fp32 arithmetic, others by moving the exponent.
+inline F32 widen(U16 raw, Half) {
+  const U32 half = __builtin_convertvector(raw, U32);
+  const U32 sign = (half & 0x8000u) << 16;
+  const U32 rest = (half & 0x7fffu) << 13;  // exponent and fraction in fp32's places
+  const U32 normal = rest + (112u << 23);
+  const U32 special = rest + (224u << 23);  // inf and NaN
+  const U32 small =
+      bits_as<U32>(bits_as<F32>(rest + (113u << 23)) - bits_as<F32>(U32{} + (113u << 23)));
+  const U32 is_special = bits_as<U32>(rest >= (0x7c00u << 13));
+  const U32 is_small = bits_as<U32>(rest < (0x0400u << 13));
+  return bits_as<F32>(sign | (special & is_special) | (small & is_small) |
+                      (normal & ~is_special & ~is_small));
+}
+
+// To nearest, ties to even. The sum with a power of two puts the last bit that fp16 keeps at the
+// end of the fp32 fraction, where the addition rounds.
+inline U16 narrow(F32 x, Half) {
+  const U32 bits = bits_as<U32>(x);
+  const U32 sign = (bits >> 16) & 0x8000u;
+  const U32 rest = bits & 0x7fffffffu;
+  const U32 normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1u)) >> 13;
+  const U32 small = bits_as<U32>(bits_as<F32>(rest) + 0.5f) - (126u << 23);
+  const U32 is_small = bits_as<U32>(rest < (113u << 23));
+  const U32 overflows = bits_as<U32>(rest >= 0x477ff000u);  // rounds to 2^16 or more, or is inf
+  const U32 is_nan = bits_as<U32>(rest > 0x7f800000u);
+  const U32 finite = (small & is_small) | (normal & ~is_small);
+  const U32 half = (finite & ~overflows) | (overflows & ~is_nan & 0x7c00u) | (is_nan & 0x7e00u);
+  return __builtin_convertvector(sign | half, U16);
+}
+#endif
+
+// --- memory ---
+
+constexpr std::int64_t kPrefetchBytes = 2048;
+
+struct Full {};
+struct Part {
+  std::int64_t count;  // fewer than kWidth
+};
+
+template <class Raw, class T>
+inline Raw read(const T* from) {
+  Raw raw;
+  __builtin_memcpy(&raw, from, sizeof raw);
+  return raw;
+}
+
+inline F32 load(const float* from, Full) { return read<F32>(from); }
+template <class T>
+inline F32 load(const T* from, Full) {
+  return widen(read<U16>(from), T{});
+}
+template <class T>
+inline F32 load(const T* from, Part part) {
+  T padded[kWidth] = {};
+  __builtin_memcpy(padded, from, static_cast<std::size_t>(part.count) * sizeof(T));
+  return load(padded, Full{});
+}
+
+inline void store(float* to, F32 x, Full) { __builtin_memcpy(to, &x, sizeof x); }
+template <class T>
+inline void store(T* to, F32 x, Full) {
+  const U16 raw = narrow(x, T{});
+  __builtin_memcpy(to, &raw, sizeof raw);
+}
+template <class T>
+inline void store(T* to, F32 x, Part part) {
+  T padded[kWidth];
+  store(padded, x, Full{});
+  __builtin_memcpy(to, padded, static_cast<std::size_t>(part.count) * sizeof(T));
+}
+
+// Brings the line that a loop over `streams` arrays needs some steps later. Memory answers after
+// about 100 ns, so a core has to have a few KiB on the way, all arrays together. The hardware does
+// some of that by itself, but it stops at every page's end. Past an array's end this is harmless.
+template <int streams, class T>
+inline void prefetch(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes / streams);
+}
+
+// Calls body(i, Full) for each whole vector and body(i, Part) for the rest.
+template <class Body>
+inline void for_each_vector(std::int64_t count, Body&& body) {
+  std::int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) body(i, Full{});
+  if (i < count) body(i, Part{count - i});
+}
+
+}  // namespace
+}  // namespace hookrun::cpu::HOOKRUN_ISA
