@@ -174,3 +174,50 @@ class GroupSchedule:
     def action(self) -> Action: ...
 
 def timer_actions() -> dict[str, Action]: ...
+
+class cpu:
+    """The CPU backend of hookrun.ops: see csrc/bind/bind_cpu.cpp for what a text means."""
+
+    @staticmethod
+    def norm(tensors: Sequence[Any], threads: int) -> float | str: ...
+    @staticmethod
+    def unscale(grads: Sequence[Any], factor: float, threads: int) -> bool | str: ...
+    @staticmethod
+    def ema_update(
+        ema: Sequence[Any], params: Sequence[Any], momentum: float, threads: int
+    ) -> str | None: ...
+    @staticmethod
+    def swap(a: Sequence[Any], b: Sequence[Any], threads: int) -> str | None: ...
+    @staticmethod
+    def convert(dst: Sequence[Any], src: Sequence[Any], threads: int) -> str | None: ...
+    @staticmethod
+    def sgd(
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        momentum_buffers: Sequence[Any],
+        model_params: Sequence[Any],
+        ema: Sequence[Any],
+        fresh: Sequence[bool],
+        groups: Sequence[tuple[int, float, float, float, float, bool, bool]],
+        grad_scale: float,
+        ema_momentum: float,
+        threads: int,
+    ) -> str | None: ...
+    @staticmethod
+    def adam(
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        exp_avgs: Sequence[Any],
+        exp_avg_sqs: Sequence[Any],
+        steps: Sequence[Any],
+        model_params: Sequence[Any],
+        ema: Sequence[Any],
+        groups: Sequence[tuple[int, float, float, float, float, float, bool, bool]],
+        grad_scale: float,
+        ema_momentum: float,
+        threads: int,
+    ) -> str | None: ...
+    @staticmethod
+    def isa() -> str: ...
+    @staticmethod
+    def use_isa(name: str) -> None: ...

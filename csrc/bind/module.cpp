@@ -1,4 +1,5 @@
 #include "action.hpp"
+#include "bind_cpu.hpp"
 #include "dispatcher.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
@@ -15,4 +16,5 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_loop(module);
   hookrun::bind_schedule(module);
   hookrun::bind_timer(module);
+  hookrun::bind_cpu(module);
 }

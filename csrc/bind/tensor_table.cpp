@@ -1,0 +1,308 @@
+#include "tensor_table.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace hookrun {
+namespace {
+
+using cpu::DType;
+
+struct Torch {
+  PyObject* tensor;     // the types
+  PyObject* parameter;  // whose instances are ordinary tensors
+  const dlpack::ExchangeApi* api = nullptr;
+
+  Torch() {
+    const py::module_ torch = py::module_::import("torch");
+    tensor = torch.attr("Tensor").cast<py::object>().release().ptr();
+    parameter = torch.attr("nn").attr("Parameter").cast<py::object>().release().ptr();
+    const py::object capsule = py::getattr(tensor, "__dlpack_c_exchange_api__", py::none());
+    if (capsule.is_none()) return;
+    api = static_cast<const dlpack::ExchangeApi*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (api == nullptr) throw py::error_already_set();
+    while (api != nullptr && api->version.major != 1) api = api->previous;
+    if (api != nullptr && api->tensor_from_object == nullptr) api = nullptr;
+  }
+
+  bool is_plain(PyObject* item) const {
+    const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(item));
+    return type == tensor || type == parameter;
+  }
+  bool is_tensor(PyObject* item) const {
+    return PyObject_TypeCheck(item, reinterpret_cast<PyTypeObject*>(tensor));
+  }
+
+  static const Torch& get() {
+    static const Torch* torch = new Torch;  // never destroyed: Python may be gone by then
+    return *torch;
+  }
+};
+
+DType dtype_of(const dlpack::DataType& type) {
+  if (type.lanes != 1) return DType::kOther;
+  if (type.code == dlpack::kBFloat && type.bits == 16) return DType::kBFloat16;
+  if (type.code != dlpack::kFloat) return DType::kOther;
+  return type.bits == 32 ? DType::kFloat32 : type.bits == 16 ? DType::kFloat16 : DType::kOther;
+}
+
+bool has(unsigned dtypes, DType dtype) { return dtypes >> static_cast<int>(dtype) & 1u; }
+
+std::string dtype_name(const dlpack::DataType& type) {
+  static constexpr const char* kNames[] = {"int", "uint", "float", "handle", "bfloat", "complex"};
+  if (type.code == dlpack::kBool) return "bool";
+  const char* name = type.code < std::size(kNames) ? kNames[type.code] : "a number of bits: ";
+  return name + std::to_string(type.bits);
+}
+
+std::string shape_of(const dlpack::Tensor& tensor) {
+  std::string text = "(";
+  for (int d = 0; d < tensor.ndim; ++d) {
+    text += std::to_string(tensor.shape[d]) + (d + 1 < tensor.ndim || tensor.ndim == 1 ? "," : "");
+    if (d + 1 < tensor.ndim) text += ' ';
+  }
+  return text + ")";
+}
+
+std::int64_t numel_of(const dlpack::Tensor& tensor) {
+  std::int64_t numel = 1;
+  for (int d = 0; d < tensor.ndim; ++d) numel *= tensor.shape[d];
+  return numel;
+}
+
+bool same_shape(const dlpack::Tensor& a, const dlpack::Tensor& b) {
+  return a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
+}
+
+// Dimensions of size 1 are never stepped along: their strides say nothing.
+bool same_strides(const dlpack::Tensor& a, const dlpack::Tensor& b) {
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] != 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
+
+bool is_contiguous(const dlpack::Tensor& tensor) {
+  std::int64_t expected = 1;
+  for (int d = tensor.ndim - 1; d >= 0; --d) {
+    if (tensor.shape[d] == 1) continue;
+    if (tensor.strides[d] != expected) return false;
+    expected *= tensor.shape[d];
+  }
+  return true;
+}
+
+// Whether the elements fill one stretch of memory in some order of the dimensions, each once.
+bool is_dense(const dlpack::Tensor& tensor) {
+  if (is_contiguous(tensor) || numel_of(tensor) == 0) return true;
+  std::vector<int> order(static_cast<std::size_t>(tensor.ndim));
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(),
+            [&](int a, int b) { return tensor.strides[a] < tensor.strides[b]; });
+  std::int64_t expected = 1;
+  for (const int d : order) {
+    if (tensor.shape[d] == 1) continue;
+    if (tensor.strides[d] != expected) return false;
+    expected *= tensor.shape[d];
+  }
+  return true;
+}
+
+bool is_expanded(const dlpack::Tensor& tensor) {
+  for (int d = 0; d < tensor.ndim; ++d) {
+    if (tensor.strides[d] == 0 && tensor.shape[d] > 1) return true;
+  }
+  return false;
+}
+
+// Remembers which sets of addresses and sizes were found free of overlap, as hashes: most lists
+// come again at each step, and sorting thousands of addresses costs more than a small update.
+class Approved {
+ public:
+  bool has(std::uint64_t hash) const {
+    return std::find(hashes_.begin(), hashes_.end(), hash) != hashes_.end();
+  }
+  void add(std::uint64_t hash) { hashes_[next_++ % hashes_.size()] = hash; }
+
+  static Approved& get() {  // used with the GIL held
+    static Approved approved;
+    return approved;
+  }
+
+ private:
+  std::array<std::uint64_t, 16> hashes_{};
+  std::size_t next_ = 0;
+};
+
+std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
+  return hash ^ (hash >> 29);
+}
+
+}  // namespace
+
+TensorTable::TensorTable(const char* op, std::vector<Column> columns)
+    : op_(op), columns_(std::move(columns)) {
+  std::array<py::object, cpu::kColumns> lists;
+  std::size_t count = 0;
+  for (std::size_t c = 0; c < columns_.size(); ++c) {
+    const std::string what = std::string(op_) + ": " + columns_[c].name + " is no list of tensors";
+    lists[c] = steal(PySequence_Fast(columns_[c].list.ptr(), what.c_str()));
+    const auto length = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(lists[c].ptr()));
+    if (c == 0) count = length;
+    if (length != count) {
+      throw py::value_error(std::string(op_) + ": " + std::to_string(count) + " tensors in " +
+                            columns_[0].name + ", but " + std::to_string(length) + " in " +
+                            columns_[c].name);
+    }
+  }
+  rows_.resize(count);
+  types_.resize(count * columns_.size());
+  std::array<dlpack::Tensor, cpu::kColumns> tensors;
+  for (std::size_t r = 0; r < count; ++r) {
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      read(c, r, PySequence_Fast_GET_ITEM(lists[c].ptr(), static_cast<Py_ssize_t>(r)), &tensors[c]);
+    }
+    check_row(r, tensors.data());
+  }
+  check_overlap();
+}
+
+std::string TensorTable::name_of(std::size_t column, std::size_t row) const {
+  return std::string(columns_[column].name) + "[" + std::to_string(row) + "]";
+}
+
+// Leaves ndim at -1 where there is nothing to look at.
+void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Tensor* tensor) {
+  const Torch& torch = Torch::get();
+  *tensor = {};
+  tensor->ndim = -1;
+  if (item == Py_None && columns_[c].optional) return;
+  if (!torch.is_plain(item)) {
+    const std::string type = Py_TYPE(item)->tp_name;
+    if (!torch.is_tensor(item)) {
+      throw py::type_error(std::string(op_) + ": " + name_of(c, r) + " is a " + type +
+                           ", not a tensor");
+    }
+    return set_obstacle(name_of(c, r) + " is a " + type + ", not a plain tensor");
+  }
+  if (torch.api == nullptr) return set_obstacle("this torch has no DLPack exchange table");
+  if (torch.api->tensor_from_object(item, tensor) != 0) {
+    const py::error_already_set error;  // takes it over from Python
+    tensor->ndim = -1;
+    return set_obstacle(name_of(c, r) + " has no plain memory: " + error.what());
+  }
+  cpu::Row& row = rows_[r];
+  row.dtype[c] = dtype_of(tensor->dtype);
+  row.address[c] = static_cast<char*>(tensor->data) + tensor->byte_offset;
+  type_at(c, r) = tensor->dtype;
+  if (tensor->dtype.lanes != 1 || tensor->dtype.bits < 8) {
+    return set_obstacle(name_of(c, r) + " packs several numbers into a byte");
+  }
+  if (c == 0) row.item_size = static_cast<std::uint8_t>(tensor->dtype.bits / 8);
+}
+
+void TensorTable::check_row(std::size_t r, const dlpack::Tensor* tensors) {
+  const dlpack::Tensor* first = nullptr;
+  for (std::size_t c = 0; c < columns_.size(); ++c) {
+    const dlpack::Tensor& tensor = tensors[c];
+    if (tensor.ndim < 0) continue;
+    if (first == nullptr) first = &tensor;
+    if (!same_shape(tensor, *first)) {
+      throw py::value_error(std::string(op_) + ": " + name_of(c, r) + " has shape " +
+                            shape_of(tensor) + ", but its partner has " + shape_of(*first));
+    }
+    if (columns_[c].written && is_expanded(tensor)) {
+      throw py::value_error(std::string(op_) + ": " + name_of(c, r) +
+                            " is expanded: several of its elements share memory, so it cannot be "
+                            "written; call .clone() first");
+    }
+    if (tensor.device.type != dlpack::kCpu) {
+      rows_[r].address[c] = nullptr;  // says nothing here
+      set_obstacle(name_of(c, r) + " is not on the CPU");
+    }
+    if (!has(columns_[c].dtypes, rows_[r].dtype[c])) {
+      set_obstacle(name_of(c, r) + " is " + dtype_name(tensor.dtype));
+    }
+    if (!is_dense(tensor)) {
+      rows_[r].address[c] = nullptr;  // what it covers is no single stretch
+      set_obstacle(name_of(c, r) + " has gaps between its elements");
+    } else if (!same_strides(tensor, *first)) {
+      set_obstacle(name_of(c, r) + " has its elements in another order than its partner");
+    }
+  }
+  if (first != nullptr) rows_[r].numel = numel_of(*first);
+}
+
+void TensorTable::check_overlap() const {
+  std::uint64_t hash = columns_.size();
+  bool writes = false;
+  for (const Column& column : columns_) {
+    writes = writes || column.written;
+    hash = mix(hash, column.written);
+  }
+  if (!writes) return;
+  for (const cpu::Row& row : rows_) {
+    hash = mix(hash, static_cast<std::uint64_t>(row.numel));
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      hash = mix(hash, reinterpret_cast<std::uintptr_t>(row.address[c]) * 16 +
+                           static_cast<std::uint64_t>(row.dtype[c]));
+    }
+    hash = mix(hash, row.item_size);
+  }
+  if (Approved::get().has(hash)) return;
+
+  struct Stretch {
+    const char* begin;
+    const char* end;
+    std::size_t row;
+    std::size_t column;
+  };
+  std::vector<Stretch> stretches;
+  stretches.reserve(rows_.size() * columns_.size());
+  for (std::size_t r = 0; r < rows_.size(); ++r) {
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      const auto* begin = static_cast<const char*>(rows_[r].address[c]);
+      const std::int64_t bytes = rows_[r].numel * (type_at(c, r).bits / 8);
+      if (begin != nullptr && bytes > 0) stretches.push_back({begin, begin + bytes, r, c});
+    }
+  }
+  std::sort(stretches.begin(), stretches.end(),
+            [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
+  // Those that reach furthest so far: of all, and of the written ones.
+  const Stretch* furthest = nullptr;
+  const Stretch* furthest_written = nullptr;
+  for (const Stretch& now : stretches) {
+    const bool written = columns_[now.column].written;
+    const Stretch* before = written ? furthest : furthest_written;
+    if (before != nullptr && before->end > now.begin) {
+      throw py::value_error(std::string(op_) + ": " + name_of(now.column, now.row) + " and " +
+                            name_of(before->column, before->row) +
+                            " share memory, and one of them is written");
+    }
+    if (furthest == nullptr || now.end > furthest->end) furthest = &now;
+    if (written && (furthest_written == nullptr || now.end > furthest_written->end)) {
+      furthest_written = &now;
+    }
+  }
+  Approved::get().add(hash);
+}
+
+void TensorTable::demand_pairs(unsigned otherwise) {
+  for (std::size_t r = 0; r < rows_.size() && obstacle_.empty(); ++r) {
+    const dlpack::DataType& a = type_at(0, r);
+    const dlpack::DataType& b = type_at(1, r);
+    const bool both = has(otherwise, rows_[r].dtype[0]) && has(otherwise, rows_[r].dtype[1]);
+    if (both || (a.code == b.code && a.bits == b.bits)) continue;
+    set_obstacle(name_of(0, r) + " is " + dtype_name(a) + " and " + name_of(1, r) + " is " +
+                 dtype_name(b));
+  }
+}
+
+cpu::TensorList TensorTable::list() {
+  return cpu::number_rows(rows_.data(), static_cast<std::int64_t>(rows_.size()));
+}
+
+}  // namespace hookrun
