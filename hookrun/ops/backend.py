@@ -1,0 +1,84 @@
+"""Which backend runs an operation: the one place that decides, and remembers why.
+
+There are two so far: ``cpu``, the compiled kernels, and ``reference``, plain torch. The kernels
+look at each call's tensors and either take them all or name what they cannot take; then the
+reference does the whole call. The environment variable ``HOOKRUN_BACKEND`` forces one of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from hookrun._native import cpu
+
+BACKENDS = ("reference", "cpu")
+
+_COVERED = "fp32, fp16 and bf16 tensors on the CPU, dense and in one element order"
+
+# What the compiled kernels take, by operation.
+COVERAGE = {
+    "grad_norm": f"2-norm of {_COVERED}",
+    "clip_grad_norm_": f"2-norm of {_COVERED}",
+    "unscale_": _COVERED,
+    "ema_update_": _COVERED,
+    "swap_": "pairs of any one dtype on the CPU, dense and in one element order",
+    "convert_": f"{_COVERED}, or pairs of any one dtype",
+    "pack_": "as convert_, and in row-major order",
+    "unpack_": "as convert_, and in row-major order",
+    "FusedStep": "torch's SGD, Adam and AdamW on the CPU: fp32 parameters, states and averages, "
+    "fp32, fp16 or bf16 gradients and model parameters, dense and in one element order",
+}
+
+_latest: dict[str, str] = {}
+
+
+def forced() -> str | None:
+    """The backend that ``HOOKRUN_BACKEND`` asks for, or None.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    name = os.environ.get("HOOKRUN_BACKEND")
+    if not name:
+        return None
+    if name not in BACKENDS:
+        raise ValueError(f"HOOKRUN_BACKEND={name}: choose one of {', '.join(BACKENDS)}")
+    return name
+
+
+def threads() -> int:
+    """How many threads the kernels may use; 0 where they shall only check their arguments."""
+    return 0 if forced() == "reference" else torch.get_num_threads()
+
+
+def declined(op: str, obstacle: str | None) -> bool:
+    """Note what the kernels said about a call, and whether the reference must do it.
+
+    Raises:
+        RuntimeError: they cannot do it, and ``HOOKRUN_BACKEND=cpu`` leaves no choice.
+    """
+    if obstacle is None:
+        _latest[op] = "cpu"
+        return False
+    _latest[op] = f"reference, because {obstacle}"
+    if forced() == "cpu":
+        raise RuntimeError(f"HOOKRUN_BACKEND=cpu, but {op} cannot run there: {obstacle}")
+    return True
+
+
+def explain() -> str:
+    """Tell what each operation's fast kernels take, and what its latest call ran on and why.
+
+    Returns:
+        A text for people, one paragraph per operation.
+    """
+    lines = [
+        f"CPU kernels: {cpu.isa()}, {torch.get_num_threads()} of torch's threads; no GPU kernels",
+        f"HOOKRUN_BACKEND: {forced() or 'not set, each call takes the fastest that can do it'}",
+    ]
+    for op, coverage in COVERAGE.items():
+        lines.append(f"{op}: cpu takes {coverage}; all else is reference (plain torch)")
+        lines.append(f"    latest call: {_latest.get(op, 'none yet')}")
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""Copying tensors into others, of other dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from hookrun._native import cpu
+from hookrun.kernels import reference
+
+from .backend import declined, threads
+
+
+def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
+    """Copy each tensor into its partner, rounded to nearest even in the partner's dtype.
+
+    Args:
+        dst: tensors of any dtypes, written.
+        src: as many tensors of the same shapes.
+
+    Raises:
+        TypeError: something in the lists is no tensor.
+        ValueError: lists that differ in length or shapes; outputs that are expanded or share memory
+            with each other or an input. Nothing is changed.
+    """
+    convert_as("convert_", list(dst), list(src))
+
+
+def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
+    """`convert_` in the name of another operation."""
+    if declined(op, cpu.convert(dst, src, threads())):
+        reference.convert_(dst, src)
+    else:
+        increment_version(dst)

@@ -1,0 +1,41 @@
+"""Exponential moving averages of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from hookrun._native import cpu
+from hookrun.kernels import reference
+
+from .backend import declined, threads
+
+
+def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float) -> None:
+    """Move each average towards its parameter: ``ema += momentum * (param - ema)``.
+
+    Computed in fp32 for fp16, bf16 and fp32 averages. Momentum 0 leaves the averages alone, 1 makes
+    them the parameters exactly.
+
+    Args:
+        ema: the averages, changed in place.
+        params: as many tensors of the same shapes, of any dtypes.
+        momentum: weight of the parameters, from 0 to 1.
+
+    Raises:
+        TypeError: something in the lists is no tensor.
+        ValueError: a momentum outside its range; lists that differ in length or shapes; averages
+            that are expanded, or share memory with each other or a parameter. Nothing is changed.
+    """
+    ema, params = list(ema), list(params)
+    check_momentum("ema_update_", momentum)
+    obstacle = cpu.ema_update(ema, params, momentum, threads())
+    if declined("ema_update_", obstacle):
+        reference.ema_update_(ema, params, momentum)
+
+
+def check_momentum(op: str, momentum: float) -> None:
+    """Raise a ValueError for a momentum that no average can have."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"{op}: the EMA momentum must lie between 0 and 1, not at {momentum!r}")

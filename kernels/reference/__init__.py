@@ -1,0 +1,24 @@
+"""The definition of correct: each fused op in plain torch, on any device, dtype and layout."""
+
+from .adam import AdamGroup, adam_
+from .convert import convert_
+from .ema import ema_update_
+from .norm import grad_norm
+from .pack import pack_, unpack_
+from .sgd import SgdGroup, sgd_
+from .swap import swap_
+from .unscale import unscale_
+
+__all__ = [
+    "AdamGroup",
+    "SgdGroup",
+    "adam_",
+    "convert_",
+    "ema_update_",
+    "grad_norm",
+    "pack_",
+    "sgd_",
+    "swap_",
+    "unpack_",
+    "unscale_",
+]

@@ -1,0 +1,72 @@
+"""adam, as torch.optim.Adam and AdamW define it, with what else a step does to a parameter, whose
+own step is the t-th:
+
+    p   = (1 - lr * weight_decay) * p                                   (if decoupled)
+    d   = grad_scale * grad (negated to maximize) + weight_decay * p    (no decay here if decoupled)
+    m   = m + (1 - beta1) * (d - m)
+    v   = beta2 * v + (1 - beta2) * d^2
+    p   = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+    model_param = p in its dtype
+    ema = ema + ema_momentum * (p - ema)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AdamGroup(NamedTuple):
+    """The options of the next `count` parameters."""
+
+    count: int
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    maximize: bool
+
+
+@torch.no_grad()
+def adam_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    model_params: Sequence[Tensor | None],
+    ema: Sequence[Tensor | None],
+    groups: Sequence[AdamGroup],
+    grad_scale: float,
+    ema_momentum: float,
+) -> None:
+    """One step of all parameters. `steps` are 0-dim counters, counted up here."""
+    columns = zip(
+        params, grads, exp_avgs, exp_avg_sqs, steps, model_params, ema, _spread(groups), strict=True
+    )
+    for param, grad, mean, square, step, model_param, average, group in columns:
+        step += 1
+        t = step.item()
+        d = grad.to(param) * (-grad_scale if group.maximize else grad_scale)
+        if group.decoupled:
+            param.mul_(1 - group.lr * group.weight_decay)
+        elif group.weight_decay != 0:
+            d = d.add(param, alpha=group.weight_decay)
+        mean.lerp_(d, 1 - group.beta1)
+        square.mul_(group.beta2).addcmul_(d, d, value=1 - group.beta2)
+        root = (square.sqrt() / (1 - group.beta2**t) ** 0.5).add_(group.eps)
+        param.addcdiv_(mean, root, value=-group.lr / (1 - group.beta1**t))
+        if model_param is not None:
+            model_param.copy_(param)
+        if average is not None and ema_momentum != 0:
+            average.lerp_(param.to(average), ema_momentum)
+
+
+def _spread(groups: Sequence[AdamGroup]) -> Iterator[AdamGroup]:
+    for group in groups:
+        yield from [group] * group.count

@@ -1,0 +1,15 @@
+"""convert: dst = src, rounded to nearest even in dst's dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def convert_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
+    """Copy each tensor into its partner."""
+    for to, source in zip(dst, src, strict=True):
+        to.copy_(source)
