@@ -1,0 +1,75 @@
+"""What runs where, and the threads it runs on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from hookrun.ops import ema_update_, explain, grad_norm
+
+
+def test_explain_tells_what_ran_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOOKRUN_BACKEND")
+    grad_norm([torch.ones(3)])
+    assert "latest call: cpu" in explain().split("clip_grad_norm_:")[0]
+    grad_norm([torch.ones(3), torch.ones(3, dtype=torch.float64)])
+    assert "because tensors[1] is float64" in explain()
+    grad_norm([torch.ones(4, 4)[:, ::2]])
+    assert "has gaps between its elements" in explain()
+    monkeypatch.setenv("HOOKRUN_BACKEND", "reference")
+    grad_norm([torch.ones(3)])
+    assert "because HOOKRUN_BACKEND=reference" in explain()
+    monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")
+    with pytest.raises(RuntimeError, match="float64"):
+        grad_norm([torch.ones(3, dtype=torch.float64)])
+    monkeypatch.setenv("HOOKRUN_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="choose one of reference, cpu"):
+        explain()
+
+
+def _norm_in_a_worker(queue: Any, tensors: list[torch.Tensor]) -> None:
+    queue.put(float(grad_norm(tensors)))
+
+
+def test_a_forked_process_does_not_hang() -> None:
+    tensors = [torch.ones(3_000_000)]
+    grad_norm(tensors)  # the pool has threads now, which a fork does not copy
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_norm_in_a_worker, args=(queue, tensors))
+    worker.start()
+    assert queue.get(timeout=60) == pytest.approx(3_000_000**0.5)
+    worker.join(timeout=60)
+    assert worker.exitcode == 0
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    params = [torch.randn(1_500_000), torch.randn(7), torch.randn(700_000)]
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        ema = [torch.zeros_like(p) for p in params]
+        for _ in range(3):
+            ema_update_(ema, params, 0.1)
+        results.append(torch.cat(ema))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_the_kernels_use_torchs_threads_and_start_none() -> None:
+    code = (
+        "import os, torch; from hookrun.ops import grad_norm; torch.set_num_threads(2); "
+        "x = [torch.ones(3_000_000)]; torch.ones(3_000_000).mul_(2); "
+        "before = len(os.listdir('/proc/self/task')); grad_norm(x); "
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("no /proc to count threads in")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["0"], result.stderr

@@ -1,0 +1,79 @@
+"""clip_grad_norm_ beside torch's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_ as torch_clip_grad_norm_
+
+from hookrun.ops import clip_grad_norm_
+
+from .support import FLOATS, SHAPES, Guarded, assert_same_bits
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> list[Parameter]:
+    made = [Parameter(torch.zeros(3))]  # one without a gradient
+    for grad in Guarded(SHAPES, dtype).tensors:
+        made.append(Parameter(torch.zeros_like(grad)))
+        made[-1].grad = grad
+    return made
+
+
+def grads(params: list[Parameter]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 100.0, 1e6, math.inf])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_it_is_torchs(max_norm: float, dtype: torch.dtype) -> None:
+    ours, theirs = parameters(dtype), parameters()
+    for mine, other in zip(grads(ours), grads(theirs), strict=True):
+        other.copy_(mine)
+    norm = clip_grad_norm_(ours, max_norm)
+    expected = torch_clip_grad_norm_(theirs, max_norm)
+    assert (norm.dtype, norm.shape) == (torch.float32, ())
+    rtol = 5e-5  # torch's norm is off by 2e-5
+    torch.testing.assert_close(norm, expected, rtol=rtol, atol=0)
+    rtol = max(rtol, torch.finfo(dtype).eps)
+    for mine, other in zip(grads(ours), grads(theirs), strict=True):
+        torch.testing.assert_close(mine.float(), other, rtol=rtol, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_norm_that_is_not_finite(bad: float) -> None:
+    ours, theirs = parameters(), parameters()
+    for params in (ours, theirs):
+        grads(params)[-2][-1] = bad
+    before = [g.clone() for g in grads(ours)]
+    with pytest.raises(RuntimeError, match="error_if_nonfinite"):
+        clip_grad_norm_(ours, 1.0, error_if_nonfinite=True)
+    assert_same_bits(grads(ours), before)
+    norm, expected = clip_grad_norm_(ours, 1.0), torch_clip_grad_norm_(theirs, 1.0)
+    torch.testing.assert_close(norm, expected, equal_nan=True)
+    torch.testing.assert_close(grads(ours), grads(theirs), equal_nan=True)
+
+
+def test_one_tensor_a_generator_and_nothing() -> None:
+    param = Parameter(torch.zeros(2))
+    param.grad = torch.tensor([3.0, 4.0])
+    assert float(clip_grad_norm_([param, param], 1.0)) == 5.0  # a tied one counts once
+    torch.testing.assert_close(param.grad, torch.tensor([0.6, 0.8]))
+    assert float(clip_grad_norm_((p for p in [param]), 10.0)) == pytest.approx(1.0)
+    assert float(clip_grad_norm_(param, 10.0)) == pytest.approx(1.0)
+    assert float(clip_grad_norm_([], 1.0)) == 0.0
+
+
+@pytest.mark.usefixtures("reference_allowed")
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, math.inf])
+def test_what_the_kernels_cannot_take_is_torchs(norm_type: float) -> None:
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    if norm_type == math.inf:  # torch finds no largest element in an empty tensor, and raises
+        ours, theirs = ([p for p in side if p.numel() > 0] for side in (ours, theirs))
+    norm = clip_grad_norm_(ours, 0.5, norm_type)
+    assert torch.equal(norm, torch_clip_grad_norm_(theirs, 0.5, norm_type))
+    assert_same_bits(grads(ours), grads(theirs))
