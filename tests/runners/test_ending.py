@@ -139,6 +139,7 @@ def test_logs_are_whole_after_ctrl_c(make_runner: Any) -> None:
 
 
 PROGRAM = """
+import signal
 import sys
 import torch
 from hookrun import EpochBasedRunner, Hook, IterBasedRunner
@@ -161,6 +162,8 @@ class Endless:
         while True:
             yield batch
 
+# A parent in the background may have had Ctrl-C ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 kind, model = sys.argv[1], TinyModel()
 if kind == "epoch":
     runner = EpochBasedRunner(model, max_epochs=1)
@@ -183,7 +186,10 @@ def test_a_real_ctrl_c_ends_the_native_loop(kind: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert out == "closed KeyboardInterrupt True\n"
     assert "\nKeyboardInterrupt" in err
     assert process.returncode == -signal.SIGINT
