@@ -9,10 +9,21 @@ namespace {
 
 using cpu::DType;
 
+// Which of an object's first words holds `address`; 0 if none does. The first is never asked for.
+std::size_t word_with(const void* object, std::size_t words, const py::object& address) {
+  const auto* content = static_cast<const void* const*>(object);
+  for (std::size_t i = 1; i < words; ++i) {
+    if (content[i] == PyLong_AsVoidPtr(address.ptr())) return i;
+  }
+  return 0;
+}
+
 struct Torch {
   PyObject* tensor;     // the types
   PyObject* parameter;  // whose instances are ordinary tensors
   const dlpack::ExchangeApi* api = nullptr;
+  std::size_t impl_word = 0;     // where a tensor's Python object points to what it stands for,
+  std::size_t storage_word = 0;  // and where that points to its storage; 0 if unknown
 
   Torch() {
     const py::module_ torch = py::module_::import("torch");
@@ -25,6 +36,16 @@ struct Torch {
     if (api == nullptr) throw py::error_already_set();
     while (api != nullptr && api->version.major != 1) api = api->previous;
     if (api != nullptr && api->tensor_from_object == nullptr) api = nullptr;
+
+    const py::object sample = torch.attr("empty")(0);
+    impl_word = word_with(sample.ptr(), 5, sample.attr("_cdata"));
+    if (impl_word == 0) return;
+    storage_word = word_with(word(sample.ptr(), impl_word), 8,
+                             sample.attr("untyped_storage")().attr("_cdata"));
+  }
+
+  static const void* word(const void* object, std::size_t i) {
+    return static_cast<const void* const*>(object)[i];
   }
 
   bool is_plain(PyObject* item) const {
@@ -39,6 +60,36 @@ struct Torch {
     static const Torch* torch = new Torch;  // never destroyed: Python may be gone by then
     return *torch;
   }
+};
+
+// Brings what reading the tensors at `row` will need into the caches, in three strides: a tensor is
+// a Python object that points to another object that points to its storage, and in a long list
+// after other work each of them is a cache miss. Halves the time for thousands of tensors.
+class Lookahead {
+ public:
+  Lookahead(PyObject** items, std::size_t count) : items_(items), count_(count) {}
+
+  void at(std::size_t row) const {
+    if (row + 3 * kStride < count_) __builtin_prefetch(items_[row + 3 * kStride]);
+    if (const char* impl = impl_at(row + 2 * kStride)) {
+      for (int line = 0; line < 4; ++line) __builtin_prefetch(impl + 64 * line);
+    }
+    const char* impl = impl_at(row + kStride);
+    const std::size_t storage = Torch::get().storage_word;
+    if (impl != nullptr && storage != 0) __builtin_prefetch(Torch::word(impl, storage));
+  }
+
+ private:
+  static constexpr std::size_t kStride = 6;  // rows
+
+  const char* impl_at(std::size_t row) const {
+    const Torch& torch = Torch::get();
+    if (row >= count_ || torch.impl_word == 0 || !torch.is_plain(items_[row])) return nullptr;
+    return static_cast<const char*>(Torch::word(items_[row], torch.impl_word));
+  }
+
+  PyObject** items_;
+  std::size_t count_;
 };
 
 DType dtype_of(const dlpack::DataType& type) {
@@ -163,6 +214,7 @@ TensorTable::TensorTable(const char* op, std::vector<Column> columns)
   std::array<dlpack::Tensor, cpu::kColumns> tensors;
   for (std::size_t r = 0; r < count; ++r) {
     for (std::size_t c = 0; c < columns_.size(); ++c) {
+      Lookahead(PySequence_Fast_ITEMS(lists[c].ptr()), count).at(r);
       read(c, r, PySequence_Fast_GET_ITEM(lists[c].ptr(), static_cast<Py_ssize_t>(r)), &tensors[c]);
     }
     check_row(r, tensors.data());
