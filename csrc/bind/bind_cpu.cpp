@@ -7,6 +7,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <tuple>
@@ -35,6 +36,7 @@ Obstacle run(TensorTable& table, int threads, Kernel&& kernel) {
   return {};
 }
 
+// The norm and whether it is to be kept in fp64.
 py::object norm(py::handle tensors, int threads) {
   TensorTable table("grad_norm", {{"tensors", tensors, kFloats}});
   double sum = 0.0;
@@ -43,14 +45,16 @@ py::object norm(py::handle tensors, int threads) {
     sum = cpu::ops().sum_of_squares(list, partials.data(), threads);
   });
   if (obstacle) return py::str(*obstacle);
-  return py::float_(std::sqrt(sum));
+  const auto is_wide = [](const cpu::Row& row) { return row.dtype[0] == cpu::DType::kFloat64; };
+  const bool wide = std::any_of(table.rows().begin(), table.rows().end(), is_wide);
+  return py::make_tuple(std::sqrt(sum), wide);
 }
 
 py::object unscale(py::handle grads, double factor, int threads) {
   TensorTable table("unscale_", {{"grads", grads, kFloats, true}});
   bool finite = true;
   const Obstacle obstacle = run(table, threads, [&](const cpu::TensorList& list) {
-    finite = cpu::ops().unscale(list, static_cast<float>(factor), threads);
+    finite = cpu::ops().unscale(list, factor, threads);
   });
   if (obstacle) return py::str(*obstacle);
   return py::bool_(finite);
@@ -59,7 +63,7 @@ py::object unscale(py::handle grads, double factor, int threads) {
 Obstacle ema_update(py::handle ema, py::handle params, double momentum, int threads) {
   TensorTable table("ema_update_", {{"ema", ema, kFloats, true}, {"params", params, kFloats}});
   return run(table, threads, [&](const cpu::TensorList& list) {
-    if (momentum != 0.0) cpu::ops().ema(list, static_cast<float>(momentum), threads);
+    if (momentum != 0.0) cpu::ops().ema(list, momentum, threads);
   });
 }
 
@@ -104,25 +108,39 @@ void leave_out(TensorTable& table, int column) {
   for (cpu::Row& row : table.rows()) row.address[column] = nullptr;
 }
 
+// Which dtypes go together in an optimizer's row: see with_step_types in csrc/cpu/chunks.hpp.
+void demand_step_types(TensorTable& table, std::size_t copy, std::size_t ema) {
+  using cpu::DType;
+  for (std::size_t r = 0; r < table.rows().size() && table.obstacle().empty(); ++r) {
+    const DType param = table.rows()[r].dtype[cpu::kParam];
+    const bool is_float32 = param == DType::kFloat32;
+    const bool is_float64 = param == DType::kFloat64;
+    const unsigned same = only(param);
+    table.demand(cpu::kGrad, r, is_float32 ? kNarrow : same);
+    for (std::size_t state = cpu::kGrad + 1; state < copy; ++state) table.demand(state, r, same);
+    table.demand(copy, r, is_float32 ? kNarrow : kNoTypes);
+    table.demand(ema, r, is_float64 ? same : same | only(DType::kFloat32));
+  }
+}
+
 Obstacle sgd(py::handle params, py::handle grads, py::handle momentums, py::handle copies,
              py::handle emas, const std::vector<bool>& fresh, const std::vector<SgdRows>& groups,
              double grad_scale, double ema_momentum, int threads) {
-  TensorTable table("FusedStep", {{"params", params, kFloat32Only, true},
+  TensorTable table("FusedStep", {{"params", params, kFloats, true},
                                   {"grads", grads, kFloats},
-                                  {"momentum_buffers", momentums, kFloat32Only, true, true},
+                                  {"momentum_buffers", momentums, kFloats, true, true},
                                   {"model_params", copies, kFloats, true, true},
-                                  {"ema", emas, kFloat32Only, true, true}});
+                                  {"ema", emas, kFloats, true, true}});
+  demand_step_types(table, cpu::kSgdCopy, cpu::kSgdEma);
   number_groups(table, groups);
   if (fresh.size() != table.rows().size()) throw py::value_error("one `fresh` per parameter");
   for (std::size_t r = 0; r < fresh.size(); ++r) table.rows()[r].fresh = fresh[r];
   if (ema_momentum == 0.0) leave_out(table, cpu::kSgdEma);
   std::vector<cpu::SgdGroup> options;
   for (const auto& [rows, lr, momentum, dampening, weight_decay, nesterov, maximize] : groups) {
-    options.push_back({static_cast<float>(lr), static_cast<float>(momentum),
-                       static_cast<float>(dampening), static_cast<float>(weight_decay), nesterov,
-                       maximize});
+    options.push_back({lr, momentum, dampening, weight_decay, nesterov, maximize});
   }
-  const cpu::StepOptions step{static_cast<float>(grad_scale), static_cast<float>(ema_momentum)};
+  const cpu::StepOptions step{grad_scale, ema_momentum};
   return run(table, threads, [&](const cpu::TensorList& list) {
     cpu::ops().sgd(list, options.data(), step, threads);
   });
@@ -135,9 +153,10 @@ std::vector<cpu::AdamRow> count_steps(const TensorTable& steps, const TensorTabl
   for (std::size_t r = 0; r < table.rows().size(); ++r) {
     const auto& [count, lr, beta1, beta2, eps, weight_decay, decoupled, maximize] =
         groups[static_cast<std::size_t>(table.rows()[r].group)];
-    const double t = *steps.rows()[r].at<float>(0, 0) += 1.0f;
-    rows.push_back({static_cast<float>(lr / (1.0 - std::pow(beta1, t))),
-                    static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, t)))});
+    const cpu::Row& step = steps.rows()[r];
+    const double t = step.dtype[0] == cpu::DType::kFloat64 ? *step.at<double>(0, 0) += 1.0
+                                                           : *step.at<float>(0, 0) += 1.0f;
+    rows.push_back({lr / (1.0 - std::pow(beta1, t)), 1.0 / std::sqrt(1.0 - std::pow(beta2, t))});
   }
   return rows;
 }
@@ -146,13 +165,15 @@ Obstacle adam(py::handle params, py::handle grads, py::handle means, py::handle 
               py::handle step_counts, py::handle copies, py::handle emas,
               const std::vector<AdamRows>& groups, double grad_scale, double ema_momentum,
               int threads) {
-  TensorTable table("FusedStep", {{"params", params, kFloat32Only, true},
+  TensorTable table("FusedStep", {{"params", params, kFloats, true},
                                   {"grads", grads, kFloats},
-                                  {"exp_avg", means, kFloat32Only, true},
-                                  {"exp_avg_sq", squares, kFloat32Only, true},
+                                  {"exp_avg", means, kFloats, true},
+                                  {"exp_avg_sq", squares, kFloats, true},
                                   {"model_params", copies, kFloats, true, true},
-                                  {"ema", emas, kFloat32Only, true, true}});
-  TensorTable steps("FusedStep", {{"step", step_counts, kFloat32Only, true}});
+                                  {"ema", emas, kFloats, true, true}});
+  demand_step_types(table, cpu::kAdamCopy, cpu::kAdamEma);
+  constexpr unsigned kCounters = only(cpu::DType::kFloat32) | only(cpu::DType::kFloat64);
+  TensorTable steps("FusedStep", {{"step", step_counts, kCounters, true}});
   number_groups(table, groups);
   if (steps.rows().size() != table.rows().size()) throw py::value_error("one step per parameter");
   for (const cpu::Row& row : steps.rows()) {
@@ -163,13 +184,12 @@ Obstacle adam(py::handle params, py::handle grads, py::handle means, py::handle 
   if (ema_momentum == 0.0) leave_out(table, cpu::kAdamEma);
   std::vector<cpu::AdamGroup> options;
   for (const auto& [rows, lr, beta1, beta2, eps, weight_decay, decoupled, maximize] : groups) {
-    options.push_back({static_cast<float>(1.0 - beta1), static_cast<float>(beta2),
-                       static_cast<float>(1.0 - beta2), static_cast<float>(eps),
-                       static_cast<float>(decoupled ? 1.0 - lr * weight_decay : 1.0),
-                       static_cast<float>(decoupled ? 0.0 : weight_decay), maximize});
+    options.push_back({1.0 - beta1, beta2, 1.0 - beta2, eps,
+                       decoupled ? 1.0 - lr * weight_decay : 1.0, decoupled ? 0.0 : weight_decay,
+                       maximize});
   }
   const std::vector<cpu::AdamRow> rows = count_steps(steps, table, groups);
-  const cpu::StepOptions step{static_cast<float>(grad_scale), static_cast<float>(ema_momentum)};
+  const cpu::StepOptions step{grad_scale, ema_momentum};
   return run(table, threads, [&](const cpu::TensorList& list) {
     cpu::ops().adam(list, options.data(), rows.data(), step, threads);
   });

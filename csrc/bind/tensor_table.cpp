@@ -96,7 +96,16 @@ DType dtype_of(const dlpack::DataType& type) {
   if (type.lanes != 1) return DType::kOther;
   if (type.code == dlpack::kBFloat && type.bits == 16) return DType::kBFloat16;
   if (type.code != dlpack::kFloat) return DType::kOther;
-  return type.bits == 32 ? DType::kFloat32 : type.bits == 16 ? DType::kFloat16 : DType::kOther;
+  switch (type.bits) {
+    case 16:
+      return DType::kFloat16;
+    case 32:
+      return DType::kFloat32;
+    case 64:
+      return DType::kFloat64;
+    default:
+      return DType::kOther;
+  }
 }
 
 bool has(unsigned dtypes, DType dtype) { return dtypes >> static_cast<int>(dtype) & 1u; }
@@ -351,6 +360,13 @@ void TensorTable::demand_pairs(unsigned otherwise) {
     set_obstacle(name_of(0, r) + " is " + dtype_name(a) + " and " + name_of(1, r) + " is " +
                  dtype_name(b));
   }
+}
+
+void TensorTable::demand(std::size_t column, std::size_t row, unsigned dtypes) {
+  const DType dtype = rows_[row].dtype[column];
+  if (dtype == DType::kNone || has(dtypes, dtype) || !obstacle_.empty()) return;
+  set_obstacle(name_of(column, row) + " is " + dtype_name(type_at(column, row)) + ", but its " +
+               "parameter is " + dtype_name(type_at(0, row)));
 }
 
 cpu::TensorList TensorTable::list() {

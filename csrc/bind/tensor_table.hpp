@@ -12,10 +12,10 @@
 namespace hookrun {
 
 // Sets of dtypes, as bits.
-inline constexpr unsigned kFloat32Only = 1u << static_cast<int>(cpu::DType::kFloat32);
-inline constexpr unsigned kHalves =
-    1u << static_cast<int>(cpu::DType::kFloat16) | 1u << static_cast<int>(cpu::DType::kBFloat16);
-inline constexpr unsigned kFloats = kFloat32Only | kHalves;
+constexpr unsigned only(cpu::DType dtype) { return 1u << static_cast<int>(dtype); }
+inline constexpr unsigned kHalves = only(cpu::DType::kFloat16) | only(cpu::DType::kBFloat16);
+inline constexpr unsigned kNarrow = only(cpu::DType::kFloat32) | kHalves;
+inline constexpr unsigned kFloats = kNarrow | only(cpu::DType::kFloat64);
 inline constexpr unsigned kAnyType = ~0u;
 inline constexpr unsigned kNoTypes = 0;
 
@@ -43,6 +43,9 @@ class TensorTable {
 
   // An obstacle unless columns 0 and 1 have one dtype in each row, or both a dtype of `otherwise`.
   void demand_pairs(unsigned otherwise);
+
+  // An obstacle unless this tensor has one of the dtypes, or is left out.
+  void demand(std::size_t column, std::size_t row, unsigned dtypes);
 
   // The first one counts.
   void set_obstacle(std::string text) {

@@ -13,14 +13,14 @@
 namespace hookrun::cpu::HOOKRUN_ISA {
 namespace {
 
-template <class Grad, class Copy>
+template <class Param, class Grad, class Copy, class Ema>
 struct AdamPiece {
-  float* param;
+  Param* param;
   const Grad* grad;
-  float* mean;
-  float* square;
+  Param* mean;
+  Param* square;
   Copy* copy;
-  float* ema;
+  Ema* ema;
 
   void prefetch_at(std::int64_t i) const {
     prefetch<4>(param + i);
@@ -31,25 +31,36 @@ struct AdamPiece {
   }
 };
 
-template <class Grad, class Copy>
-void adam_piece(const AdamPiece<Grad, Copy>& at, std::int64_t count, const AdamGroup& group,
-                const AdamRow& scalars, const StepOptions& options) {
-  const float grad_scale = group.maximize ? -options.grad_scale : options.grad_scale;
-  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+template <class Param, class Grad, class Copy, class Ema>
+void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
+                const AdamGroup& group, const AdamRow& scalars, const StepOptions& options) {
+  using Real = Arithmetic<Param>;
+  const auto grad_scale =
+      static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
+  const auto beta1_rest = static_cast<Real>(group.beta1_rest);
+  const auto beta2 = static_cast<Real>(group.beta2);
+  const auto beta2_rest = static_cast<Real>(group.beta2_rest);
+  const auto eps = static_cast<Real>(group.eps);
+  const auto decay = static_cast<Real>(group.decay);
+  const auto weight_decay = static_cast<Real>(group.weight_decay);
+  const auto step_size = static_cast<Real>(scalars.step_size);
+  const auto root_correction = static_cast<Real>(scalars.root_correction);
+  const auto ema_momentum = static_cast<Real>(options.ema_momentum);
+  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     at.prefetch_at(i);
-    F32 param = load(at.param + i, lanes) * group.decay;
-    F32 d = load(at.grad + i, lanes) * grad_scale;
-    if (group.weight_decay != 0.0f) d += param * group.weight_decay;
-    const F32 mean = lerp(load(at.mean + i, lanes), d, group.beta1_rest);
-    const F32 square = load(at.square + i, lanes) * group.beta2 + d * group.beta2_rest * d;
+    Vector<Real> param = load<Real>(at.param + i, lanes) * decay;
+    Vector<Real> d = load<Real>(at.grad + i, lanes) * grad_scale;
+    if (weight_decay != 0) d += param * weight_decay;
+    const Vector<Real> mean = lerp(load<Real>(at.mean + i, lanes), d, beta1_rest);
+    const Vector<Real> square = load<Real>(at.square + i, lanes) * beta2 + d * beta2_rest * d;
     store(at.mean + i, mean, lanes);
     store(at.square + i, square, lanes);
-    const F32 root = square_root(square) * scalars.root_correction + group.eps;
-    param -= mean / root * scalars.step_size;
+    const Vector<Real> root = square_root(square) * root_correction + eps;
+    param -= mean / root * step_size;
     store(at.param + i, param, lanes);
     if (at.copy != nullptr) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
-      store(at.ema + i, lerp(load(at.ema + i, lanes), param, options.ema_momentum), lanes);
+      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), param, ema_momentum), lanes);
     }
   });
 }
@@ -60,16 +71,16 @@ void adam(const TensorList& list, const AdamGroup* groups, const AdamRow* rows,
           const StepOptions& options, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
-    with_type(row.dtype[kAdamGrad], [&](auto grad) {
-      with_type(row.dtype[kAdamCopy], [&](auto copy) {
-        using Grad = decltype(grad);
-        using Copy = decltype(copy);
-        const AdamPiece<Grad, Copy> piece{
-            row.at<float>(kAdamParam, first), row.at<Grad>(kAdamGrad, first),
-            row.at<float>(kAdamMean, first),  row.at<float>(kAdamSquare, first),
-            row.at<Copy>(kAdamCopy, first),   row.at<float>(kAdamEma, first)};
-        adam_piece(piece, count, groups[row.group], rows[r], options);
-      });
+    with_step_types(row, kAdamCopy, kAdamEma, [&](auto param, auto grad, auto copy, auto ema) {
+      using Param = decltype(param);
+      using Grad = decltype(grad);
+      using Copy = decltype(copy);
+      using Ema = decltype(ema);
+      const AdamPiece<Param, Grad, Copy, Ema> piece{
+          row.at<Param>(kParam, first),    row.at<Grad>(kGrad, first),
+          row.at<Param>(kAdamMean, first), row.at<Param>(kAdamSquare, first),
+          row.at<Copy>(kAdamCopy, first),  row.at<Ema>(kAdamEma, first)};
+      adam_piece(piece, count, groups[row.group], rows[r], options);
     });
   });
 }

@@ -1,6 +1,7 @@
 // From lists to pieces: what a kernel gets is part of one row.
 #pragma once
 
+#include "ops.hpp"
 #include "simd.hpp"
 #include "tensor_list.hpp"
 #include "threads.hpp"
@@ -50,7 +51,7 @@ inline void parallel_pieces(const TensorList& list, int threads, const Piece& pi
 
 // Calls use(T{}) with the storage type for a dtype. The binding lets no other dtype through.
 template <class Use>
-inline void with_type(DType dtype, Use&& use) {
+inline void with_narrow_type(DType dtype, Use&& use) {
   switch (dtype) {
     case DType::kFloat16:
       return use(Half{});
@@ -59,6 +60,41 @@ inline void with_type(DType dtype, Use&& use) {
     default:
       return use(float{});
   }
+}
+
+// The same with fp64.
+template <class Use>
+inline void with_type(DType dtype, Use&& use) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return use(Half{});
+    case DType::kBFloat16:
+      return use(BFloat{});
+    case DType::kFloat64:
+      return use(double{});
+    default:
+      return use(float{});
+  }
+}
+
+// Calls use(Param{}, Grad{}, Copy{}, Ema{}) for a row of an optimizer's list. The state has the
+// parameter's type. An fp32 parameter may be the master of any narrower one; others have gradients
+// of their own type and no copy, and halves may have an average in fp32.
+template <class Use>
+inline void with_step_types(const Row& row, int copy_column, int ema_column, Use&& use) {
+  with_type(row.dtype[kParam], [&](auto param) {
+    using Param = decltype(param);
+    if constexpr (sizeof(Param) == sizeof(float)) {
+      with_narrow_type(row.dtype[kGrad], [&](auto grad) {
+        with_narrow_type(row.dtype[copy_column],
+                         [&](auto copy) { use(param, grad, copy, float{}); });
+      });
+    } else if (row.dtype[ema_column] == DType::kFloat32) {
+      if constexpr (sizeof(Param) < sizeof(float)) use(param, param, param, float{});
+    } else {
+      use(param, param, param, param);
+    }
+  });
 }
 
 }  // namespace

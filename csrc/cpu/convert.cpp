@@ -37,9 +37,10 @@ inline void finish_streams() {
 
 template <class To, class From>
 void copy_piece(To* to, const From* from, std::int64_t count) {
-  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+  using Real = Arithmetic<To, From>;
+  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     prefetch<1>(from + i);
-    store(to + i, load(from + i, lanes), lanes);
+    store(to + i, load<Real>(from + i, lanes), lanes);
   });
 }
 

@@ -6,18 +6,20 @@ namespace hookrun::cpu::HOOKRUN_ISA {
 namespace {
 
 template <class Average, class Parameter>
-void ema_piece(Average* average, const Parameter* parameter, std::int64_t count, float momentum) {
-  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+void ema_piece(Average* average, const Parameter* parameter, std::int64_t count, double weight) {
+  using Real = Arithmetic<Average, Parameter>;
+  const Real momentum = static_cast<Real>(weight);
+  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     prefetch<2>(average + i);
     prefetch<2>(parameter + i);
-    const F32 from = load(average + i, lanes);
-    store(average + i, lerp(from, load(parameter + i, lanes), momentum), lanes);
+    const Vector<Real> from = load<Real>(average + i, lanes);
+    store(average + i, lerp(from, load<Real>(parameter + i, lanes), momentum), lanes);
   });
 }
 
 }  // namespace
 
-void ema(const TensorList& list, float momentum, int threads) {
+void ema(const TensorList& list, double momentum, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
     with_type(row.dtype[0], [&](auto average) {

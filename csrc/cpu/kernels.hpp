@@ -10,8 +10,8 @@
 namespace hookrun::cpu::HOOKRUN_ISA {
 
 double sum_of_squares(const TensorList& list, double* partials, int threads);
-bool unscale(const TensorList& list, float factor, int threads);
-void ema(const TensorList& list, float momentum, int threads);
+bool unscale(const TensorList& list, double factor, int threads);
+void ema(const TensorList& list, double momentum, int threads);
 void swap(const TensorList& list, int threads);
 void convert(const TensorList& list, int threads);
 void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& options, int threads);

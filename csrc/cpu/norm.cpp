@@ -1,8 +1,8 @@
 // norm: sum over all elements of x^2, in fp64.
 //
 // fp64 keeps the squares of every fp32 number, so the sum is finite exactly if all elements are:
-// no separate flag is needed. Chunks have a slot each and are added in order: the same bits for any
-// number of threads.
+// no separate flag is needed. Of fp64 elements, those from 1e154 on overflow, as torch's norm does.
+// Chunks have a slot each and are added in order: the same bits for any number of threads.
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -19,13 +19,23 @@ template <class T>
 double sum_piece(const T* x, std::int64_t count) {
   F64 low{};
   F64 high{};
-  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+  for_each_vector<float>(count, [&](std::int64_t i, auto lanes) {
     prefetch<1>(x + i);
-    const F64Pair wide = widen(load(x + i, lanes));
+    const F64Pair wide = widen(load<float>(x + i, lanes));
     low += wide.low * wide.low;
     high += wide.high * wide.high;
   });
   return total(low) + total(high);
+}
+
+double sum_piece(const double* x, std::int64_t count) {
+  F64 sum{};
+  for_each_vector<double>(count, [&](std::int64_t i, auto lanes) {
+    prefetch<1>(x + i);
+    const F64 value = load<double>(x + i, lanes);
+    sum += value * value;
+  });
+  return total(sum);
 }
 
 }  // namespace

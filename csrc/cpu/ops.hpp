@@ -7,38 +7,39 @@ namespace hookrun::cpu {
 
 // What pass 2 does besides the optimizer's own arithmetic.
 struct StepOptions {
-  float grad_scale = 1.0f;  // multiplies each gradient: 1 / loss scale, times the clip coefficient
-  float ema_momentum = 0.0f;  // weight of the new parameter in its average
+  double grad_scale = 1.0;  // multiplies each gradient: 1 / loss scale, times the clip coefficient
+  double ema_momentum = 0.0;  // weight of the new parameter in its average
 };
 
 struct SgdGroup {
-  float lr = 0.0f;
-  float momentum = 0.0f;
-  float dampening = 0.0f;
-  float weight_decay = 0.0f;
+  double lr = 0.0;
+  double momentum = 0.0;
+  double dampening = 0.0;
+  double weight_decay = 0.0;
   bool nesterov = false;
   bool maximize = false;
 };
 
 struct AdamGroup {
-  float beta1_rest = 0.0f;  // 1 - beta1
-  float beta2 = 0.0f;
-  float beta2_rest = 0.0f;  // 1 - beta2
-  float eps = 0.0f;
-  float decay = 1.0f;         // multiplies the parameter: 1 - lr * weight decay if decoupled
-  float weight_decay = 0.0f;  // added to the gradient if not decoupled
+  double beta1_rest = 0.0;  // 1 - beta1
+  double beta2 = 0.0;
+  double beta2_rest = 0.0;  // 1 - beta2
+  double eps = 0.0;
+  double decay = 1.0;         // multiplies the parameter: 1 - lr * weight decay if decoupled
+  double weight_decay = 0.0;  // added to the gradient if not decoupled
   bool maximize = false;
 };
 
 // What depends on how many steps a parameter has taken.
 struct AdamRow {
-  float step_size = 0.0f;        // lr / (1 - beta1^t)
-  float root_correction = 1.0f;  // 1 / sqrt(1 - beta2^t)
+  double step_size = 0.0;        // lr / (1 - beta1^t)
+  double root_correction = 1.0;  // 1 / sqrt(1 - beta2^t)
 };
 
 // Columns of the optimizers' lists. A null address leaves that part out.
-enum SgdColumn { kSgdParam, kSgdGrad, kSgdMomentum, kSgdCopy, kSgdEma };
-enum AdamColumn { kAdamParam, kAdamGrad, kAdamMean, kAdamSquare, kAdamCopy, kAdamEma };
+enum StepColumn { kParam, kGrad };
+enum SgdColumn { kSgdMomentum = 2, kSgdCopy, kSgdEma };
+enum AdamColumn { kAdamMean = 2, kAdamSquare, kAdamCopy, kAdamEma };
 
 // Each function takes up to `threads` threads; its result does not depend on how many. The formula
 // stands at the head of the op's file.
@@ -50,10 +51,10 @@ struct Ops {
   double (*sum_of_squares)(const TensorList&, double* partials, int threads);
 
   // Multiplies column 0 by `factor`; returns whether all elements were finite before.
-  bool (*unscale)(const TensorList&, float factor, int threads);
+  bool (*unscale)(const TensorList&, double factor, int threads);
 
   // Moves column 0 towards column 1 by `momentum` of their difference.
-  void (*ema)(const TensorList&, float momentum, int threads);
+  void (*ema)(const TensorList&, double momentum, int threads);
 
   // Exchanges columns 0 and 1, which have one dtype.
   void (*swap)(const TensorList&, int threads);

@@ -12,13 +12,13 @@
 namespace hookrun::cpu::HOOKRUN_ISA {
 namespace {
 
-template <class Grad, class Copy>
+template <class Param, class Grad, class Copy, class Ema>
 struct SgdPiece {
-  float* param;
+  Param* param;
   const Grad* grad;
-  float* momentum;
+  Param* momentum;
   Copy* copy;
-  float* ema;
+  Ema* ema;
 
   void prefetch_at(std::int64_t i) const {
     prefetch<4>(param + i);
@@ -29,27 +29,33 @@ struct SgdPiece {
 };
 
 // The branches depend on nothing inside the loop: next to the memory traffic they are free.
-template <class Grad, class Copy>
-void sgd_piece(const SgdPiece<Grad, Copy>& at, std::int64_t count, const SgdGroup& group,
-               bool fresh, const StepOptions& options) {
-  const float grad_scale = group.maximize ? -options.grad_scale : options.grad_scale;
-  const float undamped = 1.0f - group.dampening;
-  for_each_vector(count, [&](std::int64_t i, auto lanes) {
+template <class Param, class Grad, class Copy, class Ema>
+void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
+               const SgdGroup& group, bool fresh, const StepOptions& options) {
+  using Real = Arithmetic<Param>;
+  const auto grad_scale =
+      static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
+  const auto lr = static_cast<Real>(group.lr);
+  const auto momentum = static_cast<Real>(group.momentum);
+  const auto undamped = static_cast<Real>(1.0 - group.dampening);
+  const auto weight_decay = static_cast<Real>(group.weight_decay);
+  const auto ema_momentum = static_cast<Real>(options.ema_momentum);
+  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     at.prefetch_at(i);
-    F32 param = load(at.param + i, lanes);
-    F32 d = load(at.grad + i, lanes) * grad_scale;
-    if (group.weight_decay != 0.0f) d += param * group.weight_decay;
+    Vector<Real> param = load<Real>(at.param + i, lanes);
+    Vector<Real> d = load<Real>(at.grad + i, lanes) * grad_scale;
+    if (weight_decay != 0) d += param * weight_decay;
     if (at.momentum != nullptr) {
-      F32 m = d;
-      if (!fresh) m = load(at.momentum + i, lanes) * group.momentum + d * undamped;
+      Vector<Real> m = d;
+      if (!fresh) m = load<Real>(at.momentum + i, lanes) * momentum + d * undamped;
       store(at.momentum + i, m, lanes);
-      d = group.nesterov ? d + m * group.momentum : m;
+      d = group.nesterov ? d + m * momentum : m;
     }
-    param -= d * group.lr;
+    param -= d * lr;
     store(at.param + i, param, lanes);
     if (at.copy != nullptr) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
-      store(at.ema + i, lerp(load(at.ema + i, lanes), param, options.ema_momentum), lanes);
+      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), param, ema_momentum), lanes);
     }
   });
 }
@@ -59,16 +65,16 @@ void sgd_piece(const SgdPiece<Grad, Copy>& at, std::int64_t count, const SgdGrou
 void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& options, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
-    with_type(row.dtype[kSgdGrad], [&](auto grad) {
-      with_type(row.dtype[kSgdCopy], [&](auto copy) {
-        using Grad = decltype(grad);
-        using Copy = decltype(copy);
-        const SgdPiece<Grad, Copy> piece{
-            row.at<float>(kSgdParam, first), row.at<Grad>(kSgdGrad, first),
-            row.at<float>(kSgdMomentum, first), row.at<Copy>(kSgdCopy, first),
-            row.at<float>(kSgdEma, first)};
-        sgd_piece(piece, count, groups[row.group], row.fresh, options);
-      });
+    with_step_types(row, kSgdCopy, kSgdEma, [&](auto param, auto grad, auto copy, auto ema) {
+      using Param = decltype(param);
+      using Grad = decltype(grad);
+      using Copy = decltype(copy);
+      using Ema = decltype(ema);
+      const SgdPiece<Param, Grad, Copy, Ema> piece{
+          row.at<Param>(kParam, first), row.at<Grad>(kGrad, first),
+          row.at<Param>(kSgdMomentum, first), row.at<Copy>(kSgdCopy, first),
+          row.at<Ema>(kSgdEma, first)};
+      sgd_piece(piece, count, groups[row.group], row.fresh, options);
     });
   });
 }

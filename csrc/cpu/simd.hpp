@@ -1,8 +1,8 @@
-// Vectors of fp32 numbers as wide as the instruction set that this file is compiled for has them.
+// Vectors of fp32 or fp64 numbers as wide as the instruction set that this file is compiled for.
 //
-// Arithmetic is what the compiler's vector types give: + - * / per element, with scalars too. fp16
-// and bf16 are storage only. A kernel is written once, for whole vectors (`Full`) and for the few
-// elements at the end (`Part`) alike.
+// Arithmetic is what the compiler's vector types give: + - * / per element, with scalars too. It is
+// in fp64 where an operand is stored so, else in fp32: fp16 and bf16 are storage only. A kernel is
+// written once, for whole vectors (`Full`) and for the few elements at the end (`Part`) alike.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,7 @@ typedef float F32 __attribute__((vector_size(4 * kWidth)));
 typedef std::uint32_t U32 __attribute__((vector_size(4 * kWidth)));
 typedef std::uint16_t U16 __attribute__((vector_size(2 * kWidth)));
 typedef double F64 __attribute__((vector_size(4 * kWidth)));  // half as many numbers
+typedef float F32OfF64 __attribute__((vector_size(2 * kWidth)));
 
 struct Half {
   std::uint16_t bits;
@@ -44,7 +45,34 @@ inline To bits_as(const From& from) {
   return to;
 }
 
-inline F32 splat(float x) { return x - F32{}; }
+// The type of arithmetic for numbers stored as T...
+template <class... T>
+struct ArithmeticOf {
+  using type = float;
+};
+template <class... Rest>
+struct ArithmeticOf<double, Rest...> {
+  using type = double;
+};
+template <class First, class... Rest>
+struct ArithmeticOf<First, Rest...> : ArithmeticOf<Rest...> {};
+template <class... T>
+using Arithmetic = typename ArithmeticOf<T...>::type;
+
+template <class Real>
+struct Lanes;
+template <>
+struct Lanes<float> {
+  using Vector = F32;
+  static constexpr std::int64_t count = kWidth;
+};
+template <>
+struct Lanes<double> {
+  using Vector = F64;
+  static constexpr std::int64_t count = kWidth / 2;
+};
+template <class Real>
+using Vector = typename Lanes<Real>::Vector;
 
 inline F32 square_root(F32 x) {
 #if defined(__AVX512F__)
@@ -56,11 +84,22 @@ inline F32 square_root(F32 x) {
   return x;
 #endif
 }
+inline F64 square_root(F64 x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_pd(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_pd(x);
+#else
+  for (std::int64_t i = 0; i < kWidth / 2; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
+}
 
 // from + weight * (to - from), exact at both ends: torch's lerp.
-inline F32 lerp(F32 from, F32 to, float weight) {
-  const F32 difference = to - from;
-  return weight < 0.5f ? from + difference * weight : to - difference * (1.0f - weight);
+template <class V, class Real>
+inline V lerp(V from, V to, Real weight) {
+  const V difference = to - from;
+  return weight < Real(0.5) ? from + difference * weight : to - difference * (Real(1) - weight);
 }
 
 struct F64Pair {
@@ -140,7 +179,7 @@ constexpr std::int64_t kPrefetchBytes = 2048;
 
 struct Full {};
 struct Part {
-  std::int64_t count;  // fewer than kWidth
+  std::int64_t count;  // fewer than a whole vector has
 };
 
 template <class Raw, class T>
@@ -150,26 +189,49 @@ inline Raw read(const T* from) {
   return raw;
 }
 
-inline F32 load(const float* from, Full) { return read<F32>(from); }
+// Reads the numbers at `from` as a vector for arithmetic in Real.
+inline F32 load_all(const float* from, float) { return read<F32>(from); }
+inline F64 load_all(const double* from, double) { return read<F64>(from); }
 template <class T>
-inline F32 load(const T* from, Full) {
+inline F32 load_all(const T* from, float) {
   return widen(read<U16>(from), T{});
 }
 template <class T>
-inline F32 load(const T* from, Part part) {
+inline F64 load_all(const T* from, double) {
   T padded[kWidth] = {};
+  __builtin_memcpy(padded, from, kWidth / 2 * sizeof(T));
+  return widen(load_all(padded, 0.0f)).low;
+}
+template <class Real, class T>
+inline Vector<Real> load(const T* from, Full) {
+  return load_all(from, Real{});
+}
+template <class Real, class T>
+inline Vector<Real> load(const T* from, Part part) {
+  T padded[Lanes<Real>::count] = {};
   __builtin_memcpy(padded, from, static_cast<std::size_t>(part.count) * sizeof(T));
-  return load(padded, Full{});
+  return load_all(padded, Real{});
 }
 
 inline void store(float* to, F32 x, Full) { __builtin_memcpy(to, &x, sizeof x); }
+inline void store(double* to, F64 x, Full) { __builtin_memcpy(to, &x, sizeof x); }
 template <class T>
 inline void store(T* to, F32 x, Full) {
   const U16 raw = narrow(x, T{});
   __builtin_memcpy(to, &raw, sizeof raw);
 }
+// By way of fp32, as torch rounds.
 template <class T>
-inline void store(T* to, F32 x, Part part) {
+inline void store(T* to, F64 x, Full) {
+  const F32OfF64 rounded = __builtin_convertvector(x, F32OfF64);
+  float wide[kWidth] = {};
+  T padded[kWidth];
+  __builtin_memcpy(wide, &rounded, sizeof rounded);
+  store(padded, read<F32>(wide), Full{});
+  __builtin_memcpy(to, padded, kWidth / 2 * sizeof(T));
+}
+template <class T, class V>
+inline void store(T* to, V x, Part part) {
   T padded[kWidth];
   store(padded, x, Full{});
   __builtin_memcpy(to, padded, static_cast<std::size_t>(part.count) * sizeof(T));
@@ -184,10 +246,11 @@ inline void prefetch(const T* from) {
 }
 
 // Calls body(i, Full) for each whole vector and body(i, Part) for the rest.
-template <class Body>
+template <class Real, class Body>
 inline void for_each_vector(std::int64_t count, Body&& body) {
+  constexpr std::int64_t kStep = Lanes<Real>::count;
   std::int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) body(i, Full{});
+  for (; i + kStep <= count; i += kStep) body(i, Full{});
   if (i < count) body(i, Part{count - i});
 }
 

@@ -9,7 +9,7 @@
 
 namespace hookrun::cpu {
 
-enum class DType : std::uint8_t { kNone, kFloat16, kBFloat16, kFloat32, kOther };
+enum class DType : std::uint8_t { kNone, kFloat16, kBFloat16, kFloat32, kFloat64, kOther };
 
 inline constexpr int kColumns = 6;
 inline constexpr std::int64_t kChunk = 16 * 1024;  // elements: 64 KiB per fp32 column

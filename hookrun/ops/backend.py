@@ -15,7 +15,7 @@ from hookrun._native import cpu
 
 BACKENDS = ("reference", "cpu")
 
-_COVERED = "fp32, fp16 and bf16 tensors on the CPU, dense and in one element order"
+_COVERED = "fp64, fp32, fp16 and bf16 tensors on the CPU, dense and in one element order"
 
 # What the compiled kernels take, by operation.
 COVERAGE = {
@@ -27,8 +27,9 @@ COVERAGE = {
     "convert_": f"{_COVERED}, or pairs of any one dtype",
     "pack_": "as convert_, and in row-major order",
     "unpack_": "as convert_, and in row-major order",
-    "FusedStep": "torch's SGD, Adam and AdamW on the CPU: fp32 parameters, states and averages, "
-    "fp32, fp16 or bf16 gradients and model parameters, dense and in one element order",
+    "FusedStep": "torch's SGD, Adam and AdamW on the CPU: parameters, gradients, states and "
+    "averages of one floating-point dtype, dense and in one element order; fp32 parameters may "
+    "have fp16 or bf16 gradients and model parameters, and those may have fp32 averages",
 }
 
 _latest: dict[str, str] = {}

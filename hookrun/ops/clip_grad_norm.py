@@ -27,7 +27,7 @@ def clip_grad_norm_(
     The gradients are multiplied in place by ``min(1, max_norm / (norm + 1e-6))``; where that is 1
     they are not touched. The norm is more precise than torch's, and fp32 for fp16 and bf16
     gradients, whose norm need not fit their dtype. Where the fast kernels cannot take the gradients
-    (other devices, fp64, DTensor, sparse, another norm than 2), torch's function does it all.
+    (other devices, DTensor, sparse, another norm than 2), torch's function does it all.
 
     Args:
         parameters: one tensor or several; those whose ``grad`` is None are left out. A gradient
@@ -46,11 +46,12 @@ def clip_grad_norm_(
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     with_grad = list({id(p.grad): p for p in parameters if p.grad is not None}.values())
     grads: list[Tensor] = [p.grad for p in with_grad]  # type: ignore[misc]
-    norm = norm_on_cpu("clip_grad_norm_", grads, float(norm_type))
-    if norm is None:
+    found = norm_on_cpu("clip_grad_norm_", grads, float(norm_type))
+    if found is None:
         return torch.nn.utils.clip_grad_norm_(
             with_grad, max_norm, norm_type, error_if_nonfinite, foreach
         )
+    norm, dtype = found
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(
             f"the norm of the gradients is {norm}, so they cannot be clipped; with "
@@ -59,7 +60,7 @@ def clip_grad_norm_(
     factor = clip_factor(norm, float(max_norm))
     if factor != 1.0:
         cpu.unscale(grads, factor, threads())
-    return torch.tensor(norm, dtype=torch.float32)
+    return torch.tensor(norm, dtype=dtype)
 
 
 def clip_factor(norm: float, max_norm: float) -> float:

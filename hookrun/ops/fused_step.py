@@ -205,9 +205,8 @@ def _norm(grads: list[Tensor], norm_type: float, inverse: float) -> tuple[float,
 
     On a GPU the host waits for it: there are no kernels yet that would keep it on the device.
     """
-    norm = norm_on_cpu("grad_norm", grads, norm_type)
-    if norm is None:
-        norm = float(grad_norm(grads, norm_type))
+    found = norm_on_cpu("grad_norm", grads, norm_type)
+    norm = float(grad_norm(grads, norm_type)) if found is None else found[0]
     return norm * inverse, math.isfinite(norm)
 
 

@@ -12,11 +12,13 @@ own step is the t-th:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .arithmetic import finish, in_arithmetic, spread
 
 
 class AdamGroup(NamedTuple):
@@ -45,28 +47,26 @@ def adam_(
     grad_scale: float,
     ema_momentum: float,
 ) -> None:
-    """One step of all parameters. `steps` are 0-dim counters, counted up here."""
+    """One step of all parameters, in fp32 for fp16 and bf16 ones.
+
+    `steps` are 0-dim counters, counted up here.
+    """
     columns = zip(
-        params, grads, exp_avgs, exp_avg_sqs, steps, model_params, ema, _spread(groups), strict=True
+        params, grads, exp_avgs, exp_avg_sqs, steps, model_params, ema, spread(groups), strict=True
     )
     for param, grad, mean, square, step, model_param, average, group in columns:
         step += 1
         t = step.item()
-        d = grad.to(param) * (-grad_scale if group.maximize else grad_scale)
+        p = in_arithmetic(param)
+        d = grad.to(p) * (-grad_scale if group.maximize else grad_scale)
         if group.decoupled:
-            param.mul_(1 - group.lr * group.weight_decay)
+            p = p * (1 - group.lr * group.weight_decay)
         elif group.weight_decay != 0:
-            d = d.add(param, alpha=group.weight_decay)
-        mean.lerp_(d, 1 - group.beta1)
-        square.mul_(group.beta2).addcmul_(d, d, value=1 - group.beta2)
-        root = (square.sqrt() / (1 - group.beta2**t) ** 0.5).add_(group.eps)
-        param.addcdiv_(mean, root, value=-group.lr / (1 - group.beta1**t))
-        if model_param is not None:
-            model_param.copy_(param)
-        if average is not None and ema_momentum != 0:
-            average.lerp_(param.to(average), ema_momentum)
-
-
-def _spread(groups: Sequence[AdamGroup]) -> Iterator[AdamGroup]:
-    for group in groups:
-        yield from [group] * group.count
+            d = d.add(p, alpha=group.weight_decay)
+        m = in_arithmetic(mean).lerp(d, 1 - group.beta1)
+        v = (in_arithmetic(square) * group.beta2).addcmul(d, d, value=1 - group.beta2)
+        mean.copy_(m)
+        square.copy_(v)
+        root = v.sqrt() / (1 - group.beta2**t) ** 0.5 + group.eps
+        p = p.addcdiv(m, root, value=-group.lr / (1 - group.beta1**t))
+        finish(p, param, model_param, average, ema_momentum)

@@ -10,11 +10,13 @@ ema = ema + ema_momentum * (p - ema)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .arithmetic import finish, in_arithmetic, spread
 
 
 class SgdGroup(NamedTuple):
@@ -41,27 +43,23 @@ def sgd_(
     grad_scale: float,
     ema_momentum: float,
 ) -> None:
-    """One step of all parameters. `fresh` marks momentum buffers that hold nothing yet."""
+    """One step of all parameters, in fp32 for fp16 and bf16 ones.
+
+    `fresh` marks momentum buffers that hold nothing yet.
+    """
     columns = zip(
-        params, grads, momentum_buffers, model_params, ema, fresh, _spread(groups), strict=True
+        params, grads, momentum_buffers, model_params, ema, fresh, spread(groups), strict=True
     )
     for param, grad, buffer, model_param, average, is_fresh, group in columns:
-        d = grad.to(param) * (-grad_scale if group.maximize else grad_scale)
+        p = in_arithmetic(param)
+        d = grad.to(p) * (-grad_scale if group.maximize else grad_scale)
         if group.weight_decay != 0:
-            d = d.add(param, alpha=group.weight_decay)
+            d = d.add(p, alpha=group.weight_decay)
         if buffer is not None:
-            if is_fresh:
-                buffer.copy_(d)
-            else:
-                buffer.mul_(group.momentum).add_(d, alpha=1 - group.dampening)
-            d = d.add(buffer, alpha=group.momentum) if group.nesterov else buffer
-        param.add_(d, alpha=-group.lr)
-        if model_param is not None:
-            model_param.copy_(param)
-        if average is not None and ema_momentum != 0:
-            average.lerp_(param.to(average), ema_momentum)
-
-
-def _spread(groups: Sequence[SgdGroup]) -> Iterator[SgdGroup]:
-    for group in groups:
-        yield from [group] * group.count
+            m = d if is_fresh else in_arithmetic(buffer) * group.momentum
+            if not is_fresh:
+                m = m.add(d, alpha=1 - group.dampening)
+            buffer.copy_(m)
+            d = d.add(m, alpha=group.momentum) if group.nesterov else m
+        p = p.add(d, alpha=-group.lr)
+        finish(p, param, model_param, average, ema_momentum)

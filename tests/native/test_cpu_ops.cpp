@@ -106,34 +106,34 @@ TEST(sgd_and_adam_take_a_step) {
     Table table(5);
     Table before(5);
     SgdGroup group;
-    group.lr = 0.1f;
-    group.momentum = 0.9f;
-    const StepOptions options{2.0f, 0.5f};
+    group.lr = 0.1;
+    group.momentum = 0.9;
+    const StepOptions options{2.0, 0.5};
     ops.sgd(table.list(), &group, options, 2);
     table.each([&](std::size_t r, std::int64_t i) {
       const double momentum = 0.9 * before.at(r, 2, i) + 2.0 * before.at(r, 1, i);
       const double param = before.at(r, 0, i) - 0.1 * momentum;
-      CHECK(near(table.at(r, kSgdParam, i), param));
+      CHECK(near(table.at(r, kParam, i), param));
       CHECK(near(table.at(r, kSgdMomentum, i), momentum));
-      CHECK(table.at(r, kSgdCopy, i) == table.at(r, kSgdParam, i));
+      CHECK(table.at(r, kSgdCopy, i) == table.at(r, kParam, i));
       CHECK(near(table.at(r, kSgdEma, i), 0.5 * (before.at(r, 4, i) + param)));
     });
 
     Table adam(4);
     AdamGroup adam_group;
-    adam_group.beta1_rest = 0.1f;
-    adam_group.beta2 = 0.9f;
-    adam_group.beta2_rest = 0.1f;
+    adam_group.beta1_rest = 0.1;
+    adam_group.beta2 = 0.9;
+    adam_group.beta2_rest = 0.1;
     adam_group.eps = 1.0f;
-    const std::vector<AdamRow> rows(adam.rows.size(), AdamRow{0.5f, 2.0f});
+    const std::vector<AdamRow> rows(adam.rows.size(), AdamRow{0.5, 2.0});
     Table old(4);
     ops.adam(adam.list(), &adam_group, rows.data(), StepOptions{}, 2);
     adam.each([&](std::size_t r, std::int64_t i) {
-      const double grad = old.at(r, kAdamGrad, i);
+      const double grad = old.at(r, kGrad, i);
       const double mean = 0.9 * old.at(r, kAdamMean, i) + 0.1 * grad;
       const double square = 0.9 * old.at(r, kAdamSquare, i) + 0.1 * grad * grad;
       const double step = 0.5 * mean / (2.0 * std::sqrt(square) + 1.0);
-      CHECK(near(adam.at(r, kAdamParam, i), old.at(r, kAdamParam, i) - step));
+      CHECK(near(adam.at(r, kParam, i), old.at(r, kParam, i) - step));
     });
   });
 }

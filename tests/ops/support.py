@@ -15,7 +15,7 @@ SHAPES: list[tuple[int, ...]] = [
     *((0,), (), (1,), (3,), (15,), (16,), (17,), (2, 0, 3), (63,), (64,), (5, 13)),
     *((CHUNK - 1,), (CHUNK,), (CHUNK + 1,), (3, 1, 7, 7), (2 * CHUNK + 129,), (0,)),
 ]
-FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 _GUARD = 64  # elements on either side
 _MARK = 77.0

@@ -31,17 +31,18 @@ def grads(params: list[Parameter]) -> list[Tensor]:
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 100.0, 1e6, math.inf])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_it_is_torchs(max_norm: float, dtype: torch.dtype) -> None:
-    ours, theirs = parameters(dtype), parameters()
+    wide = torch.promote_types(dtype, torch.float32)
+    ours, theirs = parameters(dtype), parameters(wide)
     for mine, other in zip(grads(ours), grads(theirs), strict=True):
         other.copy_(mine)
     norm = clip_grad_norm_(ours, max_norm)
     expected = torch_clip_grad_norm_(theirs, max_norm)
-    assert (norm.dtype, norm.shape) == (torch.float32, ())
+    assert (norm.dtype, norm.shape) == (wide, ())
     rtol = 5e-5  # torch's norm is off by 2e-5
     torch.testing.assert_close(norm, expected, rtol=rtol, atol=0)
     rtol = max(rtol, torch.finfo(dtype).eps)
     for mine, other in zip(grads(ours), grads(theirs), strict=True):
-        torch.testing.assert_close(mine.float(), other, rtol=rtol, atol=1e-7)
+        torch.testing.assert_close(mine.to(wide), other, rtol=rtol, atol=1e-7)
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
@@ -69,7 +70,7 @@ def test_one_tensor_a_generator_and_nothing() -> None:
 
 
 @pytest.mark.usefixtures("reference_allowed")
-@pytest.mark.parametrize("norm_type", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("norm_type", [1.0, math.inf])
 def test_what_the_kernels_cannot_take_is_torchs(norm_type: float) -> None:
     ours, theirs = parameters(torch.float64), parameters(torch.float64)
     if norm_type == math.inf:  # torch finds no largest element in an empty tensor, and raises

@@ -225,9 +225,33 @@ def test_other_optimizers_take_their_own_step(build: Any) -> None:
     assert_same_bits(averages, [p.detach() for p in ours])
 
 
-@pytest.mark.usefixtures("reference_allowed")
+@pytest.mark.usefixtures("isa", "reference_allowed")  # one gradient is in another order
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["sgd nesterov", "sgd dampening", "adam", "adamw"])
-def test_fp64_goes_to_the_reference_and_is_torchs(name: str) -> None:
+def test_half_parameters_and_states_are_the_references(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, our_optimizer = make(name, dtype)
+    theirs, their_optimizer = make(name, dtype)
+    averages = [[p.detach().float() for p in params] for params in (ours, theirs)]
+    ema = {"ema_momentum": 0.25}
+    step = FusedStep(our_optimizer, ema=averages[0], **ema)
+    reference_step = FusedStep(their_optimizer, ema=averages[1], **ema)
+    for number in range(20):
+        set_grads(ours, number)
+        set_grads(theirs, number)
+        monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")
+        step.step()
+        monkeypatch.setenv("HOOKRUN_BACKEND", "reference")
+        reference_step.step()
+    eps = torch.finfo(dtype).eps  # a sum that falls between two numbers may round either way
+    torch.testing.assert_close(ours, theirs, rtol=4 * eps, atol=4 * eps)
+    torch.testing.assert_close(*averages, rtol=4 * eps, atol=4 * eps)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", ["sgd nesterov", "sgd dampening", "adam", "adamw"])
+def test_fp64_is_torchs(name: str) -> None:
     ours, our_optimizer = make(name, torch.float64)
     theirs, their_optimizer = make(name, torch.float64)
     step = FusedStep(our_optimizer)

@@ -22,10 +22,10 @@ def exact(tensors: list[torch.Tensor]) -> float:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("offset", [0, 1])
-@pytest.mark.parametrize("dtype", [*FLOATS, (FLOATS * 6)[: len(SHAPES)]])
+@pytest.mark.parametrize("dtype", [*FLOATS, (FLOATS * 5)[: len(SHAPES)]])
 def test_norm_is_right_before_it_is_rounded(dtype: torch.dtype, offset: int) -> None:
     guarded = Guarded(SHAPES, dtype, offset)
-    assert cpu.norm(guarded.tensors, 2) == pytest.approx(exact(guarded.tensors), rel=1e-8)
+    assert cpu.norm(guarded.tensors, 2)[0] == pytest.approx(exact(guarded.tensors), rel=1e-8)
     guarded.check_unchanged()
 
 
@@ -43,9 +43,9 @@ def test_one_element_that_is_not_finite_shows(bad: float, dtype: torch.dtype) ->
 
 @pytest.mark.usefixtures("isa")
 def test_squares_that_overflow_and_underflow() -> None:
-    assert cpu.norm([torch.full((100,), 3e38)], 1) == pytest.approx(3e39, rel=1e-6)
+    assert cpu.norm([torch.full((100,), 3e38)], 1)[0] == pytest.approx(3e39, rel=1e-6)
     denormal = torch.full((4,), 1e-45)
-    assert cpu.norm([denormal], 1) == pytest.approx(2 * float(denormal[0]), rel=1e-8)
+    assert cpu.norm([denormal], 1)[0] == pytest.approx(2 * float(denormal[0]), rel=1e-8)
     half = torch.full((15,), 65504.0).half()
     assert float(grad_norm([half])) == pytest.approx(65504 * math.sqrt(15))
 
@@ -77,5 +77,5 @@ def test_norm_of_nothing_is_zero() -> None:
 @given(st.lists(st.integers(0, 200), max_size=12), st.sampled_from(FLOATS), st.integers(0, 3))
 def test_any_sizes(sizes: list[int], dtype: torch.dtype, offset: int) -> None:
     tensors = Guarded([(size,) for size in sizes], dtype, offset).tensors
-    assert cpu.norm(tensors, 2) == pytest.approx(exact(tensors), rel=1e-8)
+    assert cpu.norm(tensors, 2)[0] == pytest.approx(exact(tensors), rel=1e-8)
     assert float(reference.grad_norm(tensors)) == pytest.approx(exact(tensors))

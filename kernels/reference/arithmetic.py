@@ -1,0 +1,46 @@
+"""What the optimizers' references share: the dtype of arithmetic, and what follows an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class Group(Protocol):
+    """The options of the next `count` parameters."""
+
+    @property
+    def count(self) -> int: ...
+
+
+AnyGroup = TypeVar("AnyGroup", bound=Group)
+
+
+def in_arithmetic(tensor: Tensor) -> Tensor:
+    """The tensor itself, or an fp32 copy if it is fp16 or bf16: those are for storage only."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def finish(
+    updated: Tensor,
+    param: Tensor,
+    model_param: Tensor | None,
+    average: Tensor | None,
+    ema_momentum: float,
+) -> None:
+    """Store the updated parameter, its low-precision copy, and move its average."""
+    param.copy_(updated)
+    if model_param is not None:
+        model_param.copy_(updated)
+    if average is not None and ema_momentum != 0:
+        old = in_arithmetic(average)
+        average.copy_(old.lerp(updated.to(old), ema_momentum))
+
+
+def spread(groups: Sequence[AnyGroup]) -> Iterator[AnyGroup]:
+    """Each group as often as it has parameters."""
+    for group in groups:
+        yield from [group] * group.count
