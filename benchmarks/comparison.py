@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,11 +11,16 @@ from timing import Case, Samples, Summary, above, python_calls
 
 @dataclass(frozen=True)
 class Target:
-    """What a system must not exceed: a multiple of the floor, or an amount in the figure's unit."""
+    """What a system must not exceed, or how much a peer must take.
+
+    ``at_most`` is a multiple of the floor where ``of`` is "floor", else an amount in the figure's
+    unit; ``at_least`` is how many times the subject's time the system takes.
+    """
 
     system: str
-    at_most: float
-    of: str
+    at_most: float | None = None
+    of: str = "floor"
+    at_least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,23 @@ class Comparison:
     Attributes:
         title: the work, in words.
         unit: of every figure, and ``per_second`` of them make a second.
-        baseline: the case that is taken off every other.
+        baseline: the case that is taken off every other, or None.
         floor: the case that does only what nobody can leave out.
         floor_is: what that is, in words.
         subject: the case that the peers' ratios refer to.
         targets: what was promised.
+        counts_calls: whether the Python functions that a call enters are counted.
     """
 
     title: str
     unit: str
     per_second: float
-    baseline: str
+    baseline: str | None
     floor: str
     floor_is: str
     subject: str
     targets: tuple[Target, ...]
+    counts_calls: bool = True
 
     def figure(
         self, samples: Samples, cases: Mapping[str, Case], missing: Mapping[str, str]
@@ -60,20 +66,19 @@ class Comparison:
                 "times_floor": _ratio(summary.median, floor.median),
                 "share_that_is_floor": _ratio(floor.median, summary.median),
                 f"times_{self.subject}": _ratio(summary.median, subject.median),
-                "python_calls": python_calls(cases[name]),
+                **({"python_calls": python_calls(cases[name])} if self.counts_calls else {}),
                 "calls_per_turn": cases[name].calls,
             }
             for name, summary in taken.items()
             if name not in (self.baseline, self.floor)
         }
-        bare = samples[self.baseline]
-        baseline = Summary(statistics.median(bare), min(bare))
         return {
             "title": self.title,
             "unit": self.unit,
             "rounds": len(samples[self.subject]),
             "subject": self.subject,
-            "baseline": {"name": self.baseline, **self._amounts(baseline)},
+            "baseline": self.baseline
+            and {"name": self.baseline, **self._amounts(above(samples, self.baseline, None))},
             "floor": {"name": self.floor, "is": self.floor_is, **self._amounts(floor)},
             "systems": systems,
             "missing": dict(missing),
@@ -87,9 +92,14 @@ class Comparison:
         }
 
     def _judged(self, target: Target, systems: Mapping[str, Any]) -> dict[str, Any]:
-        key = "times_floor" if target.of == "floor" else "median"
-        measured = systems[target.system][key]
-        return {**asdict(target), "measured": measured, "met": measured <= target.at_most}
+        system = systems[target.system]
+        if target.at_least is not None:
+            measured = system[f"times_{self.subject}"]
+            met = measured >= target.at_least
+        else:
+            measured = system["times_floor" if target.of == "floor" else "median"]
+            met = measured <= target.at_most
+        return {**asdict(target), "measured": measured, "met": met}
 
 
 def _ratio(amount: float, reference: float) -> float | None:
