@@ -1,5 +1,6 @@
 """hookrun: a training runner with hooks for PyTorch, MMCV's names on a compiled core."""
 
+from .amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
 from .checkpoint import load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
 from .core import (
     HOOKS,
@@ -91,6 +92,7 @@ __all__ = [
     "LinearAnnealingMomentumUpdaterHook",
     "LogBuffer",
     "LoggerHook",
+    "LossScaler",
     "LrUpdaterHook",
     "MomentumUpdaterHook",
     "OneCycleLrUpdaterHook",
@@ -109,8 +111,11 @@ __all__ = [
     "Trigger",
     "WSDLrUpdaterHook",
     "allreduce_params",
+    "auto_fp16",
     "build_runner",
+    "cast_tensor_type",
     "every",
+    "force_fp32",
     "get_dist_info",
     "get_priority",
     "last",
@@ -121,4 +126,5 @@ __all__ = [
     "save_checkpoint",
     "single_gpu_test",
     "weights_to_cpu",
+    "wrap_fp16_model",
 ]

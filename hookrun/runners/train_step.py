@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.core.nested import map_tensors
+
 Metric = Callable[[Any, Any], Any]
 
 
@@ -102,13 +104,10 @@ class TrainStep(nn.Module):
 
 
 def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value if value.device == device else value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _to_device(each, device) for key, each in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_to_device(each, device) for each in value)
-    return value
+    def move(tensor: Tensor) -> Tensor:
+        return tensor if tensor.device == device else tensor.to(device, non_blocking=True)
+
+    return map_tensors(move, value)
 
 
 def _batch_size(target: Any) -> int:

@@ -1,19 +1,11 @@
-"""Thousands of random schedules against MMCV 1.7.2: stored vectors, and live where it is installed.
-
-``HOOKRUN_MMCV`` may name a site-packages folder that has MMCV, to be searched after our own.
-"""
+"""Thousands of random schedules against MMCV 1.7.2: stored, and live where it is installed."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import random
-import sys
-import warnings
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +15,7 @@ from hypothesis import strategies as st
 
 from hookrun import HOOKS
 from hookrun.schedules.preview import Rehearsal
+from tests.oracle import import_mmcv
 
 from .drawing import LR_KINDS, MOMENTUM_KINDS, Run, draw_hook, draw_run
 from .driving import make_optimizer, read, record_calls
@@ -99,19 +92,9 @@ def test_native_and_python_set_the_same_bits(rng: random.Random, kind: tuple[str
     assert native == python, config
 
 
-@cache
-def mmcv_hooks() -> ModuleType:
-    if "HOOKRUN_MMCV" in os.environ:
-        sys.path.append(os.environ["HOOKRUN_MMCV"])
-    pytest.importorskip("mmcv", reason="MMCV is not installed; HOOKRUN_MMCV may say where it is")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module("mmcv.runner.hooks")
-
-
 @pytest.mark.parametrize("examples", [300, pytest.param(20_000, marks=pytest.mark.long)])
 def test_values_are_those_of_mmcv_live(examples: int) -> None:
-    hooks = mmcv_hooks()
+    hooks = import_mmcv("mmcv.runner.hooks")
 
     @given(rng=st.randoms(use_true_random=False), kind=st.sampled_from(ALL_KINDS))
     @settings(max_examples=examples, deadline=None)

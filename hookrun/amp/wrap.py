@@ -1,0 +1,110 @@
+"""Making a model ready for training in half precision."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from .cast import cast_tensor_type
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def wrap_fp16_model(
+    model: nn.Module, half: bool = False, dtype: torch.dtype = torch.float16
+) -> None:
+    """Turn half precision on in a model, in place.
+
+    Every module that has the attribute ``fp16_enabled`` gets it set to True, which switches its
+    methods decorated with :func:`~hookrun.auto_fp16` and :func:`~hookrun.force_fp32` on.
+
+    By default that is all: the parameters stay fp32, and autocast casts them (MMCV on torch ≥ 1.6).
+    With ``half=True`` the parameters and buffers become fp16 themselves, for training with fp32
+    master weights. Normalisation layers stay fp32, take fp16 inputs and return fp16; their values
+    never pass through fp16.
+
+    Args:
+        model: the model; not yet wrapped in DistributedDataParallel if ``half``.
+        half: whether parameters become ``dtype``; build the optimizer hook afterwards.
+        dtype: ``torch.float16``, or ``torch.bfloat16``, which needs no loss scale.
+
+    Raises:
+        TypeError: no module, or ``half`` is no bool.
+        ValueError: a dtype that is neither; ``half`` for a model that DDP wraps already.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"wrap_fp16_model takes a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(half, bool):
+        raise TypeError(f"wrap_fp16_model: half must be True or False, not {half!r}")
+    if dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"wrap_fp16_model: dtype must be torch.float16 or torch.bfloat16, not {dtype!r}"
+        )
+    if half:
+        _to_half(model, dtype)
+    switched = [module for module in model.modules() if hasattr(module, "fp16_enabled")]
+    for module in switched:
+        vars(module).update(fp16_enabled=True, fp16_dtype=dtype)
+    if not switched:
+        warnings.warn(
+            f"wrap_fp16_model: no module of {type(model).__name__} has fp16_enabled, so no "
+            "auto_fp16 takes effect: set self.fp16_enabled = False in the __init__ of modules "
+            "with decorated methods",
+            stacklevel=2,
+        )
+
+
+def _to_half(model: nn.Module, dtype: torch.dtype) -> None:
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError(
+            "wrap_fp16_model(half=True) must come before DistributedDataParallel, which has laid "
+            "out its buckets for fp32 gradients"
+        )
+
+    def convert(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            module.float()
+            _accept_half(module, dtype)
+        else:
+            module._apply(convert, recurse=False)  # type: ignore[no-untyped-call]
+
+
+# Hooks rather than a replaced forward: a copy of the model gets its own.
+class _CastInputs:
+    """A forward pre-hook that casts fp16 arguments to fp32."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        cast = cast_tensor_type((args, kwargs), self.dtype, torch.float32)
+        return cast[0], cast[1]
+
+
+class _CastOutput:
+    """A forward hook that casts fp32 results to fp16."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return cast_tensor_type(output, torch.float32, self.dtype)
+
+
+def _accept_half(norm: nn.Module, dtype: torch.dtype) -> None:
+    """Let an fp32 norm take fp16 and return it. BatchNorm does so by itself, in one kernel."""
+    if isinstance(norm, _BatchNorm):
+        return
+    if any(isinstance(hook, _CastInputs) for hook in norm._forward_pre_hooks.values()):
+        return  # wrapped before
+    norm.register_forward_pre_hook(_CastInputs(dtype), with_kwargs=True)
+    norm.register_forward_hook(_CastOutput(dtype))

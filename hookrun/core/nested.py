@@ -1,0 +1,51 @@
+"""Tensors inside nested containers."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+from torch import Tensor
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """``value`` with every tensor in it replaced by what the function gives for it.
+
+    Mappings, sequences and sets are gone through at any depth and rebuilt as their own type, but
+    for those in which nothing changes: they come back as they are, and so does everything else.
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        items = {key: map_tensors(function, each) for key, each in value.items()}
+        if all(items[key] is each for key, each in value.items()):
+            return value
+        return _like_mapping(value, items)
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, _ATOMS):
+        before = list(value)
+        after = [map_tensors(function, each) for each in before]
+        if all(new is old for new, old in zip(after, before, strict=True)):
+            return value
+        return _like_collection(value, after)
+    return value
+
+
+_ATOMS = (str, bytes, bytearray, memoryview, range)
+
+
+def _like_mapping(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    if isinstance(value, defaultdict):  # its constructor takes the factory first
+        same_kind = copy.copy(value)
+        same_kind.update(items)
+        return same_kind
+    return type(value)(items)  # type: ignore[call-arg]
+
+
+def _like_collection(value: Any, items: list[Any]) -> Any:
+    if hasattr(value, "_make"):  # a named tuple
+        return value._make(items)
+    if isinstance(value, deque):
+        return type(value)(items, value.maxlen)
+    return type(value)(items)
