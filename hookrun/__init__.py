@@ -5,17 +5,19 @@ from .checkpoint import load_checkpoint, load_state_dict, save_checkpoint, weigh
 from .core import (
     HOOKS,
     Hook,
+    HostSyncError,
     LogBuffer,
     LoggerHook,
     Priority,
     Registry,
+    SyncGuard,
     Trigger,
     every,
     get_priority,
     last,
     once,
 )
-from .data import IterLoader
+from .data import DevicePrefetcher, IterLoader
 from .distributed import allreduce_params, get_dist_info, master_only
 from .hooks import (
     CheckInvalidLossHook,
@@ -77,6 +79,7 @@ __all__ = [
     "CyclicLrUpdaterHook",
     "CyclicMomentumUpdaterHook",
     "DefaultRunnerConstructor",
+    "DevicePrefetcher",
     "EMAHook",
     "EpochBasedRunner",
     "EvalHook",
@@ -84,6 +87,7 @@ __all__ = [
     "FixedLrUpdaterHook",
     "FlatCosineAnnealingLrUpdaterHook",
     "Hook",
+    "HostSyncError",
     "InvLrUpdaterHook",
     "IterBasedRunner",
     "IterLoader",
@@ -106,6 +110,7 @@ __all__ = [
     "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
     "StepMomentumUpdaterHook",
+    "SyncGuard",
     "TextLoggerHook",
     "TrainStep",
     "Trigger",

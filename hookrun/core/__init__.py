@@ -7,6 +7,7 @@ from .log_buffer import LogBuffer
 from .logger_hook import LoggerHook
 from .priority import Priority, get_priority
 from .registry import Registry
+from .sync_guard import HostSync, HostSyncError, SyncGuard, SyncReport
 from .triggers import Trigger, every, last, once
 
 __all__ = [
@@ -16,11 +17,15 @@ __all__ = [
     "STAGES",
     "Hook",
     "HookList",
+    "HostSync",
+    "HostSyncError",
     "LogBuffer",
     "LoggerHook",
     "Priority",
     "ReferenceDispatcher",
     "Registry",
+    "SyncGuard",
+    "SyncReport",
     "Trigger",
     "TriggerSetting",
     "every",

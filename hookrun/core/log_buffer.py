@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -41,6 +42,7 @@ class LogBuffer(_native.LogBuffer):
         # Per name, older values of which only sums are kept: (weighted sum, count, pushes).
         self._folded: dict[str, tuple[Tensor, float, int]] = {}
         self._max_pending = _MAX_PENDING
+        self._later: list[tuple[Tensor, Callable[[float], None]]] = []
 
     def average(self, n: int = 0) -> None:
         """Put the weighted averages of the latest ``n`` values (0: of all) into ``output``.
@@ -50,6 +52,19 @@ class LogBuffer(_native.LogBuffer):
         """
         self._read_pending()
         super().average(n)
+
+    def read_later(self, value: Tensor, then: Callable[[float], None]) -> None:
+        """Read a tensor when the buffer is read next, in the same transfer.
+
+        Args:
+            value: a real tensor with one element; of no interest to averages.
+            then: called with the number, and may raise. ``clear`` does not cancel it.
+        """
+        self._later.append((value, then))
+
+    def read(self) -> None:
+        """Read what waits on its device now: the host waits for it."""
+        self._read_pending()
 
     def clear(self) -> None:
         """Forget all values and the output."""
@@ -116,12 +131,13 @@ class LogBuffer(_native.LogBuffer):
 
     def _read_pending(self) -> None:
         """Hand everything pending to the native averages, with one transfer per device."""
-        if not self._pending:
+        if not self._pending and not self._later:
             return
-        pending, folded = self._pending, self._folded
-        self._pending, self._folded = defaultdict(list), {}
+        pending, folded, later = self._pending, self._folded, self._later
+        self._pending, self._folded, self._later = defaultdict(list), {}, []
         tensors = [total for total, _, _ in folded.values()]
         tensors += [v for values in pending.values() for v, _ in values if isinstance(v, Tensor)]
+        tensors += [value for value, _ in later]
         numbers = iter(_read(tensors))
         for name, (_, count, pushes) in folded.items():
             self._push_totals(name, next(numbers), count, pushes)
@@ -129,6 +145,8 @@ class LogBuffer(_native.LogBuffer):
             for value, count in values:
                 self._push(name, next(numbers) if isinstance(value, Tensor) else value, count)
         self._settle()
+        for _, then in later:
+            then(next(numbers))
 
 
 def _as_number(name: str, value: Any) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from .hook import Hook, TriggerSetting, is_shipped
+from .sync_guard import may_sync
 from .triggers import Trigger
 
 
@@ -83,19 +84,23 @@ class LoggerHook(Hook):
     def before_epoch(self, runner: Any) -> None:
         runner.log_buffer.clear()  # averages do not reach into the epoch before
 
+    @may_sync
     def after_train_iter(self, runner: Any) -> None:
         for_everyone = runner.log_buffer.ready  # evaluation's results, not an interval's
         if self.is_due(runner):
             runner.log_buffer.average(self.interval)
         self._log_if_ready(runner, for_everyone)
 
+    @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         self._log_if_ready(runner, for_everyone=True)
 
+    @may_sync
     def after_val_epoch(self, runner: Any) -> None:
         runner.log_buffer.average()
         self._log_if_ready(runner, for_everyone=True)
 
+    @may_sync
     def flush(self, runner: Any) -> None:
         """Log now what would be logged at the end of this event; see ``runner.flush_logs``."""
         if runner.log_buffer.ready:  # results of an evaluation, not logged yet

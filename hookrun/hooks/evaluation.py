@@ -17,6 +17,7 @@ import torch
 from hookrun.checkpoint import check_storage
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
 from hookrun.core.errors import did_you_mean
+from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info
 
@@ -166,6 +167,7 @@ class EvalHook(Hook):
         messages = runner.meta.setdefault("hook_msgs", {})
         self.best_ckpt_path = messages.get("best_ckpt")
 
+    @may_sync
     def before_train_iter(self, runner: Any) -> None:
         """Evaluate before the first iteration, where ``start`` has been reached."""
         if self.by_epoch or not self.initial_flag:
@@ -175,6 +177,7 @@ class EvalHook(Hook):
             self._do_evaluate(runner)
             _log_now(runner)
 
+    @may_sync
     def before_train_epoch(self, runner: Any) -> None:
         """Evaluate before the first epoch, where ``start`` has been reached."""
         if not self.by_epoch or not self.initial_flag:
@@ -184,12 +187,14 @@ class EvalHook(Hook):
             self._do_evaluate(runner)
             _log_now(runner)
 
+    @may_sync
     def after_train_iter(self, runner: Any) -> None:
         if not self.by_epoch and self._should_evaluate(runner):
             # Loggers come later at this event: let them log training before its results mix in.
             runner.flush_logs()
             self._do_evaluate(runner)
 
+    @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
             self._do_evaluate(runner)

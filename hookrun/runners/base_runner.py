@@ -20,12 +20,14 @@ from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
+from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 from hookrun.distributed import get_dist_info
 
 from . import resuming
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .registration import HookRegistration
+from .run_options import watched
 
 Workflow = Sequence[tuple[str, int]]
 
@@ -225,7 +227,9 @@ class BaseRunner(HookRegistration, ABC):
     # The frame around a run
 
     @contextlib.contextmanager
-    def _running(self, workflow: Workflow, limit: str) -> Iterator[None]:
+    def _running(
+        self, workflow: Workflow, limit: str, sync_guard: bool | SyncGuard
+    ) -> Iterator[None]:
         """Fires before_run and after_run, and closes every hook however the run ends."""
         error: BaseException | None = None
         try:
@@ -234,10 +238,11 @@ class BaseRunner(HookRegistration, ABC):
             )
             self.logger.info("hooks will be called in this order:\n%s", self.get_hook_info())
             self.logger.info("workflow: %s, max: %s", list(workflow), limit)
-            self.call_hook("before_run")
-            self.resumed = None
-            yield
-            self.call_hook("after_run")
+            with watched(self, sync_guard):
+                self.call_hook("before_run")
+                self.resumed = None
+                yield
+                self.call_hook("after_run")
         except BaseException as raised:
             error = raised
             raise

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from hookrun import _native
+from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import no_batches
 
 from . import resuming
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
+from .run_options import prefetched
 
 
 @RUNNERS.register_module()
@@ -96,6 +98,9 @@ class EpochBasedRunner(BaseRunner):
         data_loaders: list[Any],
         workflow: Workflow,
         max_epochs: int | None = None,
+        *,
+        prefetch: bool | Mapping[str, Any] = False,
+        sync_guard: bool | SyncGuard = False,
         **kwargs: Any,
     ) -> None:
         """Run the workflow until ``max_epochs`` epochs have been trained.
@@ -105,12 +110,16 @@ class EpochBasedRunner(BaseRunner):
             workflow: (mode, epochs) pairs such as ``[("train", 2), ("val", 1)]``; a mode is the
                 name of one of the runner's methods.
             max_epochs: deprecated; give it to the runner's constructor.
+            prefetch: whether batches are brought to the model's device ahead of time; see
+                :class:`~hookrun.DevicePrefetcher`, whose arguments it may give as a dict.
+            sync_guard: whether to report where the host waits for the device; or a
+                :class:`~hookrun.SyncGuard`. The report is logged in the end.
             kwargs: passed on to the phases, and by ``train`` to ``train_step``.
 
         Raises:
             ValueError: no ``max_epochs``; loaders that don't match the workflow or are empty; an
                 unknown mode.
-            TypeError: loaders or a workflow of a wrong type.
+            TypeError: loaders, a workflow or an option of a wrong type.
         """
         if max_epochs is not None:
             warnings.warn(
@@ -125,11 +134,12 @@ class EpochBasedRunner(BaseRunner):
                 + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
             )
         check_run(self, data_loaders, workflow)
+        data_loaders = prefetched(data_loaders, prefetch, self.model)
         for loader, (mode, _) in zip(data_loaders, workflow, strict=True):
             if mode == "train":
                 self._max_iters = self._total_iters(loader)
                 break
-        with self._running(workflow, f"{self._max_epochs} epochs"):
+        with self._running(workflow, f"{self._max_epochs} epochs", sync_guard):
             while self.epoch < self._max_epochs:
                 for loader, (mode, epochs) in zip(data_loaders, workflow, strict=True):
                     phase = getattr(self, mode)

@@ -12,6 +12,7 @@ import torch
 
 from hookrun import _native
 from hookrun.core.hook import Hook
+from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
 from . import resuming
@@ -19,6 +20,7 @@ from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
 from .registration import HookConfig
+from .run_options import prefetched
 
 _AFTER_ITER = ("after_train_iter", "after_val_iter", "after_iter")
 
@@ -70,6 +72,9 @@ class IterBasedRunner(BaseRunner):
         data_loaders: list[Any],
         workflow: Workflow,
         max_iters: int | None = None,
+        *,
+        prefetch: bool | Mapping[str, Any] = False,
+        sync_guard: bool | SyncGuard = False,
         **kwargs: Any,
     ) -> None:
         """Run the workflow until ``max_iters`` iterations have been trained.
@@ -79,12 +84,16 @@ class IterBasedRunner(BaseRunner):
             workflow: (mode, iterations) pairs such as ``[("train", 1000), ("val", 50)]``; a mode is
                 the name of one of the runner's methods.
             max_iters: deprecated; give it to the runner's constructor.
+            prefetch: whether batches are brought to the model's device ahead of time; see
+                :class:`~hookrun.DevicePrefetcher`, whose arguments it may give as a dict.
+            sync_guard: whether to report where the host waits for the device; or a
+                :class:`~hookrun.SyncGuard`. The report is logged in the end.
             kwargs: passed on to the phases, and by them to ``train_step`` and ``val_step``.
 
         Raises:
             ValueError: no ``max_iters``; loaders that don't match the workflow or are empty; an
                 unknown mode.
-            TypeError: loaders or a workflow of a wrong type.
+            TypeError: loaders, a workflow or an option of a wrong type.
         """
         if max_iters is not None:
             warnings.warn(
@@ -99,7 +108,8 @@ class IterBasedRunner(BaseRunner):
                 + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
             )
         check_run(self, data_loaders, workflow)
-        with self._running(workflow, f"{self._max_iters} iters"):
+        data_loaders = prefetched(data_loaders, prefetch, self.model)
+        with self._running(workflow, f"{self._max_iters} iters", sync_guard):
             self._loaders = self._iter_loaders(data_loaders, workflow)
             self.call_hook("before_epoch")
             while self.iter < self._max_iters:

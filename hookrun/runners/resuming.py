@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
+from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def progress(runner: BaseRunner) -> dict[str, int]:
     return {"epoch": epoch, "iter": iteration, "inner_iter": max(inner, 0)}
 
 
+@may_sync
 def save(
     runner: BaseRunner,
     out_dir: str | os.PathLike[str],
@@ -80,6 +82,7 @@ def save(
         ckpt.link_latest(path)
 
 
+@may_sync
 def resume(
     runner: BaseRunner,
     source: str | os.PathLike[str],

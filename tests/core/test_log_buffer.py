@@ -245,3 +245,39 @@ def test_histories_are_copies() -> None:
     buffer.n_history.clear()
     assert buffer.val_history == {"loss": [1.0]}
     assert buffer.n_history == {"loss": [3.0]}
+
+
+def test_values_read_later_come_with_the_next_read(host_reads: list[str]) -> None:
+    buffer, got = LogBuffer(), []
+    buffer.update({"loss": torch.tensor(2.0)})
+    buffer.read_later(torch.tensor([3]), got.append)
+    buffer.read_later(torch.tensor(4.5), got.append)
+    assert (got, host_reads) == ([], [])
+    buffer.average()
+    assert got == [3.0, 4.5]
+    assert host_reads == ["tolist"]
+    assert buffer.output == {"loss": 2.0}
+    buffer.average()
+    assert got == [3.0, 4.5]
+
+
+def test_clearing_does_not_cancel_them_and_read_reads_them() -> None:
+    buffer, got = LogBuffer(), []
+    buffer.read_later(torch.tensor(1.0), got.append)
+    buffer.clear()
+    assert got == []
+    buffer.read()
+    assert got == [1.0]
+
+
+def test_what_they_raise_leaves_the_buffer_whole() -> None:
+    def fail(value: float) -> None:
+        raise ValueError(value)
+
+    buffer = LogBuffer()
+    buffer.update({"loss": torch.tensor(2.0)})
+    buffer.read_later(torch.tensor(1.0), fail)
+    with pytest.raises(ValueError, match=r"1\.0"):
+        buffer.average()
+    buffer.average()
+    assert buffer.output == {"loss": 2.0}

@@ -1,0 +1,111 @@
+"""Bringing batches to the device while it computes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookrun.core.nested import map_tensors
+
+
+class DevicePrefetcher:
+    """A data loader whose batches are on the device, each copied while the one before is used.
+
+    Tensors on the CPU are put into pinned memory and copied on a side stream, without making the
+    host wait, at any depth of dicts, lists and tuples; everything else is left alone. The next
+    batch is fetched from the loader before the present one is given out; an error in fetching it is
+    raised in its turn. Where the device is a CPU, the loader's own batches come out.
+
+    All other attributes (``sampler``, ``dataset``, ``batch_size`` ...) are those of the loader.
+
+    Args:
+        loader: anything that can be iterated; wrapped as it is, and not changed.
+        device: where batches go; by default the present CUDA device, or the CPU where there is
+            none.
+        channels_last: whether copies of 4 dimensions get that memory format.
+
+    Raises:
+        TypeError: the loader cannot be iterated.
+        ValueError: a device that is neither a CPU nor a CUDA device.
+
+    >>> batches = DevicePrefetcher([{"x": torch.ones(2)}], device="cpu")
+    >>> len(batches), [batch["x"].sum() for batch in batches]
+    (1, [tensor(2.)])
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        device: str | int | torch.device | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+            raise TypeError(f"DevicePrefetcher: the loader cannot be iterated: {loader!r}")
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.loader = loader
+        self.device = torch.device(device)
+        if self.device.type not in ("cuda", "cpu"):
+            raise ValueError(
+                f"DevicePrefetcher brings batches to a CUDA device or the CPU, not to {device!r}"
+            )
+        self.channels_last = channels_last
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # while a copy of this is being made
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader) if self.device.type == "cpu" else self._ahead()
+
+    def _ahead(self) -> Iterator[Any]:
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        batches = iter(self.loader)
+        ahead = self._fetch(batches, side)
+        while True:
+            batch, error = ahead
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            using = torch.cuda.current_stream(self.device)
+            using.wait_stream(side)
+            map_tensors(functools.partial(_keep_for, using), batch)
+            ahead = self._fetch(batches, side)
+            yield batch
+            del batch  # the memory is free as soon as the run lets go of it
+
+    def _fetch(
+        self, batches: Iterator[Any], side: torch.cuda.Stream
+    ) -> tuple[Any, BaseException | None]:
+        """The next batch, on its way to the device; or why there is none."""
+        try:
+            batch = next(batches)
+        except Exception as error:
+            return None, error
+        with torch.cuda.stream(side):
+            return map_tensors(self._move, batch), None
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cpu":
+            return tensor
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        moved = pinned.to(self.device, non_blocking=True)
+        if self.channels_last and moved.dim() == 4:  # on the device, where it is quick
+            moved = moved.contiguous(memory_format=torch.channels_last)
+        return moved
+
+
+def _keep_for(stream: torch.cuda.Stream, tensor: Tensor) -> Tensor:
+    """Let no other tensor have this one's memory before the stream is done with it."""
+    if tensor.is_cuda:
+        tensor.record_stream(stream)
+    return tensor

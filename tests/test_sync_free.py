@@ -1,0 +1,86 @@
+"""No shipped hook makes the host wait for the device between log intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hookrun import HOOKS, EpochBasedRunner, Hook, IterBasedRunner, OptimizerHook, SyncGuard
+from tests.support import make_loader
+
+ITERS = 1000
+INTERVAL = 50
+
+# What a hook cannot do without, and settings in which it has something to do.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "CheckInvalidLossHook": {"interval": 7},
+    "CheckpointHook": {"interval": 400, "max_keep_ckpts": 1},
+    "ClosureHook": {"fn_name": "after_train_iter", "fn": lambda runner: runner.outputs["loss"] * 2},
+    "CosineAnnealingLrUpdaterHook": {"min_lr": 0.0},
+    "CosineAnnealingMomentumUpdaterHook": {"min_momentum": 0.5},
+    "CosineRestartLrUpdaterHook": {"periods": [ITERS], "min_lr": 0.0},
+    "EMAHook": {"momentum": 0.01},
+    "EvalHook": {"interval": 400, "save_best": "acc"},
+    "ExpLrUpdaterHook": {"gamma": 0.999},
+    "FlatCosineAnnealingLrUpdaterHook": {"min_lr": 0.0},
+    "InvLrUpdaterHook": {"gamma": 0.01},
+    "LinearAnnealingLrUpdaterHook": {"min_lr": 0.0},
+    "LinearAnnealingMomentumUpdaterHook": {"min_momentum": 0.5},
+    "OneCycleLrUpdaterHook": {"max_lr": 0.1},
+    "OptimizerHook": {"grad_clip": {"max_norm": 1.0}},
+    "SequentialLrUpdaterHook": {
+        "policies": [{"policy": "fixed"}, {"policy": "poly"}],
+        "milestones": [ITERS // 2],
+    },
+    "StepLrUpdaterHook": {"step": 300},
+    "StepMomentumUpdaterHook": {"step": 300},
+    "TextLoggerHook": {"interval": INTERVAL},
+    "WSDLrUpdaterHook": {"decay_steps": 100, "min_lr": 0.0},
+}
+
+SHIPPED = sorted(
+    name for name, hook in HOOKS.module_dict.items() if hook.__module__.startswith("hookrun.")
+)
+
+
+COUNTING = {"CheckpointHook", "EvalHook", "TextLoggerHook"}  # take by_epoch
+IN_BOTH_RUNNERS = [
+    (name, runner_type)
+    for name in SHIPPED
+    for runner_type in (EpochBasedRunner, IterBasedRunner)
+    if runner_type is IterBasedRunner or "UpdaterHook" not in name
+]
+
+
+def build(name: str, by_epoch: bool) -> Hook:
+    arguments = dict(ARGUMENTS.get(name, {}))
+    if name in COUNTING:
+        arguments["by_epoch"] = by_epoch
+    if "UpdaterHook" in name and "OneCycle" not in name:
+        arguments["by_epoch"] = False
+    if name in {"CheckpointHook", "EvalHook"} and by_epoch:
+        arguments["interval"] = 2
+    if name == "EvalHook":
+        arguments["dataloader"] = make_loader(2)
+    hook: Hook = HOOKS.build({"type": name, **arguments})
+    return hook
+
+
+@pytest.mark.parametrize(("name", "runner_type"), IN_BOTH_RUNNERS)
+def test_no_host_sync_in_a_thousand_iterations(
+    make_runner: Callable[..., Any], name: str, runner_type: type
+) -> None:
+    by_epoch = runner_type is EpochBasedRunner
+    runner = make_runner(runner_type, **({"max_epochs": 5} if by_epoch else {"max_iters": ITERS}))
+    hook = build(name, by_epoch)
+    if not isinstance(hook, OptimizerHook):
+        runner.register_optimizer_hook({})
+    runner.register_hook(hook)
+    if name != "TextLoggerHook":
+        runner.register_hook(build("TextLoggerHook", by_epoch), priority="VERY_LOW")
+    batches = list(make_loader(ITERS // 5))
+    runner.run([batches], [("train", 1)], sync_guard=SyncGuard(device="cpu"))
+    assert runner.iter == ITERS
+    assert not runner.sync_guard.report, str(runner.sync_guard.report)
