@@ -55,6 +55,11 @@ class DevicePrefetcher:
             )
         self.channels_last = channels_last
 
+    @property
+    def _streams(self) -> Any:
+        """``torch.cuda``; or ``torch.cpu``, whose streams do nothing, so that tests run anywhere."""
+        return torch.get_device_module(self.device)
+
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
 
@@ -67,7 +72,7 @@ class DevicePrefetcher:
         return iter(self.loader) if self.device.type == "cpu" else self._ahead()
 
     def _ahead(self) -> Iterator[Any]:
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side = self._streams.Stream(self.device)
         batches = iter(self.loader)
         ahead = self._fetch(batches, side)
         while True:
@@ -76,7 +81,7 @@ class DevicePrefetcher:
                 return
             if error is not None:
                 raise error
-            using = torch.cuda.current_stream(self.device)
+            using = self._streams.current_stream(self.device)
             using.wait_stream(side)
             map_tensors(functools.partial(_keep_for, using), batch)
             ahead = self._fetch(batches, side)
@@ -84,14 +89,14 @@ class DevicePrefetcher:
             del batch  # the memory is free as soon as the run lets go of it
 
     def _fetch(
-        self, batches: Iterator[Any], side: torch.cuda.Stream
+        self, batches: Iterator[Any], side: torch.Stream
     ) -> tuple[Any, BaseException | None]:
         """The next batch, on its way to the device; or why there is none."""
         try:
             batch = next(batches)
         except Exception as error:
             return None, error
-        with torch.cuda.stream(side):
+        with self._streams.stream(side):
             return map_tensors(self._move, batch), None
 
     def _move(self, tensor: Tensor) -> Tensor:
@@ -104,7 +109,7 @@ class DevicePrefetcher:
         return moved
 
 
-def _keep_for(stream: torch.cuda.Stream, tensor: Tensor) -> Tensor:
+def _keep_for(stream: torch.Stream, tensor: Tensor) -> Tensor:
     """Let no other tensor have this one's memory before the stream is done with it."""
     if tensor.is_cuda:
         tensor.record_stream(stream)
