@@ -57,7 +57,7 @@ class DevicePrefetcher:
 
     @property
     def _streams(self) -> Any:
-        """``torch.cuda``; or ``torch.cpu``, whose streams do nothing, so that tests run anywhere."""
+        """``torch.cuda``; in tests also ``torch.cpu``, whose streams do nothing."""
         return torch.get_device_module(self.device)
 
     def __len__(self) -> int:

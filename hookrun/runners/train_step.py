@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ class TrainStep(nn.Module):
         loss_fn: ``loss_fn(outputs, target)``, a scalar tensor.
         metrics: by name, ``metric(outputs, target)``, each a number or a one-element tensor to log
             beside the loss.
+        autocast: None, or ``torch.bfloat16`` (or ``torch.float16``, which wants a loss scale:
+            Fp16OptimizerHook) to run module, loss and metrics under autocast. The parameters stay
+            as they are, and predictions come back in fp32.
 
     >>> import torch.nn.functional as F
     >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)
@@ -37,6 +41,7 @@ class TrainStep(nn.Module):
         model: nn.Module,
         loss_fn: Callable[[Any, Any], Tensor],
         metrics: Mapping[str, Metric] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -44,8 +49,14 @@ class TrainStep(nn.Module):
         for name, function in {"loss_fn": loss_fn, **(metrics or {})}.items():
             if not callable(function):
                 raise TypeError(f"TrainStep: {name} must be callable, not {function!r}")
+        if autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(
+                "TrainStep: autocast must be torch.bfloat16, torch.float16 or None, "
+                f"not {autocast!r}"
+            )
         self.model = model
         self.loss_fn = loss_fn
+        self.autocast = autocast
         self.metrics = dict(metrics or {})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -65,11 +76,12 @@ class TrainStep(nn.Module):
             KeyError: a dict without ``target``.
         """
         inputs, target = self.split_batch(data_batch)
-        outputs = self._call(inputs, kwargs)
-        loss = self.loss_fn(outputs, target)
-        log_vars = {"loss": loss.detach()}
-        for name, metric in self.metrics.items():
-            log_vars[name] = metric(outputs, target)
+        with self._precision():
+            outputs = self._call(inputs, kwargs)
+            loss = self.loss_fn(outputs, target)
+            log_vars = {"loss": loss.detach()}
+            for name, metric in self.metrics.items():
+                log_vars[name] = metric(outputs, target)
         return {"loss": loss, "log_vars": log_vars, "num_samples": _batch_size(target)}
 
     def val_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -78,7 +90,11 @@ class TrainStep(nn.Module):
 
     def predict_step(self, data_batch: Any) -> Any:
         """The wrapped module's outputs on the inputs of a batch."""
-        return self._call(self.split_batch(data_batch)[0], {})
+        inputs = self.split_batch(data_batch)[0]
+        if self.autocast is None:
+            return self._call(inputs, {})
+        with self._precision():
+            return map_tensors(self._to_fp32, self._call(inputs, {}))
 
     def split_batch(self, data_batch: Any) -> tuple[Any, Any]:
         """The inputs and the target of a batch, on the module's device."""
@@ -94,8 +110,19 @@ class TrainStep(nn.Module):
                 "TrainStep takes batches that are pairs (inputs, target) or dicts with 'target', "
                 f"not {_describe(data_batch)}; subclass it and override split_batch for others"
             )
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        device = self._device()
         return _to_device(inputs, device), _to_device(target, device)
+
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device().type, dtype=self.autocast)
+
+    def _to_fp32(self, tensor: Tensor) -> Tensor:
+        return tensor.float() if tensor.dtype == self.autocast else tensor
 
     def _call(self, inputs: Any, kwargs: Mapping[str, Any]) -> Any:
         if isinstance(inputs, dict):

@@ -37,6 +37,42 @@ def test_a_step_gives_the_loss_metrics_and_the_size_of_the_batch() -> None:
     assert not outputs["log_vars"]["loss"].requires_grad
 
 
+def test_autocast_computes_in_bf16_and_predicts_in_fp32() -> None:
+    module, seen = linear(), []
+    module.register_forward_hook(lambda _, args, output: seen.append(output.dtype))
+    step = TrainStep(module, F.mse_loss, {"mae": F.l1_loss}, autocast=torch.bfloat16)
+    outputs = step.train_step((X, Y))
+    outputs["loss"].backward()
+    assert module.weight.dtype == module.weight.grad.dtype == torch.float32
+    predictions = step.predict_step((X, Y))
+    assert seen == [torch.bfloat16] * 2
+    assert predictions.dtype == torch.float32
+    torch.testing.assert_close(predictions, module(X), atol=0.02, rtol=0.02)
+    assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ValueError, match=r"autocast must be torch\.bfloat16.* not torch\.float64"):
+        TrainStep(module, F.mse_loss, autocast=torch.float64)
+
+
+def test_the_usual_recipe(make_runner: Any) -> None:
+    """fp32 parameters, bf16 autocast, AdamW, clipping, EMA; no scaler, no host sync."""
+    model = TrainStep(linear(), F.mse_loss, autocast=torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
+    runner = make_runner(IterBasedRunner, model=model, optimizer=optimizer, max_iters=200)
+    runner.register_training_hooks(
+        {"policy": "CosineAnnealing", "min_lr": 0.0},
+        {"grad_clip": {"max_norm": 1.0}},
+        log_config={"interval": 50, "hooks": [{"type": "TextLoggerHook"}]},
+        custom_hooks_config=[{"type": "EMAHook", "momentum": 0.05}],
+    )
+    batches = [(X[i : i + 2], Y[i : i + 2]) for i in (0, 2, 4)]
+    runner.run([batches], [("train", 1)], prefetch=True, sync_guard=True)
+    assert not runner.sync_guard.report, str(runner.sync_guard.report)
+    assert model.model.weight.dtype == torch.float32
+    assert F.mse_loss(model.model(X), Y) < 1e-3
+    with runner.eval_weights():
+        assert F.mse_loss(model.model(X), Y) < 1e-3
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
