@@ -43,6 +43,15 @@ def test_preview_example() -> None:
     assert names["curves"].lr[[0, 100, 600, 900]] == pytest.approx([0.01, 0.1, 0.1, 0.05])
 
 
+def test_guard_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[0], names)
+    exec(EXAMPLES[3], names)
+    assert len(names["runner"].sync_guard.report) == 20
+    assert {sync.hook for sync in names["runner"].sync_guard.report} == {"HighestLoss"}
+
+
 def test_every_hook_in_the_table_exists() -> None:
     for name in re.findall(r"^\| `(\w+)`", README.read_text(), re.MULTILINE):
         assert hasattr(hookrun, name), name

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hookrun.core.samplers import tell_sampler
+
 
 class IterLoader:
     """Goes through a data loader again and again; each new pass tells the sampler its number.
@@ -23,7 +25,7 @@ class IterLoader:
         self._dataloader = dataloader
         self._epoch = epoch
         if epoch:
-            self._tell_sampler()
+            tell_sampler(dataloader, epoch)
         self.iter_loader: Iterator[Any] = iter(dataloader)
         self._position = 0
         for _ in itertools.islice(self.iter_loader, position):
@@ -51,7 +53,7 @@ class IterLoader:
             self._position += 1
             return batch
         self._epoch += 1
-        self._tell_sampler()
+        tell_sampler(self._dataloader, self._epoch)
         self.iter_loader = iter(self._dataloader)
         try:
             batch = next(self.iter_loader)
@@ -59,11 +61,6 @@ class IterLoader:
             raise no_batches(self._dataloader) from None
         self._position = 1
         return batch
-
-    def _tell_sampler(self) -> None:
-        set_epoch = getattr(getattr(self._dataloader, "sampler", None), "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(self._epoch)
 
     def __len__(self) -> int:
         return len(self._dataloader)  # type: ignore[arg-type]

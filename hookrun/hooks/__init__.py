@@ -26,6 +26,7 @@ from .lr_updater import (
     StepLrUpdaterHook,
     WSDLrUpdaterHook,
 )
+from .memory import EmptyCacheHook
 from .momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook
 from .momentum_updater import (
     CosineAnnealingMomentumUpdaterHook,
@@ -35,6 +36,8 @@ from .momentum_updater import (
 )
 from .optimizer import OptimizerHook
 from .progress_bar import ProgressBarHook
+from .sampler_seed import DistSamplerSeedHook
+from .sync_buffer import SyncBuffersHook
 from .testing import single_gpu_test
 
 __all__ = [
@@ -47,7 +50,9 @@ __all__ = [
     "CosineRestartLrUpdaterHook",
     "CyclicLrUpdaterHook",
     "CyclicMomentumUpdaterHook",
+    "DistSamplerSeedHook",
     "EMAHook",
+    "EmptyCacheHook",
     "EvalHook",
     "ExpLrUpdaterHook",
     "FixedLrUpdaterHook",
@@ -67,6 +72,7 @@ __all__ = [
     "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
     "StepMomentumUpdaterHook",
+    "SyncBuffersHook",
     "WSDLrUpdaterHook",
     "every",
     "last",
