@@ -27,7 +27,8 @@ def wrap_fp16_model(
     By default that is all: the parameters stay fp32, and autocast casts them (MMCV on torch ≥ 1.6).
     With ``half=True`` the parameters and buffers become fp16 themselves, for training with fp32
     master weights. Normalisation layers stay fp32, take fp16 inputs and return fp16; their values
-    never pass through fp16.
+    never pass through fp16. Other layers called under ``force_fp32`` have fp16 weights then: it is
+    for computing losses.
 
     Args:
         model: the model; not yet wrapped in DistributedDataParallel if ``half``.
@@ -50,7 +51,8 @@ def wrap_fp16_model(
         _to_half(model, dtype)
     switched = [module for module in model.modules() if hasattr(module, "fp16_enabled")]
     for module in switched:
-        vars(module).update(fp16_enabled=True, fp16_dtype=dtype)
+        module.fp16_enabled = True  # type: ignore[assignment]
+        module.fp16_dtype = dtype  # type: ignore[assignment]
     if not switched:
         warnings.warn(
             f"wrap_fp16_model: no module of {type(model).__name__} has fp16_enabled, so no "

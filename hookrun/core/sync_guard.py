@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import linecache
-import os
 import sys
 import textwrap
 import warnings
@@ -28,15 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _MAY_SYNC: set[CodeType] = set()
 _ACTIONS = ("report", "warn", "raise")
 _MAX_KEPT = 10_000
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_NOT_THE_CALLER = (_TORCH, os.path.abspath(__file__), sync_watch.__file__, warnings.__file__)
-# What runs on the host in any case: loading data, and ops while they compute on the CPU.
-_ON_THE_HOST = tuple(
-    os.path.join(folder, name, "")
-    for folder, name in ((_TORCH, "utils/data"), (_PACKAGE, "ops"), (_PACKAGE, "kernels"))
-)
+_NOT_THE_CALLER = ("torch.", "warnings", __name__, sync_watch.__name__)
 
 
 def may_sync(function: Function) -> Function:
@@ -205,15 +196,29 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _is_on_the_host(frame: FrameType) -> bool:
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
+def _caller(frame: FrameType) -> FrameType:
+    """Who made the call: the innermost frame outside of torch and of the guard."""
     for each in _frames(frame):
-        code = each.f_code
-        if code.co_filename.startswith(_ON_THE_HOST):
-            return True
+        module = _module(each)
+        if module != "torch" and not module.startswith(_NOT_THE_CALLER):
+            return each
+    return frame
+
+
+def _is_on_the_host(frame: FrameType) -> bool:
+    """Whether a read on a CPU would be one on a GPU's host too, or none at all there."""
+    if _module(_caller(frame)).startswith(("hookrun.ops", "hookrun.kernels")):
+        return True  # they compute where the tensors are
+    return any(
+        _module(each).startswith("torch.utils.data.")
         # torch.optim keeps its step counters on the host
-        if code.co_name == "_get_value" and code.co_filename.startswith(_TORCH + "optim"):
-            return True
-    return False
+        or (each.f_code.co_name == "_get_value" and _module(each) == "torch.optim.optimizer")
+        for each in _frames(frame)
+    )
 
 
 def _locate(call: str, frame: FrameType) -> HostSync | None:
@@ -224,9 +229,7 @@ def _locate(call: str, frame: FrameType) -> HostSync | None:
     runner = next((o for each in frames if isinstance(o := _owner(each), RunState)), None)
     if runner is not None and runner._firing in ("before_run", "after_run"):
         return None
-    caller = next(
-        (f for f in frames if not f.f_code.co_filename.startswith(_NOT_THE_CALLER)), frame
-    )
+    caller = _caller(frame)
     hook = _hook_at_work(frames, runner)
     return HostSync(
         call,

@@ -90,8 +90,8 @@ def watch_cuda(notice: Notice) -> Iterator[None]:
 
         warnings.showwarning = noticing
         for owner in (torch.cuda, torch.cuda.Stream, torch.cuda.Event):
-            name = f"{owner.__name__.replace('torch.cuda.streams', 'torch.cuda')}.synchronize"
-            stack.enter_context(_replaced(owner, "synchronize", watch.around(name)))
+            noticed = watch.around(f"{owner.__name__}.synchronize")
+            stack.enter_context(_replaced(owner, "synchronize", noticed))
         stack.callback(torch.cuda.set_sync_debug_mode, mode)
         torch.cuda.set_sync_debug_mode("warn")
         yield

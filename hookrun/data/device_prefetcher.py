@@ -64,7 +64,7 @@ class DevicePrefetcher:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # while a copy of this is being made
+        if name == "loader" or name.startswith("__"):  # asked for while this is being copied
             raise AttributeError(name)
         return getattr(self.loader, name)
 

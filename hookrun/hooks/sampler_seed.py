@@ -17,8 +17,6 @@ class DistSamplerSeedHook(Hook):
     IterBasedRunner there is nothing to do: its loaders tell their samplers themselves.
     """
 
-    def before_train_epoch(self, runner: Any) -> None:
-        tell_sampler(runner.data_loader, runner.epoch)
-
-    def before_val_epoch(self, runner: Any) -> None:
-        tell_sampler(runner.data_loader, runner.epoch)
+    def before_epoch(self, runner: Any) -> None:
+        # None before the first iteration of an IterBasedRunner
+        tell_sampler(getattr(runner, "data_loader", None), runner.epoch)
