@@ -19,6 +19,7 @@ import torch
 from hookrun._native import RunState
 
 from . import sync_watch
+from .events import EVENTS
 from .hook import Hook
 from .sync_watch import watch_cuda, watch_reads
 
@@ -250,10 +251,10 @@ def _owner(frame: FrameType) -> Any:
 def _hook_at_work(frames: list[FrameType], runner: Any) -> Hook | None:
     """The innermost hook on the stack, be it by a method or by a function set on it."""
     functions: dict[CodeType | None, Hook] = {
-        _code_of(value): hook
+        _code_of(vars(hook)[point]): hook
         for hook in getattr(runner, "hooks", ())
-        for value in vars(hook).values()
-        if callable(value)
+        for point in EVENTS
+        if point in vars(hook)
     }
     for frame in frames:
         owner = _owner(frame)

@@ -174,7 +174,7 @@ def run_with(make_runner: MakeRunner, *hooks: Hook, **arguments: Any) -> list[An
 
 
 def read_loss(runner: Any) -> None:
-    float(runner.outputs["loss"])
+    float(runner.outputs["loss"].detach())
 
 
 class Reader:
@@ -199,7 +199,7 @@ class Reader:
 def test_functions_set_on_hooks_are_found(make_runner: MakeRunner, function: Any) -> None:
     found = run_with(make_runner, ClosureHook("after_train_iter", function))
     assert [(sync.hook, sync.event) for sync in found] == [("ClosureHook", "after_train_iter")] * 2
-    assert {sync.source for sync in found} == {'float(runner.outputs["loss"])'}
+    assert {sync.source for sync in found} == {'float(runner.outputs["loss"].detach())'}
 
 
 def test_the_innermost_hook_is_named(make_runner: MakeRunner) -> None:
@@ -258,6 +258,24 @@ def test_reads_in_the_models_step_are_found(make_runner: MakeRunner) -> None:
         (None, None, 1),
     ]
     assert found[0].source == 'outputs["log_vars"]["loss"] = outputs["loss"].item()'
+
+
+def test_a_model_that_a_hook_holds_is_not_the_hook(make_runner: MakeRunner) -> None:
+    class Reading(TinyModel):
+        def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            x.sum().item()
+            return super().forward(x)
+
+        def train_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
+            self(data_batch["x"])
+            return super().train_step(data_batch)
+
+    class Holding(Hook):
+        def before_run(self, runner: Any) -> None:
+            self.model = runner.model
+
+    found = run_with(make_runner, Holding(), model=Reading())
+    assert [sync.hook for sync in found] == [None, None]
 
 
 def test_reads_during_backward_are_found(make_runner: MakeRunner) -> None:

@@ -20,7 +20,9 @@ from hookrun import (
     CheckpointHook,
     ClosureHook,
     CosineAnnealingLrUpdaterHook,
+    DistSamplerSeedHook,
     EMAHook,
+    EmptyCacheHook,
     EpochBasedRunner,
     EvalHook,
     FixedLrUpdaterHook,
@@ -32,6 +34,7 @@ from hookrun import (
     OptimizerHook,
     ProgressBarHook,
     StepLrUpdaterHook,
+    SyncBuffersHook,
     TextLoggerHook,
 )
 from hookrun.core import EVENTS
@@ -104,6 +107,10 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
     (CheckInvalidLossHook, (), lambda e: {"interval": 2}),
     (ClosureHook, (), lambda e: {"fn_name": "after_train_iter", "fn": lambda runner: None}),
     (ProgressBarHook, (), lambda e: {}),
+    (DistSamplerSeedHook, (), lambda e: {}),
+    (SyncBuffersHook, (), lambda e: {}),
+    (EmptyCacheHook, (), lambda e: {"after_epoch": False, "after_iter": True}),
+    (EmptyCacheHook, (), lambda e: {"before_epoch": True}),
     (TextLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
     (TextLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e, "ignore_last": False}),
     (TagLogger, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
