@@ -176,10 +176,11 @@ Obstacle adam(py::handle params, py::handle grads, py::handle means, py::handle 
   TensorTable steps("FusedStep", {{"step", step_counts, kCounters, true}});
   number_groups(table, groups);
   if (steps.rows().size() != table.rows().size()) throw py::value_error("one step per parameter");
+  if (!steps.obstacle().empty()) table.set_obstacle(steps.obstacle());
   for (const cpu::Row& row : steps.rows()) {
+    if (!steps.obstacle().empty()) break;  // what could not be read has no size
     if (row.numel != 1) throw py::value_error("a parameter's step is one number");
   }
-  if (!steps.obstacle().empty()) table.set_obstacle(steps.obstacle());
   if (Obstacle obstacle = obstacle_of(table, threads)) return obstacle;
   if (ema_momentum == 0.0) leave_out(table, cpu::kAdamEma);
   std::vector<cpu::AdamGroup> options;

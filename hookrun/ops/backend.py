@@ -13,6 +13,8 @@ import torch
 
 from hookrun._native import cpu
 
+from .checks import Column, check_lists
+
 BACKENDS = ("reference", "cpu")
 
 _COVERED = "fp64, fp32, fp16 and bf16 tensors on the CPU, dense and in one element order"
@@ -54,15 +56,23 @@ def threads() -> int:
     return 0 if forced() == "reference" else torch.get_num_threads()
 
 
-def declined(op: str, obstacle: str | None) -> bool:
+def declined(op: str, obstacle: str | None, *columns: Column) -> bool:
     """Note what the kernels said about a call, and whether the reference must do it.
+
+    Args:
+        op: the operation.
+        obstacle: why the kernels left the call alone; None if they did it.
+        columns: the operation's lists, which the reference takes only if they are right.
 
     Raises:
         RuntimeError: they cannot do it, and ``HOOKRUN_BACKEND=cpu`` leaves no choice.
+        TypeError, ValueError: nobody can; see `check_lists`.
     """
     if obstacle is None:
         _latest[op] = "cpu"
         return False
+    check_lists(op, *columns)
+    obstacle = obstacle.partition("\n")[0]  # torch's errors bring their stack along
     _latest[op] = f"reference, because {obstacle}"
     if forced() == "cpu":
         raise RuntimeError(f"HOOKRUN_BACKEND=cpu, but {op} cannot run there: {obstacle}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import types
+import warnings
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from hookrun._native import cpu
+from hookrun.kernels import reference
 
 from .backend import threads
-from .norm import norm_on_cpu
+from .checks import Column
+from .norm import check_norm_type, rounded, total_norm
+from .sharded import local, replicated_like
 
 
 @torch.no_grad()
@@ -24,46 +29,70 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients so that their norm is at most ``max_norm``: torch's, but faster.
 
-    The gradients are multiplied in place by ``min(1, max_norm / (norm + 1e-6))``; where that is 1
-    they are not touched. The norm is more precise than torch's, and fp32 for fp16 and bf16
-    gradients, whose norm need not fit their dtype. Where the fast kernels cannot take the gradients
-    (other devices, DTensor, sparse, another norm than 2), torch's function does it all.
+    The gradients are multiplied in place by ``min(1, max_norm / (norm + 1e-6))``. The norm is more
+    precise than torch's, and fp32 for fp16 and bf16 gradients, whose norm need not fit their dtype.
+    Of DTensors (FSDP2, tensor parallelism) each element counts once, wherever it lies; all
+    processes of their mesh must take part, and plain gradients may stand beside them.
 
     Args:
         parameters: one tensor or several; those whose ``grad`` is None are left out. A gradient
             that comes twice counts and is scaled once.
         max_norm: the largest norm allowed.
-        norm_type: 2, or another p, or ``inf``.
+        norm_type: 2, or another positive p, or ``inf``.
         error_if_nonfinite: raise if the norm is inf or NaN. On a GPU the host waits for it.
-        foreach: only handed on to torch's function.
+        foreach: torch's switch between two ways to compute this. It changes nothing here.
 
     Returns:
-        The norm before clipping, 0-dim.
+        The norm before clipping, 0-dim and fp32 (fp64 if a gradient is), on the first gradient's
+        device; a replicated DTensor if the first gradient is one.
 
     Raises:
         RuntimeError: the norm is not finite, under ``error_if_nonfinite``; nothing is scaled.
+        TypeError: a gradient is of a layout other than dense and sparse COO.
+        ValueError: ``norm_type`` is not positive, ``max_norm`` is NaN, or a gradient is expanded or
+            shares memory with another; nothing is scaled.
     """
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    with_grad = list({id(p.grad): p for p in parameters if p.grad is not None}.values())
-    grads: list[Tensor] = [p.grad for p in with_grad]  # type: ignore[misc]
-    found = norm_on_cpu("clip_grad_norm_", grads, float(norm_type))
-    if found is None:
-        return torch.nn.utils.clip_grad_norm_(
-            with_grad, max_norm, norm_type, error_if_nonfinite, foreach
-        )
-    norm, dtype = found
-    if error_if_nonfinite and not math.isfinite(norm):
+    norm_type = check_norm_type("clip_grad_norm_", norm_type)
+    if math.isnan(max_norm):
+        raise ValueError("clip_grad_norm_: max_norm is NaN")
+    grads = _grads(parameters)
+    column = Column("grads", grads, written=True, sparse=True)
+    norm = total_norm("clip_grad_norm_", column, norm_type)
+    if error_if_nonfinite:
+        check_finite(norm)
+    if isinstance(norm, Tensor):
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        reference.scale_([local(grad) for grad in grads], factor)
+        return replicated_like(rounded(norm, grads), grads[0] if grads else None)
+    number = clip_factor(norm, max_norm)
+    if number != 1.0:
+        cpu.unscale(grads, number, threads())
+    return rounded(norm, grads)
+
+
+def check_finite(norm: float | Tensor) -> None:
+    """Raise a RuntimeError for a norm that is inf or NaN."""
+    if not math.isfinite(norm):
         raise RuntimeError(
-            f"the norm of the gradients is {norm}, so they cannot be clipped; with "
+            f"the norm of the gradients is {float(norm)}, so they cannot be clipped; with "
             "error_if_nonfinite=False they are scaled by it all the same"
         )
-    factor = clip_factor(norm, float(max_norm))
-    if factor != 1.0:
-        cpu.unscale(grads, factor, threads())
-    return torch.tensor(norm, dtype=dtype)
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
     """What the gradients are multiplied by; NaN if the norm is."""
-    factor = max_norm / (norm + 1e-6)
+    factor = float(max_norm) / (norm + 1e-6)
     return 1.0 if factor > 1.0 else factor
+
+
+def _grads(parameters: Iterable[Tensor] | Tensor) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
+    listed = list(parameters)
+    if not listed and isinstance(parameters, types.GeneratorType):
+        warnings.warn(
+            "clip_grad_norm_: the generator of parameters gave none, so nothing is clipped; was "
+            "it used before?",
+            stacklevel=4,
+        )
+    return list({id(p.grad): p.grad for p in listed if p.grad is not None}.values())

@@ -11,6 +11,7 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import declined, threads
+from .checks import Column, check_casts
 
 
 def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
@@ -21,7 +22,8 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
         src: as many tensors of the same shapes.
 
     Raises:
-        TypeError: something in the lists is no tensor.
+        TypeError: something in the lists is no tensor, or is sparse, or complex where its partner
+            is not.
         ValueError: lists that differ in length or shapes; outputs that are expanded or share memory
             with each other or an input. Nothing is changed.
     """
@@ -30,7 +32,11 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     """`convert_` in the name of another operation."""
-    if declined(op, cpu.convert(dst, src, threads())):
+    columns = Column("dst", dst, written=True), Column("src", src)
+    obstacle = cpu.convert(dst, src, threads())
+    if obstacle is not None:
+        check_casts(op, *columns)
+    if declined(op, obstacle, *columns):
         reference.convert_(dst, src)
     else:
         increment_version(dst)

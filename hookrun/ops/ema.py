@@ -10,6 +10,7 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import declined, threads
+from .checks import Column, check_casts, check_lists
 
 
 def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float) -> None:
@@ -24,15 +25,31 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
         momentum: weight of the parameters, from 0 to 1.
 
     Raises:
-        TypeError: something in the lists is no tensor.
+        TypeError: something in the lists is no tensor, or is sparse; an average holds integers, or
+            a parameter is complex and its average is not.
         ValueError: a momentum outside its range; lists that differ in length or shapes; averages
             that are expanded, or share memory with each other or a parameter. Nothing is changed.
     """
     ema, params = list(ema), list(params)
     check_momentum("ema_update_", momentum)
+    columns = _columns(ema, params)
     obstacle = cpu.ema_update(ema, params, momentum, threads())
-    if declined("ema_update_", obstacle):
+    if obstacle is not None:
+        check_casts("ema_update_", *columns)
+    if declined("ema_update_", obstacle, *columns):
         reference.ema_update_(ema, params, momentum)
+
+
+def check_ema(op: str, ema: list[Tensor], params: list[Tensor]) -> None:
+    """Raise what `ema_update_` would, and change nothing."""
+    columns = _columns(ema, params)
+    if cpu.ema_update(ema, params, 0.0, 1) is not None:  # momentum 0 writes nothing
+        check_casts(op, *columns)
+        check_lists(op, *columns)
+
+
+def _columns(ema: list[Tensor], params: list[Tensor]) -> tuple[Column, Column]:
+    return Column("ema", ema, written=True, floating=True), Column("params", params)
 
 
 def check_momentum(op: str, momentum: float) -> None:

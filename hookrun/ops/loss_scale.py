@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 
 class LossScale:
     """Grows the scale after a run of finite steps, and backs off after one that is not.
+
+    A `FusedStep` notes whether its gradients were finite, and then updates the scale. Where several
+    share one, each with an optimizer of its own, the scale must stay until all of them have used
+    it: give them ``update_scale=False`` and call `update` after the last.
 
     The state dict is that of ``torch.amp.GradScaler`` and either loads the other's.
 
@@ -38,16 +43,7 @@ class LossScale:
                 f"LossScale: init_scale must lie between min_scale {min_scale!r} and max_scale "
                 f"{max_scale!r}, all positive and finite, not at {init_scale!r}"
             )
-        if not growth_factor > 1:
-            raise ValueError(f"LossScale: growth_factor must exceed 1, not be {growth_factor!r}")
-        if not 0 < backoff_factor < 1:
-            raise ValueError(
-                f"LossScale: backoff_factor must lie between 0 and 1, not at {backoff_factor!r}"
-            )
-        if growth_interval < 1:
-            raise ValueError(
-                f"LossScale: growth_interval must be positive, not {growth_interval!r}"
-            )
+        _check_factors(growth_factor, backoff_factor, growth_interval)
         self.scale = float(init_scale)
         self.growth_factor = growth_factor
         self.backoff_factor = backoff_factor
@@ -55,17 +51,38 @@ class LossScale:
         self.min_scale = min_scale
         self.max_scale = max_scale
         self.finite_steps = 0  # since the scale last changed
+        self._found_inf = False  # since the latest update
+        # The FusedStep that updates the scale, if one does.
+        self._updated_by: weakref.ref[Any] | None = None
 
-    def update(self, finite: bool) -> None:
-        """Take note of one step."""
-        if not finite:
+    def note(self, finite: bool) -> None:
+        """Take note of whether one optimizer's gradients were all finite."""
+        self._found_inf = self._found_inf or not finite
+
+    def update(self, finite: bool | None = None) -> None:
+        """Change the scale after what was noted since the latest update.
+
+        Args:
+            finite: noted first, if given.
+        """
+        if finite is not None:
+            self.note(finite)
+        if self._found_inf:
             self.scale = max(self.scale * self.backoff_factor, self.min_scale)
             self.finite_steps = 0
-            return
-        self.finite_steps += 1
-        if self.finite_steps == self.growth_interval:
-            self.scale = min(self.scale * self.growth_factor, self.max_scale)
-            self.finite_steps = 0
+        else:
+            self.finite_steps += 1
+            if self.finite_steps >= self.growth_interval:
+                self.scale = min(self.scale * self.growth_factor, self.max_scale)
+                self.finite_steps = 0
+        self._found_inf = False
+
+    def check(self) -> None:
+        """Raise a ValueError if the scale, which can be assigned, is none."""
+        if not 0 < self.scale < math.inf:
+            raise ValueError(
+                f"LossScale: the scale must be positive and finite, not {self.scale!r}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The state, with the names that ``torch.amp.GradScaler`` uses."""
@@ -78,9 +95,39 @@ class LossScale:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of this class or of ``torch.amp.GradScaler``."""
-        self.scale = float(state["scale"])
+        """Go on from a state of this class or of ``torch.amp.GradScaler``.
+
+        Raises:
+            KeyError: a part is missing (a disabled GradScaler's state has none).
+            ValueError: the scale is not positive and finite, or another number is outside its
+                range. Nothing is changed.
+        """
+        missing = self.state_dict().keys() - state.keys()
+        if missing:
+            raise KeyError(
+                f"LossScale: the state has no {', '.join(sorted(missing))}; is it that of a "
+                "disabled GradScaler?"
+            )
+        scale = float(state["scale"])
+        if not 0 < scale < math.inf:
+            raise ValueError(f"LossScale: the state's scale is {scale!r}, not positive and finite")
+        _check_factors(state["growth_factor"], state["backoff_factor"], state["growth_interval"])
+        self.scale = scale
         self.growth_factor = state["growth_factor"]
         self.backoff_factor = state["backoff_factor"]
         self.growth_interval = state["growth_interval"]
         self.finite_steps = int(state["_growth_tracker"])
+        self._found_inf = False
+
+
+def _check_factors(growth_factor: float, backoff_factor: float, growth_interval: int) -> None:
+    if not 1 < growth_factor < math.inf:
+        raise ValueError(
+            f"LossScale: growth_factor must exceed 1 and be finite, not {growth_factor!r}"
+        )
+    if not 0 < backoff_factor < 1:
+        raise ValueError(
+            f"LossScale: backoff_factor must lie between 0 and 1, not at {backoff_factor!r}"
+        )
+    if growth_interval < 1:
+        raise ValueError(f"LossScale: growth_interval must be positive, not {growth_interval!r}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,17 +13,20 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import declined, threads
+from .checks import Column
+from .sharded import is_sharded, local, norm_over_all
 
 
+@torch.no_grad()
 def grad_norm(tensors: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> Tensor:
     """Norm of all elements of all tensors: ``(sum |x|^p) ^ (1/p)``, or ``max |x|``.
 
     Summed in fp64, chunk by chunk in a fixed order: the result is the same for any number of
-    threads, and finite wherever the true norm is (of fp64 elements: wherever their squares are).
-    A tensor that comes twice counts twice.
+    threads, and finite wherever the true norm fits the result. A tensor that comes twice counts
+    twice. Of DTensors each element counts once, wherever it lies; all processes must take part.
 
     Args:
-        tensors: one tensor or several, of any shapes, dtypes and devices.
+        tensors: one tensor or several, of any shapes, dtypes and devices; dense or sparse COO.
         norm_type: p, positive, or ``inf``.
 
     Returns:
@@ -29,29 +34,48 @@ def grad_norm(tensors: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> Ten
         of nothing is 0.
 
     Raises:
-        TypeError: something in the list is no tensor.
-        ValueError: ``norm_type`` is not positive.
+        TypeError: something in the list is no tensor, or of a layout other than these.
+        ValueError: ``norm_type`` is not positive, or a tensor has no memory (device meta).
     """
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    norm_type = float(norm_type)
-    if not norm_type > 0:
-        raise ValueError(f"grad_norm: norm_type must be positive, not {norm_type!r}")
-    found = norm_on_cpu("grad_norm", tensors, norm_type)
-    if found is None:
-        result: Tensor = reference.grad_norm(tensors, norm_type)
-        return result
-    norm, dtype = found
-    return torch.tensor(norm, dtype=dtype)
+    column = Column("tensors", tensors, sparse=True)
+    norm = total_norm("grad_norm", column, check_norm_type("grad_norm", norm_type))
+    return rounded(norm, tensors)
 
 
-def norm_on_cpu(
-    op: str, tensors: list[Tensor], norm_type: float
-) -> tuple[float, torch.dtype] | None:
-    """The norm in fp64 and the dtype of the result; None where the kernels cannot compute it."""
+def check_norm_type(op: str, norm_type: float) -> float:
+    """The p of a norm as a number."""
+    if not float(norm_type) > 0:
+        raise ValueError(f"{op}: norm_type must be positive or 'inf', not {norm_type!r}")
+    return float(norm_type)
+
+
+def total_norm(op: str, column: Column, norm_type: float) -> float | Tensor:
+    """The norm in fp64: a number where the compiled kernels found it, else 0-dim and not waited
+    for, on the first tensor's device.
+    """
+    tensors: list[Any] = [*column.tensors]
+    if is_sharded(*tensors):
+        declined(op, "a tensor is a DTensor", column)
+        return norm_over_all(tensors, norm_type, lambda parts: _norm64(parts, norm_type))
     found = cpu.norm(tensors, threads())
     if not isinstance(found, str) and norm_type != 2.0:
         found = f"norm_type is {norm_type}"
-    if declined(op, found if isinstance(found, str) else None) or isinstance(found, str):
-        return None
+    if declined(op, found if isinstance(found, str) else None, column) or isinstance(found, str):
+        return _norm64(tensors, norm_type)
     norm, wide = found
-    return norm, torch.float64 if wide else torch.float32
+    if wide and math.isinf(norm):  # squares of fp64 elements may overflow: this scales them first
+        return _norm64(tensors, norm_type)
+    return norm
+
+
+def rounded(norm: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """The norm in the dtype in which it is handed out, on the first tensor's device."""
+    wide = not {t.dtype for t in tensors}.isdisjoint((torch.float64, torch.complex128))
+    dtype = torch.float64 if wide else torch.float32
+    return norm.to(dtype) if isinstance(norm, Tensor) else torch.tensor(norm, dtype=dtype)
+
+
+def _norm64(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    norm: Tensor = reference.grad_norm([local(t) for t in tensors], norm_type, dtype=torch.float64)
+    return norm

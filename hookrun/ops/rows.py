@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import Column
+
 
 @dataclass
 class Rows:
@@ -23,6 +25,17 @@ class Rows:
     # Averages of parameters without a gradient, which move all the same.
     idle_params: list[Tensor] = field(default_factory=list)
     idle_ema: list[Tensor] = field(default_factory=list)
+    # What the optimizer's state knows the parameters by, where `params` are parts of them.
+    keys: list[Tensor] = field(default_factory=list)
+
+    def columns(self, *, grads_written: bool = False, sparse: bool = False) -> list[Column]:
+        """The lists as `check_lists` takes them."""
+        return [
+            Column("params", self.params, written=True),
+            Column("grads", self.grads, written=grads_written, sparse=sparse),
+            Column("model_params", self.model_params, written=True, optional=True),
+            Column("ema", self.ema, written=True, optional=True),
+        ]
 
 
 def collect(
@@ -31,7 +44,7 @@ def collect(
     """Read the optimizer's groups anew: they, and the gradients, may change at any time.
 
     Where there are model parameters, their gradients count; a parameter that is its own model
-    parameter needs no copy.
+    parameter needs no copy. A parameter that a group names twice is one row.
 
     Raises:
         ValueError: ``model_params`` or ``ema`` has not one tensor per parameter.
@@ -47,10 +60,17 @@ def collect(
     position = 0
     for group in optimizer.param_groups:
         before = len(rows.params)
-        for param in group["params"]:
+        members = group["params"]
+        # torch refuses a parameter in two groups, but only warns of one that comes twice in one
+        seen: set[int] | None = set() if len(set(map(id, members))) < len(members) else None
+        for param in members:
             model_param = param if model_params is None else model_params[position]
             average = None if ema is None else ema[position]
             position += 1
+            if seen is not None:
+                if id(param) in seen:
+                    continue
+                seen.add(id(param))
             if model_param.grad is not None:
                 rows.params.append(param)
                 rows.grads.append(model_param.grad)
@@ -64,12 +84,36 @@ def collect(
     return rows
 
 
+def all_columns(
+    optimizer: Any, model_params: Sequence[Tensor] | None, ema: Sequence[Tensor] | None
+) -> list[Column]:
+    """The optimizer's parameters, whether they have gradients or not, and what belongs to them."""
+    params = list({id(p): p for group in optimizer.param_groups for p in group["params"]}.values())
+    columns = [Column("params", params, written=True)]
+    if len(params) != sum(len(group["params"]) for group in optimizer.param_groups):
+        return columns  # one comes twice, and its partners with it
+    if model_params is not None:
+        copies = [None if m is p else m for p, m in zip(params, model_params, strict=True)]
+        columns.append(Column("model_params", copies, written=True, optional=True))
+    if ema is not None:
+        columns.append(Column("ema", ema, written=True, floating=True))
+    return columns
+
+
 @torch.no_grad()
-def in_their_order(grads: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients, copied where their elements lie in another order than the parameter's."""
+def in_their_order(tensors: Sequence[Any], params: Sequence[Tensor]) -> list[Any]:
+    """The tensors, copied where their elements lie in another order than the parameter's."""
     return [
-        grad
-        if grad.stride() == param.stride()
-        else torch.empty_like(param, dtype=grad.dtype).copy_(grad)
-        for grad, param in zip(grads, params, strict=True)
+        tensor
+        if tensor is None or tensor.layout is not torch.strided or _same_strides(tensor, param)
+        else torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)
+        for tensor, param in zip(tensors, params, strict=True)
     ]
+
+
+def _same_strides(a: Tensor, b: Tensor) -> bool:
+    """Whether they step alike; along a dimension of size 1 nobody steps."""
+    if a.stride() == b.stride():
+        return True
+    steps = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return all(size == 1 or one == other for size, one, other in steps)

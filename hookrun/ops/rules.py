@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,36 +11,81 @@ from torch import Tensor
 from hookrun._native import cpu
 from hookrun.kernels import reference
 
-from .backend import declined, threads
+from .backend import declined, forced, threads
+from .checks import Column, check_lists
 from .rows import Rows, in_their_order
+from .sharded import is_sharded, local, local_like
 
 _KNOWN = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 _UNKNOWN_OPTIONS = ("amsgrad", "differentiable", "capturable")
 
 
-def why_unknown(optimizer: Any, rows: Rows) -> str | None:
+def why_unknown(optimizer: Any) -> str | None:
     """Why the optimizer must take its own step, or None if it need not."""
     if type(optimizer) not in _KNOWN:
         return f"the optimizer is a {type(optimizer).__name__}, not torch's SGD, Adam or AdamW"
-    for group, _ in rows.groups:
+    for group in optimizer.param_groups:
         for option in _UNKNOWN_OPTIONS:
             if group.get(option):
                 return f"{type(optimizer).__name__} has {option}=True"
-    for param, grad in zip(rows.params, rows.grads, strict=True):
-        if grad.layout is not torch.strided or param.is_complex():
-            return "a gradient is sparse or complex"
     return None
 
 
-def update(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float) -> None:
-    """One step of all rows. The optimizer must be a known one."""
-    if type(optimizer) is torch.optim.SGD:
-        _sgd(optimizer, rows, grad_scale, ema_momentum)
-    else:
-        _adam(optimizer, rows, grad_scale, ema_momentum)
+def why_other_gradients(rows: Rows) -> str | None:
+    """The same of the gradients of one step."""
+    for row, (param, grad) in enumerate(zip(rows.params, rows.grads, strict=True)):
+        if grad.layout is not torch.strided:
+            return f"grads[{row}] is sparse"
+        if param.is_complex():
+            return f"params[{row}] is complex"
+    return None
 
 
-def _sgd(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float) -> None:
+def check_own_step(optimizer: Any, rows: Rows, *, scaled: bool) -> None:
+    """Find what would stop the optimizer's own step after its gradients were scaled.
+
+    Raises:
+        TypeError, ValueError: see `check_lists`; also sparse gradients for an optimizer of torch's
+            that takes none.
+    """
+    if isinstance(optimizer, (torch.optim.Adam, torch.optim.RMSprop)):
+        for row, grad in enumerate(rows.grads):
+            if grad.layout is not torch.strided:
+                raise TypeError(
+                    f"FusedStep: grads[{row}] is sparse, which {type(optimizer).__name__} does not "
+                    "take; torch.optim.SparseAdam and SGD do"
+                )
+    check_lists("FusedStep", *rows.columns(grads_written=scaled, sparse=True))
+
+
+def update(
+    optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float, *, fused: bool
+) -> None:
+    """One step of all rows. The optimizer must be a known one.
+
+    Raises:
+        TypeError: under ``fused``, what the kernels cannot take. Nothing is changed.
+    """
+    rule = _sgd if type(optimizer) is torch.optim.SGD else _adam
+    rule(optimizer, _of_this_process(rows), grad_scale, ema_momentum, fused)
+
+
+def _of_this_process(rows: Rows) -> Rows:
+    """The same with parts of DTensors: what a step does to one element needs no other."""
+    if not is_sharded(*rows.params):
+        rows.keys = rows.params
+        return rows
+    return Rows(
+        [local(p) for p in rows.params],
+        [local_like(g, p) for g, p in zip(rows.grads, rows.params, strict=True)],
+        [local(m) for m in rows.model_params],
+        [local(e) for e in rows.ema],
+        rows.groups,
+        keys=rows.params,
+    )
+
+
+def _sgd(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float, fused: bool) -> None:
     groups = []
     buffers: list[Tensor | None] = []
     fresh = []
@@ -55,49 +101,24 @@ def _sgd(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float) -> 
                 bool(group["maximize"]),
             )
         )
-        for param in rows.params[len(buffers) : len(buffers) + count]:
+        for param in rows.keys[len(buffers) : len(buffers) + count]:
             buffer = None
             if group["momentum"] != 0:
                 buffer = optimizer.state.get(param, {}).get("momentum_buffer")
             fresh.append(group["momentum"] != 0 and buffer is None)
             buffers.append(torch.empty_like(param).detach() if fresh[-1] else buffer)
-
-    def run(grads: list[Tensor]) -> str | None:
-        return cpu.sgd(
-            rows.params,
-            grads,
-            buffers,
-            rows.model_params,
-            rows.ema,
-            fresh,
-            groups,
-            grad_scale,
-            ema_momentum,
-            threads(),
-        )
-
-    if _declined(run, rows):
-        reference.sgd_(
-            rows.params,
-            rows.grads,
-            buffers,
-            rows.model_params,
-            rows.ema,
-            fresh,
-            groups,
-            grad_scale,
-            ema_momentum,
-        )
-    for param, buffer, is_fresh in zip(rows.params, buffers, fresh, strict=True):
-        if is_fresh:
-            optimizer.state[param]["momentum_buffer"] = buffer
+    states = [Column("momentum_buffers", buffers, written=True, optional=True)]
+    scalars = (fresh, groups, grad_scale, ema_momentum)
+    (kept,) = _run(cpu.sgd, reference.sgd_, rows, states, [], scalars, fused)
+    if kept is not buffers or any(fresh):
+        for param, buffer, old, is_fresh in zip(rows.keys, kept, buffers, fresh, strict=True):
+            if is_fresh or buffer is not old:
+                optimizer.state[param]["momentum_buffer"] = buffer
 
 
-def _adam(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float) -> None:
-    states = [_adam_state(optimizer, param) for param in rows.params]
-    means = [state["exp_avg"] for state in states]
-    squares = [state["exp_avg_sq"] for state in states]
-    steps = [state["step"] for state in states]
+def _adam(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float, fused: bool) -> None:
+    known = [optimizer.state.get(param) for param in rows.keys]
+    begun = [state or _new_adam_state(p) for state, p in zip(known, rows.keys, strict=True)]
     groups = [
         reference.AdamGroup(
             count,
@@ -111,53 +132,83 @@ def _adam(optimizer: Any, rows: Rows, grad_scale: float, ema_momentum: float) ->
         )
         for group, count in rows.groups
     ]
+    names = ("exp_avg", "exp_avg_sq")
+    states = [Column(name, [state[name] for state in begun], written=True) for name in names]
+    steps = [state["step"] for state in begun]
+    scalars = (groups, grad_scale, ema_momentum)
+    means, squares = _run(cpu.adam, reference.adam_, rows, states, [steps], scalars, fused)
+    if means is not states[0].tensors:
+        for state, mean, square in zip(begun, means, squares, strict=True):
+            state.update(exp_avg=mean, exp_avg_sq=square)
+    for param, state, old in zip(rows.keys, begun, known, strict=True):
+        if state is not old:
+            optimizer.state[param] = state
 
-    def run(grads: list[Tensor]) -> str | None:
-        return cpu.adam(
+
+def _new_adam_state(param: Tensor) -> dict[str, Any]:
+    """A parameter's state, begun as torch begins it."""
+    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+    return {
+        "step": torch.zeros((), dtype=dtype),
+        "exp_avg": torch.zeros_like(param, memory_format=torch.preserve_format).detach(),
+        "exp_avg_sq": torch.zeros_like(param, memory_format=torch.preserve_format).detach(),
+    }
+
+
+def _parts(states: Sequence[Sequence[Any]], rows: Rows) -> Sequence[Sequence[Any]]:
+    """This process's parts of the state."""
+    if rows.keys is rows.params:
+        return states
+    return [[local(tensor) for tensor in state] for state in states]
+
+
+def _run(
+    kernel: Callable[..., str | None],
+    plain: Callable[..., None],
+    rows: Rows,
+    states: Sequence[Column],
+    counters: Sequence[list[Tensor]],
+    scalars: tuple[Any, ...],
+    fused: bool,
+) -> list[Sequence[Any]]:
+    """Update all rows, and return the state that was updated.
+
+    Where the kernels only mind the order of elements, gradients are copied into the parameters'
+    order, and the state for good: torch begins a momentum buffer in its gradient's order.
+    """
+
+    def run(grads: Sequence[Tensor], states: Sequence[Sequence[Any]]) -> str | None:
+        return kernel(
             rows.params,
             grads,
-            means,
-            squares,
-            steps,
+            *_parts(states, rows),
+            *counters,
             rows.model_params,
             rows.ema,
-            groups,
-            grad_scale,
-            ema_momentum,
+            *scalars,
             threads(),
         )
 
-    if _declined(run, rows):
-        reference.adam_(
-            rows.params,
-            rows.grads,
-            means,
-            squares,
-            steps,
-            rows.model_params,
-            rows.ema,
-            groups,
-            grad_scale,
-            ema_momentum,
-        )
-
-
-def _adam_state(optimizer: Any, param: Tensor) -> dict[str, Tensor]:
-    """The parameter's state, begun as torch begins it."""
-    state: dict[str, Tensor] = optimizer.state[param]
-    if not state:
-        dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-        state["step"] = torch.zeros((), dtype=dtype)
-        state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-        state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-    return state
-
-
-def _declined(run: Any, rows: Rows) -> bool:
-    """Run the kernels; again with copied gradients where only the order of elements was wrong."""
-    obstacle = run(rows.grads)
+    given: list[Sequence[Any]] = [column.tensors for column in states]
+    obstacle = run(rows.grads, given)
     if obstacle is not None and threads() > 0:
         grads = in_their_order(rows.grads, rows.params)
-        if any(copy is not grad for copy, grad in zip(grads, rows.grads, strict=True)):
-            obstacle = run(grads)
-    return declined("FusedStep", obstacle)
+        ordered = [in_their_order(state, rows.keys) for state in given]
+        pairs = zip([grads, *ordered], [rows.grads, *given], strict=True)
+        if any(new is not old for news, olds in pairs for new, old in zip(news, olds, strict=True)):
+            obstacle = run(grads, ordered)
+            if obstacle is None:
+                given = [*ordered]
+    if obstacle is not None and fused and forced() != "reference":
+        raise TypeError(f"FusedStep: fused=True, but no kernels take this step: {obstacle}")
+    if declined("FusedStep", obstacle, *rows.columns(), *states):
+        plain(
+            rows.params,
+            rows.grads,
+            *_parts(given, rows),
+            *counters,
+            rows.model_params,
+            rows.ema,
+            *scalars,
+        )
+    return given

@@ -11,6 +11,7 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import declined, threads
+from .checks import Column, check_casts
 
 
 def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
@@ -24,12 +25,18 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
         b: as many tensors of the same shapes.
 
     Raises:
-        TypeError: something in the lists is no tensor.
+        TypeError: something in the lists is no tensor, or is sparse, or complex where its partner
+            is not.
         ValueError: lists that differ in length or shapes; tensors that are expanded or share
             memory. Nothing is changed.
     """
     a, b = list(a), list(b)
-    if declined("swap_", cpu.swap(a, b, threads())):
+    columns = Column("a", a, written=True), Column("b", b, written=True)
+    obstacle = cpu.swap(a, b, threads())
+    if obstacle is not None:
+        check_casts("swap_", *columns)
+        check_casts("swap_", *reversed(columns))
+    if declined("swap_", obstacle, *columns):
         reference.swap_(a, b)
     else:
         increment_version([*a, *b])

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .checks import Column, check_lists
 from .pack import pack_, unpack_
 
 
@@ -20,17 +21,24 @@ def sync_buffers_(buffers: Iterable[Tensor], group: Any = None) -> None:
     left alone. Without a process group, or in a group of one, nothing happens.
 
     Args:
-        buffers: tensors of any shapes; the same ones in the same order in every process.
+        buffers: tensors of any shapes and floating dtypes; the same ones in the same order in every
+            process. One that comes twice is averaged once.
         group: the process group; None for the default one.
+
+    Raises:
+        TypeError: something is no tensor, or sparse.
+        ValueError: buffers are expanded, or share memory. Nothing is changed or sent.
     """
+    listed = list({id(buffer): buffer for buffer in buffers}.values())
+    check_lists("sync_buffers_", Column("buffers", listed, written=True))
     if not (dist.is_available() and dist.is_initialized()):
         return
     world_size = dist.get_world_size(group)
     if world_size == 1:
         return
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for buffer in buffers:
-        if buffer.is_floating_point() and buffer.numel() > 0:
+    for buffer in listed:
+        if (buffer.is_floating_point() or buffer.is_complex()) and buffer.numel() > 0:
             kinds.setdefault((buffer.device, buffer.dtype), []).append(buffer)
     for (device, dtype), tensors in kinds.items():
         # fp16 sums over many processes overflow where their mean does not

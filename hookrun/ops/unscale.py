@@ -11,6 +11,8 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import declined, threads
+from .checks import Column
+from .sharded import local
 
 
 @torch.no_grad()
@@ -18,19 +20,21 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
     """Multiply gradients by ``inv_scale`` in place, and note whether one was not finite.
 
     Args:
-        grads: tensors of any shapes, fp16, bf16, fp32 or fp64; fp16 and bf16 are multiplied in
-            fp32 and rounded once.
+        grads: tensors of any shapes, dense or sparse COO; fp16 and bf16 are multiplied in fp32 and
+            rounded once. Of DTensors each process scales, and looks at, its own part.
         inv_scale: one over the loss scale, a number or a tensor of one element.
         found_inf: a tensor of one element, set to 1 if an element was inf or NaN before, else left.
 
     Raises:
-        TypeError: something in the list is no tensor.
-        ValueError: ``inv_scale`` is NaN, ``found_inf`` has not one element, or gradients are
-            expanded or share memory; nothing is changed.
+        TypeError: something in the list is no tensor, or holds integers, or is of another layout.
+        ValueError: ``inv_scale`` is NaN (a tensor on a GPU is not looked at), ``inv_scale`` or
+            ``found_inf`` has not one element, or gradients are expanded or share memory; nothing is
+            changed.
     """
     grads = list(grads)
-    if found_inf.numel() != 1:
-        raise ValueError(f"unscale_: found_inf must have one element, not {found_inf.numel()}")
+    _check_one("found_inf", found_inf)
+    if isinstance(inv_scale, Tensor):
+        _check_one("inv_scale", inv_scale)
     on_host = not isinstance(inv_scale, Tensor) or inv_scale.device.type == "cpu"
     if on_host and float(inv_scale) != float(inv_scale):
         raise ValueError("unscale_: inv_scale is NaN")
@@ -38,7 +42,17 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
         finite: bool | str = "inv_scale is not on the CPU"
     else:
         finite = cpu.unscale(grads, float(inv_scale), threads())
-    if declined("unscale_", finite if isinstance(finite, str) else None):
-        reference.unscale_(grads, inv_scale, found_inf)
+    obstacle = finite if isinstance(finite, str) else None
+    column = Column("grads", grads, written=True, sparse=True, floating=True)
+    if declined("unscale_", obstacle, column):
+        factor = inv_scale.reshape(()) if isinstance(inv_scale, Tensor) else inv_scale
+        reference.unscale_([local(grad) for grad in grads], factor, found_inf)
     elif not finite:
         found_inf.fill_(1)
+
+
+def _check_one(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"unscale_: {name} must be a tensor, not a {type(tensor).__name__}")
+    if tensor.numel() != 1:
+        raise ValueError(f"unscale_: {name} must have one element, not {tensor.numel()}")

@@ -7,7 +7,7 @@ from .norm import grad_norm
 from .pack import pack_, unpack_
 from .sgd import SgdGroup, sgd_
 from .swap import swap_
-from .unscale import unscale_
+from .unscale import scale_, unscale_
 
 __all__ = [
     "AdamGroup",
@@ -17,6 +17,7 @@ __all__ = [
     "ema_update_",
     "grad_norm",
     "pack_",
+    "scale_",
     "sgd_",
     "swap_",
     "unpack_",

@@ -10,12 +10,24 @@ from torch import Tensor
 
 @torch.no_grad()
 def unscale_(grads: Sequence[Tensor], inv_scale: float | Tensor, found_inf: Tensor) -> None:
-    """Multiply in place, in fp32 for fp16 and bf16, and raise the flag (never lower it)."""
+    """Scale the gradients as `scale_` does, and raise the flag (never lower it).
+
+    Of a sparse gradient the coalesced values count: finite ones may have an infinite sum.
+    """
     for grad in grads:
-        values = grad._values() if grad.layout is torch.sparse_coo else grad
+        values = grad.coalesce().values() if grad.layout is torch.sparse_coo else grad
         bad = (~values.isfinite()).any().to(found_inf)
         found_inf.copy_(torch.maximum(found_inf, bad))
+    scale_(grads, inv_scale)
+
+
+@torch.no_grad()
+def scale_(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply in place, in fp32 for fp16 and bf16; a factor in a tensor is not waited for."""
+    for tensor in tensors:
+        values = tensor._values() if tensor.layout is torch.sparse_coo else tensor
+        here = factor.to(values.device) if isinstance(factor, Tensor) else factor
         if values.dtype in (torch.float16, torch.bfloat16):
-            values.copy_(values.float() * inv_scale)
+            values.copy_(values.float() * here)
         else:
-            values.mul_(inv_scale)
+            values.mul_(here)

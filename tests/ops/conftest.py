@@ -1,28 +1,77 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from hookrun._native import cpu
 
+from .inputs import BACKENDS, TAKES, Case, all_cases, sampled_cases
 
-@pytest.fixture(params=["portable", "avx2", "avx512"])
+ISAS = ("portable", "avx2", "avx512")
+
+# `HOOKRUN_BACKEND=reference pytest tests/ops` runs what means no backend of its own on that one.
+_CHOSEN = os.environ.get("HOOKRUN_BACKEND") or "cpu"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with a `case` run on all inputs, or a sample of them, and on every backend."""
+    if "case" in metafunc.fixturenames:
+        cases = list(dict.fromkeys(all_cases()))
+        if not metafunc.config.getoption("--long"):
+            cases = sampled_cases()
+        metafunc.parametrize("case", cases, ids=str)
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", BACKENDS, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend; forced, unless the test's case is one that it may leave to the reference."""
+    case: Case | None = request.node.callspec.params.get("case")
+    op = request.node.originalname.removeprefix("test_")
+    if case is None or TAKES[request.param](op, case):
+        monkeypatch.setenv("HOOKRUN_BACKEND", request.param)
+    else:
+        monkeypatch.delenv("HOOKRUN_BACKEND", raising=False)
+    return str(request.param)
+
+
+@pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine has."""
+    with _using(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[*(f"cpu {isa}" for isa in ISAS), *(b for b in BACKENDS if b != "cpu")])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each backend, with each instruction set where it has several."""
+    backend, _, isa = request.param.partition(" ")
+    monkeypatch.setenv("HOOKRUN_BACKEND", backend)
+    with _using(isa):
+        yield request.param
+
+
+@contextmanager
+def _using(isa: str) -> Iterator[None]:
     try:
-        cpu.use_isa(request.param)
+        cpu.use_isa(isa)
     except ValueError as error:
         pytest.skip(str(error))
-    yield request.param
-    cpu.use_isa("")
+    try:
+        yield
+    finally:
+        cpu.use_isa("")
 
 
 @pytest.fixture(autouse=True)
 def _cpu_on_two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tests here mean the compiled kernels, and say so where they don't."""
-    monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")
+    monkeypatch.setenv("HOOKRUN_BACKEND", _CHOSEN)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -31,4 +80,4 @@ def _cpu_on_two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def reference_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOOKRUN_BACKEND")
+    monkeypatch.delenv("HOOKRUN_BACKEND", raising=False)

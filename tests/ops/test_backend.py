@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,8 @@ def _norm_in_a_worker(queue: Any, tensors: list[torch.Tensor]) -> None:
     queue.put(float(grad_norm(tensors)))
 
 
-def test_a_forked_process_does_not_hang() -> None:
+def test_a_forked_process_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")  # torch's own threads do hang there
     tensors = [torch.ones(3_000_000)]
     grad_norm(tensors)  # the pool has threads now, which a fork does not copy
     context = multiprocessing.get_context("fork")
@@ -73,3 +75,22 @@ def test_the_kernels_use_torchs_threads_and_start_none() -> None:
         pytest.skip("no /proc to count threads in")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["0"], result.stderr
+
+
+def test_the_same_is_refused_where_torch_has_no_exchange_table() -> None:
+    """The compiled kernels can read no tensor then, and the reference does everything."""
+    code = (
+        "import sys, pytest, torch; del torch.Tensor.__dlpack_c_exchange_api__; "
+        "sys.exit(pytest.main(['-q', '-k', 'not cpu and not no_kernel_takes', *sys.argv[1:]]))"
+    )
+    here = Path(__file__).parent
+    files = [str(here / name) for name in ("test_arguments.py", "test_fused_step_refusals.py")]
+    environment = {**os.environ, "HOOKRUN_BACKEND": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *files],
+        capture_output=True,
+        text=True,
+        cwd=here.parents[1],
+        env=environment,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]

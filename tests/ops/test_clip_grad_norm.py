@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from torch.nn.utils import clip_grad_norm_ as torch_clip_grad_norm_
 from hookrun.ops import clip_grad_norm_
 
 from .support import FLOATS, SHAPES, Guarded, assert_same_bits
+
+MIXED = (torch.float32, torch.float16, torch.float64)
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[Parameter]:
@@ -76,5 +80,64 @@ def test_what_the_kernels_cannot_take_is_torchs(norm_type: float) -> None:
     if norm_type == math.inf:  # torch finds no largest element in an empty tensor, and raises
         ours, theirs = ([p for p in side if p.numel() > 0] for side in (ours, theirs))
     norm = clip_grad_norm_(ours, 0.5, norm_type)
-    assert torch.equal(norm, torch_clip_grad_norm_(theirs, 0.5, norm_type))
-    assert_same_bits(grads(ours), grads(theirs))
+    expected = torch_clip_grad_norm_(theirs, 0.5, norm_type)
+    torch.testing.assert_close(norm, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(grads(ours), grads(theirs), rtol=1e-12, atol=0)
+
+
+@pytest.mark.usefixtures("reference_allowed")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, "inf"])
+def test_the_norm_of_half_gradients_need_not_fit_their_dtype(dtype: Any, norm_type: Any) -> None:
+    params = [Parameter(torch.zeros(400, dtype=dtype)), Parameter(torch.zeros(0, dtype=dtype))]
+    for param in params:
+        param.grad = torch.full_like(param, 60000.0)
+    expected = torch.full((400,), float(torch.tensor(60000.0).to(dtype))).double()
+    norm = clip_grad_norm_(params, 0.03, norm_type)
+    assert norm.dtype == torch.float32
+    truth = torch.linalg.vector_norm(expected, float(norm_type))
+    assert float(norm) == pytest.approx(float(truth), rel=1e-6)
+    assert params[0].grad is not None
+    rtol = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        params[0].grad.double(), expected * 0.03 / truth, rtol=rtol, atol=1e-7
+    )
+
+
+def test_the_signature_is_torchs() -> None:
+    ours, theirs = (inspect.signature(f) for f in (clip_grad_norm_, torch_clip_grad_norm_))
+    assert [(p.name, p.default) for p in ours.parameters.values()] == [
+        (p.name, p.default) for p in theirs.parameters.values()
+    ]
+
+
+def test_a_generator_that_was_used_before_warns_as_torchs_does() -> None:
+    for clip in (clip_grad_norm_, torch_clip_grad_norm_):
+        used = (p for p in parameters())
+        list(used)
+        with pytest.warns(UserWarning, match="generator") as caught:
+            assert float(clip(used, 1.0)) == 0.0
+        assert caught[0].filename == __file__
+
+
+@pytest.mark.usefixtures("reference_allowed")
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, math.inf])
+def test_nothing_to_clip(norm_type: float) -> None:
+    empty = Parameter(torch.zeros(0, 3))
+    empty.grad = torch.zeros(0, 3)
+    for params in ([], [Parameter(torch.ones(2))], [empty]):
+        norm = clip_grad_norm_(params, 1.0, norm_type)
+        assert (float(norm), norm.dtype, norm.shape) == (0.0, torch.float32, ())
+
+
+@pytest.mark.usefixtures("reference_allowed")
+def test_sparse_and_mixed_gradients() -> None:
+    table, half, double = (Parameter(torch.zeros(4, dtype=d)) for d in MIXED)
+    at = torch.tensor([[1, 3, 1]])
+    table.grad = torch.sparse_coo_tensor(at, torch.tensor([1.0, 4.0, 2.0]), check_invariants=True)
+    half.grad, double.grad = torch.full((4,), 6.0).half(), torch.zeros(4).double()
+    norm = clip_grad_norm_([half, table, double], 1.3)
+    assert norm.dtype == torch.float64
+    assert float(norm) == pytest.approx(13.0)  # 4 * 36 + 3 * 3 + 4 * 4
+    assert table.grad.to_dense().tolist() == pytest.approx([0, 0.3, 0, 0.4], rel=1e-5)
+    assert half.grad.tolist() == pytest.approx([0.6] * 4, rel=1e-3)

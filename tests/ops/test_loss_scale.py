@@ -43,3 +43,36 @@ def test_the_state_is_that_of_torchs_scaler() -> None:
 def test_arguments_outside_their_range(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="LossScale"):
         LossScale(**arguments)  # type: ignore[arg-type]
+
+
+def test_several_optimizers_note_and_one_updates() -> None:
+    scale = LossScale(8.0, growth_interval=2)
+    for finite in (True, False, True):
+        scale.note(finite)
+    scale.update()
+    assert scale.scale == 4
+    scale.update()  # nobody noted anything bad since
+    scale.update()
+    assert scale.scale == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scale": float("nan")}, ValueError),
+        ({"scale": 0.0}, ValueError),
+        ({"growth_factor": 0.5}, ValueError),
+        ({"backoff_factor": 2.0}, ValueError),
+        ({"growth_interval": 0}, ValueError),
+        (None, KeyError),
+    ],
+)
+def test_states_that_it_does_not_load(
+    change: dict[str, float] | None, error: type[Exception]
+) -> None:
+    scale = LossScale(8.0)
+    before = scale.state_dict()
+    bad = torch.amp.GradScaler("cpu", enabled=False).state_dict()
+    with pytest.raises(error, match="LossScale"):
+        scale.load_state_dict(bad if change is None else {**before, **change})
+    assert scale.state_dict() == before

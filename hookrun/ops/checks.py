@@ -1,0 +1,185 @@
+"""What no operation takes, whatever would do the work: found before anything is written.
+
+The compiled kernels look at the tensors that they take themselves, as they read them; this is for
+all others, and for what other backends are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .sharded import local
+
+
+class Column(NamedTuple):
+    """One of an operation's lists; what stands in one place of each belongs together."""
+
+    name: str
+    tensors: Sequence[Tensor | None]
+    written: bool = False
+    #: None may stand for a tensor.
+    optional: bool = False
+    #: Sparse COO tensors are taken too.
+    sparse: bool = False
+    #: Integers and bools are refused.
+    floating: bool = False
+
+
+def check_lists(op: str, *columns: Column) -> None:
+    """Check an operation's lists, and that what it writes is written once.
+
+    Raises:
+        TypeError: something is no tensor, or of a layout or dtype that the operation cannot take.
+        ValueError: lists that differ in length or shapes, tensors without memory, or outputs that
+            are expanded or share memory with another tensor.
+    """
+    if not columns:
+        return
+    first = columns[0]
+    for column in columns:
+        if len(column.tensors) != len(first.tensors):
+            raise ValueError(
+                f"{op}: {len(first.tensors)} tensors in {first.name}, "
+                f"but {len(column.tensors)} in {column.name}"
+            )
+    places = []
+    for row in range(len(first.tensors)):
+        shape = None
+        for column in columns:
+            tensor = column.tensors[row]
+            if tensor is None and column.optional:
+                continue
+            name = f"{column.name}[{row}]"
+            checked = _check_tensor(f"{op}: {name}", tensor, column)
+            if shape is None:
+                shape = checked.shape
+            if checked.shape != shape:
+                raise ValueError(
+                    f"{op}: {name} has shape {tuple(checked.shape)}, but its partner has "
+                    f"{tuple(shape)}"
+                )
+            place = _Place.of(name, checked, column.written)
+            if place is not None:
+                if column.written and place.covers_itself():
+                    raise ValueError(
+                        f"{op}: {name} is expanded or overlaps itself: several of its elements "
+                        "share memory, so it cannot be written; call .clone() first"
+                    )
+                places.append(place)
+    _check_overlap(op, places)
+
+
+def check_casts(op: str, to: Column, source: Column) -> None:
+    """Refuse what would lose imaginary parts.
+
+    Raises:
+        TypeError: a complex tensor would be written into a real one.
+    """
+    for row, (output, tensor) in enumerate(zip(to.tensors, source.tensors, strict=True)):
+        if output is None or tensor is None or output.is_complex() or not tensor.is_complex():
+            continue
+        raise TypeError(
+            f"{op}: {source.name}[{row}] is complex and {to.name}[{row}] is not; give its real "
+            "part, or torch.view_as_real of both"
+        )
+
+
+def _check_tensor(what: str, tensor: Tensor | None, column: Column) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{what} is a {type(tensor).__name__}, not a tensor")
+    sparse = tensor.layout is torch.sparse_coo and column.sparse
+    if tensor.layout is not torch.strided and not sparse:
+        raise TypeError(
+            f"{what} has the layout {tensor.layout}, which this operation cannot take; "
+            ".to_dense() makes it a plain tensor"
+        )
+    if tensor.device.type == "meta":
+        raise ValueError(f"{what} is on the meta device, so there is nothing to compute with")
+    if column.floating and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise TypeError(f"{what} is {tensor.dtype}; this operation takes floating-point tensors")
+    return tensor
+
+
+class _Place(NamedTuple):
+    """Where in memory a tensor's elements lie."""
+
+    name: str
+    tensor: Tensor
+    written: bool
+    begin: int
+    end: int
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor, written: bool) -> _Place | None:
+        """None where there is no memory to look at."""
+        tensor = local(tensor)
+        if tensor.layout is not torch.strided or tensor.numel() == 0:
+            return None
+        begin = tensor.data_ptr()
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        span = 1 + sum((size - 1) * stride for size, stride in steps)
+        return cls(name, tensor, written, begin, begin + span * tensor.element_size())
+
+    @property
+    def fills_its_range(self) -> bool:
+        return self.end - self.begin == self.tensor.numel() * self.tensor.element_size()
+
+    def covers_itself(self) -> bool:
+        """Whether two elements share memory."""
+        steps = sorted(
+            (stride, size)
+            for size, stride in zip(self.tensor.shape, self.tensor.stride(), strict=True)
+            if size > 1
+        )
+        reach = 0  # of the smaller steps together
+        for stride, size in steps:
+            if stride <= reach:  # seldom; to be exact, count
+                return bool(self._marks(self.begin, self.end).sum() < self.tensor.numel())
+            reach += stride * (size - 1)
+        return False
+
+    def shares_with(self, other: _Place) -> bool:
+        """Whether an element shares memory with one of the other, whose range meets this one's."""
+        if self.fills_its_range and other.fills_its_range:
+            return True
+        begin, end = min(self.begin, other.begin), max(self.end, other.end)
+        unit = math.gcd(
+            self.tensor.element_size(),
+            other.tensor.element_size(),
+            self.begin - begin,
+            other.begin - begin,
+        )
+        return bool((self._marks(begin, end, unit) & other._marks(begin, end, unit)).any())
+
+    def _marks(self, begin: int, end: int, unit: int | None = None) -> Tensor:
+        """Which units of so many bytes of the range the elements cover."""
+        item = self.tensor.element_size()
+        unit = unit or item
+        marks = torch.zeros((end - begin) // unit, dtype=torch.bool)
+        strides = [stride * (item // unit) for stride in self.tensor.stride()]
+        marks.as_strided(
+            (*self.tensor.shape, item // unit), (*strides, 1), (self.begin - begin) // unit
+        ).fill_(True)
+        return marks
+
+
+def _check_overlap(op: str, places: Iterable[_Place]) -> None:
+    by_device: dict[torch.device, list[_Place]] = {}
+    for place in places:
+        by_device.setdefault(place.tensor.device, []).append(place)
+    for there in by_device.values():
+        reaching: list[_Place] = []  # those before that may reach as far as the one at hand
+        for place in sorted(there, key=lambda place: place.begin):
+            reaching = [other for other in reaching if other.end > place.begin]
+            for other in reaching:
+                if (place.written or other.written) and place.shares_with(other):
+                    raise ValueError(
+                        f"{op}: {place.name} and {other.name} share memory, and one of them is "
+                        "written"
+                    )
+            reaching.append(place)

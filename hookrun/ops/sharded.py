@@ -1,0 +1,109 @@
+"""Tensors of which each process has a part: torch's DTensor, as FSDP2 and tensor parallelism use.
+
+A norm over them takes one all-reduce of one number per dimension of their mesh. All processes of
+the mesh must take part.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_sharded(*tensors: Any) -> bool:
+    """Whether one of these is a DTensor. (Where nobody imported them, there are none.)"""
+    module = sys.modules.get("torch.distributed.tensor")
+    if module is None:
+        return False
+    return any(issubclass(kind, module.DTensor) for kind in set(map(type, tensors)))
+
+
+def local(tensor: Any) -> Tensor:
+    """This process's part of a DTensor; any other tensor as it is."""
+    part: Tensor = tensor._local_tensor if is_sharded(tensor) else tensor
+    return part
+
+
+def local_like(tensor: Any, partner: Any) -> Tensor:
+    """This process's part, cut as the partner is."""
+    if is_sharded(tensor) and is_sharded(partner) and tensor.placements != partner.placements:
+        tensor = tensor.redistribute(partner.device_mesh, partner.placements)
+    return local(tensor)
+
+
+def replicated_like(number: Tensor, tensor: Any) -> Tensor:
+    """A DTensor of a number that all processes of the tensor's mesh have; else the number."""
+    if not is_sharded(tensor):
+        return number
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = tensor.device_mesh
+    result: Tensor = DTensor.from_local(number, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return result
+
+
+def norm_over_all(
+    tensors: Sequence[Any], norm_type: float, norm: Callable[[list[Tensor]], Tensor]
+) -> Tensor:
+    """Norm of tensors of which some are DTensors: each element counts once.
+
+    Args:
+        tensors: DTensors, of one mesh or several, and plain ones, which every process has whole.
+        norm_type: p or ``inf``.
+        norm: makes the norm of plain tensors, 0-dim and fp64.
+
+    Returns:
+        The norm, 0-dim and fp64, the same in every process.
+    """
+    whole = [tensor for tensor in tensors if not is_sharded(tensor)]
+    by_mesh: dict[Any, list[Any]] = {}
+    for tensor in tensors:
+        if is_sharded(tensor):
+            by_mesh.setdefault(tensor.device_mesh, []).append(tensor)
+    device = local(tensors[0]).device
+    norms = [norm(whole).to(device)]
+    for mesh, sharded in by_mesh.items():
+        parts = [part for tensor in sharded for part in _counted_here(tensor, mesh)]
+        power = _reduced(_power(norm(parts).to(local(sharded[0]).device), norm_type), mesh)
+        norms.append(_root(power, norm_type).to(device))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    return total
+
+
+def _counted_here(tensor: Any, mesh: Any) -> list[Tensor]:
+    """The part that this process adds: of what several have, the first one's counts."""
+    from torch.distributed.tensor import Replicate
+
+    whole = [Replicate() if place.is_partial() else place for place in tensor.placements]
+    if whole != list(tensor.placements):
+        tensor = tensor.redistribute(mesh, whole)
+    coordinate = mesh.get_coordinate()
+    replicas = zip(tensor.placements, coordinate, strict=True)
+    counts = all(not place.is_replicate() or at == 0 for place, at in replicas)
+    return [tensor._local_tensor] if counts else []
+
+
+def _power(norm: Tensor, norm_type: float) -> Tensor:
+    """What the processes' norms are added up as: [x^p], or for a maximum [x, x is NaN]."""
+    if math.isinf(norm_type):  # a maximum over processes may lose a NaN
+        return torch.stack([norm.nan_to_num(nan=0.0, posinf=math.inf), norm.isnan().to(norm)])
+    return norm.pow(norm_type).reshape(1)
+
+
+def _root(power: Tensor, norm_type: float) -> Tensor:
+    if math.isinf(norm_type):
+        return torch.where(power[1] > 0, math.nan, power[0])
+    return power[0].pow(1 / norm_type)
+
+
+def _reduced(power: Tensor, mesh: Any) -> Tensor:
+    op = dist.ReduceOp.MAX if power.numel() == 2 else dist.ReduceOp.SUM
+    for dimension in range(mesh.ndim):
+        dist.all_reduce(power, op, group=mesh.get_group(dimension))
+    return power
