@@ -137,11 +137,11 @@ def _cpu_takes(op: str, case: Case) -> bool:
     written, read = map(set, DTYPES[case.dtypes])
     row_major = case.layout in ("plain", "offset by one", "both offset by one")
     one_order = row_major or case.layout in ("channels_last", "transposed")
-    if torch.float64 in written | read:
+    if torch.float64 in written | read and len(written | read) > 1:
         return False
     if op == "swap" and written != read:
         return False
-    if op == "fused_step" and written != {torch.float32}:
+    if op == "fused_step" and written != read and written != {torch.float32}:
         return False
     if op == "pack_and_unpack":
         return row_major
