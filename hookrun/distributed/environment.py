@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch import nn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,5 +39,11 @@ def is_module_wrapper(module: Any) -> bool:
 
 
 def unwrap_model(module: Any) -> Any:
-    """The model inside a parallel wrapper, or the model itself."""
-    return module.module if is_module_wrapper(module) else module
+    """The model inside parallel wrappers and ``torch.compile``, or the model itself."""
+    while True:
+        if is_module_wrapper(module):
+            module = module.module
+        elif isinstance(module, nn.Module) and "_orig_mod" in module._modules:
+            module = module._modules["_orig_mod"]
+        else:
+            return module

@@ -7,6 +7,9 @@ from .checkpoint import CheckpointHook
 from .closure import ClosureHook
 from .ema import EMAHook
 from .evaluation import EvalHook
+from .fp16_optimizer import Fp16OptimizerHook
+from .gradient_cumulative_fp16_optimizer import GradientCumulativeFp16OptimizerHook
+from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 from .iter_timer import IterTimerHook
 from .lr_cycles import (
     CosineRestartLrUpdaterHook,
@@ -57,6 +60,9 @@ __all__ = [
     "ExpLrUpdaterHook",
     "FixedLrUpdaterHook",
     "FlatCosineAnnealingLrUpdaterHook",
+    "Fp16OptimizerHook",
+    "GradientCumulativeFp16OptimizerHook",
+    "GradientCumulativeOptimizerHook",
     "Hook",
     "InvLrUpdaterHook",
     "IterTimerHook",

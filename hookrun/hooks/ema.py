@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hookrun.checkpoint import state_dict_of
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
-from hookrun.distributed import unwrap_model
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, listening_method
 
-# The attribute of a model that names the buffers which EMA hooks gave it: another run takes them
-# again.
-_BUFFERS = "_ema_buffer_names"
+from . import _arguments as check
+from ._averages import Averages
+from ._masters import follow_model
+from ._parameters import ParameterWatch
+from .optimizer import OptimizerHook, optimizers_of
 
 
 @HOOKS.register_module()
@@ -30,10 +31,15 @@ class EMAHook(Hook):
     with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``.
 
     The averages are buffers ``ema_<name with dots as underscores>`` of the model, so its
-    ``state_dict`` has them. At the end of a training epoch parameters and averages are swapped, so
-    that evaluation and checkpoints see the averages, and swapped back when the next one begins; by
-    iteration, ``runner.eval_weights()`` swaps around each evaluation and checkpoint. After the run
-    the model holds the averages.
+    ``state_dict`` has them; names are without the ``module.`` and ``_orig_mod.`` of wrappers. At
+    the end of a training epoch parameters and averages are swapped, so that evaluation and
+    checkpoints see the averages, and swapped back when the next one begins; by iteration,
+    ``runner.eval_weights()`` swaps around each evaluation and checkpoint. After the run the model
+    holds the averages.
+
+    Averages of fp16 and bf16 parameters are fp32, and follow their fp32 masters where there are
+    some. The optimizer hook moves the averages in its own pass over the parameters, unless a hook
+    between the two may write parameters.
 
     Where this differs from MMCV: every ``k`` iterations the momentum is :math:`1 - (1 - m)^k` (not
     :math:`m^k`); two parameters whose buffer names collide get two buffers; the averages are used
@@ -44,9 +50,14 @@ class EMAHook(Hook):
         interval: update every so many iterations.
         warm_up: the larger, the longer small momentums are used at the start.
         resume_from: a checkpoint to resume when the first run starts.
+        debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
+        buffers: ``'copy'`` evaluates with the model's own buffers, such as BatchNorm's statistics;
+            ``'average'`` averages those of floating point too.
+        device: where the averages are kept, such as ``'cpu'``; by default with their parameters.
 
     Raises:
-        ValueError: an argument outside its range; when a run starts, a second EMAHook.
+        ValueError: an argument outside its range; when a run starts, a second EMAHook; in a run,
+            parameters or averages that were replaced or moved.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -60,6 +71,10 @@ class EMAHook(Hook):
         interval: int = 1,
         warm_up: int = 100,
         resume_from: str | None = None,
+        *,
+        debias: bool = False,
+        buffers: str = "copy",
+        device: str | torch.device | None = None,
     ) -> None:
         if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(f"EMAHook: interval must be a positive int, not {interval!r}")
@@ -71,12 +86,21 @@ class EMAHook(Hook):
         self.warm_up = warm_up
         self.momentum = 1 - (1 - momentum) ** interval
         self.checkpoint = resume_from
+        self.debias = debias
+        self.buffers = buffers
+        check.flag(self, "debias")
+        check.choice(self, "buffers", ("copy", "average"))
+        self.device = None if device is None else torch.device(device)
         self._resumed_from = False
         self.param_ema_buffer: dict[str, str] = {}
-        self._pairs: list[tuple[Tensor, Tensor]] = []  # parameter, average
-        self._swapped = False  # whether the parameters hold the averages
-        self._versions: list[int] = []  # of the parameters at the last swap: tells later changes
-        self._file_is_swapped: bool | None = None
+        self._averages: Averages | None = None
+        self._watch: ParameterWatch | None = None
+        self._file: Mapping[str, Any] = {}  # what a resumed checkpoint says of the two weights
+        # The optimizer hook whose steps move averages, those it moves, and the hooks there were
+        # when that was decided.
+        self._stepper: OptimizerHook | None = None
+        self._moved: dict[int, Tensor] = {}
+        self._decided_for: list[Hook] = []
 
     def triggers(self) -> Mapping[str, Trigger]:
         # At iterations 0, k, 2k, ... counted from 0, as in MMCV.
@@ -91,31 +115,55 @@ class EMAHook(Hook):
         resumed = isinstance(runner.resumed, Mapping)
         if not resumed and self._swapped:
             self._restore_raw_unless_replaced(runner)
-        self._register_buffers(unwrap_model(runner.model))
+        self._averages = Averages(
+            runner.model, self.param_ema_buffer, self.buffers == "average", self.device
+        )
+        self._averages.use_masters(optimizers_of(runner))
+        self._watch = ParameterWatch("EMAHook", runner.model)
         if resumed:
             self._take_from(runner.resumed, runner)
         runner.provide_eval_weights(self.applied)
 
     def after_train_iter(self, runner: Any) -> None:
-        if runner.iter % self.interval != 0:
+        momentum = self.momentum_at(runner) if self._averages is not None else 0.0
+        if momentum == 0.0:
             return
-        momentum = min(self.momentum, (1 + runner.iter) / (self.warm_up + runner.iter))
-        with torch.no_grad():
-            for parameter, average in self._pairs:
-                average.lerp_(parameter, momentum)
+        assert self._averages is not None
+        assert self._watch is not None
+        self._watch.check_first()
+        in_step = self._stepper is not None and self._stepper.averaged_at(runner.iter)
+        self._averages.update(momentum, self._moved if in_step else None)
+        if self._decided_for != list(runner.hooks):
+            self._decide(runner)
+
+    def momentum_at(self, runner: Any) -> float:
+        """Weight of the parameters in the averages at this iteration; 0 where none is due."""
+        iteration = runner.iter
+        if iteration % self.interval != 0:
+            return 0.0
+        if self.debias:
+            updates = iteration // self.interval + 1
+            return float(self.momentum / (1 - (1 - self.momentum) ** updates))
+        return float(min(self.momentum, (1 + iteration) / (self.warm_up + iteration)))
 
     def after_train_epoch(self, runner: Any) -> None:
+        self._check(runner)
         if not self._swapped:
             self._swap_ema_parameters()
 
     def before_train_epoch(self, runner: Any) -> None:
+        self._check(runner)
         self._restore_raw()
 
     def after_run(self, runner: Any) -> None:
+        self._check(runner)
         if not self._swapped:
             self._swap_ema_parameters()
 
     def close(self, runner: Any, error: BaseException | None) -> None:
+        if self._stepper is not None:
+            self._stepper.stop_averaging()
+        self._stepper, self._moved, self._decided_for = None, {}, []
         if error is not None:
             self._restore_raw()
 
@@ -132,38 +180,39 @@ class EMAHook(Hook):
             self._swap_ema_parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which of the two sets of weights sits in the parameters of the file."""
-        return {"swapped": self._swapped}
+        """Which of the two sets of weights sits in the parameters of the file.
+
+        And averages that the parameters' dtype has rounded.
+        """
+        exact = {} if self._averages is None else self._averages.exact
+        return {"swapped": self._swapped, **({"exact": dict(exact)} if exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._file_is_swapped = bool(state["swapped"])
+        self._file = {**state, "swapped": bool(state["swapped"])}
 
-    def _register_buffers(self, model: nn.Module) -> None:
-        """Give every parameter its average; those of earlier runs stay."""
-        parameters = dict(model.named_parameters())
-        own: set[str] = vars(model).setdefault(_BUFFERS, set())
-        if not own or not self.param_ema_buffer.keys() <= parameters.keys():
-            self.param_ema_buffer = {}  # another model than in the run before
-        taken = {name for name, _ in model.named_buffers()} - own
-        taken |= set(self.param_ema_buffer.values())
-        for name, parameter in parameters.items():
-            if name in self.param_ema_buffer:
-                continue
-            buffer = _free_name(f"ema_{name.replace('.', '_')}", model, taken, own)
-            taken.add(buffer)
-            own.add(buffer)
-            self.param_ema_buffer[name] = buffer
-            model.register_buffer(buffer, parameter.detach().clone())
-        self._pairs = [
-            (parameters[name].detach(), model.get_buffer(buffer))
-            for name, buffer in self.param_ema_buffer.items()
-            if parameters[name].is_floating_point()
-        ]
+    @property
+    def _swapped(self) -> bool:
+        return self._averages is not None and self._averages.swapped
+
+    def _swap_ema_parameters(self) -> None:
+        """Exchange parameters and averages."""
+        if self._averages is not None:
+            self._averages.swap()
+
+    def _restore_raw(self) -> None:
+        if self._swapped:
+            self._swap_ema_parameters()
+
+    def _check(self, runner: Any) -> None:
+        if self._averages is not None and self._watch is not None:
+            self._watch.check(runner.model)
+            self._averages.check(runner.model)
 
     def _take_from(self, checkpoint: Mapping[str, Any], runner: Any) -> None:
         """Take the averages out of a resumed checkpoint, and the raw weights back in."""
-        weights = state_dict_of(checkpoint)
-        missing = [name for name in self.param_ema_buffer.values() if name not in weights]
+        assert self._averages is not None
+        follow_model(optimizers_of(runner))
+        missing = self._averages.load(state_dict_of(checkpoint), self.param_ema_buffer)
         if missing:
             runner.logger.warning(
                 "the resumed checkpoint has no averages for %d of %d parameters: "
@@ -171,47 +220,62 @@ class EMAHook(Hook):
                 len(missing),
                 len(self.param_ema_buffer),
             )
-        model = unwrap_model(runner.model)
-        with torch.no_grad():
-            for name, buffer in self.param_ema_buffer.items():
-                model.get_buffer(buffer).copy_(weights.get(buffer, model.get_parameter(name)))
         # Of MMCV's runners, whose files do not say, only the one by epochs swaps.
-        unsaid = runner.max_epochs is not None
-        self._swapped = unsaid if self._file_is_swapped is None else self._file_is_swapped
-        self._file_is_swapped = None
+        self._averages.swapped = self._file.get("swapped", runner.max_epochs is not None)
+        self._averages.exact = dict(self._file.get("exact", {}))
+        self._file = {}
         self._restore_raw()
 
     def _restore_raw_unless_replaced(self, runner: Any) -> None:
         """Go on with the raw weights after a run, or with what has been loaded since."""
-        if self._versions == [parameter._version for parameter, _ in self._pairs]:
+        assert self._averages is not None
+        if not self._averages.changed_since_swap():
             self._restore_raw()
             return
         runner.logger.warning(
             "the parameters were changed after the run: EMAHook starts its averages from them"
         )
-        with torch.no_grad():
-            for parameter, average in self._pairs:
-                average.copy_(parameter)
-        self._swapped = False
+        self._averages.restart()
 
-    def _restore_raw(self) -> None:
-        if self._swapped:
-            self._swap_ema_parameters()
+    def _decide(self, runner: Any) -> None:
+        """Let the optimizer hook move the averages, where nothing can come in between."""
+        assert self._averages is not None
+        self._averages.use_masters(optimizers_of(runner))
+        self._decided_for = list(runner.hooks)
+        moved = self._averages.for_step()
+        stepper = _stepper_before(self, self._decided_for)
+        if stepper is None or not stepper.average_in_step(moved, self._momentum_in_step):
+            stepper, moved = None, {}
+        self._stepper, self._moved = stepper, moved
 
-    @torch.no_grad()
-    def _swap_ema_parameters(self) -> None:
-        for parameter, average in self._pairs:
-            raw = parameter.clone()
-            parameter.copy_(average)
-            average.copy_(raw)
-        self._swapped = not self._swapped
-        self._versions = [parameter._version for parameter, _ in self._pairs]
+    def _momentum_in_step(self, runner: Any) -> float | None:
+        """For the optimizer hook: None where hooks have come or gone since it was asked."""
+        return self.momentum_at(runner) if self._decided_for == list(runner.hooks) else None
 
 
-def _free_name(name: str, model: nn.Module, taken: set[str], own: set[str]) -> str:
-    """The name, with a number behind it where something else of the model has it."""
-    candidate, number = name, 0
-    while candidate in taken or (hasattr(model, candidate) and candidate not in own):
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate
+def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:
+    """The optimizer hook that fires before, if no hook between the two may write parameters."""
+    steppers = [hook for hook in hooks if isinstance(hook, OptimizerHook)]
+    if (
+        len(steppers) != 1
+        or ema not in hooks
+        or not is_shipped(ema, EMAHook, ("after_train_iter",))
+    ):
+        return None
+    stepper = steppers[0]
+    own = next(c for c in type(stepper).__mro__ if c.__module__.startswith("hookrun.hooks"))
+    if not is_shipped(stepper, own, ("after_train_iter", "_take_step")):
+        return None
+    between = hooks[hooks.index(stepper) + 1 : hooks.index(ema)]
+    if hooks.index(stepper) > hooks.index(ema) or any(map(_may_write_parameters, between)):
+        return None
+    return stepper
+
+
+def _may_write_parameters(hook: Hook) -> bool:
+    """Whether the hook says so, or says nothing of what it writes."""
+    if listening_method(hook, "after_train_iter") is None:
+        return False
+    says = "writes" in vars(hook) or type(hook).writes is not Hook.writes
+    shipped = type(hook).__module__.startswith("hookrun.")
+    return "parameters" in hook.writes or not (says or shipped)

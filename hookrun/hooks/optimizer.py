@@ -7,43 +7,26 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
-from hookrun.core import HOOKS, Hook
+from hookrun import ops
+from hookrun.core import HOOKS, Hook, is_shipped
 from hookrun.core.errors import did_you_mean
+from hookrun.ops import LossScale
+
+from ._loss import check_loss, parameters_without_loss
+from ._optimizer_phase import OptimizerPhase, Step
+from ._parameters import ParameterWatch
 
 _CLIP_ARGUMENTS = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
-
-
-class OptimizerPhase:
-    """What happens between a loss and updated parameters, as one object.
-
-    The one place where gradients are made, scaled, clipped and applied, so that these can be fused
-    without the hooks noticing.
-
-    Args:
-        optimizer: a torch optimizer.
-        clip_grads: clips the gradients and returns their norm before that, or None not to clip.
-    """
-
-    def __init__(
-        self, optimizer: Any, clip_grads: Callable[[], Tensor | None] | None = None
-    ) -> None:
-        self.optimizer = optimizer
-        self.clip_grads = clip_grads
-
-    def run(self, loss: Tensor) -> Tensor | None:
-        """Take one step down the loss; returns the gradients' norm where they are clipped."""
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self.clip_grads() if self.clip_grads is not None else None
-        self.optimizer.step()
-        return norm
+# Every so many iterations all parameters are looked at, which takes a walk through the model.
+_WATCH_EVERY = 100
 
 
 @HOOKS.register_module()
 class OptimizerHook(Hook):
     """Takes an optimizer step after each training iteration: zero, backward, clip, step.
+
+    A dict of optimizers steps together after one backward pass.
 
     Args:
         grad_clip: keyword arguments of ``torch.nn.utils.clip_grad_norm_``, such as
@@ -51,89 +34,210 @@ class OptimizerHook(Hook):
             as ``grad_norm``, without making the host wait for it.
         detect_anomalous_params: warn about trainable parameters that take no part in the loss, by
             name. For debugging: it walks through the graph at every iteration.
+        fused: False takes torch's own calls one by one. Otherwise :class:`~hookrun.ops.FusedStep`
+            does them in two passes over memory, with the same result to rounding.
+        skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
+            divergence.
+
+    Attributes:
+        skipped_steps: how many were skipped so far.
 
     Raises:
-        TypeError: ``grad_clip`` is no dict, or has arguments that ``clip_grad_norm_`` has not.
-        ValueError: a ``max_norm`` that is not above 0: gradients would vanish or turn around.
+        TypeError: ``grad_clip`` is no dict, or has arguments that ``clip_grad_norm_`` has not; at
+            an iteration, the loss is no tensor.
+        ValueError: a ``max_norm`` that is not above 0: gradients would vanish or turn around; at an
+            iteration, the loss is no scalar or depends on no parameter, or parameters were replaced
+            or moved since the run began.
+        KeyError: at an iteration, there is no loss.
+
+    Different from MMCV: gradients stay scaled and unclipped in ``.grad`` after a fused step.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"learning_rate", "momentum"})
     writes: ClassVar[frozenset[str]] = frozenset({"parameters", "gradients", "log"})
 
+    #: The loss scale, in the hooks that have one.
+    loss_scaler: LossScale | None = None
+
+    # What belongs to a run; copies of the hook begin without it.
+    _phase: OptimizerPhase | None = None
+    _watch: ParameterWatch | None = None
+    _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
+    _averaged_at = -1
+    _OF_A_RUN: ClassVar[tuple[str, ...]] = ("_phase", "_watch", "_ema_momentum", "_averaged_at")
+
     def __init__(
-        self, grad_clip: Mapping[str, Any] | None = None, detect_anomalous_params: bool = False
+        self,
+        grad_clip: Mapping[str, Any] | None = None,
+        detect_anomalous_params: bool = False,
+        *,
+        fused: bool | str = "auto",
+        skip_nonfinite: bool = False,
     ) -> None:
+        name = type(self).__name__
         if grad_clip is not None:
             _check_grad_clip(grad_clip)
+        if not isinstance(fused, bool) and fused != "auto":
+            raise ValueError(f"{name}: fused must be True, False or 'auto', not {fused!r}")
+        if not isinstance(skip_nonfinite, bool):
+            raise TypeError(f"{name}: skip_nonfinite must be True or False, not {skip_nonfinite!r}")
         self.grad_clip = grad_clip
         self.detect_anomalous_params = detect_anomalous_params
+        self.fused = fused
+        self.skip_nonfinite = skip_nonfinite
+        self._skipped_before = 0  # by phases of the past
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps not taken because a gradient was not finite."""
+        return self._skipped_before + (0 if self._phase is None else self._phase.skipped_steps)
 
     def before_run(self, runner: Any) -> None:
-        if runner.optimizer is None:
+        if runner.optimizer is None or (
+            isinstance(runner.optimizer, Mapping) and not runner.optimizer
+        ):
             raise ValueError(
                 f"{type(self).__name__} steps the optimizer, but the runner has none: give "
                 "optimizer=torch.optim.SGD(model.parameters(), ...) to the runner"
             )
-        if isinstance(runner.optimizer, Mapping):
-            raise TypeError(
-                f"{type(self).__name__} steps one optimizer, but the runner has a dict of them "
-                f"({', '.join(runner.optimizer)}): step them in the model's train_step and leave "
-                "the optimizer hook out"
-            )
+        self._drop_phase()
+        if isinstance(runner.model, nn.Module):
+            self._watch = ParameterWatch(type(self).__name__, runner.model)
 
     def after_train_iter(self, runner: Any) -> None:
+        phase = self._ready_phase(runner)
         loss = self.loss_of(runner)
+        phase.clear()
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
-        clip = None
-        if self.grad_clip is not None:
-            clip = lambda: self.clip_grads(runner.model.parameters())  # noqa: E731
-        norm = OptimizerPhase(runner.optimizer, clip).run(loss)
-        if norm is not None:
-            runner.log_buffer.update({"grad_norm": norm}, runner.outputs.get("num_samples", 1))
+        phase.backward(loss, 1)
+        self._take_step(runner, phase, runner.outputs.get("num_samples", 1))
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        self._drop_phase()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps were skipped, if any."""
+        return {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._phase, self._skipped_before = None, state.get("skipped_steps", 0)
 
     def loss_of(self, runner: Any) -> Tensor:
         """The loss that the step returned.
 
         Raises:
-            KeyError: there is none.
+            KeyError, TypeError, ValueError: there is none, or it is no scalar to learn from.
         """
-        try:
-            return runner.outputs["loss"]  # type: ignore[no-any-return]
-        except KeyError:
-            raise KeyError(
-                f"{type(self).__name__} needs outputs['loss'], but train_step returned "
-                f"{sorted(map(str, runner.outputs))}"
-            ) from None
+        return check_loss(type(self).__name__, runner.outputs)
 
     def clip_grads(self, params: Iterable[nn.Parameter]) -> Tensor | None:
-        """Clip the gradients; returns their norm before that, or None where there are none."""
+        """Clip the gradients; returns their norm before that, or None where there are none.
+
+        A subclass that overrides it is called with the model's parameters, or with their fp32
+        masters, at every step.
+        """
         with_grad = [p for p in params if p.requires_grad and p.grad is not None]
         if not with_grad:
             return None
-        return clip_grad_norm_(with_grad, **(self.grad_clip or {}))
+        if self.fused is False:
+            return torch.nn.utils.clip_grad_norm_(with_grad, **(self.grad_clip or {}))
+        return ops.clip_grad_norm_(with_grad, **(self.grad_clip or {}))
 
     def detect_anomalous_parameters(self, loss: Tensor, runner: Any) -> None:
         """Warn about trainable parameters that the loss does not depend on."""
-        reached: set[int] = set()
-        seen = set()
-        to_visit = [loss.grad_fn]
-        while to_visit:
-            node = to_visit.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            variable = getattr(node, "variable", None)
-            if variable is not None:
-                reached.add(id(variable))
-            to_visit.extend(parent for parent, _ in node.next_functions)
-        for name, parameter in runner.model.named_parameters():
-            if parameter.requires_grad and id(parameter) not in reached:
-                runner.logger.warning(
-                    "parameter %s of shape %s takes no part in the loss",
-                    name,
-                    tuple(parameter.shape),
-                )
+        for name, parameter in parameters_without_loss(loss, runner.model):
+            runner.logger.warning(
+                "parameter %s of shape %s takes no part in the loss", name, tuple(parameter.shape)
+            )
+
+    def average_in_step(
+        self, averages: Mapping[int, Tensor], momentum: Callable[[Any], float | None]
+    ) -> bool:
+        """Let each step move averages of the parameters in its pass over them.
+
+        Args:
+            averages: by the ``id`` of the optimizer's parameter, one for each.
+            momentum: gives their momentum at this iteration, from the runner; None to stop.
+
+        Returns:
+            Whether steps will; ask ``averaged_at`` after each, for a step can be skipped.
+        """
+        if self._phase is None or not self._phase.average_in_step(averages):
+            return False
+        self._ema_momentum = momentum
+        return True
+
+    def stop_averaging(self) -> None:
+        """Leave averages alone again."""
+        self._ema_momentum = None
+        if self._phase is not None:
+            self._phase.stop_averaging()
+
+    def averaged_at(self, iteration: int) -> bool:
+        """Whether the step of this iteration has moved the averages."""
+        return self._averaged_at == iteration
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "_skipped_before": self.skipped_steps}
+        return {name: value for name, value in state.items() if name not in self._OF_A_RUN}
+
+    def _ready_phase(self, runner: Any) -> OptimizerPhase:
+        """The phase, made anew where the runner has another optimizer or more parameters."""
+        if self._watch is not None:
+            self._watch.check_first()
+            if runner.iter % _WATCH_EVERY == 0:
+                self._watch.check(runner.model)
+        optimizers = optimizers_of(runner)
+        if self._phase is None or not self._phase.is_of(runner.model, optimizers):
+            self._drop_phase()
+            self._phase = self._make_phase(runner, optimizers)
+        self._phase.grad_clip = self.grad_clip
+        return self._phase
+
+    def _make_phase(self, runner: Any, optimizers: list[Any], **options: Any) -> OptimizerPhase:
+        return OptimizerPhase(
+            runner.model,
+            optimizers,
+            grad_clip=self.grad_clip,
+            clip=self.clip_grads,
+            clips_itself=not is_shipped(self, OptimizerHook, ("clip_grads",)),
+            scaler=self.loss_scaler,
+            fused=self.fused,
+            skip_nonfinite=self.skip_nonfinite,
+            **options,
+        )
+
+    def _drop_phase(self) -> None:
+        self._skipped_before = self.skipped_steps
+        self._phase, self._ema_momentum, self._averaged_at = None, None, -1
+
+    def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Step:
+        momentum = None if self._ema_momentum is None else self._ema_momentum(runner)
+        if momentum is None:
+            self.stop_averaging()
+        step = phase.step(momentum or 0.0)
+        if step.averaged:
+            self._averaged_at = runner.iter
+        if step.grad_norm is not None:
+            runner.log_buffer.update({"grad_norm": step.grad_norm}, samples)
+        if not step.taken:
+            self._report_skip(runner)
+        return step
+
+    def _report_skip(self, runner: Any) -> None:
+        runner.logger.warning(
+            "iteration %d: the gradients are not finite, so the optimizer's step is skipped (%d so "
+            "far)",
+            runner.iter + 1,
+            self.skipped_steps,
+        )
+
+
+def optimizers_of(runner: Any) -> list[Any]:
+    """The runner's optimizers, one or several."""
+    optimizer = runner.optimizer
+    return list(optimizer.values()) if isinstance(optimizer, Mapping) else [optimizer]
 
 
 def _check_grad_clip(grad_clip: Any) -> None:

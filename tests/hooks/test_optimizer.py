@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from hookrun import ClosureHook, IterBasedRunner, OptimizerHook, TextLoggerHook
+from hookrun import HOOKS, ClosureHook, IterBasedRunner, OptimizerHook, TextLoggerHook
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -30,20 +32,23 @@ def by_hand(batches: int, clip: dict[str, Any] | None) -> tuple[nn.Module, list[
     return model, norms
 
 
+@pytest.mark.parametrize("fused", ["auto", True, False])
 @pytest.mark.parametrize(
     "clip",
     [None, {"max_norm": 0.1}, {"max_norm": 0.5, "norm_type": 1}, {"max_norm": 1e9}],
 )
 def test_steps_and_norms_are_those_of_torch(
-    make_runner: MakeRunner, clip: dict[str, Any] | None
+    make_runner: MakeRunner, clip: dict[str, Any] | None, fused: bool | str
 ) -> None:
     runner = make_runner(max_epochs=1)
-    runner.register_optimizer_hook({"grad_clip": clip})
+    runner.register_optimizer_hook({"grad_clip": clip, "fused": fused})
     runner.run([make_loader(5)], TRAIN)
     model, norms = by_hand(5, clip)
+    close = {"rtol": 0, "atol": 0} if fused is False else {"rtol": 2e-6, "atol": 1e-6}
     for ours, theirs in zip(runner.model.parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert runner.log_buffer.val_history.get("grad_norm", []) == norms
+        torch.testing.assert_close(ours, theirs, **close)
+    logged = runner.log_buffer.val_history.get("grad_norm", [])
+    torch.testing.assert_close(torch.tensor(logged), torch.tensor(norms), **close)
     assert set(runner.log_buffer.n_history.get("grad_norm", [2.0])) == {2.0}  # samples
 
 
@@ -108,18 +113,168 @@ def test_a_missing_loss_is_an_error_that_lists_what_there_is(make_runner: MakeRu
         runner.run([make_loader()], TRAIN)
 
 
-def test_no_optimizer_and_several_are_refused_before_training(make_runner: MakeRunner) -> None:
-    runner = make_runner(optimizer=None)
+@pytest.mark.parametrize("optimizer", [None, {}])
+def test_no_optimizer_is_refused_before_training(make_runner: MakeRunner, optimizer: Any) -> None:
+    runner = make_runner(optimizer=optimizer)
     runner.register_hook(OptimizerHook())
     with pytest.raises(ValueError, match="the runner has none"):
         runner.run([make_loader()], TRAIN)
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_several_optimizers_step_together(make_runner: MakeRunner, fused: bool | str) -> None:
+    clip = {"max_norm": 0.5}
     model = TinyModel()
-    optimizers = {name: torch.optim.SGD(model.parameters(), lr=0.1) for name in ("gen", "dis")}
-    runner = make_runner(model=model, optimizer=optimizers)
+    optimizers = {
+        name: torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+        for name, parameter in model.fc.named_parameters()
+    }
+    runner = make_runner(model=model, optimizer=optimizers, max_epochs=1)
+    runner.register_optimizer_hook({"grad_clip": clip, "fused": fused})
+    runner.run([make_loader(5)], TRAIN)
+    expected, norms = by_hand(5, clip)  # one optimizer of all parameters
+    torch.testing.assert_close(model.fc.weight, expected.fc.weight)
+    torch.testing.assert_close(model.fc.bias, expected.fc.bias)
+    logged = runner.log_buffer.val_history["grad_norm"]
+    torch.testing.assert_close(torch.tensor(logged), torch.tensor(norms))
+
+
+def test_gradients_that_step_elsewhere_count_in_the_norm(make_runner: MakeRunner) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.optimizer = torch.optim.SGD([runner.model.fc.weight], lr=0.1)
+    runner.register_optimizer_hook({"grad_clip": {"max_norm": 1e-3}})
+    runner.run([make_loader(1)], TRAIN)
+    model = TinyModel()
+    model.train_step(next(iter(make_loader(1))))["loss"].backward()
+    norm = nn.utils.get_total_norm([model.fc.weight.grad, model.fc.bias.grad])
+    assert runner.log_buffer.val_history["grad_norm"] == [pytest.approx(float(norm))]
+    moved = (runner.model.fc.weight - model.fc.weight).detach().norm()
+    assert float(moved) == pytest.approx(1e-4 * float(model.fc.weight.grad.norm() / norm), rel=1e-3)
+
+
+class Odd(TinyModel):
+    """Whose step returns this loss."""
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        self.odd = loss
+
+    def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+        return {"loss": self.odd(self.fc(data_batch["x"])), "num_samples": 2}
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (lambda y: None, TypeError, "needs a tensor.*returned None"),
+        (lambda y: y.mean().item(), TypeError, "not loss.item"),
+        (lambda y: y, ValueError, r"one number.*shape \(2, 1\).*mean\(\) or sum\(\)"),
+        (lambda y: y.mean().detach(), ValueError, "depends on no parameter"),
+    ],
+)
+def test_bad_losses(
+    make_runner: MakeRunner, loss: Any, error: type[Exception], message: str
+) -> None:
+    runner = make_runner(model=Odd(loss), max_epochs=1)
     runner.register_hook(OptimizerHook())
-    with pytest.raises(TypeError, match=r"a dict of them \(gen, dis\).*train_step"):
-        runner.run([make_loader()], TRAIN)
-    assert runner.iter == 0
+    with pytest.raises(error, match=f"(?s)OptimizerHook.*{message}"):
+        runner.run([make_loader(1)], TRAIN)
+
+
+def test_a_parameter_that_was_replaced_is_an_error(make_runner: MakeRunner) -> None:
+    def replace(runner: Any) -> None:
+        if runner.iter == 3:
+            runner.model.fc = nn.Linear(2, 1)
+
+    runner = make_runner(IterBasedRunner, max_iters=150)
+    runner.register_optimizer_hook({})
+    runner.register_hook(ClosureHook("before_train_iter", replace))
+    with pytest.raises(ValueError, match=r"'fc\.weight' is another tensor than when the run began"):
+        runner.run([make_loader(4)], TRAIN)
+    assert runner.iter == 100
+
+
+def test_a_model_that_was_moved_is_an_error(make_runner: MakeRunner) -> None:
+    def move(runner: Any) -> None:
+        if runner.iter == 1:
+            runner.model.to("meta")
+
+    runner = make_runner()
+    runner.register_optimizer_hook({})
+    runner.register_hook(ClosureHook("after_train_iter", move), "HIGH")
+    with pytest.raises(ValueError, match=r"was on cpu when the run began and is on meta"):
+        runner.run([make_loader(4)], TRAIN)
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Adagrad])
+def test_a_step_that_is_not_finite_is_skipped_if_asked(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, fused: bool | str, optimizer: type
+) -> None:
+    batches = list(make_loader(6))
+    bad = [
+        {**batch, "y": batch["y"] * (float("nan") if i in (0, 3) else 1.0)}
+        for i, batch in enumerate(batches)
+    ]
+    ends = []
+    for data in (bad, [batch for i, batch in enumerate(batches) if i not in (0, 3)]):
+        model = TinyModel()
+        runner = make_runner(
+            model=model, optimizer=optimizer(model.parameters(), lr=0.1), max_epochs=1
+        )
+        hook = OptimizerHook(skip_nonfinite=True, fused=fused)
+        runner.register_hook(hook, "ABOVE_NORMAL")
+        runner.run([data], TRAIN)
+        ends.append((model.fc.weight, hook.skipped_steps))
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert [skipped for _, skipped in ends] == [2, 0]
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [line[:12] for line in told] == ["iteration 1:", "iteration 4:"]
+    assert "(2 so far)" in told[1]
+
+
+def test_a_step_that_is_not_finite_is_taken_otherwise(make_runner: MakeRunner) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_optimizer_hook({})
+    runner.run([[{**next(iter(make_loader(1))), "y": torch.tensor(float("inf"))}]], TRAIN)
+    assert not torch.isfinite(runner.model.fc.weight).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"fused": "yes"}, ValueError, "fused must be True, False or 'auto', not 'yes'"),
+        ({"fused": None}, ValueError, "fused must be"),
+        ({"skip_nonfinite": 1}, TypeError, "skip_nonfinite must be True or False, not 1"),
+    ],
+)
+def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"OptimizerHook: {message}"):
+        OptimizerHook(**arguments)
+
+
+def test_two_optimizer_hooks_are_refused(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    runner.register_optimizer_hook({})
+    for name in HOOKS:
+        if issubclass(HOOKS.get(name), OptimizerHook):
+            with pytest.raises(ValueError, match="OptimizerHook steps the optimizer already"):
+                runner.register_optimizer_hook({"type": name})
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])
+def test_a_copy_of_a_hook_begins_without_the_run(make_runner: MakeRunner, copied: Any) -> None:
+    hook = OptimizerHook({"max_norm": 1.0}, skip_nonfinite=True)
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(hook, "ABOVE_NORMAL")
+    copies = []
+    runner.register_hook(ClosureHook("after_train_iter", lambda _: copies.append(copied(hook))))
+    runner.run([make_loader(1)], TRAIN)
+    again = make_runner(max_epochs=1)
+    del copies[0].priority
+    again.register_hook(copies[0], "ABOVE_NORMAL")
+    again.run([make_loader(1)], TRAIN)
+    assert torch.equal(again.model.fc.weight, runner.model.fc.weight)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ from hookrun import (
     EpochBasedRunner,
     EvalHook,
     FixedLrUpdaterHook,
+    Fp16OptimizerHook,
+    GradientCumulativeFp16OptimizerHook,
+    GradientCumulativeOptimizerHook,
     Hook,
     IterBasedRunner,
     IterTimerHook,
@@ -84,6 +87,17 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
         lambda e: {"by_epoch": e, "warmup": "constant", "warmup_iters": 3},
     ),
     (OptimizerHook, ("clip_grads", "loss_of"), lambda e: {"grad_clip": {"max_norm": 1}}),
+    (
+        GradientCumulativeOptimizerHook,
+        ("clip_grads", "loss_of", "has_batch_norm", "_get_loss_factor"),
+        lambda e: {"grad_clip": {"max_norm": 1}, "cumulative_iters": 2},
+    ),
+    (Fp16OptimizerHook, ("clip_grads", "loss_of"), lambda e: {"grad_clip": {"max_norm": 1}}),
+    (
+        GradientCumulativeFp16OptimizerHook,
+        ("clip_grads", "loss_of", "_get_loss_factor"),
+        lambda e: {"grad_clip": {"max_norm": 1}, "cumulative_iters": 2},
+    ),
     (CheckpointHook, ("_save_checkpoint",), lambda e: {"interval": 2, "by_epoch": e}),
     (CheckpointHook, ("_save_checkpoint",), lambda e: {"by_epoch": e}),
     (

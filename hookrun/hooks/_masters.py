@@ -1,0 +1,115 @@
+"""fp32 masters: what optimizers update in place of a model's fp16 or bf16 parameters.
+
+As in MMCV, the masters are the entries of the optimizers' ``param_groups``. Each remembers the
+parameter of the model that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookrun.ops import convert_
+
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+# The attribute of a master that holds the parameter of the model.
+_STANDS_FOR = "_hookrun_stands_for"
+
+
+def model_parameter(parameter: Tensor) -> Tensor:
+    """The tensor that the model computes with, for an entry of ``param_groups``."""
+    found: Tensor = getattr(parameter, _STANDS_FOR, parameter)
+    return found
+
+
+def parameters_of(optimizer: Any) -> list[Tensor]:
+    """All entries of the optimizer's groups, in order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def master_pairs(optimizers: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
+    """Each master with the parameter that it stands for."""
+    return [
+        (entry, getattr(entry, _STANDS_FOR))
+        for optimizer in optimizers
+        for entry in parameters_of(optimizer)
+        if hasattr(entry, _STANDS_FOR)
+    ]
+
+
+@torch.no_grad()
+def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
+    """Replace the optimizer's fp16 and bf16 entries by fp32 masters, and make its state fp32.
+
+    Args:
+        optimizer: a torch optimizer; nothing happens to one without such entries.
+        resumed: the state it was resumed from, if it was: what it loaded then was rounded.
+    """
+    if not any(entry.dtype in LOW_PRECISION for entry in parameters_of(optimizer)):
+        return
+    state = optimizer.state
+    for group in optimizer.param_groups:
+        group["params"] = [_master(entry, state) for entry in group["params"]]
+    if state and resumed is not None:
+        optimizer.load_state_dict(dict(resumed))
+
+
+def _master(entry: Tensor, state: dict[Tensor, Any]) -> Tensor:
+    if entry.dtype not in LOW_PRECISION:
+        return entry
+    master = nn.Parameter(entry.detach().float(), requires_grad=entry.requires_grad)
+    setattr(master, _STANDS_FOR, entry)
+    if entry in state:
+        state[master] = {
+            name: value.float()
+            if isinstance(value, Tensor) and value.dtype in LOW_PRECISION
+            else value
+            for name, value in state.pop(entry).items()
+        }
+    return master
+
+
+@torch.no_grad()
+def follow_model(optimizers: Iterable[Any]) -> None:
+    """Make masters of parameters that were loaded anew what these are; the host waits for it.
+
+    A master that rounds to its parameter stays: it knows more.
+    """
+    for master, parameter in master_pairs(optimizers):
+        if not torch.equal(master.to(parameter.dtype), parameter):
+            master.copy_(parameter)
+
+
+@torch.no_grad()
+def load_masters(optimizers: Iterable[Any], values: Sequence[Tensor]) -> None:
+    """Restore the masters from a checkpoint.
+
+    Raises:
+        ValueError: they are not as many, or not of the shapes.
+    """
+    masters = [master for master, _ in master_pairs(optimizers)]
+    ours, theirs = ([tuple(each.shape) for each in each_list] for each_list in (masters, values))
+    if ours != theirs:
+        raise ValueError(
+            f"the checkpoint has fp32 masters of {len(theirs)} parameters, which are not the "
+            f"{len(ours)} of this run"
+        )
+    for master, value in zip(masters, values, strict=True):
+        master.copy_(value)
+
+
+def update_model(optimizers: Iterable[Any]) -> None:
+    """Round the masters into the parameters that they stand for."""
+    pairs = master_pairs(optimizers)
+    if pairs:
+        convert_([parameter for _, parameter in pairs], [master for master, _ in pairs])
+
+
+@torch.no_grad()
+def take_gradients(optimizers: Iterable[Any]) -> None:
+    """Give the masters the model's gradients in fp32."""
+    for master, parameter in master_pairs(optimizers):
+        master.grad = None if parameter.grad is None else parameter.grad.to(master.dtype)

@@ -1,0 +1,260 @@
+"""The optimizer phase: what happens between a loss and updated parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
+
+from hookrun.ops import FusedStep, LossScale, sync_buffers_, unscale_
+
+from ._masters import (
+    LOW_PRECISION,
+    master_pairs,
+    model_parameter,
+    take_gradients,
+    update_model,
+)
+
+Clip = Callable[[Iterable[nn.Parameter]], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        grad_norm: of the gradients before clipping, where they were clipped.
+        taken: False where it was skipped because a gradient was not finite.
+        averaged: whether the averages given to ``average_in_step`` have moved.
+    """
+
+    grad_norm: Tensor | None
+    taken: bool
+    averaged: bool = False
+
+
+class OptimizerPhase:
+    """Backward, unscale, clip and step, as one object, composed of its parts.
+
+    One optimizer whose gradients nobody else clips takes a `FusedStep`, which does it all in two
+    passes over memory. Several optimizers, a hook's own clipping, and what is no torch optimizer
+    take the way of torch's calls, where only the update itself is fused.
+
+    Args:
+        model: the model; its parameters are clipped.
+        optimizers: the optimizers that step together.
+        grad_clip: arguments of ``clip_grad_norm_``, or None.
+        clip: does the clipping where ``clips_itself``, or where the way of torch's calls is taken.
+        clips_itself: whether ``clip`` must be called, because someone overrode it.
+        scaler: the loss scale, or None.
+        fused: False for torch's own calls, else ``'auto'`` or True.
+        skip_nonfinite: skip a step whose gradients are not finite, without a loss scale too.
+        clears_model: whether gradients are cleared in the whole model, not only where they step.
+        reduces: whether to average gradients over the processes, which nothing else does.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizers: Sequence[Any],
+        *,
+        grad_clip: Mapping[str, Any] | None,
+        clip: Clip,
+        clips_itself: bool,
+        scaler: LossScale | None,
+        fused: bool | str,
+        skip_nonfinite: bool,
+        clears_model: bool = False,
+        reduces: bool = False,
+    ) -> None:
+        self.model = model
+        self.optimizers = list(optimizers)
+        self.grad_clip = grad_clip
+        self.clip = clip
+        self.scaler = scaler
+        self.skip_nonfinite = skip_nonfinite
+        self.clears_model = clears_model
+        self.reduces = reduces
+        self.skipped_steps = 0
+        self.masters = bool(master_pairs(each for each in optimizers if _is_torch(each)))
+        fusible = fused is not False and all(map(_is_torch, optimizers))
+        self.whole: FusedStep | None = None
+        self._updates = [each.step for each in self.optimizers]
+        if fusible and len(self.optimizers) == 1 and not clips_itself:
+            self.whole = FusedStep(
+                self.optimizers[0],
+                grad_clip=grad_clip,
+                loss_scaler=scaler,
+                model_params=self._model_params() if self.masters else None,
+                skip_nonfinite=skip_nonfinite,
+            )
+        elif fusible:
+            self._updates = [FusedStep(each).step for each in self.optimizers]
+        self._size = self._count()
+        self._strangers = self._find_strangers() if self.whole is not None else []
+
+    def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
+        """Whether the phase was made for these; parameters may have been added to them since."""
+        return (
+            model is self.model
+            and len(optimizers) == len(self.optimizers)
+            and all(ours is given for ours, given in zip(self.optimizers, optimizers, strict=True))
+            and self._count() == self._size
+        )
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        if self.clears_model or self.masters:
+            self.model.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def backward(self, loss: Tensor, iterations: int) -> None:
+        """Add the loss's gradients, scaled.
+
+        Args:
+            loss: a scalar.
+            iterations: over how many of them the step averages.
+        """
+        if iterations != 1:
+            loss = loss / iterations
+        if self.scaler is not None:
+            wide = loss.float() if loss.dtype in LOW_PRECISION else loss
+            loss = wide * self.scaler.scale
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def rescale(self, factor: float) -> None:
+        """Multiply the gradients, where fewer iterations came than they were divided by."""
+        unscale_(self._gradients(), factor, torch.zeros(1))
+
+    def step(self, ema_momentum: float = 0.0) -> Step:
+        """Step with the gradients there are.
+
+        Args:
+            ema_momentum: weight of the new parameters in the averages of ``average_in_step``.
+        """
+        if self.reduces:
+            sync_buffers_(self._gradients())
+        if self.whole is None or any(map(_has_gradient, self._strangers)):
+            return self._step_by_calls()
+        return self._step_fused(self.whole, ema_momentum)
+
+    def average_in_step(self, averages: Mapping[int, Tensor]) -> bool:
+        """Let the fused step move these averages of parameters too, from now on.
+
+        Args:
+            averages: by the ``id`` of the optimizer's entry.
+
+        Returns:
+            Whether it will: not if it is not fused, or an entry has no average.
+        """
+        if self.whole is None:
+            return False
+        found = [averages.get(id(entry)) for entry in self._entries()]
+        partners = [average for average in found if average is not None]
+        if len(partners) != len(found):
+            return False
+        self.whole.ema, self.whole.ema_momentum = partners, 0.0
+        return True
+
+    def stop_averaging(self) -> None:
+        """Leave averages alone again."""
+        if self.whole is not None:
+            self.whole.ema = self.whole.ema_momentum = None
+
+    def _step_fused(self, whole: FusedStep, ema_momentum: float) -> Step:
+        whole.grad_clip = self.grad_clip
+        if whole.ema is not None and _has_post_hooks(whole.optimizer):
+            self.stop_averaging()  # they may write parameters
+        if whole.ema is not None:
+            whole.ema_momentum = ema_momentum
+        skipped = whole.skipped_steps
+        whole.step()
+        skipped = whole.skipped_steps - skipped
+        self.skipped_steps += skipped
+        clipped = self.grad_clip is not None and any(map(_has_gradient, self._entries()))
+        norm = whole.grad_norm if clipped else None
+        return Step(norm, not skipped, averaged=whole.ema is not None and not skipped)
+
+    def _step_by_calls(self) -> Step:
+        if not self._unscale():
+            self.skipped_steps += 1
+            return Step(None, taken=False)
+        norm = None
+        if self.grad_clip is not None:
+            norm = self.clip(self._entries() if self.masters else self.model.parameters())
+        for update in self._updates:
+            update()
+        if self.masters:
+            update_model(self.optimizers)
+        return Step(norm, taken=True)
+
+    def _unscale(self) -> bool:
+        """Make gradients what they are without the loss scale; whether the step can be taken."""
+        if self.masters:
+            take_gradients(self.optimizers)
+        if self.scaler is None and not self.skip_nonfinite:
+            return True
+        gradients = [e.grad for e in self._entries() if e.grad is not None]
+        if not gradients:
+            return True
+        found_inf = torch.zeros(1, device=gradients[0].device)
+        inverse = 1.0 if self.scaler is None else 1.0 / self.scaler.scale
+        unscale_(gradients, inverse, found_inf)
+        finite = not bool(found_inf)
+        if self.scaler is not None:
+            self.scaler.update(finite)
+        return finite
+
+    def _entries(self) -> Iterator[Any]:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                yield from group["params"]
+
+    def _model_params(self) -> list[Tensor]:
+        return [model_parameter(entry) for entry in self._entries()]
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in map(model_parameter, self._entries()) if p.grad is not None]
+
+    def _find_strangers(self) -> list[nn.Parameter]:
+        """Parameters of the model that are clipped, but step elsewhere or nowhere.
+
+        While they have gradients, these count in the norm, as in MMCV.
+        """
+        if self.masters or not isinstance(self.model, nn.Module):
+            return []
+        known = {id(entry) for entry in self._entries()}
+        return [each for each in self.model.parameters() if id(each) not in known]
+
+    def _count(self) -> int:
+        return sum(
+            len(group["params"])
+            for optimizer in self.optimizers
+            if _is_torch(optimizer)
+            for group in optimizer.param_groups
+        )
+
+
+def _is_torch(optimizer: Any) -> bool:
+    """Whether it is a torch optimizer whose own ``step`` nobody replaced."""
+    replaced = vars(optimizer).get("step") if isinstance(optimizer, Optimizer) else None
+    by_scheduler = getattr(replaced, "_wrapped_by_lr_sched", False)
+    return isinstance(optimizer, Optimizer) and (replaced is None or by_scheduler)
+
+
+def _has_post_hooks(optimizer: Optimizer) -> bool:
+    """Whether functions of others run at the end of a step."""
+    return bool(
+        optimizer._optimizer_step_post_hooks or torch_optimizer._global_optimizer_post_hooks
+    )
+
+
+def _has_gradient(parameter: Tensor) -> bool:
+    return model_parameter(parameter).grad is not None

@@ -1,0 +1,77 @@
+"""The parameters of a model by name, and whether they are still those of the run's start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from hookrun.distributed import is_module_wrapper
+
+
+def plain_name(model: nn.Module, name: str) -> str:
+    """A parameter's or buffer's name without what parallel wrappers and ``torch.compile`` add."""
+    parts = []
+    module: nn.Module | None = model
+    for part in name.split("."):
+        wrapped = module is not None and is_module_wrapper(module) and part == "module"
+        if not (wrapped or (part == "_orig_mod" and module is not None)):
+            parts.append(part)
+        module = None if module is None else module._modules.get(part)
+    return ".".join(parts)
+
+
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The model's parameters, each once, under their plain names."""
+    for name, parameter in model.named_parameters():
+        yield plain_name(model, name), parameter
+
+
+class ParameterWatch:
+    """Notices parameters that are replaced, or moved to another device, after a run began.
+
+    What a hook keeps about them (an optimizer's state, averages) would no longer be about the
+    model's parameters, and nothing else would tell.
+
+    Args:
+        owner: the hook's name, for the error.
+        model: the model whose parameters count.
+    """
+
+    def __init__(self, owner: str, model: nn.Module) -> None:
+        self.owner = owner
+        self._parameters = dict(named_parameters(model))
+        self._devices = {name: each.device for name, each in self._parameters.items()}
+        self._first = next(iter(self._parameters.items()), None)
+
+    def check(self, model: nn.Module) -> None:
+        """Look at all of them.
+
+        Raises:
+            ValueError: one is another tensor, or on another device.
+        """
+        for name, parameter in named_parameters(model):
+            seen = self._parameters.get(name)
+            if seen is None:
+                continue  # a new one; it concerns who registered it
+            if parameter is not seen:
+                raise ValueError(
+                    f"{self.owner}: the parameter {name!r} is another tensor than when the run "
+                    "began, so the one known to the optimizer and to averages would be stepped in "
+                    "vain. Replace parts of a model before runner.run(), and build the optimizer "
+                    "after that."
+                )
+            self._check_device(name, parameter)
+
+    def check_first(self) -> None:
+        """A quick look that finds a whole model moved; raises as :meth:`check`."""
+        if self._first is not None:
+            self._check_device(*self._first)
+
+    def _check_device(self, name: str, parameter: Tensor) -> None:
+        if parameter.device != self._devices[name]:
+            raise ValueError(
+                f"{self.owner}: the parameter {name!r} was on {self._devices[name]} when the run "
+                f"began and is on {parameter.device} now. Move a model before runner.run(), and "
+                "build the optimizer after that."
+            )
