@@ -29,12 +29,17 @@ class Accumulation:
 
     def enter(self, iteration: int, max_iters: int | None) -> None:
         """Continue the window, or begin one, with this iteration; may be called twice for it."""
-        if self.done and iteration == self._next:
+        if self.is_open and iteration == self._next:
             return
         end = (iteration // self.iters + 1) * self.iters
         if max_iters is not None and iteration < max_iters:
             end = min(end, max_iters)
         self.length, self.done, self.samples, self._next = end - iteration, 0, 0.0, iteration
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are gradients that wait for more."""
+        return 0 < self.done < self.length
 
     @property
     def steps_next(self) -> bool:

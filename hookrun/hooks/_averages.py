@@ -1,4 +1,4 @@
-"""Averages of a model's tensors: buffers of the model, which can be exchanged with what they average."""
+"""Averages of a model's tensors: buffers of it, which can be exchanged with what they average."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class StaticLossScale(LossScale):
     def __init__(self, scale: float) -> None:
         super().__init__(scale, min_scale=min(scale, _MIN_SCALE), max_scale=max(scale, _MAX_SCALE))
 
-    def update(self, finite: bool) -> None:
+    def update(self, finite: bool | None = None) -> None:
         """A skipped step does not change the scale."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

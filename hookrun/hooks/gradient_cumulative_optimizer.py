@@ -13,7 +13,6 @@ from hookrun.distributed import get_dist_info
 
 from . import _arguments as check
 from ._accumulation import Accumulation, NoSync, gradients_by_name, restore_gradients
-from ._optimizer_phase import OptimizerPhase
 from .optimizer import OptimizerHook
 
 
@@ -81,18 +80,19 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         if self._no_sync is not None:
             self._no_sync.leave()
         if self._window.count(runner.outputs.get("num_samples", 1)):
-            self._finish_window(runner, phase)
+            self._take_step(runner, phase, self._window.samples)
 
     @last
     def after_train_epoch(self, runner: Any) -> None:
         """Step with what is left, where the run ends before its window does."""
         window = self._window
-        if not window.done:
+        if not window.is_open:
             return
         phase = self._ready_phase(runner)
         phase.reduces |= bool(self._no_sync and self._no_sync.wrappers)  # none was exchanged
         phase.rescale(window.length / window.done)
-        self._finish_window(runner, phase)
+        self._take_step(runner, phase, window.samples)
+        self._window = Accumulation(self.cumulative_iters)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         super().close(runner, error)
@@ -109,7 +109,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
     def state_dict(self) -> dict[str, Any]:
         """Between two steps, the gradients so far; of one process, for others have their own."""
         state = super().state_dict()
-        if self._window.done and self._phase is not None and get_dist_info()[1] == 1:
+        if self._window.is_open and self._phase is not None and get_dist_info()[1] == 1:
             gradients = gradients_by_name(self._phase.model)
             state["window"] = {**self._window.state_dict(), "gradients": gradients}
         return state
@@ -141,7 +141,3 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
                 window.length,
                 self.cumulative_iters,
             )
-
-    def _finish_window(self, runner: Any, phase: OptimizerPhase) -> None:
-        self._take_step(runner, phase, self._window.samples)
-        self._window.done = 0

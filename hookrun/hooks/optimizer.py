@@ -226,11 +226,17 @@ class OptimizerHook(Hook):
         return step
 
     def _report_skip(self, runner: Any) -> None:
+        scale = (
+            ""
+            if self.loss_scaler is None
+            else f"; the loss scale is now {self.loss_scaler.scale:g}"
+        )
         runner.logger.warning(
             "iteration %d: the gradients are not finite, so the optimizer's step is skipped (%d so "
-            "far)",
+            "far)%s",
             runner.iter + 1,
             self.skipped_steps,
+            scale,
         )
 
 
