@@ -62,7 +62,8 @@ def make_runner(tmp_path: Path, logger: logging.Logger) -> Callable[..., Any]:
             arguments[
                 "max_epochs" if issubclass(runner_type, EpochBasedRunner) else "max_iters"
             ] = 2
-        model = arguments.pop("model", None) or TinyModel()
+        model = arguments.pop("model", None)
+        model = TinyModel() if model is None else model
         if "optimizer" not in arguments:
             arguments["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         return runner_type(

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from hookrun.distributed import unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
 
-from ._masters import LOW_PRECISION, master_pairs
+from ._masters import LOW_PRECISION, master_pairs, parameters_of
 from ._parameters import plain_name
 
 # The attribute of a model that names the buffers which EMA hooks gave it: another run takes them
@@ -86,12 +86,14 @@ class Averages:
         for pair in self._pairs:
             pair.source = masters.get(id(pair.tensor), pair.source)
 
-    def for_step(self) -> dict[int, Tensor]:
-        """Averages that a fused step can move, by the ``id`` of what it steps."""
+    def for_step(self, optimizers: Iterable[Any]) -> dict[int, Tensor]:
+        """Averages that fused steps of these can move, by the ``id`` of what they step."""
+        known = [each for each in optimizers if isinstance(each, Optimizer)]
+        stepped = {id(entry) for optimizer in known for entry in parameters_of(optimizer)}
         return {
             id(pair.source): pair.average
             for pair in self._pairs
-            if pair.average.device == pair.source.device
+            if id(pair.source) in stepped and pair.average.device == pair.source.device
         }
 
     def update(self, momentum: float, moved: Mapping[int, Tensor] | None = None) -> None:

@@ -240,9 +240,10 @@ class EMAHook(Hook):
     def _decide(self, runner: Any) -> None:
         """Let the optimizer hook move the averages, where nothing can come in between."""
         assert self._averages is not None
-        self._averages.use_masters(optimizers_of(runner))
+        optimizers = optimizers_of(runner)
+        self._averages.use_masters(optimizers)
         self._decided_for = list(runner.hooks)
-        moved = self._averages.for_step()
+        moved = self._averages.for_step(optimizers)
         stepper = _stepper_before(self, self._decided_for)
         if stepper is None or not stepper.average_in_step(moved, self._momentum_in_step):
             stepper, moved = None, {}

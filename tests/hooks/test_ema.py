@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -18,7 +17,6 @@ from hookrun import (
     EMAHook,
     EpochBasedRunner,
     EvalHook,
-    Hook,
     IterBasedRunner,
     OptimizerHook,
     load_checkpoint,
@@ -27,45 +25,21 @@ from hookrun import (
 from hookrun.checkpoint import read_checkpoint
 from tests.support import TinyModel, make_loader
 
-MakeRunner = Callable[..., Any]
-TRAIN = [("train", 1)]
+from .ema_support import (
+    RUNNERS,
+    TRAIN,
+    MakeRunner,
+    Watch,
+    WatchEpochs,
+    WatchSteps,
+    same,
+    same_values,
+    train,
+    weights_of,
+    with_ema,
+)
+
 DATA = Path(__file__).parent.parent / "data"
-RUNNERS = [EpochBasedRunner, IterBasedRunner]
-
-
-def with_ema(runner: Any, **arguments: Any) -> EMAHook:
-    hook = EMAHook(**{"momentum": 0.1, "warm_up": 5, **arguments})
-    runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
-    runner.register_hook(hook, 45)
-    return hook
-
-
-def weights_of(model: nn.Module, prefix: str = "fc") -> dict[str, Tensor]:
-    return {n: v.clone() for n, v in model.state_dict().items() if n.startswith(prefix)}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Watch(Hook):
-    """Keeps the weights and averages at an event."""
-
-    def __init__(self) -> None:
-        self.raw: list[dict[str, Tensor]] = []
-        self.ema: list[dict[str, Tensor]] = []
-
-    def note(self, runner: Any) -> None:
-        self.raw.append(weights_of(runner.model))
-        self.ema.append(weights_of(runner.model, "ema"))
-
-
-class WatchSteps(Watch):
-    after_train_iter = Watch.note
-
-
-class WatchEpochs(Watch):
-    after_train_epoch = Watch.note
 
 
 # The formula
@@ -140,10 +114,6 @@ def test_by_epoch_the_averages_are_swapped_in_and_back_bit_for_bit(
     assert same(begins.raw[1], steps.raw[3])
     assert same(begins.ema[1], steps.ema[3])
     assert same(weights_of(runner.model), ends.raw[1])  # after the run, the averages
-
-
-def same_values(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
 
 
 def test_a_val_phase_sees_the_averages(make_runner: MakeRunner) -> None:
@@ -285,31 +255,6 @@ def test_another_run_of_the_same_model_takes_the_same_names(make_runner: MakeRun
 
 
 # Going on
-
-
-def train(
-    make_runner: MakeRunner,
-    runner_type: type,
-    until: int,
-    resume: Any = None,
-    how: str = "resume",
-    **arguments: Any,
-) -> Any:
-    """A run of so many epochs of four iterations, which may go on from a checkpoint."""
-    by_epoch = runner_type is EpochBasedRunner
-    limit = {"max_epochs": until} if by_epoch else {"max_iters": 4 * until}
-    runner = make_runner(runner_type, model=TinyModel(7 if resume else 0), **limit)
-    if resume is not None and how == "resume before registering":
-        runner.resume(resume)
-    if resume is not None and how == "resume_from":
-        arguments["resume_from"] = str(resume)
-    with_ema(runner, **arguments)
-    interval = 1 if by_epoch else 4
-    runner.register_checkpoint_hook({"interval": interval, "by_epoch": by_epoch})
-    if resume is not None and how == "resume":
-        runner.resume(resume)
-    runner.run([make_loader()], TRAIN)
-    return runner
 
 
 @pytest.mark.parametrize("runner_type", RUNNERS)
@@ -455,6 +400,7 @@ def test_the_files_of_an_epoch_run_hold_the_averages_for_inference(
         ({"interval": 0}, "interval must be a positive int"),
         ({"interval": 1.5}, "interval must be a positive int"),
         ({"warm_up": 0}, "warm_up must be at least 1"),
+        ({"buffers": "averge"}, "buffers must be 'copy' or 'average', not 'averge'"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
