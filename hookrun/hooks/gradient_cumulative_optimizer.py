@@ -123,6 +123,9 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         """What the loss of this iteration is divided by."""
         return self._window.length
 
+    def _iterations_per_step(self) -> int:
+        return self.cumulative_iters
+
     def _enter(self, runner: Any) -> None:
         """Let this iteration continue its window, or begin one."""
         if self._restored is not None:

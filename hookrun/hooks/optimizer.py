@@ -13,9 +13,11 @@ from hookrun.core import HOOKS, Hook, is_shipped
 from hookrun.core.errors import did_you_mean
 from hookrun.ops import LossScale
 
+from . import _arguments as check
 from ._loss import check_loss, parameters_without_loss
 from ._optimizer_phase import OptimizerPhase, Step
 from ._parameters import ParameterWatch
+from .updater import UpdaterHook
 
 _CLIP_ARGUMENTS = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
 # Every so many iterations all parameters are looked at, which takes a walk through the model.
@@ -38,6 +40,8 @@ class OptimizerHook(Hook):
             does them in two passes over memory, with the same result to rounding.
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
             divergence.
+        hold_schedules: whether skipped steps hold back learning-rate and momentum schedules by
+            iteration, so that these count the steps taken. Otherwise they count iterations.
 
     Attributes:
         skipped_steps: how many were skipped so far.
@@ -73,18 +77,20 @@ class OptimizerHook(Hook):
         *,
         fused: bool | str = "auto",
         skip_nonfinite: bool = False,
+        hold_schedules: bool = False,
     ) -> None:
         name = type(self).__name__
         if grad_clip is not None:
             _check_grad_clip(grad_clip)
         if not isinstance(fused, bool) and fused != "auto":
             raise ValueError(f"{name}: fused must be True, False or 'auto', not {fused!r}")
-        if not isinstance(skip_nonfinite, bool):
-            raise TypeError(f"{name}: skip_nonfinite must be True or False, not {skip_nonfinite!r}")
         self.grad_clip = grad_clip
         self.detect_anomalous_params = detect_anomalous_params
         self.fused = fused
         self.skip_nonfinite = skip_nonfinite
+        self.hold_schedules = hold_schedules
+        check.flag(self, "skip_nonfinite")
+        check.flag(self, "hold_schedules")
         self._skipped_before = 0  # by phases of the past
 
     @property
@@ -103,6 +109,7 @@ class OptimizerHook(Hook):
         self._drop_phase()
         if isinstance(runner.model, nn.Module):
             self._watch = ParameterWatch(type(self).__name__, runner.model)
+        self._hold_schedules(runner)
 
     def after_train_iter(self, runner: Any) -> None:
         phase = self._ready_phase(runner)
@@ -223,7 +230,18 @@ class OptimizerHook(Hook):
             runner.log_buffer.update({"grad_norm": step.grad_norm}, samples)
         if not step.taken:
             self._report_skip(runner)
+            self._hold_schedules(runner)
         return step
+
+    def _iterations_per_step(self) -> int:
+        return 1
+
+    def _hold_schedules(self, runner: Any) -> None:
+        """Let schedules count the steps taken, if asked."""
+        if self.hold_schedules:
+            for hook in runner.hooks:
+                if isinstance(hook, UpdaterHook):
+                    hook.held_back = self.skipped_steps * self._iterations_per_step()
 
     def _report_skip(self, runner: Any) -> None:
         scale = (

@@ -53,6 +53,8 @@ class UpdaterHook(Hook):
     warmup = ScheduleSetting()
     warmup_iters = ScheduleSetting()
     warmup_ratio = ScheduleSetting()
+    #: Iterations whose optimizer steps were skipped, where an optimizer hook was asked to tell.
+    held_back = TriggerSetting()
     _base = ScheduleSetting()
     _regular: Groups
     _native_schedule: _native.GroupSchedule | None = None
@@ -64,6 +66,7 @@ class UpdaterHook(Hook):
         self.warmup = warmup
         self.warmup_iters = warmup_iters
         self.warmup_ratio = warmup_ratio
+        self.held_back = 0
         self._base = []
         self._regular = []
         check.flag(self, "by_epoch")
@@ -142,6 +145,7 @@ class UpdaterHook(Hook):
         """Whether C++ can do what is due at iterations: all is known, and nothing overridden."""
         known = bool(self._base) and (self.warmup is None or self.warmup_iters is not None)
         has_work = not self.by_epoch or self.warmup is not None
+        known = known and not self.held_back
         return known and has_work and not _reference_wanted() and self._is_shipped(*self._replaced)
 
     def _native_policies(self) -> Any:
@@ -178,6 +182,8 @@ class UpdaterHook(Hook):
             self._set(runner, self._regular)
 
     def before_train_iter(self, runner: Any) -> None:
+        if self.held_back:
+            runner = _HeldBack(runner, self.held_back)
         if not self.by_epoch:
             self._regular = self._compute(runner)
         elif self.warmup is None or runner.iter > self.warmup_iters:
@@ -241,6 +247,17 @@ class UpdaterHook(Hook):
             cls for cls in type(self).__mro__ if cls.__module__.startswith("hookrun.hooks")
         )
         return is_shipped(self, shipped, methods)
+
+
+class _HeldBack:
+    """A runner, but for the iteration, which counts fewer."""
+
+    def __init__(self, runner: Any, iterations: int) -> None:
+        self._runner = runner
+        self.iter = runner.iter - iterations
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
 
 
 def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]]) -> Groups:

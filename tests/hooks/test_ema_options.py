@@ -1,4 +1,4 @@
-"""EMAHook's options, its names in wrapped models, and averages that move in the optimizer's step."""
+"""EMAHook's options, names in wrapped models, and averages that move in the optimizer's step."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from hookrun import (
+    HOOKS,
     ClosureHook,
     EMAHook,
     EpochBasedRunner,
@@ -519,3 +520,40 @@ def test_overridden_clipping_gets_the_unscaled_masters(make_runner: MakeRunner) 
         runs.append(runner)
     assert runs[1].log_buffer.val_history["grad_norm"] == pytest.approx(norms, rel=1e-5)
     torch.testing.assert_close(runs[0].model.fc.weight, runs[1].model.fc.weight)
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("iters", [1, 2])
+def test_schedules_are_told_of_skipped_steps_only_if_asked(
+    make_runner: MakeRunner, hold: bool, iters: int
+) -> None:
+    def rates(model: Half, limit: int, resume: Any = None, **given: Any) -> tuple[Any, list[float]]:
+        seen: list[float] = []
+        name = "GradientCumulativeFp16OptimizerHook"
+        hook = HOOKS.build({"type": name, "cumulative_iters": iters, "loss_scale": 8.0, **given})
+        runner, _ = make(make_runner, model=model, hook=hook, max_iters=limit)
+        config = {"policy": "inv", "gamma": 0.5, "by_epoch": False}
+        runner.register_lr_hook({**config, "warmup": "linear", "warmup_iters": 4})
+        runner.register_checkpoint_hook({"interval": 6 * iters, "by_epoch": False})
+        note = ClosureHook("after_train_iter", lambda r: seen.append(r.current_lr()[0]))
+        runner.register_hook(note)
+        if resume is not None:
+            runner.resume(resume)
+        runner.run([list(make_loader(24))], TRAIN)
+        return runner, seen
+
+    _, plain = rates(Half(), 12 * iters)
+    model = Half()
+    model.factors = {0: math.inf, 5 * iters: math.inf}  # the first step, and the sixth
+    runner, seen = rates(model, 12 * iters, hold_schedules=hold)
+    if not hold:
+        assert seen == plain
+        return
+    expected = plain[:iters] + plain[: 5 * iters] + plain[4 * iters : 10 * iters]
+    assert seen == pytest.approx(expected, rel=1e-12)
+    file = Path(runner.work_dir) / f"iter_{6 * iters}.pth"
+    _, resumed = rates(Half(), 12 * iters, file, hold_schedules=hold)
+    assert resumed == seen[6 * iters :]

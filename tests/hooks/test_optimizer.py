@@ -194,18 +194,6 @@ def test_a_parameter_that_was_replaced_is_an_error(make_runner: MakeRunner) -> N
     assert runner.iter == 100
 
 
-def test_a_model_that_was_moved_is_an_error(make_runner: MakeRunner) -> None:
-    def move(runner: Any) -> None:
-        if runner.iter == 1:
-            runner.model.to("meta")
-
-    runner = make_runner()
-    runner.register_optimizer_hook({})
-    runner.register_hook(ClosureHook("after_train_iter", move), "HIGH")
-    with pytest.raises(ValueError, match=r"was on cpu when the run began and is on meta"):
-        runner.run([make_loader(4)], TRAIN)
-
-
 @pytest.mark.parametrize("fused", ["auto", False])
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Adagrad])
 def test_a_step_that_is_not_finite_is_skipped_if_asked(
