@@ -164,4 +164,6 @@ def _is_bf16(model: nn.Module) -> bool:
     low = {p.dtype for p in model.parameters() if p.dtype in LOW_PRECISION}
     if low:
         return torch.float16 not in low
-    return any(getattr(m, "fp16_dtype", None) is torch.bfloat16 for m in model.modules())
+    # Set by wrap_fp16_model, and by TrainStep.
+    told = {getattr(m, name, None) for m in model.modules() for name in ("fp16_dtype", "autocast")}
+    return torch.bfloat16 in told and torch.float16 not in told

@@ -22,6 +22,9 @@ from hookrun import (
     Fp16OptimizerHook,
     GradientCumulativeFp16OptimizerHook,
     IterBasedRunner,
+    TrainStep,
+    auto_fp16,
+    wrap_fp16_model,
 )
 from hookrun.checkpoint import read_checkpoint
 from hookrun.hooks._loss_scale import StaticLossScale, load_scaler_state, make_loss_scale
@@ -127,21 +130,38 @@ def test_masters_are_stepped_and_rounded_into_the_model(
     assert runner.model.fp16_enabled
 
 
-def test_fp32_layers_are_their_own_masters(make_runner: MakeRunner) -> None:
-    model = Half()
-    model.fc.bias.data = model.fc.bias.data.float()
+def test_norm_layers_of_a_wrapped_model_are_their_own_masters(make_runner: MakeRunner) -> None:
+    class Normed(TinyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.fp16_enabled = False
 
-    def forward(x: Tensor) -> Tensor:
-        return F.linear(x, model.fc.weight, model.fc.bias.half())
+        @auto_fp16(apply_to=("x",), out_fp32=True)
+        def predict(self, x: Tensor) -> Tensor:
+            outputs: Tensor = self.fc(self.norm(x))
+            return outputs
 
-    model.fc.forward = forward  # type: ignore[method-assign]
-    runner, _ = make(make_runner, model=model, max_iters=3)
-    before = model.fc.bias.detach().clone()
-    runner.run([list(make_loader(3))], TRAIN)
-    weight, bias = runner.optimizer.param_groups[0]["params"]
-    assert bias is model.fc.bias
-    assert weight is not model.fc.weight
-    assert not torch.equal(bias, before)
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            loss = (self.predict(data_batch["x"]) - data_batch["y"]).square().mean()
+            return {"loss": loss, "num_samples": 2}
+
+    model = Normed()
+    wrap_fp16_model(model, half=True)
+    runner, _ = make(make_runner, model=model, max_iters=8)
+    runner.register_hook(EMAHook(0.2), 45)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    runner.run([list(make_loader(8))], TRAIN)
+    stepped = runner.optimizer.param_groups[0]["params"]
+    named = dict(model.named_parameters())
+    kinds = {
+        n: (p.dtype, master is p) for (n, p), master in zip(named.items(), stepped, strict=True)
+    }
+    half, norm = (torch.float16, False), (torch.float32, True)
+    assert kinds == {"fc.weight": half, "fc.bias": half, "norm.weight": norm, "norm.bias": norm}
+    for name, parameter in named.items():
+        assert not torch.equal(parameter, before[name]), name
+        assert model.get_buffer(f"ema_{name.replace('.', '_')}").dtype == torch.float32
 
 
 @pytest.mark.parametrize("runner_type", RUNNERS)
@@ -252,18 +272,15 @@ def test_fp32_parameters_keep_to_their_optimizer_and_have_their_loss_scaled(
 
 
 def test_bf16_autocast_needs_no_scale_and_trains(make_runner: MakeRunner) -> None:
-    class Cast(TinyModel):
-        fp16_dtype = torch.bfloat16  # as wrap_fp16_model leaves it
+    def mse(outputs: Tensor, target: Tensor) -> Tensor:
+        return (outputs - target).square().mean()
 
-        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
-            with torch.autocast("cpu", torch.bfloat16):
-                return super().train_step(data_batch)
-
-    runner, hook = make(make_runner, model=Cast(), max_iters=60)
+    step = TrainStep(TinyModel().fc, mse, autocast=torch.bfloat16)
+    runner, hook = make(make_runner, model=step, max_iters=60)
     seen: list[float] = []
     note = ClosureHook("after_train_iter", lambda r: seen.append(float(r.outputs["loss"].detach())))
     runner.register_hook(note)
-    runner.run([list(make_loader(5))], TRAIN)
+    runner.run([[(batch["x"], batch["y"]) for batch in make_loader(5)]], TRAIN)
     assert hook.loss_scaler is None
     assert sum(seen[-5:]) < 0.3 * sum(seen[:5])
     assert "loss_scale" not in runner.log_buffer.val_history
