@@ -55,3 +55,13 @@ def test_guard_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_hook_in_the_table_exists() -> None:
     for name in re.findall(r"^\| `(\w+)`", README.read_text(), re.MULTILINE):
         assert hasattr(hookrun, name), name
+
+
+def test_precision_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[0], names)
+    exec(EXAMPLES[4], names)
+    names["runner"].run([names["batches"]], [("train", 1)])
+    assert names["runner"].iter == 20
+    assert len(names["runner"].log_buffer.val_history["grad_norm"]) == 7

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import hookrun
 from hookrun import EvalHook
+from hookrun.checkpoint import read_checkpoint
 from tests.oracle import import_mmcv
 
 from .trainings import CASES, EMA, KINDS, Notes, batches, train
@@ -58,6 +59,35 @@ def test_a_hundred_steps_are_those_of_mmcv_live(
     ours, _ = train(hookrun, kind, "all", True, str(tmp_path))
     for one, other in zip(vars(ours).values(), vars(theirs).values(), strict=True):
         np.testing.assert_allclose(np.stack(one), np.stack(other), rtol=0, atol=1e-5)
+
+
+def test_mmcv_goes_on_from_our_files_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = import_mmcv("mmcv.runner")
+    library.hooks.ClosureHook = import_mmcv("mmcv.runner.hooks.closure").ClosureHook
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    save = hookrun.CheckpointHook(interval=1)
+    ours, _ = train(hookrun, "digits", "averaged", True, str(tmp_path), hooks=[save])
+    file = str(tmp_path / "epoch_3.pth")
+    theirs, runner = train(library, "digits", "averaged", True, str(tmp_path), resume_from=file)
+    assert runner.epoch == 5
+    for one, other in zip(vars(ours).values(), vars(theirs).values(), strict=True):
+        np.testing.assert_allclose(np.stack(one)[60:], np.stack(other), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_have_the_layout_of_mmcvs(kind: str, tmp_path: Path) -> None:
+    save = hookrun.CheckpointHook(interval=5)
+    notes, runner = train(hookrun, kind, "averaged", True, str(tmp_path), hooks=[save])
+    file = read_checkpoint(tmp_path / "epoch_5.pth")
+    stored = read_checkpoint(STORED.with_name("mmcv_epoch_2.pth"))
+    assert file.keys() - stored.keys() == {"hookrun"}
+    assert file["optimizer"].keys() == stored["optimizer"].keys()
+    parameters = dict(runner.model.named_parameters())
+    averages = {name: f"ema_{name.replace('.', '_')}" for name in parameters}
+    # As in MMCV's files by epochs, the averages are where the parameters belong.
+    for what, names in (("averages", averages), ("weights", averages.values())):
+        flat = [file["state_dict"][name].double().flatten().numpy() for name in names]
+        np.testing.assert_array_equal(np.concatenate(flat), getattr(notes, what)[-1])
 
 
 class Note(EvalHook):

@@ -137,6 +137,7 @@ def train(
     by_epoch: bool,
     work_dir: str,
     hooks: Sequence[Any] = (),
+    resume_from: str | None = None,
     **options: Any,
 ) -> tuple[Notes, Any]:
     """A hundred steps.
@@ -148,6 +149,7 @@ def train(
         by_epoch: five epochs with EpochBasedRunner, or IterBasedRunner.
         work_dir: for the runner.
         hooks: to be registered besides.
+        resume_from: for EMAHook.
         options: of the optimizer hook.
     """
     torch.manual_seed(0)
@@ -169,7 +171,8 @@ def train(
     runner.register_lr_hook({**LR, **WARM_UP})
     runner.register_optimizer_hook({**config["optimizer"], **options})
     if config.get("ema"):
-        runner.register_hook_from_cfg({"type": "EMAHook", "priority": 45, **EMA})
+        given = {**EMA, "resume_from": resume_from}
+        runner.register_hook_from_cfg({"type": "EMAHook", "priority": 45, **given})
     for hook in hooks:
         runner.register_hook(hook)
     notes = Notes()
