@@ -23,10 +23,7 @@ class StaticLossScale(LossScale):
     """A loss scale that stays as it was configured, in a resumed run too."""
 
     def __init__(self, scale: float) -> None:
-        super().__init__(scale, min_scale=min(scale, _MIN_SCALE), max_scale=max(scale, _MAX_SCALE))
-
-    def update(self, finite: bool | None = None) -> None:
-        """A skipped step does not change the scale."""
+        super().__init__(scale, min_scale=scale, max_scale=scale)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """There is nothing to go on from."""

@@ -30,8 +30,9 @@ class Step:
 
     Attributes:
         grad_norm: of the gradients before clipping, where they were clipped.
-        taken: False where it was skipped because a gradient was not finite.
-        averaged: whether the averages given to ``average_in_step`` have moved.
+        taken: False where it is known to be skipped because a gradient was not finite; on a GPU
+            nobody waits to know.
+        averaged: whether the averages given to ``average_in_step`` are done with.
     """
 
     grad_norm: Tensor | None
@@ -81,10 +82,11 @@ class OptimizerPhase:
         self.skip_nonfinite = skip_nonfinite
         self.clears_model = clears_model
         self.reduces = reduces
-        self.skipped_steps = 0
+        self._skipped_by_calls = 0
         self.masters = bool(master_pairs(each for each in optimizers if _is_torch(each)))
         fusible = fused is not False and all(map(_is_torch, optimizers))
         self.whole: FusedStep | None = None
+        how = True if fused is True else "auto"
         self._updates = [each.step for each in self.optimizers]
         # An optimizer's own step would get fp16 gradients that were unscaled in fp16.
         precise = not self.masters or not any(map(_steps_itself, self.optimizers))
@@ -95,11 +97,18 @@ class OptimizerPhase:
                 loss_scaler=scaler,
                 model_params=self._model_params() if self.masters else None,
                 skip_nonfinite=skip_nonfinite,
+                fused=how,
             )
         elif fusible:
-            self._updates = [FusedStep(each).step for each in self.optimizers]
+            self._updates = [FusedStep(each, fused=how).step for each in self.optimizers]
         self._size = self._count()
         self._strangers = self._find_strangers() if self.whole is not None else []
+
+    @property
+    def skipped_steps(self) -> Any:
+        """Steps not taken because a gradient was not finite; on a GPU a 0-dim tensor."""
+        whole = self.whole
+        return self._skipped_by_calls + (0 if whole is None else whole.skipped_steps)
 
     def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
         """Whether the phase was made for these; parameters may have been added to them since."""
@@ -176,17 +185,17 @@ class OptimizerPhase:
             self.stop_averaging()  # they may write parameters
         if whole.ema is not None:
             whole.ema_momentum = ema_momentum
-        skipped = whole.skipped_steps
+        before = whole.skipped_steps
         whole.step()
-        skipped = whole.skipped_steps - skipped
-        self.skipped_steps += skipped
+        on_device = isinstance(whole.skipped_steps, Tensor)
+        taken = on_device or whole.skipped_steps == before
         clipped = self.grad_clip is not None and any(map(_has_gradient, self._entries()))
         norm = whole.grad_norm if clipped else None
-        return Step(norm, not skipped, averaged=whole.ema is not None and not skipped)
+        return Step(norm, taken, averaged=whole.ema is not None)
 
     def _step_by_calls(self) -> Step:
         if not self._unscale():
-            self.skipped_steps += 1
+            self._skipped_by_calls += 1
             return Step(None, taken=False)
         norm = None
         if self.grad_clip is not None:

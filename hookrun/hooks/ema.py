@@ -42,8 +42,9 @@ class EMAHook(Hook):
     between the two may write parameters.
 
     Where this differs from MMCV: every ``k`` iterations the momentum is :math:`1 - (1 - m)^k` (not
-    :math:`m^k`); two parameters whose buffer names collide get two buffers; the averages are used
-    in IterBasedRunner too; and ``runner.resume`` restores them without ``resume_from``.
+    :math:`m^k`); an iteration whose step is skipped leaves the averages alone; two parameters whose
+    buffer names collide get two buffers; the averages are used in IterBasedRunner too; and
+    ``runner.resume`` restores them without ``resume_from``.
 
     Args:
         momentum: weight of the new parameters, in (0, 1).
@@ -131,10 +132,13 @@ class EMAHook(Hook):
         assert self._averages is not None
         assert self._watch is not None
         self._watch.check_first()
-        in_step = self._stepper is not None and self._stepper.averaged_at(runner.iter)
-        self._averages.update(momentum, self._moved if in_step else None)
         if self._decided_for != list(runner.hooks):
             self._decide(runner)
+        stepper = self._stepper
+        if stepper is not None and stepper.skipped_at(runner.iter):
+            return
+        in_step = stepper is not None and stepper.averaged_at(runner.iter)
+        self._averages.update(momentum, self._moved if in_step else None)
 
     def momentum_at(self, runner: Any) -> float:
         """Weight of the parameters in the averages at this iteration; 0 where none is due."""
@@ -244,10 +248,13 @@ class EMAHook(Hook):
         self._averages.use_masters(optimizers)
         self._decided_for = list(runner.hooks)
         moved = self._averages.for_step(optimizers)
-        stepper = _stepper_before(self, self._decided_for)
-        if stepper is None or not stepper.average_in_step(moved, self._momentum_in_step):
-            stepper, moved = None, {}
-        self._stepper, self._moved = stepper, moved
+        stepper = self._stepper = _stepper_before(self, self._decided_for)
+        joins = (
+            stepper is not None
+            and _nothing_between(self, stepper, self._decided_for)
+            and stepper.average_in_step(moved, self._momentum_in_step)
+        )
+        self._moved = moved if joins else {}
 
     def _momentum_in_step(self, runner: Any) -> float | None:
         """For the optimizer hook: None where hooks have come or gone since it was asked."""
@@ -255,22 +262,19 @@ class EMAHook(Hook):
 
 
 def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:
-    """The optimizer hook that fires before, if no hook between the two may write parameters."""
-    steppers = [hook for hook in hooks if isinstance(hook, OptimizerHook)]
-    if (
-        len(steppers) != 1
-        or ema not in hooks
-        or not is_shipped(ema, EMAHook, ("after_train_iter",))
-    ):
-        return None
-    stepper = steppers[0]
+    """The optimizer hook, if it fires before."""
+    before = hooks[: hooks.index(ema)] if ema in hooks else []
+    return next((hook for hook in before if isinstance(hook, OptimizerHook)), None)
+
+
+def _nothing_between(ema: EMAHook, stepper: OptimizerHook, hooks: list[Hook]) -> bool:
+    """Whether nobody may write parameters between the optimizer's step and EMAHook."""
     own = next(c for c in type(stepper).__mro__ if c.__module__.startswith("hookrun.hooks"))
-    if not is_shipped(stepper, own, ("after_train_iter", "_take_step")):
-        return None
+    shipped = is_shipped(ema, EMAHook, ("after_train_iter",)) and is_shipped(
+        stepper, own, ("after_train_iter", "_take_step")
+    )
     between = hooks[hooks.index(stepper) + 1 : hooks.index(ema)]
-    if hooks.index(stepper) > hooks.index(ema) or any(map(_may_write_parameters, between)):
-        return None
-    return stepper
+    return shipped and not any(map(_may_write_parameters, between))
 
 
 def _may_write_parameters(hook: Hook) -> bool:

@@ -35,9 +35,9 @@ class Fp16OptimizerHook(OptimizerHook):
       update the masters, which are rounded into the parameters. Checkpoints keep the masters.
     * bf16, as parameters or for autocast, needs no loss scale and gets none.
 
-    A step whose gradients are not finite is skipped: parameters, optimizer and averages of a fused
-    step stay as they are, a warning counts it, and a dynamic scale backs off. The log has
-    ``loss_scale``.
+    A step whose gradients are not finite is skipped: parameters, optimizer and averages
+    stay as they are, and a dynamic scale backs off. A warning counts it; on a GPU, where
+    nobody waits to know, the log has ``skipped_steps``. The log has ``loss_scale``.
 
     Args:
         grad_clip: as for :class:`OptimizerHook`; norms are those of unscaled gradients.
@@ -122,7 +122,10 @@ class Fp16OptimizerHook(OptimizerHook):
     def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Any:
         step = super()._take_step(runner, phase, samples)
         if self.loss_scaler is not None:
-            runner.log_buffer.update({"loss_scale": self.loss_scaler.scale}, samples)
+            scale: Any = self.loss_scaler.scale
+            # On a GPU a tensor that the next step changes.
+            kept = scale.clone() if isinstance(scale, torch.Tensor) else scale
+            runner.log_buffer.update({"loss_scale": kept}, samples)
         return step
 
     def _take_masters(self) -> None:

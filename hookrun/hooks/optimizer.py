@@ -41,7 +41,8 @@ class OptimizerHook(Hook):
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
             divergence.
         hold_schedules: whether skipped steps hold back learning-rate and momentum schedules by
-            iteration, so that these count the steps taken. Otherwise they count iterations.
+            iteration, so that these count the steps taken; on a GPU the host waits for each step.
+            Otherwise they count iterations.
 
     Attributes:
         skipped_steps: how many were skipped so far.
@@ -67,8 +68,11 @@ class OptimizerHook(Hook):
     _phase: OptimizerPhase | None = None
     _watch: ParameterWatch | None = None
     _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
-    _averaged_at = -1
-    _OF_A_RUN: ClassVar[tuple[str, ...]] = ("_phase", "_watch", "_ema_momentum", "_averaged_at")
+    _averaged_at = _skipped_at = -1
+    _OF_A_RUN: ClassVar[tuple[str, ...]] = (
+        *("_phase", "_watch", "_ema_momentum"),
+        *("_averaged_at", "_skipped_at"),
+    )
 
     def __init__(
         self,
@@ -95,8 +99,8 @@ class OptimizerHook(Hook):
 
     @property
     def skipped_steps(self) -> int:
-        """Steps not taken because a gradient was not finite."""
-        return self._skipped_before + (0 if self._phase is None else self._phase.skipped_steps)
+        """Steps not taken because a gradient was not finite. On a GPU the host waits to read it."""
+        return self._skipped_before + (0 if self._phase is None else int(self._phase.skipped_steps))
 
     def before_run(self, runner: Any) -> None:
         if runner.optimizer is None or (
@@ -168,7 +172,7 @@ class OptimizerHook(Hook):
             momentum: gives their momentum at this iteration, from the runner; None to stop.
 
         Returns:
-            Whether steps will; ask ``averaged_at`` after each, for a step can be skipped.
+            Whether steps will; ask ``averaged_at`` after each, for not every iteration steps.
         """
         if self._phase is None or not self._phase.average_in_step(averages):
             return False
@@ -182,8 +186,12 @@ class OptimizerHook(Hook):
             self._phase.stop_averaging()
 
     def averaged_at(self, iteration: int) -> bool:
-        """Whether the step of this iteration has moved the averages."""
+        """Whether the step of this iteration has moved the averages, or left them with itself."""
         return self._averaged_at == iteration
+
+    def skipped_at(self, iteration: int) -> bool:
+        """Whether this iteration is known to have skipped its step."""
+        return self._skipped_at == iteration
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "_skipped_before": self.skipped_steps}
@@ -217,9 +225,11 @@ class OptimizerHook(Hook):
 
     def _drop_phase(self) -> None:
         self._skipped_before = self.skipped_steps
-        self._phase, self._ema_momentum, self._averaged_at = None, None, -1
+        self._phase, self._ema_momentum = None, None
+        self._averaged_at = self._skipped_at = -1
 
     def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Step:
+        self._skipped_at = -1
         momentum = None if self._ema_momentum is None else self._ema_momentum(runner)
         if momentum is None:
             self.stop_averaging()
@@ -229,7 +239,12 @@ class OptimizerHook(Hook):
         if step.grad_norm is not None:
             runner.log_buffer.update({"grad_norm": step.grad_norm}, samples)
         if not step.taken:
+            self._skipped_at = runner.iter
             self._report_skip(runner)
+        skipped = phase.skipped_steps
+        if isinstance(skipped, Tensor):
+            runner.log_buffer.update({"skipped_steps": skipped.clone()}, samples)
+        if not step.taken or isinstance(skipped, Tensor):
             self._hold_schedules(runner)
         return step
 

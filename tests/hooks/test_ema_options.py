@@ -302,18 +302,24 @@ def test_a_hook_that_comes_in_between_later_is_respected(make_runner: MakeRunner
         torch.testing.assert_close(ema["ema_fc_weight"].double(), average, rtol=2e-6, atol=1e-6)
 
 
-def test_skipped_steps_move_the_averages_all_the_same(make_runner: MakeRunner) -> None:
+@pytest.mark.parametrize("between", [None, Undeclared])  # in the optimizer's pass, and not
+def test_skipped_steps_leave_the_averages_alone(make_runner: MakeRunner, between: Any) -> None:
     runner, watch = make_runner(max_epochs=1), WatchSteps()
     start = weights_of(runner.model)["fc.weight"]
     runner.register_hook(OptimizerHook(skip_nonfinite=True), "ABOVE_NORMAL")
+    if between is not None:
+        runner.register_hook(between(), 42)
     runner.register_hook(EMAHook(momentum=0.1, warm_up=5), 45)
     runner.register_hook(watch)
     batches = list(make_loader(6))
-    batches[3]["y"] = batches[3]["y"] * float("nan")
+    for step in (0, 3):
+        batches[step]["y"] = batches[step]["y"] * float("nan")
     runner.run([batches], TRAIN)
     average = start.double()
     for step, (raw, ema) in enumerate(zip(watch.raw, watch.ema, strict=True)):
-        average = average + min(0.1, (1 + step) / (5 + step)) * (raw["fc.weight"] - average)
+        if step not in (0, 3):
+            momentum = min(0.1, (1 + step) / (5 + step))
+            average = average + momentum * (raw["fc.weight"] - average)
         torch.testing.assert_close(ema["ema_fc_weight"].double(), average, rtol=2e-6, atol=1e-6)
 
 
