@@ -41,7 +41,8 @@ def check_loss(hook: str, outputs: Mapping[str, Any]) -> Tensor:
     if not loss.requires_grad:
         raise ValueError(
             f"{hook}: outputs['loss'] depends on no parameter: it was detached, or computed under "
-            "torch.no_grad(), or every parameter is frozen"
+            "torch.no_grad(), or every parameter is frozen. A train_step that steps the optimizers "
+            "itself needs no optimizer hook."
         )
     return loss
 

@@ -38,3 +38,10 @@ def test_a_parallel_wrapper_is_taken_off() -> None:
     assert unwrap_model(model) is model
     model.module = nn.Linear(1, 1)  # a part that happens to have the name
     assert unwrap_model(model) is model
+
+
+def test_wrappers_of_wrappers_and_compiled_models_are_taken_off() -> None:
+    model = nn.Linear(1, 1)
+    compiled = torch.compile(model, backend="eager")
+    assert unwrap_model(compiled) is model
+    assert unwrap_model(nn.DataParallel(compiled)) is model

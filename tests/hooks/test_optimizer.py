@@ -241,6 +241,14 @@ def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> 
         OptimizerHook(**arguments)
 
 
+def test_fused_true_refuses_optimizers_that_step_themselves(make_runner: MakeRunner) -> None:
+    model = TinyModel()
+    runner = make_runner(model=model, optimizer=torch.optim.Adagrad(model.parameters()))
+    runner.register_hook(OptimizerHook(fused=True))
+    with pytest.raises(TypeError, match="fused=True, but the optimizer is a Adagrad"):
+        runner.run([make_loader(1)], TRAIN)
+
+
 def test_two_optimizer_hooks_are_refused(make_runner: MakeRunner) -> None:
     runner = make_runner()
     runner.register_optimizer_hook({})
