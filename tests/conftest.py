@@ -33,11 +33,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for_gpu = [item for item in items if "gpu" in item.keywords]
+    if for_gpu:
+        _skip_without_gpu(for_gpu)
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="a heavier form; --long runs it")
     for item in items:
         if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+def _skip_without_gpu(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="there is no CUDA device; benchmarks/gpu.sh is for one")
+        for item in items:
             item.add_marker(skip)
 
 

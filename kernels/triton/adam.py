@@ -1,0 +1,166 @@
+"""adam, as torch.optim.Adam and AdamW define it, with what else a step does to a parameter, whose
+own step is the t-th:
+
+    p   = (1 - lr * weight_decay) * p                                   (if decoupled)
+    d   = factor * grad (negated to maximize) + weight_decay * p        (no decay here if decoupled)
+    m   = m + (1 - beta1) * (d - m)
+    v   = beta2 * v + (1 - beta2) * d^2
+    p   = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+    model_param = p in its dtype
+    ema = ema + ema_momentum * (p - ema)
+
+36 bytes per fp32 parameter with an average, 28 without, 2 more with an fp16 copy and 2 fewer with
+an fp16 gradient. Nothing is read or written if the step is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import tile
+from .control import (
+    BETA1,
+    BETA2,
+    COLUMNS,
+    DECOUPLED,
+    EMA,
+    EMA_MOMENTUM,
+    EPS,
+    FACTOR,
+    GROUP,
+    LINE,
+    LR,
+    MODEL,
+    PARAM,
+    SIGN,
+    SKIP,
+    STATE,
+    STATE2,
+    WEIGHT_DECAY,
+    Phase,
+    constants,
+)
+from .table import Launch
+
+BLOCK = 1024
+
+
+@triton.jit
+def _divide(x, y, C: tl.constexpr):
+    """Rounded to nearest: fp32 would be approximate otherwise."""
+    return x / y if C == tl.float64 else tl.div_rn(x, y)
+
+
+@triton.jit
+def _root(x, C: tl.constexpr):
+    return tl.sqrt(x) if C == tl.float64 else tl.sqrt_rn(x)
+
+
+@triton.jit
+def _update(
+    step,
+    chunk,
+    P: tl.constexpr,
+    S: tl.constexpr,
+    G: tl.constexpr,
+    M: tl.constexpr,
+    E: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
+    rows, grads, settings, control, bias = step
+    row, begin, count = chunk
+    rows += row * COLUMNS
+    line = settings + (1 + tl.load(rows + GROUP)) * LINE
+    lr = tl.load(line + LR)
+    decay = tl.load(line + WEIGHT_DECAY)
+    decoupled = tl.load(line + DECOUPLED) != 0
+    kept = tl.where(decoupled, 1 - lr * decay, 1.0).to(C)  # of the parameter
+    decay = tl.where(decoupled, 0.0, decay).to(C)
+    beta2 = tl.load(line + BETA2)
+    part1 = (1 - tl.load(line + BETA1)).to(C)
+    part2 = (1 - beta2).to(C)
+    beta2 = beta2.to(C)
+    eps = tl.load(line + EPS).to(C)
+    rate = (lr / tl.load(bias + 2 * row)).to(C)
+    correction = (1 / tl.load(bias + 2 * row + 1)).to(C)
+    factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
+    count = tile.whole(count, ALIGNED)
+    param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
+    grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
+    mean = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
+    square = tile.pointer_at(rows, STATE2, begin, S, ALIGNED)
+    if M is not None:
+        model = tile.pointer_at(rows, MODEL, begin, M, ALIGNED)
+    if E is not None:
+        ema = tile.pointer_at(rows, EMA, begin, E, ALIGNED)
+        D: tl.constexpr = tl.float64 if E == tl.float64 else tl.float32
+        weight = tl.load(settings + EMA_MOMENTUM).to(D)
+    for at in range(0, count, BLOCK):
+        p = tile.load(param, at, count, BLOCK).to(C)
+        d = tile.load(grad, at, count, BLOCK).to(C) * factor
+        d = tl.where(decay == 0, d, d + decay * p)
+        m = tile.load(mean, at, count, BLOCK).to(C)
+        m += part1 * (d - m)
+        tile.store(mean, at, count, m, BLOCK)
+        v = tile.load(square, at, count, BLOCK).to(C)
+        v = beta2 * v + part2 * d * d
+        tile.store(square, at, count, v, BLOCK)
+        p = kept * p - rate * _divide(m, _root(v, C) * correction + eps, C)
+        tile.store(param, at, count, p, BLOCK)
+        if M is not None:
+            tile.store(model, at, count, p, BLOCK)
+        if E is not None:
+            average = tile.load(ema, at, count, BLOCK).to(D)
+            tile.store(ema, at, count, tile.lerp(average, p.to(D), weight), BLOCK)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _adam(
+    chunks,
+    first,
+    rows,
+    grads,
+    settings,
+    control,
+    bias,
+    P: tl.constexpr,
+    S: tl.constexpr,
+    E: tl.constexpr,
+    G0: tl.constexpr,
+    M0: tl.constexpr,
+    G1: tl.constexpr,
+    M1: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
+        form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
+        step = (rows, grads, settings, control, bias)
+        if form == 0:
+            _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
+        elif form == 1:
+            _update(step, chunk, P, S, G0, M0, E, False, BLOCK)
+        if G1 is not None:
+            if form == 2:
+                _update(step, chunk, P, S, G1, M1, E, True, BLOCK)
+            elif form == 3:
+                _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
+
+
+def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+    """Pass 2: one launch per two kinds of parameters.
+
+    Args:
+        launches: of a table whose kinds are the dtypes of parameter, moments, gradient,
+            model parameter and average; None where a parameter has none. Those of one launch differ
+            in gradient and model parameter only.
+        chunks: the table's.
+        phase: the blocks; finalise.py has filled `control` and `bias`.
+    """
+    for part in launches:
+        _adam[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)

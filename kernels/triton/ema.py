@@ -1,0 +1,85 @@
+"""ema: average = average + momentum * (parameter - average).
+
+12 bytes per fp32 parameter: the average is read and written, the parameter read. Momentum 0 leaves
+the average alone, 1 makes it the parameter exactly. Computed in fp32, in fp64 for fp64 averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from . import tile
+from .table import Table, table_of, triton_dtype
+
+BLOCK = 2048
+
+
+@triton.jit
+def _move(
+    addresses,
+    row,
+    begin,
+    count,
+    weight,
+    A: tl.constexpr,
+    P: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    average = tile.pointer_at(addresses, 2 * row, begin, A, ALIGNED)
+    param = tile.pointer_at(addresses, 2 * row + 1, begin, P, ALIGNED)
+    count = tile.whole(count, ALIGNED)
+    C: tl.constexpr = tl.float64 if A == tl.float64 else tl.float32
+    weight = weight.to(C)
+    for at in range(0, count, BLOCK):
+        a = tile.load(average, at, count, BLOCK).to(C)
+        p = tile.load(param, at, count, BLOCK).to(C)
+        tile.store(average, at, count, tile.lerp(a, p, weight), BLOCK)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _ema(
+    chunks, first, addresses, momentum, skip, A: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
+):
+    if tl.load(skip) == 0:
+        row, begin, count, form = tile.chunk_at(chunks, first + tl.program_id(0))
+        weight = tl.load(momentum)
+        if form == 0:
+            _move(addresses, row, begin, count, weight, A, P, True, BLOCK)
+        else:
+            _move(addresses, row, begin, count, weight, A, P, False, BLOCK)
+
+
+def ema_update_(ema: Sequence[Tensor], params: Sequence[Tensor], momentum: float) -> None:
+    """Update each average in place: one launch per pair of dtypes.
+
+    Args:
+        ema: floating tensors without gaps, on one device.
+        params: as many, each with its average's shape and strides.
+        momentum: from 0 to 1.
+    """
+    if ema:
+        table = table_of([ema, params], [momentum, 0.0])
+        launch(table, table.values[0], table.values[1].view(torch.int64))
+        increment_version(ema)
+
+
+def launch(table: Table, momentum: Tensor, skip: Tensor) -> None:
+    """Start the kernels of a table of averages and parameters.
+
+    Args:
+        table: its columns are the averages and the parameters.
+        momentum: 0-dim, fp64, on the device.
+        skip: 0-dim, int64, on the device; where it is not 0 nothing happens.
+    """
+    for part in table.launches:
+        average, param = map(triton_dtype, part.kinds[0])
+        _ema[(part.chunks,)](
+            table.chunks, part.first, table.addresses, momentum, skip, average, param, BLOCK
+        )

@@ -1,0 +1,144 @@
+"""sgd, as torch.optim.SGD defines it, with what else a step does to a parameter:
+
+d   = factor * grad (negated to maximize) + weight_decay * p
+m   = momentum * m + (1 - dampening) * d        (m = d in the parameter's first step)
+d   = d + momentum * m with nesterov, else m    (if momentum is not 0)
+p   = p - lr * d
+model_param = p in its dtype
+ema = ema + ema_momentum * (p - ema)
+
+28 bytes per fp32 parameter with momentum and an average, 20 without the average, 2 more with an
+fp16 copy and 2 fewer with an fp16 gradient. Nothing is read or written if the step is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import tile
+from .control import (
+    COLUMNS,
+    DAMPENING,
+    EMA,
+    EMA_MOMENTUM,
+    FACTOR,
+    GROUP,
+    LINE,
+    LR,
+    MODEL,
+    MOMENTUM,
+    NESTEROV,
+    PARAM,
+    SIGN,
+    SKIP,
+    STATE,
+    WEIGHT_DECAY,
+    Phase,
+    constants,
+)
+from .table import Launch
+
+BLOCK = 1024
+
+
+@triton.jit
+def _update(
+    step,
+    chunk,
+    P: tl.constexpr,
+    S: tl.constexpr,
+    G: tl.constexpr,
+    M: tl.constexpr,
+    E: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
+    rows, grads, settings, control, bias = step
+    row, begin, count = chunk
+    rows += row * COLUMNS
+    line = settings + (1 + tl.load(rows + GROUP)) * LINE
+    lr = tl.load(line + LR).to(C)
+    weight_decay = tl.load(line + WEIGHT_DECAY).to(C)
+    factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
+    count = tile.whole(count, ALIGNED)
+    param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
+    grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
+    if S is not None:
+        state = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
+        momentum = tl.load(line + MOMENTUM).to(C)
+        undamped = (1 - tl.load(line + DAMPENING)).to(C)
+        nesterov = tl.load(line + NESTEROV) != 0
+        first = tl.load(bias + 2 * row) == 1
+    if M is not None:
+        model = tile.pointer_at(rows, MODEL, begin, M, ALIGNED)
+    if E is not None:
+        ema = tile.pointer_at(rows, EMA, begin, E, ALIGNED)
+        D: tl.constexpr = tl.float64 if E == tl.float64 else tl.float32
+        weight = tl.load(settings + EMA_MOMENTUM).to(D)
+    for at in range(0, count, BLOCK):
+        p = tile.load(param, at, count, BLOCK).to(C)
+        d = tile.load(grad, at, count, BLOCK).to(C) * factor
+        d = tl.where(weight_decay == 0, d, d + weight_decay * p)
+        if S is not None:
+            m = tile.load(state, at, count, BLOCK).to(C)
+            m = tl.where(first, d, momentum * m + undamped * d)
+            tile.store(state, at, count, m, BLOCK)
+            d = tl.where(nesterov, d + momentum * m, m)
+        p -= lr * d
+        tile.store(param, at, count, p, BLOCK)
+        if M is not None:
+            tile.store(model, at, count, p, BLOCK)
+        if E is not None:
+            average = tile.load(ema, at, count, BLOCK).to(D)
+            tile.store(ema, at, count, tile.lerp(average, p.to(D), weight), BLOCK)
+
+
+@triton.jit(do_not_specialize=["first"])
+def _sgd(
+    chunks,
+    first,
+    rows,
+    grads,
+    settings,
+    control,
+    bias,
+    P: tl.constexpr,
+    S: tl.constexpr,
+    E: tl.constexpr,
+    G0: tl.constexpr,
+    M0: tl.constexpr,
+    G1: tl.constexpr,
+    M1: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
+        form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
+        step = (rows, grads, settings, control, bias)
+        if form == 0:
+            _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
+        elif form == 1:
+            _update(step, chunk, P, S, G0, M0, E, False, BLOCK)
+        if G1 is not None:
+            if form == 2:
+                _update(step, chunk, P, S, G1, M1, E, True, BLOCK)
+            elif form == 3:
+                _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
+
+
+def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+    """Pass 2: one launch per two kinds of parameters.
+
+    Args:
+        launches: of a table whose kinds are the dtypes of parameter, momentum buffer, gradient,
+            model parameter and average; None where a parameter has none. Those of one launch differ
+            in gradient and model parameter only.
+        chunks: the table's.
+        phase: the blocks; finalise.py has filled `control` and `bias`.
+    """
+    for part in launches:
+        _sgd[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)

@@ -1,0 +1,106 @@
+"""The table of a step: every parameter with a gradient, and what belongs to it.
+
+It stays on the device from step to step. Only the gradients' addresses change, and they are kept
+apart, with what else the host sends; where they change so that other chunks are aligned, the map of
+chunks is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .control import COLUMNS, EMA, GROUP, MODEL, PARAM, STATE, STATE2, STEP
+from .table import UNIT, Ints, Kind, Launch, addresses_of, cut, itemsizes_of, on_device, sizes_of
+
+Column = Sequence[Tensor | None]
+
+
+class StepLists(NamedTuple):
+    """Lists of one length: a row is a parameter. None where it has no such tensor.
+
+    The tensors of a row have the same strides and no gaps, but for `steps`.
+    """
+
+    params: Sequence[Tensor]
+    states: Column  # SGD's momentum buffers, Adam's first moments
+    states2: Column  # Adam's second moments, of the first ones' dtype
+    models: Column  # the parameters that the model computes with
+    ema: Column
+    steps: Column  # 0-dim, fp32: how many steps each parameter has taken
+    grads: Sequence[Tensor]
+
+
+class StepTable:
+    """Addresses of a step's tensors and the chunks they are cut into, on their device.
+
+    Args:
+        lists: the tensors; the caller keeps them alive.
+        group_of: the number of each parameter's group in the settings.
+
+    Attributes:
+        rows: int64, parameters x COLUMNS; see control.py.
+        bias: fp64, parameters x 2.
+        chunks: int64, chunks x 4; see table.py.
+        launches: each of one or two kinds, which differ in gradient and model parameter only.
+    """
+
+    def __init__(self, lists: StepLists, group_of: Sequence[int]) -> None:
+        self._device = lists.params[0].device
+        self._sizes = sizes_of(lists.params)
+        self._addresses = addresses_of(lists)
+        self._itemsizes = itemsizes_of(lists)
+        self._itemsizes[:, -2] = 0  # steps have one element and are in no chunk
+        self._kinds = [_kind(lists, row) for row in range(len(lists.params))]
+        self._groups = _grouped(self._kinds)
+        rows = np.zeros((len(self._kinds), COLUMNS.value), dtype=np.int64)
+        columns = [c.value for c in (PARAM, STATE, STATE2, MODEL, EMA, STEP)]
+        rows[:, columns] = self._addresses[:, :-1]
+        rows[:, GROUP.value] = group_of
+        self.rows = on_device(rows, self._device)
+        self.bias = torch.empty(len(rows), 2, dtype=torch.float64, device=self._device)
+        self.chunks: Tensor
+        self.launches: tuple[Launch, ...]
+        self._cut()
+
+    @property
+    def grads(self) -> Ints:
+        """The gradients' addresses."""
+        return self._addresses[:, -1]
+
+    def move_grads(self, addresses: Ints) -> None:
+        """Take note of gradients at other addresses, of the same dtypes and strides."""
+        moved = (addresses % UNIT != self.grads % UNIT).any()
+        self._addresses[:, -1] = addresses
+        if moved:
+            self._cut()
+
+    def _cut(self) -> None:
+        addresses = self._addresses.copy()
+        addresses[:, -2] = 0
+        chunks, self.launches = cut(
+            self._sizes, addresses, self._itemsizes, self._kinds, self._groups
+        )
+        self.chunks = on_device(chunks, self._device)
+
+
+def _kind(lists: StepLists, row: int) -> Kind:
+    """Dtypes of parameter, state, gradient, model parameter and average."""
+    columns = (lists.params, lists.states, lists.grads, lists.models, lists.ema)
+    tensors = [column[row] for column in columns]
+    return tuple(None if tensor is None else tensor.dtype for tensor in tensors)
+
+
+def _grouped(kinds: Sequence[Kind]) -> list[tuple[Kind, ...]]:
+    """The kinds in pairs that a second pass can take together."""
+    families: dict[Kind, list[Kind]] = {}
+    for kind in dict.fromkeys(kinds):
+        param, state, _, _, ema = kind
+        families.setdefault((param, state, ema), []).append(kind)
+    return [
+        tuple(family[i : i + 2]) for family in families.values() for i in range(0, len(family), 2)
+    ]

@@ -1,0 +1,199 @@
+"""What a kernel over lists of tensors is launched with: a table of addresses and a map of chunks.
+
+A row of the table is one tensor of each list, a column one list. The elements of a row are cut into
+chunks; a program of the grid does one chunk. A chunk is *aligned* if it begins at a multiple of 16
+bytes in every column and its length is a multiple of 16 elements: only for such chunks can the
+compiler use 16-byte accesses. What is before and behind them in a tensor, and tensors whose columns
+are never aligned together, goes into chunks that are read element by element.
+
+Rows of equal dtypes are of one *kind*. A launch does the rows of one kind, or of two where the
+kernel takes two; which of them a chunk belongs to, and whether it is aligned, is its *form*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import triton.language as tl
+from torch import Tensor
+
+CHUNK = 8 * 1024  # elements, at most
+UNIT = 16  # bytes of an access, and elements that an aligned chunk is a multiple of
+_SMALL = 1024  # elements up to which an uneven tensor is not worth two chunks
+
+# Columns of the map of chunks.
+ROW, BEGIN, COUNT, FORM = range(4)
+
+Ints = npt.NDArray[np.int64]
+Kind = tuple[torch.dtype | None, ...]
+"""The dtype of each column in a row; None where the row has no tensor there."""
+
+TRITON_DTYPE = {
+    torch.float32: tl.float32,
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+    torch.float64: tl.float64,
+}
+BITS_OF_SIZE = {1: tl.int8, 2: tl.int16, 4: tl.int32, 8: tl.int64}
+
+
+def triton_dtype(dtype: torch.dtype | None) -> tl.dtype | None:
+    """Triton's name of a dtype; None stays None."""
+    return None if dtype is None else TRITON_DTYPE[dtype]
+
+
+class Launch(NamedTuple):
+    """A range of chunks and the kinds of rows in it."""
+
+    first: int
+    chunks: int
+    kinds: tuple[Kind, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of some lists, on their device.
+
+    Attributes:
+        addresses: int64, rows x columns; 0 where a row has no tensor.
+        chunks: int64, chunks x 4: see the names of its columns above.
+        values: fp64, numbers that the kernel is given.
+        launches: what to launch; together they are all chunks.
+    """
+
+    addresses: Tensor
+    chunks: Tensor
+    values: Tensor
+    launches: tuple[Launch, ...]
+
+
+def table_of(
+    lists: Sequence[Sequence[Tensor]],
+    values: Sequence[float] = (),
+    kinds_per_launch: int = 1,
+) -> Table:
+    """The table of lists of equally many tensors, in one copy to their device.
+
+    The tensors of a row have the same strides and no gaps, so that their memory can be read as one
+    run of elements; the caller has made sure of that, and keeps them alive.
+    """
+    kinds = kinds_of(lists)
+    addresses = addresses_of(lists)
+    groups = grouped(kinds, kinds_per_launch)
+    chunks, launches = cut(sizes_of(lists[0]), addresses, itemsizes_of(lists), kinds, groups)
+    numbers = np.array(values, dtype=np.float64).view(np.int64)
+    sizes = [addresses.size, chunks.size, numbers.size]
+    everything = np.concatenate([addresses.ravel(), chunks.ravel(), numbers])
+    parts = on_device(everything, lists[0][0].device).split(sizes)
+    return Table(
+        parts[0].view(addresses.shape),
+        parts[1].view(chunks.shape),
+        parts[2].view(torch.float64),
+        launches,
+    )
+
+
+def grouped(kinds: Sequence[Kind], per_launch: int) -> list[tuple[Kind, ...]]:
+    """The kinds there are, so many to a launch."""
+    different = list(dict.fromkeys(kinds))
+    return [tuple(different[i : i + per_launch]) for i in range(0, len(different), per_launch)]
+
+
+def kinds_of(lists: Sequence[Sequence[Tensor | None]]) -> list[Kind]:
+    """The kind of each row."""
+    return [tuple(None if t is None else t.dtype for t in row) for row in zip(*lists, strict=True)]
+
+
+def addresses_of(lists: Sequence[Sequence[Tensor | None]]) -> Ints:
+    """The address of each tensor, rows x columns."""
+    columns = [[0 if t is None else t.data_ptr() for t in column] for column in lists]
+    return np.array(columns, dtype=np.int64).T.copy()
+
+
+def itemsizes_of(lists: Sequence[Sequence[Tensor | None]]) -> Ints:
+    """The bytes of an element of each tensor, rows x columns."""
+    columns = [[0 if t is None else t.element_size() for t in column] for column in lists]
+    return np.array(columns, dtype=np.int64).T.copy()
+
+
+def sizes_of(tensors: Sequence[Tensor]) -> Ints:
+    """The number of elements in each row."""
+    return np.array([t.numel() for t in tensors], dtype=np.int64)
+
+
+def on_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """A copy of the array on the device; the host does not wait for it."""
+    host = torch.from_numpy(array)
+    if device.type == "cpu":
+        return host.clone()
+    # Pinned memory from torch's cache, which does not hand it out again before the copy is done.
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def cut(
+    sizes: Ints,
+    addresses: Ints,
+    itemsizes: Ints,
+    kinds: Sequence[Kind],
+    groups: Sequence[tuple[Kind, ...]],
+) -> tuple[Ints, tuple[Launch, ...]]:
+    """Cut rows into chunks, and sort these by launch, aligned ones first and long ones first.
+
+    Args:
+        sizes: elements of each row.
+        addresses: of the tensors, rows x columns; 0 for none.
+        itemsizes: bytes of their elements, likewise.
+        kinds: of the rows.
+        groups: the kinds that share a launch: each kind in one group.
+
+    Returns:
+        The map of chunks, and the launches that have any.
+    """
+    launch_of = {kind: number for number, group in enumerate(groups) for kind in group}
+    slot_of = {kind: slot for group in groups for slot, kind in enumerate(group)}
+    begin, end = _aligned_part(sizes, addresses, itemsizes)
+    rows = np.arange(len(sizes))
+    zero = np.zeros_like(sizes)
+    parts = [(begin, end, 0), (zero, begin, 1), (end, sizes, 1)]
+    chunks = np.concatenate([_split(rows, first, last, form) for first, last, form in parts])
+    slots = np.array([slot_of[kind] for kind in kinds], dtype=np.int64)
+    numbers = np.array([launch_of[kind] for kind in kinds], dtype=np.int64)
+    chunks[:, FORM] += 2 * slots[chunks[:, ROW]]
+    number = numbers[chunks[:, ROW]]
+    order = np.lexsort((-chunks[:, COUNT], chunks[:, FORM] % 2, number))
+    counts = np.bincount(number, minlength=len(groups))
+    firsts = np.cumsum(counts) - counts
+    launches = tuple(
+        Launch(int(first), int(count), group)
+        for first, count, group in zip(firsts, counts, groups, strict=True)
+        if count > 0
+    )
+    return chunks[order], launches
+
+
+def _aligned_part(sizes: Ints, addresses: Ints, itemsizes: Ints) -> tuple[Ints, Ints]:
+    """Where the aligned part of each row begins and ends, in elements; 0, 0 where it has none."""
+    shifts = np.arange(UNIT)  # a head of so many elements
+    ends = addresses[:, :, None] + itemsizes[:, :, None] * shifts
+    together = (ends % UNIT == 0).all(axis=1)  # rows x shifts; column 0 of None fits any
+    head = together.argmax(axis=1)
+    length = (sizes - head) // UNIT * UNIT
+    whole = (head == 0) & (length == sizes)
+    worth = together.any(axis=1) & (length > 0) & (whole | (sizes > _SMALL))
+    begin = np.where(worth, head, 0)
+    return begin, np.where(worth, head + length, 0)
+
+
+def _split(rows: Ints, first: Ints, last: Ints, form: int) -> Ints:
+    """Chunks of at most CHUNK elements that cover from `first` to `last` of each row."""
+    counts = -(-(last - first) // CHUNK)
+    row = np.repeat(rows, counts)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    begin = first[row] + number * CHUNK
+    count = np.minimum(last[row] - begin, CHUNK)
+    return np.stack([row, begin, count, np.full_like(row, form)], axis=1)
