@@ -1,8 +1,9 @@
 """Which backend runs an operation: the one place that decides, and remembers why.
 
-There are two so far: ``cpu``, the compiled kernels, and ``reference``, plain torch. The kernels
-look at each call's tensors and either take them all or name what they cannot take; then the
-reference does the whole call. The environment variable ``HOOKRUN_BACKEND`` forces one of them.
+There are three: ``cpu``, the compiled kernels; ``triton``, kernels for a GPU; and ``reference``,
+plain torch. The kernels look at each call's tensors and either take them all or name what they
+cannot take; then the reference does the whole call. The environment variable ``HOOKRUN_BACKEND``
+forces one of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hookrun._native import cpu
 
 from .checks import Column, check_lists
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "triton")
 
 _COVERED = "fp64, fp32, fp16 and bf16 tensors on the CPU, dense and in one element order"
 
@@ -53,7 +54,7 @@ def forced() -> str | None:
 
 def threads() -> int:
     """How many threads the kernels may use; 0 where they shall only check their arguments."""
-    return 0 if forced() == "reference" else torch.get_num_threads()
+    return 0 if forced() in ("reference", "triton") else torch.get_num_threads()
 
 
 def declined(op: str, obstacle: str | None, *columns: Column) -> bool:
@@ -79,6 +80,11 @@ def declined(op: str, obstacle: str | None, *columns: Column) -> bool:
     return True
 
 
+def note(op: str, what: str) -> None:
+    """Keep for `explain` what an operation's latest call ran on."""
+    _latest[op] = what
+
+
 def explain() -> str:
     """Tell what each operation's fast kernels take, and what its latest call ran on and why.
 
@@ -86,10 +92,11 @@ def explain() -> str:
         A text for people, one paragraph per operation.
     """
     lines = [
-        f"CPU kernels: {cpu.isa()}, {torch.get_num_threads()} of torch's threads; no GPU kernels",
+        f"CPU kernels: {cpu.isa()}, {torch.get_num_threads()} of torch's threads",
+        "GPU kernels: Triton's, which take what the CPU kernels take, and fp64, on one CUDA device",
         f"HOOKRUN_BACKEND: {forced() or 'not set, each call takes the fastest that can do it'}",
     ]
     for op, coverage in COVERAGE.items():
-        lines.append(f"{op}: cpu takes {coverage}; all else is reference (plain torch)")
+        lines.append(f"{op}: cpu takes {coverage}; what triton does not take is reference")
         lines.append(f"    latest call: {_latest.get(op, 'none yet')}")
     return "\n".join(lines)

@@ -13,9 +13,10 @@ from torch import Tensor
 from hookrun._native import cpu
 from hookrun.kernels import reference
 
+from . import device
 from .backend import threads
-from .checks import Column
-from .norm import check_norm_type, rounded, total_norm
+from .checks import Column, check_lists
+from .norm import check_norm_type, rounded, total_norm, why_not_norm
 from .sharded import local, replicated_like
 
 
@@ -57,6 +58,13 @@ def clip_grad_norm_(
         raise ValueError("clip_grad_norm_: max_norm is NaN")
     grads = _grads(parameters)
     column = Column("grads", grads, written=True, sparse=True)
+    obstacle = device.why_not("clip_grad_norm_", grads) or why_not_norm(norm_type)
+    if obstacle is None:
+        check_lists("clip_grad_norm_", column)
+        device.declined("clip_grad_norm_", None)
+        check = check_finite if error_if_nonfinite else None
+        result: Tensor = device.triton_kernels().clip_grad_norm_(grads, float(max_norm), check)
+        return result
     norm = total_norm("clip_grad_norm_", column, norm_type)
     if error_if_nonfinite:
         check_finite(norm)

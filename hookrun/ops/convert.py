@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
-from hookrun.kernels import reference
 
+from . import device
 from .backend import declined, threads
 from .checks import Column, check_casts
 
@@ -37,6 +37,6 @@ def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     if obstacle is not None:
         check_casts(op, *columns)
     if declined(op, obstacle, *columns):
-        reference.convert_(dst, src)
+        device.kernels(op, dst, src).convert_(dst, src)
     else:
         increment_version(dst)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from hookrun._native import cpu
-from hookrun.kernels import reference
 
+from . import device
 from .backend import declined, threads
 from .checks import Column, check_casts, check_lists
 
@@ -37,7 +37,7 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
     if obstacle is not None:
         check_casts("ema_update_", *columns)
     if declined("ema_update_", obstacle, *columns):
-        reference.ema_update_(ema, params, momentum)
+        device.kernels("ema_update_", ema, params).ema_update_(ema, params, momentum)
 
 
 def check_ema(op: str, ema: list[Tensor], params: list[Tensor]) -> None:

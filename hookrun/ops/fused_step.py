@@ -6,7 +6,6 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torch_optimizer
 
 from . import rules
-from .backend import declined
+from .backend import declined, forced
 from .checks import Column, check_lists
 from .clip_grad_norm import check_finite, clip_factor
 from .convert import convert_as
+from .device_step import DeviceStep
 from .ema import check_ema, check_momentum, ema_update_
 from .loss_scale import LossScale
 from .norm import check_norm_type, total_norm
@@ -46,6 +46,15 @@ class FusedStep:
     A step whose gradients are not finite is skipped under a loss scale or ``skip_nonfinite``: then
     parameters, state, step counts and averages stay as they are, and no hook fires. Otherwise it is
     taken, as torch would.
+
+    On a GPU with Triton nothing of this makes the host wait. ``grad_norm``, ``skipped_steps`` and
+    the loss scale are tensors there; hooks fire at skipped steps too, and before the norm is taken;
+    Adam's step counts move to the device, where torch keeps them for ``fused=True`` and
+    ``capturable=True`` (its plain step reads them there too, but waits). ``capturable`` is no
+    obstacle; a learning rate that is a tensor on the GPU is. A step can be captured into a CUDA
+    graph after one was taken outside; `refresh` before each replay sends changed settings. SGD's
+    first step is told from the later ones on the device: if it is skipped, the optimizer's state
+    has a momentum of zeros, which a resumed run with dampening takes for an old one.
 
     Args:
         optimizer: a torch optimizer.
@@ -102,8 +111,9 @@ class FusedStep:
         #: Norm of the unscaled gradients of the latest step before clipping, 0-dim; None if neither
         #: clipping nor a loss scale asked for it.
         self.grad_norm: Tensor | None = None
-        #: Steps skipped so far because a gradient was not finite.
-        self.skipped_steps = 0
+        #: Steps skipped so far because a gradient was not finite; on a GPU a 0-dim tensor.
+        self.skipped_steps: Any = 0
+        self._on_device = DeviceStep(self)
         collect(optimizer, model_params, ema)
         check_lists("FusedStep", *all_columns(optimizer, model_params, ema))
 
@@ -131,6 +141,8 @@ class FusedStep:
             with torch.enable_grad():
                 loss = closure()
         self._check_scale()
+        if self._on_device.take(self._fire):
+            return loss
         rows = collect(self.optimizer, self.model_params, self.ema)
         momentum = self._momentum()
         obstacle = rules.why_unknown(self.optimizer) or rules.why_other_gradients(rows)
@@ -149,11 +161,22 @@ class FusedStep:
                 self.loss_scaler.update()
         return loss
 
+    def refresh(self) -> None:
+        """Send changed settings to the GPU, before a CUDA graph that holds a step is replayed.
+
+        Learning rates, other options of the groups, the averages' momentum and what was assigned to
+        the loss scale. A replay does nothing else on the host: no hook fires.
+        """
+        self._on_device.refresh()
+
     def state_dict(self) -> dict[str, Any]:
-        """What the step itself remembers; the optimizer's state is in the optimizer's."""
+        """What the step itself remembers; the optimizer's state is in the optimizer's.
+
+        Where the steps run on a GPU, the host waits for it.
+        """
         scaler = self.loss_scaler
         return {
-            "skipped_steps": self.skipped_steps,
+            "skipped_steps": int(self.skipped_steps),
             "loss_scaler": None if scaler is None else scaler.state_dict(),
         }
 
@@ -203,7 +226,7 @@ class FusedStep:
     def _first_pass(self, rows: Rows) -> float | None:
         """The norm of the unscaled gradients; None if nobody asks.
 
-        On a GPU the host waits for it: there are no kernels yet that would keep it on the device.
+        The host waits for it where the tensors are on a GPU and the step is not taken there.
         """
         self.grad_norm = None
         if self.grad_clip is None and not self._may_skip:
@@ -226,6 +249,12 @@ class FusedStep:
         return self._inverse_scale() * clip_factor(norm, self.grad_clip["max_norm"])
 
     def _take(self, rows: Rows, factor: float, momentum: float, obstacle: str | None) -> None:
+        if forced() == "triton" and rows.params:
+            check_lists("FusedStep", *rows.columns(sparse=True))
+            raise RuntimeError(
+                "HOOKRUN_BACKEND=triton, but FusedStep cannot run there: "
+                f"{self._on_device.obstacle}"
+            )
         if obstacle is not None:
             declined("FusedStep", obstacle)
             self._own_step(rows, factor, momentum)
@@ -236,16 +265,20 @@ class FusedStep:
 
     def _second_pass(self, rows: Rows, factor: float, momentum: float) -> None:
         optimizer = self.optimizer
-        before = [*_hooks("_global_optimizer_pre_hooks"), *_values(optimizer, "pre")]
-        for hook in before:
-            hook(optimizer, (), {})
-        if before:  # a hook may have exchanged gradients or groups
+        if self._fire("pre"):  # a hook may have exchanged gradients or groups
             rows = collect(optimizer, self.model_params, self.ema)
         rules.update(optimizer, rows, factor, momentum, fused=self.fused is True)
         increment_version([*rows.params, *(m for m in rows.model_params if m is not None)])
-        after = chain(_values(optimizer, "post"), _hooks("_global_optimizer_post_hooks"))
-        for hook in after:
-            hook(optimizer, (), {})
+        self._fire("post")
+
+    def _fire(self, when: str) -> bool:
+        """Call the optimizer's step hooks, "pre" or "post"; returns whether there are any."""
+        everyones = _hooks(f"_global_optimizer_{when}_hooks")
+        own = _values(self.optimizer, when)
+        hooks = [*everyones, *own] if when == "pre" else [*own, *everyones]
+        for hook in hooks:
+            hook(self.optimizer, (), {})
+        return bool(hooks)
 
     def _own_step(self, rows: Rows, factor: float, momentum: float) -> None:
         """Scaled gradients in place, then the optimizer's own step, with its own hooks."""

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 
 class LossScale:
     """Grows the scale after a run of finite steps, and backs off after one that is not.
@@ -44,20 +46,26 @@ class LossScale:
                 f"{max_scale!r}, all positive and finite, not at {init_scale!r}"
             )
         _check_factors(growth_factor, backoff_factor, growth_interval)
-        self.scale = float(init_scale)
+        #: What to multiply the loss by: a number, or a 0-dim tensor on the GPU where a `FusedStep`
+        #: updates it. ``loss * scaler.scale`` waits for neither.
+        self.scale: Any = float(init_scale)
         self.growth_factor = growth_factor
         self.backoff_factor = backoff_factor
         self.growth_interval = growth_interval
         self.min_scale = min_scale
         self.max_scale = max_scale
-        self.finite_steps = 0  # since the scale last changed
+        self.finite_steps: Any = 0  # since the scale last changed
         self._found_inf = False  # since the latest update
         # The FusedStep that updates the scale, if one does.
         self._updated_by: weakref.ref[Any] | None = None
+        self._on_device: Any = None  # what keeps it on a GPU
 
     def note(self, finite: bool) -> None:
         """Take note of whether one optimizer's gradients were all finite."""
-        self._found_inf = self._found_inf or not finite
+        if self._on_device is not None:
+            self._on_device.note(finite)
+        else:
+            self._found_inf = self._found_inf or not finite
 
     def update(self, finite: bool | None = None) -> None:
         """Change the scale after what was noted since the latest update.
@@ -67,6 +75,9 @@ class LossScale:
         """
         if finite is not None:
             self.note(finite)
+        if self._on_device is not None:
+            self._on_device.update()
+            return
         if self._found_inf:
             self.scale = max(self.scale * self.backoff_factor, self.min_scale)
             self.finite_steps = 0
@@ -78,20 +89,26 @@ class LossScale:
         self._found_inf = False
 
     def check(self) -> None:
-        """Raise a ValueError if the scale, which can be assigned, is none."""
-        if not 0 < self.scale < math.inf:
+        """Raise a ValueError if the scale, which can be assigned, is none.
+
+        One that is on a GPU is not looked at: the host would wait for it.
+        """
+        if not isinstance(self.scale, Tensor) and not 0 < self.scale < math.inf:
             raise ValueError(
                 f"LossScale: the scale must be positive and finite, not {self.scale!r}"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with the names that ``torch.amp.GradScaler`` uses."""
+        """The state, with the names that ``torch.amp.GradScaler`` uses.
+
+        Where the scale is on a GPU, the host waits for it.
+        """
         return {
-            "scale": self.scale,
+            "scale": float(self.scale),
             "growth_factor": self.growth_factor,
             "backoff_factor": self.backoff_factor,
             "growth_interval": self.growth_interval,
-            "_growth_tracker": self.finite_steps,
+            "_growth_tracker": int(self.finite_steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

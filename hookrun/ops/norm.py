@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hookrun._native import cpu
-from hookrun.kernels import reference
 
+from . import device
 from .backend import declined, threads
 from .checks import Column
 from .sharded import is_sharded, local, norm_over_all
@@ -57,15 +57,15 @@ def total_norm(op: str, column: Column, norm_type: float) -> float | Tensor:
     tensors: list[Any] = [*column.tensors]
     if is_sharded(*tensors):
         declined(op, "a tensor is a DTensor", column)
-        return norm_over_all(tensors, norm_type, lambda parts: _norm64(parts, norm_type))
+        return norm_over_all(tensors, norm_type, lambda parts: _norm64(op, parts, norm_type))
     found = cpu.norm(tensors, threads())
-    if not isinstance(found, str) and norm_type != 2.0:
-        found = f"norm_type is {norm_type}"
+    if not isinstance(found, str):
+        found = why_not_norm(norm_type) or found
     if declined(op, found if isinstance(found, str) else None, column) or isinstance(found, str):
-        return _norm64(tensors, norm_type)
+        return _norm64(op, tensors, norm_type)
     norm, wide = found
     if wide and math.isinf(norm):  # squares of fp64 elements may overflow: this scales them first
-        return _norm64(tensors, norm_type)
+        return _norm64(op, tensors, norm_type)
     return norm
 
 
@@ -76,6 +76,13 @@ def rounded(norm: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
     return norm.to(dtype) if isinstance(norm, Tensor) else torch.tensor(norm, dtype=dtype)
 
 
-def _norm64(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    norm: Tensor = reference.grad_norm([local(t) for t in tensors], norm_type, dtype=torch.float64)
+def why_not_norm(norm_type: float) -> str | None:
+    """Why no kernel computes this norm; None for the 2-norm."""
+    return None if norm_type == 2.0 else f"norm_type is {norm_type}"
+
+
+def _norm64(op: str, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    parts = [local(t) for t in tensors]
+    kernels = device.kernels(op, parts, unless=why_not_norm(norm_type))
+    norm: Tensor = kernels.grad_norm(parts, norm_type, dtype=torch.float64)
     return norm

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
-from hookrun.kernels import reference
 
+from . import device
 from .backend import declined, threads
 from .checks import Column, check_casts
 
@@ -37,6 +37,6 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
         check_casts("swap_", *columns)
         check_casts("swap_", *reversed(columns))
     if declined("swap_", obstacle, *columns):
-        reference.swap_(a, b)
+        device.kernels("swap_", a, b).swap_(a, b)
     else:
         increment_version([*a, *b])

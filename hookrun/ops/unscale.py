@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hookrun._native import cpu
-from hookrun.kernels import reference
 
+from . import device
 from .backend import declined, threads
 from .checks import Column
 from .sharded import local
@@ -46,9 +46,23 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
     column = Column("grads", grads, written=True, sparse=True, floating=True)
     if declined("unscale_", obstacle, column):
         factor = inv_scale.reshape(()) if isinstance(inv_scale, Tensor) else inv_scale
-        reference.unscale_([local(grad) for grad in grads], factor, found_inf)
+        parts = [local(grad) for grad in grads]
+        kernels = device.kernels("unscale_", parts, unless=_why_not(parts, factor, found_inf))
+        kernels.unscale_(parts, factor, found_inf)
     elif not finite:
         found_inf.fill_(1)
+
+
+def _why_not(grads: list[Tensor], inv_scale: float | Tensor, found_inf: Tensor) -> str | None:
+    """Why kernels on the gradients' device cannot read or write the scalars."""
+    for scalar in (inv_scale, found_inf):
+        if isinstance(scalar, Tensor) and grads and scalar.device != grads[0].device:
+            return f"a scalar is on {scalar.device}, the gradients are on {grads[0].device}"
+    if found_inf.dtype != torch.float32:
+        return f"found_inf is {found_inf.dtype}"
+    if isinstance(inv_scale, Tensor) and inv_scale.dtype not in (torch.float32, torch.float64):
+        return f"inv_scale is {inv_scale.dtype}"
+    return None
 
 
 def _check_one(name: str, tensor: Tensor) -> None:

@@ -31,7 +31,7 @@ from .support import (
 )
 
 #: Each runs every test of the matrix: a new one needs its name here and in `TAKES`.
-BACKENDS = ["cpu", "reference"]
+BACKENDS = ["cpu", "reference", "triton"]
 
 SIZES: dict[str, list[Shape]] = {
     "plain": [(1,), (3,), (15,), (17,), (64,), (5, 13), (2, 3, 4, 5), (2, 3, 2, 3, 4), (3, 1, 1)],
@@ -153,4 +153,5 @@ def _cpu_takes(op: str, case: Case) -> bool:
 TAKES: dict[str, Callable[[str, Case], bool]] = {
     "cpu": _cpu_takes,
     "reference": lambda op, case: True,
+    "triton": lambda op, case: _cpu_takes(op, case),
 }

@@ -197,13 +197,16 @@ def test_overflow(kind: Any, bad: set[int], scales: list[float]) -> None:
         if number in bad:
             overflow(ours)
             before = copy.deepcopy(mine.state_dict())
+        begun = bool(mine.state)
         step.step()
         if number in bad:
-            assert str(mine.state_dict()) == str(before)
+            # On a device the state is begun all the same: the host does not know of the skip.
+            if begun or not isinstance(scaler.scale, Tensor):
+                assert str(mine.state_dict()) == str(before)
         else:
             torch.nn.utils.clip_grad_norm_([p for p in theirs if p.numel()], 2.0)
             other.step()
-        seen.append(scaler.scale)
+        seen.append(float(scaler.scale))
     expected = LossScale(8.0, growth_interval=growth, min_scale=1.0, max_scale=16.0)
     for number, scale in enumerate(seen):
         expected.update(number not in bad)

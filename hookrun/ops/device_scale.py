@@ -1,0 +1,74 @@
+"""A loss scale that lives on the device, where the finaliser of each step updates it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .device import triton_kernels
+from .loss_scale import LossScale
+
+
+class DeviceScale:
+    """The scale block of kernels/triton/control.py, kept in step with a `LossScale`.
+
+    The scaler's `scale` and `finite_steps` become views of the block, so that a loss can be
+    multiplied without waiting; what is assigned to the scaler later goes to the block.
+    """
+
+    def __init__(self, scaler: LossScale, device: torch.device) -> None:
+        control = triton_kernels().control
+        self._scaler = scaler
+        self.block = torch.zeros(control.SCALE_SIZE, dtype=torch.float32, device=device)
+        counts = self.block.view(torch.int32)
+        self._scale = self.block[control.SCALE.value]
+        self._finite_steps = counts[control.FINITE_STEPS.value]
+        self._floats = self.block[control.GROWTH_FACTOR.value : control.MAX_SCALE.value + 1]
+        self._found_inf = counts[control.FOUND_INF.value]
+        self._interval = counts[control.GROWTH_INTERVAL.value]
+        self._sent: tuple[Any, ...] | None = None
+
+    def refresh(self) -> None:
+        """Send what was assigned to the scaler since the last time; nothing if nothing was."""
+        scaler = self._scaler
+        constants = (
+            scaler.growth_factor,
+            scaler.backoff_factor,
+            scaler.min_scale,
+            scaler.max_scale,
+        )
+        if self._sent != (*constants, scaler.growth_interval):
+            self._floats.copy_(_on_host(constants, self.block), non_blocking=True)
+            self._interval.fill_(scaler.growth_interval)
+            self._sent = (*constants, scaler.growth_interval)
+        if scaler.scale is not self._scale:
+            _assign(self._scale, scaler.scale)
+            scaler.scale = self._scale
+        if scaler.finite_steps is not self._finite_steps:
+            _assign(self._finite_steps, scaler.finite_steps)
+            self._found_inf.fill_(int(scaler._found_inf))
+            scaler.finite_steps = self._finite_steps
+
+    def note(self, finite: bool) -> None:
+        """Keep whether the gradients of a step that was not taken here were finite."""
+        if not finite:
+            self._found_inf.fill_(1)
+
+    def update(self) -> None:
+        """Update the scale after what was noted; nobody waits."""
+        self.refresh()
+        triton_kernels().update_scale(self.block)
+
+
+def _assign(place: Tensor, value: Any) -> None:
+    if isinstance(value, Tensor):
+        place.copy_(value, non_blocking=True)
+    else:
+        place.fill_(value)
+
+
+def _on_host(values: tuple[float, ...], like: Tensor) -> Tensor:
+    host = torch.tensor(values, dtype=torch.float32)
+    return host.pin_memory() if like.is_cuda else host
