@@ -15,15 +15,23 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
-DISTRIBUTIONS = ("hookrun", "torch", "numpy", "mmcv", "mmengine", "pytorch-ignite")
+DISTRIBUTIONS = ("hookrun", "torch", "triton", "numpy", "mmcv", "mmengine", "pytorch-ignite")
 
 
 class Record:
-    """The figures of this machine and day; :meth:`save` adds them to those of earlier runs."""
+    """The figures of this machine and day; :meth:`save` adds them to those of earlier runs.
 
-    def __init__(self, folder: Path = RESULTS) -> None:
+    Args:
+        folder: of the results files.
+        gpu: the GPU that was measured, with its ``name``, which the file is named after; None if it
+            was the processor.
+    """
+
+    def __init__(self, folder: Path = RESULTS, gpu: Mapping[str, Any] | None = None) -> None:
         self.now = datetime.now(UTC)
-        self.path = folder / f"{_slug(cpu_name())}-{self.now:%Y-%m-%d}.json"
+        self.gpu = gpu
+        name = _slug(cpu_name() if gpu is None else gpu["name"])
+        self.path = folder / f"{name}-{self.now:%Y-%m-%d}.json"
         self.figures: dict[str, Any] = {}
 
     def add(self, key: str, figure: Mapping[str, Any]) -> None:
@@ -37,7 +45,7 @@ class Record:
             return
         known = json.loads(self.path.read_text())["figures"] if self.path.exists() else {}
         document = {
-            "machine": machine(),
+            "machine": machine() | ({} if self.gpu is None else {"gpu": dict(self.gpu)}),
             "versions": versions(),
             "figures": dict(sorted({**known, **self.figures}.items())),
         }

@@ -26,8 +26,10 @@ DISTRIBUTION = {"MMCV": "mmcv", "MMEngine": "mmengine", "Ignite": "pytorch-ignit
 
 
 def newest_results() -> Path:
-    """The results file of the latest date."""
-    files = sorted((FOLDER / "results").glob("*.json"), key=lambda path: path.stem[-10:])
+    """The results file of the latest date that was measured on a processor."""
+    found = (FOLDER / "results").glob("*.json")
+    files = [path for path in found if "gpu" not in json.loads(path.read_text())["machine"]]
+    files.sort(key=lambda path: path.stem[-10:])
     if not files:
         raise SystemExit("there are no results yet: run the benchmarks first")
     return files[-1]
