@@ -1,6 +1,6 @@
 """Checkpoints: format, files, and finding the one to resume from."""
 
-from .files import link_latest, plain, read_checkpoint, write_checkpoint
+from .files import plain, read_checkpoint, write_checkpoint
 from .model import (
     STRIP_MODULE,
     MapLocation,
@@ -13,7 +13,8 @@ from .model import (
     state_dict_of,
     weights_to_cpu,
 )
-from .search import newest_checkpoint
+from .safetensors import export_safetensors
+from .search import is_of_a_run, newest_first, newest_valid
 
 FORMAT = 1
 """The number of the layout of ``checkpoint['hookrun']``; a newer file is refused."""
@@ -24,11 +25,13 @@ __all__ = [
     "MapLocation",
     "check_storage",
     "compare",
-    "link_latest",
+    "export_safetensors",
+    "is_of_a_run",
     "load_checkpoint",
     "load_state_dict",
     "make_checkpoint",
-    "newest_checkpoint",
+    "newest_first",
+    "newest_valid",
     "plain",
     "read_checkpoint",
     "save_checkpoint",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
-import shutil
+import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from hookrun.storage import FileClient, written_whole
+
+from .archive import check_archive
+from .digest import Sealer, check_digest
+from .safetensors import read_safetensors
 
 # Scalars that MMCV writes into `meta`; loading them runs nothing. The function that restores them
 # has two names: NumPy 2's own, and the one in files that NumPy 1 wrote.
@@ -24,86 +31,123 @@ _SAFE_NUMPY: list[Any] = [
 ]
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def write_checkpoint(
+    checkpoint: dict[str, Any],
+    path: str | os.PathLike[str],
+    client: FileClient | None = None,
+) -> None:
     """Write a checkpoint so that ``path`` never names half a file, whatever happens meanwhile.
 
-    The data goes to a temporary file beside it and is on the disk before the name moves.
+    The file ends with a digest of its bytes; see :mod:`hookrun.checkpoint.digest`. On the local
+    disk the data goes to a temporary file beside it and is on the disk before the name moves;
+    elsewhere it is uploaded whole and read back.
 
     Args:
         checkpoint: plain types and tensors; see :func:`plain`.
-        path: where to; missing folders are made.
+        path: where to, a path or a URI such as ``s3://bucket/name``; missing folders are made.
+        client: the storage; by default that of the URI.
+
+    Raises:
+        OSError: what the storage refuses. A file that was there is still there, and whole.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    client = client or FileClient.infer_client(uri=path)
+    if client.is_local:
+        with written_whole(local_path(path)) as file:
+            _write_sealed(checkpoint, file)
+        return
+    whole = io.BytesIO()
+    _write_sealed(checkpoint, whole)
+    client.put(whole.getvalue(), path)
 
 
-def link_latest(path: Path, name: str = "latest.pth") -> None:
-    """Let ``name``, beside the file, mean this file: a symbolic link, or a copy without links.
-
-    The name moves in one step, so that it always means a whole file.
-    """
-    if path.name == name:
-        return  # it is the file itself
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        try:
-            os.symlink(path.name, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, path.with_name(name))
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    sealer = Sealer(file)
+    torch.save(checkpoint, cast(IO[bytes], sealer))  # it needs nothing more of a file
+    sealer.seal()
 
 
 def read_checkpoint(
     path: str | os.PathLike[str],
     map_location: str | torch.device | Callable[..., Any] | None = None,
+    *,
+    trust: bool = False,
+    client: FileClient | None = None,
 ) -> dict[str, Any]:
     """Read a checkpoint file; only plain types and tensors are accepted, so nothing in it runs.
 
+    A file that hookrun wrote is compared with its digest first, so that no damage goes unnoticed.
+
     Args:
-        path: a file that hookrun, MMCV or ``torch.save`` wrote.
+        path: a file that hookrun, MMCV or ``torch.save`` wrote, or one of safetensors; a path or a
+            URI such as ``s3://bucket/name``.
         map_location: as for ``torch.load``.
+        trust: read a file too that holds other objects than plain types and tensors. Doing that
+            runs code from the file, and is warned about.
+        client: the storage; by default that of the URI.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the path is a folder, or the file is damaged, no checkpoint, or holds objects
-            that only a pickle could restore.
+        ValueError: the path is a folder, or the file is empty, damaged, no checkpoint, or holds
+            objects that only a pickle could restore.
+        OSError: it cannot be read.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder, not a checkpoint file")
+    client = client or FileClient.infer_client(uri=path)
+    name = repr(os.fspath(path))
+    if client.is_local:
+        path = local_path(path)
+    if not client.exists(path):
+        raise FileNotFoundError(f"there is no checkpoint {name}")
+    if client.isdir(path):
+        raise ValueError(f"{name} is a folder, not a checkpoint file")
+    with _opened(path, client) as file:
+        try:
+            check_digest(file)
+            checkpoint = _load(file, os.fspath(path), map_location, trust)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file can make the unpickler raise anything
+            reason = str(error).split("\n", 1)[0] or type(error).__name__
+            raise ValueError(
+                f"{name} is not a checkpoint that can be read safely: {reason}"
+            ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
+    return checkpoint
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file of the local disk, given as a path or as a ``file://`` URI."""
+    return Path(os.fspath(path).removeprefix("file://"))
+
+
+def _opened(path: str | os.PathLike[str], client: FileClient) -> BinaryIO:
+    return open(path, "rb") if client.is_local else io.BytesIO(client.get(path))
+
+
+def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
+    """What is in an open file, whose bytes are as they were written."""
+    if path.endswith(".safetensors"):
+        return read_safetensors(file.read(), map_location)
+    if file.read(1) == b"":
+        raise ValueError("it is empty")
+    check_archive(file)
+    file.seek(0)
     try:
         with torch.serialization.safe_globals(_SAFE_NUMPY):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        raise ValueError(
-            f"{str(path)!r} is not a checkpoint that can be read safely: {reason}"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{str(path)!r} holds a {type(checkpoint).__name__}, not a checkpoint dict"
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trust:
+            error.add_note(
+                "If you know who wrote it, trust=True reads it and runs the code that is in it."
+            )
+            raise
+        warnings.warn(
+            f"{path!r} holds more than plain types and tensors: reading it with trust=True runs "
+            "code from it",
+            stacklevel=2,
         )
-    return checkpoint
+    file.seek(0)
+    return torch.load(file, map_location=map_location, weights_only=False)
 
 
 def plain(value: Any, where: str = "meta") -> Any:
@@ -143,13 +187,3 @@ def plain(value: Any, where: str = "meta") -> Any:
         f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: it would need code "
         "to be restored. Give plain types (numbers, strings, lists, tuples, dicts) or tensors."
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in the folder durable, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -15,6 +15,7 @@ from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.storage import link
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -79,7 +80,7 @@ def save(
     path = Path(out_dir) / filename
     ckpt.write_checkpoint(checkpoint, path)
     if create_symlink:
-        ckpt.link_latest(path)
+        link(path, "latest.pth")
 
 
 @may_sync
@@ -94,7 +95,7 @@ def resume(
     if source == "auto":
         if runner.work_dir is None:
             raise ValueError("resume('auto') looks into work_dir, but the runner has none")
-        found = ckpt.newest_checkpoint(runner.work_dir, runner.logger)
+        found = ckpt.newest_valid(runner.work_dir, runner.logger)
         if found is None:
             runner.logger.info("no checkpoint in %s: starting afresh", runner.work_dir)
             return

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hookrun.checkpoint import link_latest, newest_checkpoint, write_checkpoint
+from hookrun.checkpoint import newest_valid, write_checkpoint
+from hookrun.storage import link
 
 
 def put(path: Path, age: int, epoch: int = 1) -> None:
@@ -18,7 +19,7 @@ def put(path: Path, age: int, epoch: int = 1) -> None:
 
 
 def found(folder: Path, logger: logging.Logger) -> str | None:
-    result = newest_checkpoint(folder, logger)
+    result = newest_valid(folder, logger)
     return None if result is None else result[0].name
 
 
@@ -26,17 +27,28 @@ def test_the_file_written_last_is_found(tmp_path: Path, logger: logging.Logger) 
     put(tmp_path / "epoch_9.pth", age=5)
     put(tmp_path / "epoch_10.pth", age=3)
     put(tmp_path / "iter_2.pth", age=4)
-    link_latest(tmp_path / "epoch_9.pth")
+    link(tmp_path / "epoch_9.pth", "latest.pth")
     assert found(tmp_path, logger) == "epoch_10.pth"
 
 
+def test_of_files_of_one_time_the_greater_number_is_found(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    for number in (9, 10, 2):
+        put(tmp_path / f"epoch_{number}.pth", age=5)
+    assert found(tmp_path, logger) == "epoch_10.pth"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_file_is_reported_and_passed_over(
-    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     put(tmp_path / "epoch_1.pth", age=5)
     put(tmp_path / "epoch_2.pth", age=1)
-    whole = (tmp_path / "epoch_2.pth").read_bytes()
-    (tmp_path / "epoch_2.pth").write_bytes(whole[:100])
+    whole = bytearray((tmp_path / "epoch_2.pth").read_bytes())
+    if damage == "flip":
+        whole[len(whole) // 2] ^= 1
+    (tmp_path / "epoch_2.pth").write_bytes(whole[: {"cut": 100, "empty": 0}.get(damage)])
     assert found(tmp_path, logger) == "epoch_1.pth"
     assert "epoch_2.pth" in caplog.text
 

@@ -1,0 +1,50 @@
+"""Zip archives that could trick a reader are told from those of ``torch.save``."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import BinaryIO
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Refuse a zip archive that ``torch.save`` could not have written.
+
+    Such archives store their records as they are, side by side in one folder: packed records could
+    unpack to any size, records of one name or at one place could show each reader another content,
+    and names could lead out of a folder. Files of another kind pass.
+
+    Args:
+        file: an open file; where it stands afterwards is not defined.
+
+    Raises:
+        ValueError: what is wrong, and with which record.
+    """
+    file.seek(0)
+    if file.read(2) != b"PK":
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"its zip archive is damaged: {error}") from error
+    tops, names = set(), set()
+    end = 0
+    for record in sorted(records, key=lambda record: record.header_offset):
+        name = record.orig_filename
+        top, slash, rest = name.partition("/")
+        parts = name.split("/")
+        if not slash or not rest or "\\" in name or "\0" in name or {"", ".", ".."} & {*parts}:
+            raise ValueError(f"its zip archive has a record of a wrong name: {name!r}")
+        if name in names:
+            raise ValueError(f"its zip archive has two records of the name {name!r}")
+        if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+            raise ValueError(f"its zip archive has a packed record: {name!r}")
+        if record.flag_bits & 1:
+            raise ValueError(f"its zip archive has an encrypted record: {name!r}")
+        if record.header_offset < end:
+            raise ValueError(f"its zip archive has records that overlap at {name!r}")
+        end = record.header_offset + record.file_size
+        tops.add(top)
+        names.add(name)
+    if len(tops) > 1:
+        raise ValueError(f"its zip archive has more than one folder: {sorted(tops)}")
