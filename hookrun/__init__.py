@@ -1,7 +1,13 @@
 """hookrun: a training runner with hooks for PyTorch, MMCV's names on a compiled core."""
 
 from .amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
-from .checkpoint import load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
+from .checkpoint import (
+    export_safetensors,
+    load_checkpoint,
+    load_state_dict,
+    save_checkpoint,
+    weights_to_cpu,
+)
 from .core import (
     HOOKS,
     Hook,
@@ -68,6 +74,7 @@ from .runners import (
     TrainStep,
     build_runner,
 )
+from .storage import FileClient
 
 __version__ = "0.1.0"
 
@@ -92,6 +99,7 @@ __all__ = [
     "EpochBasedRunner",
     "EvalHook",
     "ExpLrUpdaterHook",
+    "FileClient",
     "FixedLrUpdaterHook",
     "FlatCosineAnnealingLrUpdaterHook",
     "Fp16OptimizerHook",
@@ -132,6 +140,7 @@ __all__ = [
     "build_runner",
     "cast_tensor_type",
     "every",
+    "export_safetensors",
     "force_fp32",
     "get_dist_info",
     "get_priority",

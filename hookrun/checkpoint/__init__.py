@@ -1,10 +1,9 @@
-"""Checkpoints: format, files, and finding the one to resume from."""
+"""Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
 from .files import plain, read_checkpoint, write_checkpoint
 from .model import (
     STRIP_MODULE,
     MapLocation,
-    check_storage,
     compare,
     load_checkpoint,
     load_state_dict,
@@ -15,6 +14,7 @@ from .model import (
 )
 from .safetensors import export_safetensors
 from .search import is_of_a_run, newest_first, newest_valid
+from .writer import Writer
 
 FORMAT = 1
 """The number of the layout of ``checkpoint['hookrun']``; a newer file is refused."""
@@ -23,7 +23,7 @@ __all__ = [
     "FORMAT",
     "STRIP_MODULE",
     "MapLocation",
-    "check_storage",
+    "Writer",
     "compare",
     "export_safetensors",
     "is_of_a_run",

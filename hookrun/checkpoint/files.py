@@ -19,6 +19,7 @@ from hookrun.storage import FileClient, written_whole
 from .archive import check_archive
 from .digest import Sealer, check_digest
 from .safetensors import read_safetensors
+from .snapshot import on_cpu
 
 # Scalars that MMCV writes into `meta`; loading them runs nothing. The function that restores them
 # has two names: NumPy 2's own, and the one in files that NumPy 1 wrote.
@@ -62,7 +63,7 @@ def write_checkpoint(
 
 def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     sealer = Sealer(file)
-    torch.save(checkpoint, cast(IO[bytes], sealer))  # it needs nothing more of a file
+    torch.save(on_cpu(checkpoint), cast(IO[bytes], sealer))  # it needs nothing more of a file
     sealer.seal()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.storage import FileClient
 
 from .files import plain, read_checkpoint, write_checkpoint
 
@@ -134,17 +135,24 @@ def load_checkpoint(
     strict: bool = False,
     logger: logging.Logger | None = None,
     revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+    *,
+    trust: bool = False,
+    file_client_args: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Load the weights in a checkpoint file into a model.
 
     Args:
         model: the model, possibly in a parallel wrapper.
-        filename: the file; see :func:`~hookrun.checkpoint.files.read_checkpoint` for its errors.
+        filename: the file, also one of safetensors; its errors are those of
+            :func:`~hookrun.checkpoint.files.read_checkpoint`.
         map_location: as for ``torch.load``.
         strict: whether names and shapes must match exactly.
         logger: where mismatches are reported when not strict.
         revise_keys: (pattern, replacement) pairs applied to names; by default ``module.`` in front
             is removed.
+        trust: read a file too that holds other objects than plain types and tensors, as old ones
+            may. Doing that runs code from the file, and is warned about.
+        file_client_args: the storage; by default that of the URI, or the local disk.
 
     Returns:
         The whole checkpoint.
@@ -152,7 +160,8 @@ def load_checkpoint(
     Raises:
         RuntimeError: ``strict``, and names or shapes do not match. The model is unchanged then.
     """
-    checkpoint = read_checkpoint(filename, map_location)
+    client = FileClient.infer_client(file_client_args, filename)
+    checkpoint = read_checkpoint(filename, map_location, trust=trust, client=client)
     load_state_dict(model, state_dict_of(checkpoint, revise_keys), strict, logger)
     return checkpoint
 
@@ -163,6 +172,9 @@ def make_checkpoint(
     meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The checkpoint of a model in MMCV's layout: ``meta``, ``state_dict`` and ``optimizer``.
+
+    Its tensors are the model's and the optimizer's own, on their devices: write it, or take a
+    snapshot of it, before they change.
 
     Args:
         model: the model, possibly in a parallel wrapper.
@@ -180,9 +192,9 @@ def make_checkpoint(
     kept["time"] = time.asctime()
     if getattr(model, "CLASSES", None) is not None:
         kept["CLASSES"] = plain(model.CLASSES, "model.CLASSES")
-    weights = weights_to_cpu(model.state_dict())
-    for name, value in weights.items():
-        weights[name] = plain(value, f"state_dict[{name!r}]")
+    own = model.state_dict()
+    weights = OrderedDict((n, plain(value, f"state_dict[{n!r}]")) for n, value in own.items())
+    weights._metadata = getattr(own, "_metadata", OrderedDict())  # type: ignore[attr-defined]
     checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
     if isinstance(optimizer, Optimizer):
         checkpoint["optimizer"] = plain(optimizer.state_dict(), "optimizer")
@@ -203,26 +215,19 @@ def save_checkpoint(
 
     Args:
         model: the model, possibly in a parallel wrapper.
-        filename: the file; missing folders are made.
+        filename: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
         optimizer: an optimizer or a dict of them to keep too.
         meta: plain types to keep too; the caller's dict stays as it is.
-        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        file_client_args: the storage, such as ``dict(backend="s3")``; see
+            :class:`~hookrun.FileClient`. By default that of the URI, or the local disk.
 
     Raises:
         TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
-        ValueError: another storage than the local disk.
+        ValueError: a storage that is not known.
+        OSError: what the storage refuses. A file that was there is still there, and whole.
     """
-    check_storage(file_client_args)
-    write_checkpoint(make_checkpoint(model, optimizer, meta), filename)
-
-
-def check_storage(file_client_args: Mapping[str, Any] | None) -> None:
-    """Refuse storage that is not supported yet, before anything is lost to it."""
-    if file_client_args and dict(file_client_args) != {"backend": "disk"}:
-        raise ValueError(
-            f"file_client_args={dict(file_client_args)!r}: only the local disk is supported so "
-            "far; leave it out or give dict(backend='disk')"
-        )
+    client = FileClient.infer_client(file_client_args, filename)
+    write_checkpoint(make_checkpoint(model, optimizer, meta), filename, client)
 
 
 def _shorten(names: Sequence[str], limit: int = 8) -> str:

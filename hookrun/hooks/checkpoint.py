@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from string import Formatter
 from typing import Any, ClassVar
 
-from hookrun.checkpoint import check_storage, plain
+from hookrun.checkpoint import plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
-from hookrun.distributed import allreduce_params, master_only
+from hookrun.distributed import allreduce_params, get_dist_info, master_only
+from hookrun.storage import FileClient, remove_leftovers
 
 
-def resolve_out_dir(hook: Hook, out_dir: str | None, runner: Any) -> str:
-    """Where a hook puts its files: ``work_dir``, or a folder of its name in ``out_dir``.
+def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, FileClient]:
+    """Where a hook puts its files, and the storage: ``work_dir``, or a folder of its name in
+    ``out_dir``.
 
     Raises:
         ValueError: neither folder is known.
@@ -29,10 +32,11 @@ def resolve_out_dir(hook: Hook, out_dir: str | None, runner: Any) -> str:
                 f"{type(hook).__name__} has no folder to write to: give work_dir to the runner or "
                 "out_dir to the hook"
             )
-        return str(runner.work_dir)
+        return str(runner.work_dir), FileClient.infer_client(hook.file_client_args)
+    client = FileClient.infer_client(hook.file_client_args, out_dir)
     if runner.work_dir is None or out_dir == runner.work_dir:
-        return out_dir
-    return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
+        return out_dir, client
+    return client.join_path(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep))), client
 
 
 def literal(filename: str) -> str:
@@ -62,15 +66,19 @@ class CheckpointHook(Hook):
         save_optimizer: whether to keep the optimizer's state, which resuming needs.
         out_dir: checkpoints go to ``out_dir/basename(work_dir)``; to ``work_dir`` by default.
         max_keep_ckpts: how many of them to keep; -1 all. Older ones are deleted only after the new
-            one is on the disk.
+            one is durable.
         save_last: whether to save at the last epoch or iteration whatever the interval.
         sync_buffer: average the model's buffers over all processes first.
-        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        file_client_args: the storage, such as ``dict(backend="s3")``; see
+            :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
+        background: write in the background, so that training waits only until the state is copied.
+            The next save and the end of the run wait for the file, and raise what went wrong.
         kwargs: passed on to ``runner.save_checkpoint``: ``filename_tmpl``, ``meta``,
             ``create_symlink``.
 
     Raises:
-        ValueError: an interval or ``max_keep_ckpts`` that means nothing; other storage.
+        ValueError: an interval or ``max_keep_ckpts`` that means nothing; a storage that is not
+            known.
         TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not, or a
             ``runner.meta`` that a checkpoint cannot hold.
     """
@@ -92,6 +100,8 @@ class CheckpointHook(Hook):
         save_last: bool = True,
         sync_buffer: bool = False,
         file_client_args: Mapping[str, Any] | None = None,
+        *,
+        background: bool = True,
         **kwargs: Any,
     ) -> None:
         for name, value in {"interval": interval, "max_keep_ckpts": max_keep_ckpts}.items():
@@ -100,7 +110,7 @@ class CheckpointHook(Hook):
                     f"CheckpointHook: {name} must be a positive int, or -1 for "
                     f"{'never' if name == 'interval' else 'all'}; not {value!r}"
                 )
-        check_storage(file_client_args)
+        self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
@@ -109,6 +119,7 @@ class CheckpointHook(Hook):
         self.save_last = save_last
         self.sync_buffer = sync_buffer
         self.file_client_args = file_client_args
+        self.background = background
         self.args = kwargs
 
     def triggers(self) -> Mapping[str, Trigger]:
@@ -121,12 +132,14 @@ class CheckpointHook(Hook):
         }
 
     def before_run(self, runner: Any) -> None:
-        self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
+        self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
         self._check_arguments(runner)
         self._check_template()
         warn_without_epochs(self, runner)
         plain(runner.meta if isinstance(runner.meta, dict) else {}, "runner.meta")
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
+        if self.file_client.is_local and get_dist_info()[0] == 0:
+            remove_leftovers(self.out_dir)
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and (
@@ -144,6 +157,13 @@ class CheckpointHook(Hook):
             runner.logger.info("saving checkpoint at %d iterations", runner.iter + 1)
             self._save(runner)
 
+    def after_run(self, runner: Any) -> None:
+        """Wait for the last file, so that hooks behind this one find it."""
+        runner._writer.close()
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        runner._writer.close()
+
     def _save(self, runner: Any) -> None:
         if self.sync_buffer:
             allreduce_params(runner.model.buffers())
@@ -155,16 +175,17 @@ class CheckpointHook(Hook):
         """Save, then delete what is too many."""
         number = (runner.epoch if self.by_epoch else runner.iter) + 1
         filename = self._template.format(number)
-        runner.save_checkpoint(
-            self.out_dir,
-            save_optimizer=self.save_optimizer,
-            **{**self.args, "filename_tmpl": literal(filename)},
-        )
+        with runner._writer.saving(self.background, self.file_client):
+            runner.save_checkpoint(
+                self.out_dir,
+                save_optimizer=self.save_optimizer,
+                **{**self.args, "filename_tmpl": literal(filename)},
+            )
+            if self.max_keep_ckpts > 0:
+                runner._writer.then(partial(self._delete_old, number))
         if runner.meta is not None:
             messages = runner.meta.setdefault("hook_msgs", {})
-            messages["last_ckpt"] = os.path.join(self.out_dir or "", filename)
-        if self.max_keep_ckpts > 0:
-            self._delete_old(number)
+            messages["last_ckpt"] = self.file_client.join_path(self.out_dir or "", filename)
 
     def _delete_old(self, newest: int) -> None:
         """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""
@@ -177,12 +198,13 @@ class CheckpointHook(Hook):
             )
         )
         numbered = sorted(
-            (int(match[1]), path)
-            for path in Path(self.out_dir).iterdir()
-            if (match := pattern.fullmatch(path.name)) and int(match[1]) <= newest
+            (int(match[1]), name)
+            for name in self.file_client.list_dir_or_file(self.out_dir, list_dir=False)
+            if (match := pattern.fullmatch(name)) and int(match[1]) <= newest
         )
-        for _, path in numbered[: -self.max_keep_ckpts]:
-            path.unlink(missing_ok=True)
+        for _, name in numbered[: -self.max_keep_ckpts]:
+            with contextlib.suppress(FileNotFoundError):
+                self.file_client.remove(self.file_client.join_path(self.out_dir, name))
 
     @property
     def _template(self) -> str:

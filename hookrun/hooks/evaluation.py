@@ -7,20 +7,22 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from hookrun.checkpoint import check_storage
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
 from hookrun.core.errors import did_you_mean
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info
+from hookrun.storage import FileClient
 
+from ._evaluation_arguments import as_names, check_dataloader, check_scoring
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, single_gpu_test
 
@@ -38,7 +40,8 @@ class EvalHook(Hook):
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)`` gives
             a dict of scores, unless ``metrics`` is given.
         start: the first epoch or iteration, from 1, to evaluate; when the first run starts or
-            resumes at or behind it, the model is evaluated before training too.
+            resumes at or behind it, the model is evaluated before training too. A resumed run that
+            knows which evaluations were done makes up for a missed one instead.
         interval: every so many epochs, or iterations.
         by_epoch: whether ``start`` and ``interval`` count epochs.
         save_best: the score that decides which checkpoint is the best, or ``'auto'`` for the first
@@ -49,9 +52,11 @@ class EvalHook(Hook):
             :func:`single_gpu_test`.
         greater_keys, less_keys: parts of names of scores for the two rules.
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
-        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        file_client_args: the storage, such as ``dict(backend="s3")``; see
+            :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         metrics: ``metrics(outputs, targets)`` gives a dict of scores, for datasets without
             ``evaluate``. Both are joined over the whole test set.
+        background: write the best checkpoint in the background; see :class:`CheckpointHook`.
         eval_kwargs: passed on to ``dataset.evaluate``.
 
     Raises:
@@ -101,13 +106,15 @@ class EvalHook(Hook):
         file_client_args: Mapping[str, Any] | None = None,
         *,
         metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        background: bool = True,
         **eval_kwargs: Any,
     ) -> None:
-        _check_dataloader(dataloader)
+        check_dataloader(dataloader)
         if metrics is not None and not callable(metrics):
             raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
         if is_shipped(self, EvalHook, ("_do_evaluate", "evaluate")):
-            _check_scoring(dataloader, metrics, eval_kwargs)
+            own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
+            check_scoring(own, dataloader, metrics, eval_kwargs)
         if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
         if start is not None and (not isinstance(start, int) or start < 0):
@@ -118,7 +125,7 @@ class EvalHook(Hook):
             raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
         if metrics is not None and test_fn is not None:
             raise ValueError("EvalHook: give metrics or test_fn, not both")
-        check_storage(file_client_args)
+        self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.dataloader = dataloader
         self.start = start
         self.interval = interval
@@ -127,11 +134,14 @@ class EvalHook(Hook):
         self.test_fn = test_fn or single_gpu_test
         self.metrics = metrics
         self.eval_kwargs = eval_kwargs
-        self.greater_keys = _as_names("greater_keys", greater_keys, self._default_greater_keys)
-        self.less_keys = _as_names("less_keys", less_keys, self._default_less_keys)
+        self.greater_keys = as_names("greater_keys", greater_keys, self._default_greater_keys)
+        self.less_keys = as_names("less_keys", less_keys, self._default_less_keys)
         self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
         self.file_client_args = file_client_args
+        self.background = background
         self.initial_flag = True
+        self._evaluated = 0  # epochs or iterations behind the weights that were evaluated last
+        self._resumed = False  # whether a resumed file told it
         self.best_ckpt_path: str | None = None
         if save_best is not None:
             self._init_rule(rule, save_best)
@@ -161,7 +171,7 @@ class EvalHook(Hook):
                 "delete each other's files: leave save_best out of one of "
                 f"{[hook.save_best for hook in keeping]}"
             )
-        self.out_dir = resolve_out_dir(self, self._given_out_dir, runner)
+        self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
         if runner.meta is None:
             runner.meta = {}
         messages = runner.meta.setdefault("hook_msgs", {})
@@ -170,22 +180,14 @@ class EvalHook(Hook):
     @may_sync
     def before_train_iter(self, runner: Any) -> None:
         """Evaluate before the first iteration, where ``start`` has been reached."""
-        if self.by_epoch or not self.initial_flag:
-            return
-        self.initial_flag = False
-        if self.start is not None and runner.iter >= self.start:
-            self._do_evaluate(runner)
-            _log_now(runner)
+        if not self.by_epoch and self.initial_flag:
+            self._catch_up(runner)
 
     @may_sync
     def before_train_epoch(self, runner: Any) -> None:
         """Evaluate before the first epoch, where ``start`` has been reached."""
-        if not self.by_epoch or not self.initial_flag:
-            return
-        self.initial_flag = False
-        if self.start is not None and runner.epoch >= self.start:
-            self._do_evaluate(runner)
-            _log_now(runner)
+        if self.by_epoch and self.initial_flag:
+            self._catch_up(runner)
 
     @may_sync
     def after_train_iter(self, runner: Any) -> None:
@@ -199,13 +201,49 @@ class EvalHook(Hook):
         if self.by_epoch and self._should_evaluate(runner):
             self._do_evaluate(runner)
 
+    def after_run(self, runner: Any) -> None:
+        """Wait for the best file, so that hooks behind this one find it."""
+        if self.initial_flag and self._resumed:  # resumed from a file of the run's very end
+            self._catch_up(runner)
+        runner._writer.close()
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        runner._writer.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluated": self._evaluated}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._evaluated = int(state["evaluated"])
+        self._resumed = True
+
+    def _catch_up(self, runner: Any) -> None:
+        """Evaluate before training goes on, where that is due.
+
+        A checkpoint of an epoch is often written before the epoch is evaluated: a run resumed from
+        it evaluates first, so that it knows the same best score as the run that was not stopped.
+        """
+        self.initial_flag = False
+        done = runner.epoch if self.by_epoch else runner.iter
+        if self._resumed:
+            due = done > self._evaluated and self._is_due(done)
+        else:
+            due = self.start is not None and done >= self.start
+        if due:
+            self._do_evaluate(runner)
+            _log_now(runner)
+
     def _should_evaluate(self, runner: Any) -> bool:
         """Whether ``start`` is reached and the interval completed."""
-        finished = (runner.epoch if self.by_epoch else runner.iter) + 1
         if self.start is None:
             check = self.every_n_epochs if self.by_epoch else self.every_n_iters
             return check(runner, self.interval)
-        return bool(finished >= self.start and (finished - self.start) % self.interval == 0)
+        return self._is_due((runner.epoch if self.by_epoch else runner.iter) + 1)
+
+    def _is_due(self, finished: int) -> bool:
+        """Whether so many epochs or iterations are followed by an evaluation."""
+        start = self.start or 0
+        return finished >= start and (finished - start) % self.interval == 0
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
@@ -217,6 +255,7 @@ class EvalHook(Hook):
             with contextlib.suppress(TypeError):  # a loader without a length
                 runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
             score = self.evaluate(runner, results)
+            self._evaluated = self._finished(runner)
             if self.save_best is not None and score is not None:
                 self._save_ckpt(runner, score)
 
@@ -270,23 +309,25 @@ class EvalHook(Hook):
         kind = "epoch" if self.by_epoch else "iter"
         number = self._finished(runner)
         name = f"best_{self.key_indicator.replace(os.sep, '_')}_{kind}_{number}.pth"
-        path = os.path.join(self.out_dir or "", name)
+        path = self.file_client.join_path(self.out_dir or "", name)
         before, old_path = dict(messages), self.best_ckpt_path
         messages.update(best_score=key_score, best_ckpt=path)
-        try:
-            if get_dist_info()[0] == 0:
+        self.best_ckpt_path = path
+
+        def undo() -> None:
+            messages.clear()
+            messages.update(before)
+            self.best_ckpt_path = old_path
+
+        # A file in another folder is of the run that was resumed: that one keeps its best.
+        replaced = old_path and old_path != path and Path(old_path).parent == Path(path).parent
+        if get_dist_info()[0] == 0:
+            with runner._writer.saving(self.background, self.file_client, undo):
                 runner.save_checkpoint(
                     self.out_dir, filename_tmpl=literal(name), create_symlink=False
                 )
-        except BaseException:
-            messages.clear()
-            messages.update(before)
-            raise
-        self.best_ckpt_path = path
-        # A file in another folder is of the run that was resumed: that one keeps its best.
-        replaced = old_path and old_path != path and Path(old_path).parent == Path(path).parent
-        if replaced and get_dist_info()[0] == 0:
-            Path(str(old_path)).unlink(missing_ok=True)
+                if replaced:
+                    runner._writer.then(partial(self._remove, str(old_path)))
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
             self.key_indicator,
@@ -296,12 +337,15 @@ class EvalHook(Hook):
             name,
         )
 
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.file_client.remove(path)
+
     def _finished(self, runner: Any) -> int:
         """Epochs or iterations behind the weights that are evaluated."""
         done = runner.epoch if self.by_epoch else runner.iter
-        return int(
-            done if runner._firing in ("before_train_epoch", "before_train_iter") else done + 1
-        )
+        between = ("before_train_epoch", "before_train_iter", "after_run")
+        return int(done if runner._firing in between else done + 1)
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
         """Find out whether a greater or a smaller score is better.
@@ -357,51 +401,3 @@ def _as_plain(value: Any) -> Any:
     """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
     size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
     return value.item() if size == 1 and hasattr(value, "item") else value
-
-
-def _as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
-    if names is None:
-        return default
-    given = (names,) if isinstance(names, str) else tuple(names)
-    if not all(isinstance(name, str) for name in given):
-        raise TypeError(f"EvalHook: {argument} is a string or a list of strings, not {names!r}")
-    return given
-
-
-def _check_dataloader(dataloader: Any) -> None:
-    if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
-        raise TypeError(
-            f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
-        )
-    if isinstance(dataloader, Iterator):
-        raise TypeError(
-            f"EvalHook: dataloader is gone through at each evaluation, but a "
-            f"{type(dataloader).__name__} can be gone through only once: give a list or a loader"
-        )
-
-
-def _check_scoring(dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]) -> None:
-    """Refuse a loader whose results could not be evaluated, and arguments that nobody takes."""
-    taken: set[str] = set()
-    if metrics is None:
-        dataset = getattr(dataloader, "dataset", None)
-        if not hasattr(dataset, "evaluate"):
-            kind = type(dataloader if dataset is None else dataset).__name__
-            raise TypeError(
-                f"EvalHook: {kind} has no evaluate(results, logger=...): give "
-                "metrics=lambda outputs, targets: {'accuracy': ...}"
-            )
-        try:
-            parameters = inspect.signature(dataset.evaluate).parameters  # type: ignore[union-attr]
-        except ValueError:  # a compiled function may have no signature
-            return
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return
-        taken = set(parameters)
-    own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
-    for name in eval_kwargs:
-        if name not in taken:
-            raise TypeError(
-                f"EvalHook has no argument {name!r}, and evaluation takes none. "
-                + did_you_mean(name, own | taken)
-            )

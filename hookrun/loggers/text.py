@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from hookrun.core import HOOKS, LoggerHook
+from hookrun.storage import FileClient
 
 _IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
 
@@ -32,10 +32,11 @@ class TextLoggerHook(LoggerHook):
         out_dir: after the run, copy the logs to ``out_dir/basename(work_dir)``.
         out_suffix: which files are copied, by the end of their names.
         keep_local: whether copied files stay in ``work_dir`` too.
-        file_client_args: None or ``dict(backend="disk")``; other storage is not supported yet.
+        file_client_args: the storage of ``out_dir``, such as ``dict(backend="s3")``; see
+            :class:`~hookrun.FileClient`. By default that of its URI, or the local disk.
 
     Raises:
-        ValueError: ``file_client_args`` without ``out_dir``, or other storage than the disk.
+        ValueError: ``file_client_args`` without ``out_dir``, or a storage that is not known.
         TypeError: ``out_dir`` is no path, or ``out_suffix`` no string or tuple of strings.
     """
 
@@ -52,14 +53,8 @@ class TextLoggerHook(LoggerHook):
         file_client_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(interval, ignore_last, reset_flag, by_epoch)
-        if file_client_args is not None:
-            if out_dir is None:
-                raise ValueError("TextLoggerHook: file_client_args needs out_dir")
-            if dict(file_client_args) != {"backend": "disk"}:
-                raise ValueError(
-                    f"TextLoggerHook: file_client_args={dict(file_client_args)!r}: only the local "
-                    "disk is supported so far"
-                )
+        if file_client_args is not None and out_dir is None:
+            raise ValueError("TextLoggerHook: file_client_args needs out_dir")
         if out_dir is not None and not isinstance(out_dir, (str, os.PathLike)):
             raise TypeError(f"TextLoggerHook: out_dir must be a path or None, not {out_dir!r}")
         suffixes = out_suffix if isinstance(out_suffix, (tuple, list)) else (out_suffix,)
@@ -72,6 +67,7 @@ class TextLoggerHook(LoggerHook):
         self.out_suffix = tuple(suffixes)
         self.keep_local = keep_local
         self.file_client_args = file_client_args
+        self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.time_sec_tot = 0.0
         self.start_iter = 0
         self.json_log_path: str | None = None
@@ -178,16 +174,15 @@ class TextLoggerHook(LoggerHook):
             self._file = None
 
     def _copy_logs(self, runner: Any) -> None:
-        source = Path(runner.work_dir)
-        target = Path(self.out_dir or "") / source.name
+        source, client = Path(runner.work_dir), self.file_client
+        target = client.join_path(self.out_dir or "", source.name)
         for path in sorted(source.rglob("*")):
             if not path.is_file() or not path.name.endswith(self.out_suffix):
                 continue
-            if path.resolve().is_relative_to(target.resolve()):
+            if client.is_local and path.resolve().is_relative_to(Path(target).resolve()):
                 continue
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            copy = client.join_path(target, path.relative_to(source))
+            client.put(path.read_bytes(), copy)
             runner.logger.info("copied %s to %s", path, copy)
             if not self.keep_local:
                 path.unlink()

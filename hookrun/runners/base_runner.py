@@ -15,7 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 from hookrun import _native
-from hookrun.checkpoint import MapLocation, load_checkpoint
+from hookrun.checkpoint import MapLocation, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
@@ -92,6 +92,7 @@ class BaseRunner(HookRegistration, ABC):
         self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.resumed: dict[str, Any] | None = None
         self._hook_states: dict[str, Any] = {}
+        self._writer = Writer()
         # Where the run is in its data, and where a resumed one goes on: by epochs, the iteration
         # that began the epoch at work and batches to go past; by iterations, loaders and positions.
         self._epoch_start: int | None = None
@@ -196,9 +197,13 @@ class BaseRunner(HookRegistration, ABC):
         map_location: MapLocation = "cpu",
         strict: bool = False,
         revise_keys: Sequence[tuple[str, str]] = ((r"^module\.", ""),),
+        *,
+        trust: bool = False,
     ) -> dict[str, Any]:
         """Load weights only; see :func:`hookrun.load_checkpoint`."""
-        return load_checkpoint(self.model, filename, map_location, strict, self.logger, revise_keys)
+        return load_checkpoint(
+            self.model, filename, map_location, strict, self.logger, revise_keys, trust=trust
+        )
 
     def resume(
         self,

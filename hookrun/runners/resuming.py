@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,7 +14,6 @@ from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
-from hookrun.storage import link
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -77,10 +75,8 @@ def save(
             if (state := hook.state_dict())
         },
     }
-    path = Path(out_dir) / filename
-    ckpt.write_checkpoint(checkpoint, path)
-    if create_symlink:
-        link(path, "latest.pth")
+    latest = "latest.pth" if create_symlink else None
+    runner._writer.save(checkpoint, out_dir, filename, latest)
 
 
 @may_sync

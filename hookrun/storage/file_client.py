@@ -39,8 +39,8 @@ class FileClient:
     and read back, and what arrived is compared with what was sent.
 
     Args:
-        backend: ``'disk'`` (also ``'local'``), ``'memory'``, ``'s3'``, ``'gs'``, or ``'http'``, which
-            reads only; or another protocol that fsspec knows. It goes before ``prefix``.
+        backend: ``'disk'`` (also ``'local'``), ``'memory'``, ``'s3'``, ``'gs'``, ``'http'`` (it
+            reads only), or another protocol that fsspec knows. It goes before ``prefix``.
         prefix: the same by the head of a URI, such as ``'s3'`` of ``s3://bucket/name``.
         kwargs: passed on to fsspec's file system, such as credentials.
 

@@ -265,7 +265,7 @@ def test_every_module_is_left_in_the_mode_it_was_in(make_runner: MakeRunner, fai
         ({"metrics": 1}, TypeError, "metrics must be callable"),
         ({"metrics": scores, "test_fn": len}, ValueError, "metrics or test_fn, not both"),
         ({"metrics": scores, "intervall": 2}, TypeError, "'intervall'.*mean 'interval'"),
-        ({"file_client_args": {"backend": "petrel"}}, ValueError, "only the local disk"),
+        ({"file_client_args": {"backend": "petrel"}}, ValueError, "no storage 'petrel'"),
     ],
 )
 def test_bad_arguments(keywords: dict[str, Any], error: type[Exception], message: str) -> None:

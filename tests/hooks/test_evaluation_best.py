@@ -146,14 +146,14 @@ def test_a_failing_save_keeps_the_old_best_file_and_its_messages(
 
 def test_the_old_best_file_is_there_until_the_new_one_is(make_runner: MakeRunner) -> None:
     runner, seen = make_runner(), []
-    save = runner.save_checkpoint
 
-    def watched(*arguments: Any, **keywords: Any) -> None:
-        save(*arguments, **keywords)
-        seen.append(best_files(runner))
+    class Watch(EvalHook):
+        def _remove(self, path: str) -> None:
+            seen.append(best_files(runner))
+            super()._remove(path)
 
-    runner.save_checkpoint = watched
-    run_with_scores(runner, [0.1, 0.2])
+    runner.register_hook(Watch(make_loader(scores=[{"acc": 0.1}, {"acc": 0.2}]), save_best="acc"))
+    runner.run([make_loader(1)], TRAIN)
     assert seen[-1] == ["best_acc_epoch_1.pth", "best_acc_epoch_2.pth"]
     assert best_files(runner) == ["best_acc_epoch_2.pth"]
 

@@ -356,7 +356,7 @@ def test_a_full_disk_does_not_end_the_run(
         (
             {"file_client_args": {"backend": "petrel"}, "out_dir": "x"},
             ValueError,
-            "only the local disk",
+            "no storage .petrel.",
         ),
     ],
 )

@@ -1,0 +1,66 @@
+"""What EvalHook can be given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hookrun.core.errors import did_you_mean
+
+
+def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
+    """Parts of names of scores, given as one string or several.
+
+    Raises:
+        TypeError: other things than strings.
+    """
+    if names is None:
+        return default
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) for name in given):
+        raise TypeError(f"EvalHook: {argument} is a string or a list of strings, not {names!r}")
+    return given
+
+
+def check_dataloader(dataloader: Any) -> None:
+    """Refuse with a TypeError what cannot be gone through again and again."""
+    if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
+        raise TypeError(
+            f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
+        )
+    if isinstance(dataloader, Iterator):
+        raise TypeError(
+            f"EvalHook: dataloader is gone through at each evaluation, but a "
+            f"{type(dataloader).__name__} can be gone through only once: give a list or a loader"
+        )
+
+
+def check_scoring(
+    own: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse with a TypeError a loader whose results could not be evaluated, and arguments that
+    nobody takes: neither the hook, whose ``own`` these are, nor evaluation.
+    """
+    taken: set[str] = set()
+    if metrics is None:
+        dataset = getattr(dataloader, "dataset", None)
+        if not hasattr(dataset, "evaluate"):
+            kind = type(dataloader if dataset is None else dataset).__name__
+            raise TypeError(
+                f"EvalHook: {kind} has no evaluate(results, logger=...): give "
+                "metrics=lambda outputs, targets: {'accuracy': ...}"
+            )
+        try:
+            parameters = inspect.signature(dataset.evaluate).parameters  # type: ignore[union-attr]
+        except ValueError:  # a compiled function may have no signature
+            return
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        taken = set(parameters)
+    for name in eval_kwargs:
+        if name not in taken:
+            raise TypeError(
+                f"EvalHook has no argument {name!r}, and evaluation takes none. "
+                + did_you_mean(name, own | taken)
+            )
