@@ -35,6 +35,8 @@ def check_archive(file: BinaryIO) -> None:
         parts = name.split("/")
         if not slash or not rest or "\\" in name or "\0" in name or {"", ".", ".."} & {*parts}:
             raise ValueError(f"its zip archive has a record of a wrong name: {name!r}")
+        if rest == "constants.pkl":
+            raise ValueError("it is a TorchScript program, not a checkpoint")
         if name in names:
             raise ValueError(f"its zip archive has two records of the name {name!r}")
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:

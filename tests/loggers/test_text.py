@@ -335,7 +335,7 @@ def test_a_full_disk_does_not_end_the_run(
 
     runner = make_runner(max_epochs=1, meta={"seed": 1} if when == "before_run" else None)
     if when == "after_run":
-        monkeypatch.setattr(text.shutil, "copyfile", fail)
+        monkeypatch.setattr(text.FileClient, "put", fail)
     else:
         monkeypatch.setattr(text.json, "dumps", fail)
     train(runner, out_dir=str(tmp_path / "out"))
