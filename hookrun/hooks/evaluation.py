@@ -152,7 +152,7 @@ class EvalHook(Hook):
         start = self.start or 0
         by_epoch = Trigger(epochs=self.interval, start=start)
         by_iter = Trigger(iters=self.interval, start=start)
-        at_first = NEVER if self.start is None else Trigger(once=True)
+        at_first = Trigger(once=True)
         return {
             "before_train_epoch": at_first if self.by_epoch else NEVER,
             "before_train_iter": NEVER if self.by_epoch else at_first,

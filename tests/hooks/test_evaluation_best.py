@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hookrun import (
-    EvalHook,
-)
+from hookrun import EvalHook, FileClient, IterBasedRunner
 from hookrun.checkpoint import files, read_checkpoint
 from tests.support import make_loader
 
@@ -235,3 +233,81 @@ def test_two_hooks_that_keep_the_best_are_refused(make_runner: MakeRunner) -> No
     runner.register_hook(EvalHook(make_loader(), save_best="loss"))
     with pytest.raises(ValueError, match=r"delete each other's files.*\['acc', 'loss'\]"):
         runner.run([make_loader(1)], TRAIN)
+
+
+def scored_run(make_runner: MakeRunner, folder: Path, epochs: int, scores: list[float]) -> Any:
+    """A run that saves before it evaluates; ``scores`` are those of its evaluations in turn."""
+    runner = make_runner(max_epochs=epochs, work_dir=str(folder))
+    runner.register_checkpoint_hook({"interval": 1})
+    loader = make_loader(scores=[{"acc": score} for score in scores])
+    runner.register_hook(EvalHook(loader, save_best="acc"), priority="LOW")
+    return runner
+
+
+def test_a_run_resumed_from_before_an_evaluation_makes_up_for_it(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    whole = scored_run(make_runner, tmp_path / "whole", 4, [0.1, 0.9, 0.3, 0.5])
+    whole.run([make_loader(2)], TRAIN)
+    expected = whole.meta["hook_msgs"]["best_score"]
+    # The file of epoch 2 knows the score of epoch 1 only: its own came later.
+    file = tmp_path / "whole" / "epoch_2.pth"
+    assert read_checkpoint(file)["meta"]["hook_msgs"]["best_score"] == 0.1
+    resumed = scored_run(make_runner, tmp_path / "resumed", 4, [0.9, 0.3, 0.5])
+    resumed.resume(file)
+    resumed.run([make_loader(2)], TRAIN)
+    assert resumed.meta["hook_msgs"]["best_score"] == expected == 0.9
+    assert best_files(resumed) == ["best_acc_epoch_2.pth"]
+    best = [tmp_path / each / "best_acc_epoch_2.pth" for each in ("whole", "resumed")]
+    one, other = (read_checkpoint(path)["state_dict"] for path in best)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_resumed_from_behind_an_evaluation_does_not_repeat_it(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    first = scored_run(make_runner, tmp_path / "run", 2, [0.1, 0.9])
+    first.run([make_loader(2)], TRAIN)
+    second = scored_run(make_runner, tmp_path / "run", 3, [0.5])  # one evaluation only
+    second.resume("auto")  # the best file, which was written last
+    second.run([make_loader(2)], TRAIN)
+    assert second.meta["hook_msgs"]["best_score"] == 0.9
+    assert best_files(second) == ["best_acc_epoch_2.pth"]
+
+
+def test_the_evaluation_of_the_very_end_is_made_up_for(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    first = scored_run(make_runner, tmp_path / "run", 2, [0.1, 0.9])
+    first.run([make_loader(2)], TRAIN)
+    second = scored_run(make_runner, tmp_path / "other", 2, [0.9])
+    second.resume(tmp_path / "run" / "epoch_2.pth")
+    second.run([make_loader(2)], TRAIN)
+    assert best_files(second) == ["best_acc_epoch_2.pth"]
+
+
+def test_missed_evaluations_by_iteration(make_runner: MakeRunner, tmp_path: Path) -> None:
+    def make(folder: str, scores: list[float]) -> Any:
+        runner = make_runner(IterBasedRunner, max_iters=5, work_dir=str(tmp_path / folder))
+        runner.register_checkpoint_hook({"interval": 1, "by_epoch": False})
+        loader = make_loader(scores=[{"acc": score} for score in scores])
+        hook = EvalHook(loader, interval=2, by_epoch=False, save_best="acc")
+        runner.register_hook(hook, priority="LOW")
+        return runner
+
+    make("whole", [0.8, 0.2]).run([make_loader(5)], TRAIN)
+    for number, scores in {1: [0.8, 0.2], 2: [0.8, 0.2], 3: [0.2], 4: [0.2], 5: []}.items():
+        resumed = make(str(number), scores)
+        resumed.resume(tmp_path / "whole" / f"iter_{number}.pth")
+        resumed.run([make_loader(5)], TRAIN)
+        assert resumed.meta["hook_msgs"]["best_score"] == 0.8, number
+        assert len(resumed.hooks[-1].dataloader.dataset.evaluated) == len(scores), number
+
+
+def test_the_best_file_goes_to_other_storage(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    messages = run_with_scores(runner, [0.1, 0.2], out_dir="memory://best/out")
+    assert messages["best_ckpt"] == "memory://best/out/run/best_acc_epoch_2.pth"
+    names = list(FileClient("memory").list_dir_or_file("memory://best/out/run"))
+    assert names == ["best_acc_epoch_2.pth"]
+    assert read_checkpoint(messages["best_ckpt"])["meta"]["hook_msgs"]["best_score"] == 0.2
