@@ -1,5 +1,6 @@
 """Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
+from .digest import check_digest
 from .files import plain, read_checkpoint, write_checkpoint
 from .model import (
     STRIP_MODULE,
@@ -24,6 +25,7 @@ __all__ = [
     "STRIP_MODULE",
     "MapLocation",
     "Writer",
+    "check_digest",
     "compare",
     "export_safetensors",
     "is_of_a_run",

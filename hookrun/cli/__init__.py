@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from . import plot_lr
+from . import plot_lr, verify
 
-COMMANDS = (plot_lr,)
+COMMANDS = (plot_lr, verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

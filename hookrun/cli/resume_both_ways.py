@@ -1,0 +1,134 @@
+"""Runs a training script for a few steps, in one go or resumed: the work of ``hookrun verify``.
+
+The script runs in a process of its own, which this module's ``main`` is. Runs of the runners stop
+there after so many iterations, with a checkpoint of how they ended.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookrun.core import Hook
+from hookrun.runners import BaseRunner, EpochBasedRunner, IterBasedRunner
+
+_OF_THE_MOMENT = {"meta['time']"}  # differs without meaning anything
+
+
+class Enough(BaseException):
+    """Ends the script when it has trained for long enough."""
+
+
+class Probe(Hook):
+    """Keeps a checkpoint halfway and one at the end, and ends the run there."""
+
+    def __init__(self, folder: Path, steps: int, resumed: bool) -> None:
+        self.folder, self.steps, self.resumed = folder, steps, resumed
+        self.done = 0
+
+    def after_train_iter(self, runner: BaseRunner) -> None:
+        self.done += 1
+        left = self.steps - self.steps // 2 if self.resumed else self.steps
+        if not self.resumed and self.done == self.steps // 2:
+            runner.save_checkpoint(self.folder, "halfway.pth", create_symlink=False)
+        if self.done == left:
+            name = "resumed.pth" if self.resumed else "straight.pth"
+            runner.save_checkpoint(self.folder, name, create_symlink=False)
+            raise Enough
+
+
+def run_script(script: str, arguments: list[str], folder: Path, steps: int, resumed: bool) -> int:
+    """Run the script in a new process; returns its exit status.
+
+    Args:
+        script: a Python file.
+        arguments: its own.
+        folder: where checkpoints go: ``halfway.pth``, ``straight.pth``, ``resumed.pth``.
+        steps: iterations of the whole run.
+        resumed: whether to go on from ``halfway.pth``.
+    """
+    command = [sys.executable, "-m", __name__, str(folder), str(steps), str(int(resumed)), script]
+    return subprocess.run([*command, *arguments], check=False).returncode
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two trees of plain types and tensors differ, bit for bit; empty where they do not."""
+    if where in _OF_THE_MOMENT:
+        return []
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        found = [
+            f"{_at(where, key)} is in one of the two only"
+            for key in one.keys() ^ other.keys()
+            if {**one, **other}[key] != {}  # nothing, said in another way
+        ]
+        for key in one.keys() & other.keys():
+            found += differences(one[key], other[key], _at(where, key))
+        return sorted(found)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if len(one) != len(other):
+            return [f"{where} has {len(one)} items in one go and {len(other)} resumed"]
+        pairs = zip(one, other, strict=True)
+        return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{where}[{i}]")]
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return [] if _same(one, other) else [f"{where} {_how_far(one, other)}"]
+    # NaN is the same as NaN here.
+    if type(one) is type(other) and (one == other or (one != one and other != other)):
+        return []
+    return [f"{where} is {one!r:.60} in one go and {other!r:.60} resumed"]
+
+
+def _at(where: str, key: Any) -> str:
+    return f"{where}[{key!r}]" if where else str(key)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(t.contiguous().flatten().view(torch.uint8) for t in (one, other)))
+
+
+def _how_far(one: Tensor, other: Tensor) -> str:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return f"is {one.dtype} {tuple(one.shape)} and {other.dtype} {tuple(other.shape)}"
+    return f"differs by up to {(one.double() - other.double()).abs().max():.3g}"
+
+
+def main(arguments: list[str]) -> None:
+    """Run the script that the arguments name, with the runners' ``run`` probed."""
+    folder, steps, resumed, script, *rest = arguments
+    probe = Probe(Path(folder), int(steps), resumed == "1")
+    for kind in (EpochBasedRunner, IterBasedRunner):
+        kind.run = _probed(kind.run, probe)  # type: ignore[method-assign]
+    sys.argv = [script, *rest]
+    sys.path[0] = os.path.dirname(os.path.abspath(script))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except Enough:
+        return
+
+
+def _probed(run: Any, probe: Probe) -> Any:
+    @functools.wraps(run)
+    def probed(self: BaseRunner, *args: Any, **kwargs: Any) -> None:
+        if probe not in self.hooks:
+            self.work_dir = str(probe.folder / "work_dir")
+            os.makedirs(self.work_dir, exist_ok=True)
+            self.register_hook(probe, priority="LOWEST")
+            if probe.resumed:
+                self.resume(probe.folder / "halfway.pth")
+        run(self, *args, **kwargs)
+
+    return probed
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,145 @@
+"""``hookrun verify``: whether a run's files are whole, and whether a script resumes bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+With RUN_DIR, every checkpoint in the folder is read and compared with its digest; the exit status
+is 1 where one is damaged. With --resume, a training script is run twice for a few steps: once in
+one go, and once resumed halfway in a new process; the exit status is 1 where the two end
+differently. The script is run as it is, but for its work_dir, which is a temporary folder.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to argparse's sub-commands."""
+    parser = commands.add_parser(
+        "verify", help="check a run's files, or that a script resumes bit for bit", epilog=EPILOG
+    )
+    parser.add_argument("run_dir", nargs="?", metavar="RUN_DIR", help="a run's work_dir")
+    parser.add_argument(
+        "--resume",
+        nargs=argparse.REMAINDER,
+        metavar="SCRIPT",
+        help="a training script, and its arguments",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=6, help="iterations to run with --resume (default: 6)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check what was asked for; returns the exit status."""
+    if (options.run_dir is None) == (not options.resume):
+        return _refuse("give RUN_DIR, or --resume SCRIPT")
+    if options.resume:
+        return verify_resume(options.resume[0], options.resume[1:], options.steps)
+    return verify_folder(Path(options.run_dir))
+
+
+def verify_folder(folder: Path) -> int:
+    """Check every checkpoint in a folder, and say from which one a resume would start."""
+    from hookrun.checkpoint import newest_first
+
+    if not folder.is_dir():
+        return _refuse(f"there is no folder {str(folder)!r}")
+    start, damaged = None, 0
+    for path in newest_first(folder):
+        try:
+            state, told = check_file(path)
+        except (ValueError, OSError) as error:
+            damaged += 1
+            print(f"{path.name}: DAMAGED: {error}")
+            continue
+        print(f"{path.name}: {told}")
+        if start is None and state is not None:
+            start = f"{path.name}, epoch {state['epoch']}, iter {state['iter']}"
+    for path in sorted(folder.glob("*.pth")):
+        if path.is_symlink():
+            target = path.resolve()
+            lost = not target.is_file()
+            damaged += lost
+            told = "DAMAGED: it means a missing file" if lost else "means"
+            print(f"{path.name}: {told} {target.name}")
+    for path in sorted(folder.glob(".*.tmp")):
+        print(f"{path.name}: left by a process that was ended amid a write")
+    print("a resume starts " + (f"from {start}" if start else "afresh: there is no checkpoint"))
+    return int(damaged > 0)
+
+
+def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
+    """Read a checkpoint.
+
+    Returns:
+        (meta, what it is); None in place of meta for weights that no run can go on from.
+
+    Raises:
+        ValueError: the file is damaged, or is of a newer format.
+        OSError: it cannot be read.
+    """
+    from hookrun import checkpoint as ckpt
+
+    checkpoint = ckpt.read_checkpoint(path, "cpu")
+    with open(path, "rb") as file:
+        digest = "digest right" if ckpt.check_digest(file) else "no digest"
+    weights = len(ckpt.state_dict_of(checkpoint))
+    if not ckpt.is_of_a_run(checkpoint):
+        return None, f"{digest}; {weights} weights, not of a run"
+    meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
+    for name in ("epoch", "iter"):
+        if not isinstance(meta[name], int) or meta[name] < 0:
+            raise ValueError(f"meta[{name!r}] is {meta[name]!r:.80}")
+    if not isinstance(own, dict) or not isinstance(own.get("format", 0), int):
+        raise ValueError(f"its 'hookrun' part is {own!r:.80}")
+    if own.get("format", 0) > ckpt.FORMAT:
+        raise ValueError(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
+    parts = [f"epoch {meta['epoch']}", f"iter {meta['iter']}", f"{weights} weights"]
+    parts.append("optimizer" if "optimizer" in checkpoint else "no optimizer")
+    if own.get("hooks"):
+        parts.append("state of " + ", ".join(own["hooks"]))
+    return meta, f"{digest}; " + ", ".join(parts)
+
+
+def verify_resume(script: str, arguments: list[str], steps: int) -> int:
+    """Run a script in one go and resumed halfway, and compare how both end."""
+    from hookrun.checkpoint import read_checkpoint
+
+    from .resume_both_ways import differences, run_script
+
+    if steps < 2:
+        return _refuse(f"--steps must be at least 2, not {steps}")
+    if not Path(script).is_file():
+        return _refuse(f"there is no script {script!r}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for resumed in (False, True):
+            status = run_script(script, arguments, folder, steps, resumed)
+            if status:
+                return _refuse(f"{script} ended with status {status}")
+            if not (folder / ("resumed.pth" if resumed else "straight.pth")).exists():
+                return _refuse(f"{script} trains for fewer than {steps} iterations")
+        straight = read_checkpoint(folder / "straight.pth", "cpu")
+        resumed_end = read_checkpoint(folder / "resumed.pth", "cpu")
+    found = differences(straight, resumed_end)
+    for each in found[:20]:
+        print(each)
+    if found:
+        print(f"{script} does not resume bit for bit: {len(found)} values differ, above")
+        return 1
+    print(
+        f"{script} resumes bit for bit: the same after {steps} iterations in one go and when "
+        f"resumed after {steps // 2}"
+    )
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"hookrun verify: {message}", file=sys.stderr)
+    return 2

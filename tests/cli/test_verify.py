@@ -1,0 +1,161 @@
+"""``hookrun verify`` tells damaged files and runs that do not resume."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hookrun import CheckpointHook, OptimizerHook
+from hookrun.checkpoint import write_checkpoint
+from hookrun.cli import main
+from hookrun.cli.resume_both_ways import differences
+from tests.support import make_loader
+
+
+@pytest.fixture
+def folder(make_runner: Any) -> Path:
+    """The work_dir of a run of two epochs."""
+    runner = make_runner(max_epochs=2)
+    runner.register_hook(OptimizerHook())
+    runner.register_hook(CheckpointHook(1))
+    runner.run([make_loader()], [("train", 1)])
+    return Path(runner.work_dir)
+
+
+def verify(*arguments: Any) -> int:
+    return main(["verify", *map(str, arguments)])
+
+
+def test_a_whole_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(folder) == 0
+    told = capsys.readouterr().out
+    assert "epoch_1.pth: digest right; epoch 1, iter 4, 2 weights, optimizer" in told
+    assert "latest.pth: means epoch_2.pth" in told
+    assert told.endswith("a resume starts from epoch_2.pth, epoch 2, iter 8\n")
+
+
+def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = bytearray((folder / "epoch_2.pth").read_bytes())
+    whole[len(whole) // 2] ^= 4
+    (folder / "epoch_2.pth").write_bytes(whole)
+    (folder / "best.pth").symlink_to("gone.pth")
+    (folder / ".epoch_3.pth.host-1.tmp").touch()
+    assert verify(folder) == 1
+    told = capsys.readouterr().out
+    assert "epoch_2.pth: DAMAGED: " in told
+    assert "best.pth: DAMAGED: it means a missing file gone.pth" in told
+    assert ".epoch_3.pth.host-1.tmp: left by" in told
+    assert told.endswith("a resume starts from epoch_1.pth, epoch 1, iter 4\n")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"meta": {"epoch": -1, "iter": 0}},
+        {"meta": {"epoch": "1", "iter": 0}},
+        {"meta": {"epoch": 1, "iter": 0}, "hookrun": 3},
+        {"meta": {"epoch": 1, "iter": 0}, "hookrun": {"format": 99}},
+        {"state_dict": 3},
+    ],
+)
+def test_whole_bytes_of_a_wrong_state(
+    tmp_path: Path, tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint({"state_dict": {}, **tree}, tmp_path / "a.pth")
+    assert verify(tmp_path) == 1
+    assert "a.pth: DAMAGED" in capsys.readouterr().out
+
+
+def test_files_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / "weights.pth")
+    assert verify(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "weights.pth: no digest; 1 weights, not of a run" in told
+    assert "a resume starts afresh" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give RUN_DIR, or --resume SCRIPT"),
+        (["nowhere"], "there is no folder 'nowhere'"),
+        (["--resume", "nowhere.py"], "there is no script 'nowhere.py'"),
+        (["--steps", "1", "--resume", "nowhere.py"], "--steps must be at least 2"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+SCRIPT = """
+    import sys
+    import torch
+    from hookrun import EpochBasedRunner, Hook, OptimizerHook
+    from tests.support import TinyModel, make_loader
+
+    class Drift(Hook):
+        '''Adds to the weights what it has counted; forgets to keep the count.'''
+        count = 0
+        def after_train_iter(self, runner):
+            self.count += 1
+            with torch.no_grad():
+                runner.model.fc.bias.add_(self.count)
+
+    model = TinyModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    runner = EpochBasedRunner(
+        model, optimizer=optimizer, work_dir=sys.argv[1], max_epochs=int(sys.argv[2])
+    )
+    runner.register_hook(OptimizerHook())
+    if "drift" in sys.argv:
+        runner.register_hook(Drift())
+    runner.run([make_loader(4)], [("train", 1)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["5"], 0, "resumes bit for bit: the same after 6 iterations"),
+        (["5", "drift"], 1, "state_dict['fc.bias'] differs by up to"),
+        (["1"], 2, "trains for fewer than 6 iterations"),
+    ],
+)
+def test_a_script_is_run_both_ways(
+    tmp_path: Path,
+    arguments: list[str],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    assert verify("--resume", script, tmp_path / "work", *arguments) == status
+    told = capsys.readouterr()
+    assert message in told.out + told.err
+    assert not list((tmp_path / "work").glob("*.pth"))  # its own folder is left alone
+
+
+def test_differences_are_named() -> None:
+    nan = float("nan")
+    one = {"a": [1, torch.ones(2)], "nan": nan, "meta": {"time": 1}, "x": 1}
+    other = {"a": [1, torch.tensor([1.0, 1.5])], "nan": nan, "meta": {"time": 2}, "y": 1, "z": {}}
+    assert differences(one, other) == [
+        "a[1] differs by up to 0.5",
+        "x is in one of the two only",
+        "y is in one of the two only",
+    ]
+    assert differences({"a": torch.zeros(1)}, {"a": -torch.zeros(1)}) != []
+    assert differences({"a": 1}, {"a": 1.0}) == ["a is 1 in one go and 1.0 resumed"]
+    assert differences([1], [1, 2]) == [" has 1 items in one go and 2 resumed"]
+    assert "float64" in differences({"a": torch.ones(1)}, {"a": torch.ones(1).double()})[0]
