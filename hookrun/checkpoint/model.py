@@ -58,8 +58,15 @@ class Mismatch:
 
 
 def compare(module: nn.Module, state_dict: Mapping[str, Any]) -> Mismatch:
-    """Compare names and shapes; counters of BatchNorm layers may be missing, as in old files."""
+    """Compare names and shapes; counters of BatchNorm layers may be missing, as in old files.
+
+    Raises:
+        ValueError: something else than a tensor where the model has one.
+    """
     own = module.state_dict()
+    for name, value in state_dict.items():
+        if isinstance(own.get(name), Tensor) and not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a tensor in the model, but a {type(value).__name__} here")
     return Mismatch(
         missing=[n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")],
         unexpected=[name for name in state_dict if name not in own],
@@ -88,7 +95,10 @@ def load_state_dict(
         logger: where mismatches are reported when not strict.
 
     Raises:
-        RuntimeError: ``strict``, and they do not match. The model is unchanged then.
+        RuntimeError: ``strict``, and they do not match.
+        ValueError: something else than a tensor where the model has one.
+
+    The model is unchanged then.
     """
     module = unwrap_model(module)
     mismatch = compare(module, state_dict)

@@ -146,3 +146,35 @@ def test_storage_that_is_not_known_is_refused_before_writing(tmp_path: Path) -> 
         save_checkpoint(TinyModel(), tmp_path / "a.pth", file_client_args={"backend": "petrel"})
     save_checkpoint(TinyModel(), tmp_path / "a.pth", file_client_args={"backend": "disk"})
     assert "state_dict" in read_checkpoint(tmp_path / "a.pth")
+
+
+def test_what_is_no_tensor_is_refused_and_changes_nothing() -> None:
+    model = TinyModel(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = {"fc.weight": torch.zeros(1, 2), "fc.bias": 3}
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"fc\.bias is a tensor in the model, but a int here"):
+            load_state_dict(model, weights, strict=strict)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_state_that_cannot_be_read_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+    model = TinyModel(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = tmp_path / "a.pth"
+    save_checkpoint(TinyModel(1), path)
+    whole = path.read_bytes()
+    for data, message in ((b"", "it is empty"), (whole[:-1], "damaged"), (whole[:99], "damaged")):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(model, path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_weights_go_to_other_storage_and_come_back() -> None:
+    model, other = TinyModel(0), TinyModel(1)
+    save_checkpoint(model, "memory://weights/a.pth")
+    load_checkpoint(other, "memory://weights/a.pth", strict=True)
+    assert same(model, other)
+    save_checkpoint(model, "b.pth", file_client_args={"backend": "memory"})
+    assert "state_dict" in load_checkpoint(other, "b.pth", file_client_args={"backend": "memory"})
