@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -24,7 +24,7 @@ from hookrun.storage import FileClient
 
 from ._evaluation_arguments import as_names, check_dataloader, check_scoring
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
-from .testing import collect_predictions, single_gpu_test
+from .testing import collect_predictions, mode_kept, single_gpu_test
 
 Compare = Callable[[float, float], bool]
 
@@ -247,7 +247,7 @@ class EvalHook(Hook):
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
-        with runner.eval_weights(), _mode_kept(runner.model):
+        with runner.eval_weights(), mode_kept(runner.model):
             if self.metrics is not None:
                 results: Any = collect_predictions(runner.model, self.dataloader)
             else:
@@ -378,17 +378,6 @@ class EvalHook(Hook):
             f"EvalHook: whether a greater {key_indicator!r} is better, its name does not tell: "
             "give rule='greater' or rule='less'"
         )
-
-
-@contextlib.contextmanager
-def _mode_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation switches the model's mode: afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _log_now(runner: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,3 +87,14 @@ def _join(parts: list[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(_join(list(column)) for column in zip(*parts, strict=True))
     return [item for part in parts for item in part]
+
+
+@contextlib.contextmanager
+def mode_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation switches the model's mode: afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
