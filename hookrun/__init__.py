@@ -23,7 +23,13 @@ from .core import (
     last,
     once,
 )
-from .data import DevicePrefetcher, IterLoader
+from .data import (
+    DevicePrefetcher,
+    IterLoader,
+    ResumableDistributedSampler,
+    ResumableSampler,
+    SeededDataset,
+)
 from .distributed import allreduce_params, get_dist_info, master_only
 from .hooks import (
     CheckInvalidLossHook,
@@ -125,7 +131,10 @@ __all__ = [
     "Priority",
     "ProgressBarHook",
     "Registry",
+    "ResumableDistributedSampler",
+    "ResumableSampler",
     "Runner",
+    "SeededDataset",
     "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
     "StepMomentumUpdaterHook",

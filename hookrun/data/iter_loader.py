@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hookrun.core.samplers import tell_sampler
+
+from .data_pass import DataPass
 
 
 class IterLoader:
@@ -15,21 +16,32 @@ class IterLoader:
     Args:
         dataloader: anything that can be iterated more than once.
         epoch: passes that a resumed run has finished; the sampler is told.
-        position: batches that it has seen of the next one, which are gone past.
+        position: batches that it has seen of the next one. A sampler that can seek begins behind
+            them; else they are gone past. See :class:`~hookrun.data.DataPass`.
+        place: what :meth:`place` gave, in place of ``epoch`` and ``position``.
+        own: what :meth:`own_state` gave to go with it.
 
     Raises:
         ValueError: from ``next``, when the loader gives no batch at all.
     """
 
-    def __init__(self, dataloader: Iterable[Any], epoch: int = 0, position: int = 0) -> None:
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        epoch: int = 0,
+        position: int = 0,
+        place: Mapping[str, Any] | None = None,
+        own: Mapping[str, Any] | None = None,
+    ) -> None:
         self._dataloader = dataloader
-        self._epoch = epoch
-        if epoch:
-            tell_sampler(dataloader, epoch)
-        self.iter_loader: Iterator[Any] = iter(dataloader)
-        self._position = 0
-        for _ in itertools.islice(self.iter_loader, position):
-            self._position += 1
+        if place is None and (epoch or position):
+            place = {"epoch": epoch, "batches": position}
+        self._epoch = 0 if place is None else place["epoch"]  # the native loop reads it
+        if self._epoch:
+            tell_sampler(dataloader, self._epoch)
+        self._pass = DataPass(dataloader, self._epoch, place, own)
+        self._position = self._pass.first
+        self._samples: int | None = -(self._pass.samples(self._position) or 0)
 
     @property
     def epoch(self) -> int:
@@ -41,22 +53,48 @@ class IterLoader:
         """Batches given out of the present pass."""
         return self._position
 
+    @property
+    def iter_loader(self) -> Iterator[Any]:
+        """The iterator of the present pass."""
+        return self._pass.batches
+
+    def samples(self, ahead: int = 0) -> int | None:
+        """Samples given out over all processes, but for so many batches; None where unknown."""
+        seen = self._pass.samples(self._position - ahead)
+        return None if seen is None or self._samples is None else self._samples + seen
+
+    def place(self, ahead: int = 0) -> dict[str, Any]:
+        """Where to go on: the same in every process.
+
+        Args:
+            ahead: batches given out that are not done.
+        """
+        return self._pass.place(self._position - ahead)
+
+    def own_state(self, ahead: int = 0) -> dict[str, Any]:
+        """What goes with :meth:`place`, but is of this process alone."""
+        return self._pass.own_state(taken_ahead=ahead > 0)
+
     def __iter__(self) -> IterLoader:
         return self
 
     def __next__(self) -> Any:
         try:
-            batch = next(self.iter_loader)
+            batch = next(self._pass.batches)
         except StopIteration:
             pass
         else:
             self._position += 1
             return batch
+        finished = self._pass.samples(self._position)
+        if finished is not None and self._samples is not None:
+            self._samples += finished
         self._epoch += 1
         tell_sampler(self._dataloader, self._epoch)
-        self.iter_loader = iter(self._dataloader)
+        self._pass = DataPass(self._dataloader, self._epoch)
+        self._position = 0
         try:
-            batch = next(self.iter_loader)
+            batch = next(self._pass.batches)
         except StopIteration:
             raise no_batches(self._dataloader) from None
         self._position = 1

@@ -1,0 +1,104 @@
+"""Random augmentation that depends on the sample and the epoch alone."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sized
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+_MASK = (1 << 64) - 1
+
+
+class SampleIndex(int):
+    """An index that brings along what its sample's random numbers follow from."""
+
+    seed: int
+    epoch: int
+
+    def __new__(cls, index: int, seed: int, epoch: int) -> SampleIndex:
+        self = super().__new__(cls, index)
+        self.seed, self.epoch = seed, epoch
+        return self
+
+    def __reduce__(self) -> Any:  # to worker processes
+        return type(self), (int(self), self.seed, self.epoch)
+
+    @property
+    def random_seed(self) -> int:
+        """64 well-mixed bits of seed, epoch and index (rounds of splitmix64)."""
+        state = 0
+        for part in (self.seed, self.epoch, int(self)):
+            state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+            state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+            state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+            state ^= state >> 31
+        return state
+
+
+class SeededDataset(Dataset[Any]):
+    """Seeds the generators of Python, NumPy and torch for each sample, so that it repeats.
+
+    What random augmentation makes of a sample then depends on the sampler's seed, the epoch and the
+    index alone: not on the number of workers, nor on whether the run was resumed in between. The
+    main process's own generators stay as they are.
+
+    It goes around the dataset that augments, right under a :class:`~hookrun.ResumableSampler` or
+    :class:`~hookrun.ResumableDistributedSampler`, which bring the seeds. With any other sampler it
+    changes nothing.
+
+    Args:
+        dataset: a dataset with indices.
+
+    Raises:
+        TypeError: one without.
+    """
+
+    takes_seeds = True
+
+    def __init__(self, dataset: Any) -> None:
+        if not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                f"SeededDataset needs a dataset with indices, not {type(dataset).__name__}"
+            )
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getattr__(self, name: str) -> Any:
+        # What the dataset has besides, such as CLASSES or evaluate().
+        if name == "dataset" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, SampleIndex):
+            return self.dataset[index]
+        in_worker = get_worker_info() is not None
+        with contextlib.nullcontext() if in_worker else _kept():
+            _seed(index.random_seed)
+            return self.dataset[int(index)]
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    # One word more: of the same words, Python and NumPy would make the same numbers.
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])
+    torch.default_generator.manual_seed(seed)  # of the CPU only
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """The generators are afterwards as they were before."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
