@@ -27,6 +27,7 @@ class RunState:
     _max_iters: int | None
     _epoch_length: int | None
     _firing: str | None
+    _check_at: int
     @property
     def epoch(self) -> int: ...
     @property

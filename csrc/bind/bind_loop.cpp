@@ -164,8 +164,10 @@ py::object next(const py::object& iterator) {
   return item;
 }
 
-void check_signals() {
+// Between two steps: lets signal handlers run, and the runner end the run if one asks for it.
+void at_boundary(const py::object& runner, const RunState* state) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  if (state->clock.iter >= state->check_at) runner.attr("_at_boundary")();
 }
 
 // Whether there was any batch.
@@ -180,7 +182,7 @@ bool run_epoch(const py::object& runner, const py::object& batches, bool train,
     state->clock.inner_iter = inner_iter;
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     if (train) ++state->clock.iter;
-    check_signals();
+    at_boundary(runner, state);
   }
 }
 
@@ -202,7 +204,7 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     ++state->clock.inner_iter;
     if (train) ++state->clock.iter;
-    check_signals();
+    at_boundary(runner, state);
   }
 }
 

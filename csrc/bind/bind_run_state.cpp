@@ -20,6 +20,7 @@ PyObject* state_new(PyTypeObject* type, PyObject*, PyObject*) {
   RunState* state = as_state(self);
   new (&state->clock) Clock();
   state->firing = kEventCount;
+  state->check_at = Clock::kMost;
   for (PyObject** slot : {&state->model, &state->optimizer, &state->mode}) {
     Py_INCREF(Py_None);
     *slot = Py_None;
@@ -175,6 +176,8 @@ PyMemberDef state_members[] = {
     HOOKRUN_REFERENCE(data_batch),
     HOOKRUN_REFERENCE(outputs),
     {"_dispatcher", T_OBJECT_EX, offsetof(RunState, dispatcher), 0, nullptr},
+    {"_check_at", T_LONGLONG, offsetof(RunState, check_at), 0,
+     "The count of iterations from which _at_boundary is called between two steps; writable."},
     {nullptr, 0, 0, 0, nullptr},
 };
 

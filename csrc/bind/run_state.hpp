@@ -12,6 +12,8 @@ namespace hookrun {
 struct RunState {
   PyObject_HEAD Clock clock;
   EventId firing;  // the event being fired; kEventCount outside of events
+  // Between two steps, from this count of iterations on, the loop calls the runner's _at_boundary.
+  std::int64_t check_at;
   // Owned references; nullptr reads as an AttributeError.
   PyObject* model;
   PyObject* optimizer;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -28,3 +29,17 @@ def allreduce_params(
         if param.is_floating_point():
             dist.all_reduce(param.data)
             param.data.div_(world_size)
+
+
+def all_gather_objects(value: Any) -> list[Any]:
+    """The values of all processes, by rank; to be called in all of them.
+
+    Args:
+        value: anything that can be pickled.
+    """
+    _, world_size = get_dist_info()
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    dist.all_gather_object(values, value)
+    return values

@@ -4,6 +4,7 @@ from .base_runner import BaseRunner
 from .builder import RUNNER_BUILDERS, RUNNERS, DefaultRunnerConstructor, build_runner
 from .epoch_based_runner import EpochBasedRunner, Runner
 from .iter_based_runner import IterBasedRunner
+from .stopping import Preempted
 from .train_step import TrainStep
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DefaultRunnerConstructor",
     "EpochBasedRunner",
     "IterBasedRunner",
+    "Preempted",
     "Runner",
     "TrainStep",
     "build_runner",

@@ -21,10 +21,9 @@ from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import IterLoader
 from hookrun.distributed import get_dist_info
 
-from . import resuming
+from . import position, resuming, stopping
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .registration import HookRegistration
 from .run_options import watched
@@ -48,6 +47,8 @@ class BaseRunner(HookRegistration, ABC):
         meta: what to remember of the run, such as ``env_info``, ``seed`` or ``exp_name``.
         max_iters: iterations to train; not together with ``max_epochs``.
         max_epochs: epochs to train.
+        handle_signals: whether SIGTERM and SIGUSR1 end a run after the step at work, with a
+            checkpoint and :class:`~hookrun.Preempted`; the same in every process.
 
     Raises:
         TypeError: an argument of a wrong type, or a model that cannot take a training step.
@@ -64,6 +65,7 @@ class BaseRunner(HookRegistration, ABC):
         meta: Mapping[str, Any] | None = None,
         max_iters: int | None = None,
         max_epochs: int | None = None,
+        handle_signals: bool = True,
     ) -> None:
         check_steps(model, batch_processor)
         check_optimizer(optimizer)
@@ -74,6 +76,7 @@ class BaseRunner(HookRegistration, ABC):
         if max_epochs is not None and max_iters is not None:
             raise ValueError("only one of max_epochs and max_iters can be given")
 
+        self.handle_signals = handle_signals
         self.model = model
         self.batch_processor = batch_processor
         self.optimizer = optimizer
@@ -93,12 +96,16 @@ class BaseRunner(HookRegistration, ABC):
         self.resumed: dict[str, Any] | None = None
         self._hook_states: dict[str, Any] = {}
         self._writer = Writer()
-        # Where the run is in its data, and where a resumed one goes on: by epochs, the iteration
-        # that began the epoch at work and batches to go past; by iterations, loaders and positions.
-        self._epoch_start: int | None = None
-        self._skip_batches = 0
-        self._loaders: list[IterLoader] = []
-        self._resumed_loaders: list[list[int]] | None = None
+        # Where the run is in its workflow and its data; see position.py.
+        self._workflow: list[tuple[str, int]] | None = None
+        self._data_loaders: list[Any] = []
+        # The phase at work, and what was done of its count; None outside of the workflow.
+        self._phase: tuple[int, int] | None = None
+        self._epoch_start: int | None = None  # the iteration that began the epoch at work
+        self._samples: int | None = 0  # seen before the passes at work; None: unknown
+        self._resumption: position.Resumption | None = None
+        self._gathered: tuple[int, dict[int, Any]] | None = None
+        self._stop_requests: stopping.StopRequests | None = None
         self._init_hooks()
 
     @property
@@ -226,6 +233,48 @@ class BaseRunner(HookRegistration, ABC):
         """
         resuming.resume(self, checkpoint, resume_optimizer, map_location)
 
+    def gather_state(self) -> None:
+        """Bring what each process keeps for itself to the next checkpoint.
+
+        That is the state of random numbers and loaders. To be called in every process, right before
+        the master's ``save_checkpoint``; without it, a checkpoint has only the master's.
+        """
+        position.gather(self)
+
+    @abstractmethod
+    def _progress(self) -> dict[str, int]:
+        """What of epochs and iterations is finished; see ``position.progress``."""
+
+    @abstractmethod
+    def _phase_at_work(self) -> tuple[int, int]:
+        """The phase of the workflow at work, and what is done of its count."""
+
+    @abstractmethod
+    def _places(self) -> list[dict[str, Any] | None]:
+        """For each phase, where its loader is; None between two passes."""
+
+    @abstractmethod
+    def _own_states(self) -> list[dict[str, Any]]:
+        """For each phase, what of that is this process's own."""
+
+    @abstractmethod
+    def _samples_seen(self) -> int | None:
+        """Training samples that all processes have seen, if known."""
+
+    def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
+        """Take up the workflow; the phase to begin with, and what is done of its count."""
+        self._workflow = [(mode, count) for mode, count in workflow]
+        self._data_loaders = list(data_loaders)
+        if self._resumption is None:
+            return 0, 0
+        self._resumption.fit(workflow)
+        return self._resumption.index, self._resumption.done
+
+    def _at_boundary(self) -> None:
+        """Between two steps, once ``iter`` has reached ``_check_at``: end the run if asked to."""
+        if self._stop_requests is not None:
+            self._stop_requests.check(self)
+
     def _restore_hook(self, hook: Hook) -> None:
         resuming.restore_hook(self, hook)
 
@@ -246,7 +295,8 @@ class BaseRunner(HookRegistration, ABC):
             with watched(self, sync_guard):
                 self.call_hook("before_run")
                 self.resumed = None
-                yield
+                with stopping.handling_signals(self):
+                    yield
                 self.call_hook("after_run")
         except BaseException as raised:
             error = raised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,21 @@ import torch
 
 from hookrun import _native
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import no_batches
+from hookrun.data import DataPass, no_batches, restore_between_passes, state_between_passes
 
 from . import resuming
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
+from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
 from .run_options import prefetched
 
 
 @RUNNERS.register_module()
 class EpochBasedRunner(BaseRunner):
     """Trains and validates epoch by epoch; see :class:`BaseRunner` for the arguments."""
+
+    _pass: DataPass | None = None  # the training epoch's at work
 
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
@@ -37,11 +40,18 @@ class EpochBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
         self._max_iters = self._total_iters(data_loader)
-        self._epoch_start = self._iter - self._skip_batches
+        self._epoch_start = self._iter - (self._resumption.inner_iter if self._resumption else 0)
         self.call_hook("before_train_epoch")
-        self._go_through(data_loader, True, kwargs)
-        self._epoch_start = None
+        data_pass = self._pass = self._begin_pass(data_loader)
+        self._epoch_start = self._iter - data_pass.first
+        try:
+            self._go_through(data_pass.batches, True, data_pass.first, kwargs)
+        finally:
+            data_pass.batches = iter(())  # its workers end
+        # Where a hook fails now, the epoch is not over, but its batches are done.
         self.call_hook("after_train_epoch")
+        self._samples = add(self._samples, data_pass.samples(self._iter - self._epoch_start))
+        self._pass = self._epoch_start = None
         self._epoch += 1
 
     @shipped
@@ -53,27 +63,37 @@ class EpochBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
         self.call_hook("before_val_epoch")
-        self._go_through(data_loader, False, {})
+        self._go_through(data_loader, False, 0, {})
         self.call_hook("after_val_epoch")
 
-    def _go_through(self, data_loader: Any, train: bool, kwargs: dict[str, Any]) -> None:
-        batches, first = data_loader, 0
-        if train and self._skip_batches:  # resumed within an epoch
-            first, self._skip_batches = self._skip_batches, 0
-            length = length_of(data_loader)
-            if length is not None and first > length:
-                raise ValueError(
-                    f"the checkpoint was saved after {first} batches of an epoch, but the loader "
-                    f"has only {length}: resume with the loader of that run"
-                )
-            self.logger.info("going past the %d batches that this epoch has seen", first)
-            batches = itertools.islice(data_loader, first, None)
+    def _begin_pass(self, data_loader: Any) -> DataPass:
+        """The epoch's pass through the data; a resumed run's first one goes on where it was."""
+        resumption, self._resumption = self._resumption, None
+        index = self._index
+        place = None if resumption is None else resumption.place_at(index)
+        if resumption is None or place is None:
+            return DataPass(data_loader, self._epoch)
+        length = length_of(data_loader)
+        data_pass = DataPass(data_loader, self._epoch, place, resumption.own_at(index))
+        if length is not None and data_pass.first > length:
+            raise ValueError(
+                f"the checkpoint was saved after {data_pass.first} batches of an epoch, but the "
+                f"loader has only {length}: resume with the loader of that run"
+            )
+        self._samples = add(self._samples, -(place.get("samples") or 0))
+        self.logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
+        resumption.restore_rng()
+        return data_pass
+
+    def _go_through(
+        self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
+    ) -> None:
         if self._goes_native("run_iter"):
             had_any = _native.run_epoch(self, batches, train, first, kwargs)
         else:
             had_any = self._go_through_in_python(batches, train, first, kwargs)
         if not had_any and first == 0:
-            raise no_batches(data_loader)
+            raise no_batches(self.data_loader)
 
     def _go_through_in_python(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
@@ -91,6 +111,8 @@ class EpochBasedRunner(BaseRunner):
             del self.data_batch
             if train:
                 self._iter += 1
+            if self._iter >= self._check_at:
+                self._at_boundary()
         return had_any
 
     def run(
@@ -140,13 +162,73 @@ class EpochBasedRunner(BaseRunner):
                 self._max_iters = self._total_iters(loader)
                 break
         with self._running(workflow, f"{self._max_epochs} epochs", sync_guard):
-            while self.epoch < self._max_epochs:
-                for loader, (mode, epochs) in zip(data_loaders, workflow, strict=True):
-                    phase = getattr(self, mode)
-                    for _ in range(epochs):
-                        if mode == "train" and self.epoch >= self._max_epochs:
-                            break
-                        phase(loader, **kwargs)
+            first, done = self._begin(data_loaders, workflow)
+            self._restore_between_passes(first)
+            while self.epoch < self._max_epochs or (first, done) != (0, 0):
+                for index in range(first, len(workflow)):
+                    self._run_phase(index, done, kwargs)
+                    done = 0
+                first, self._phase = 0, None
+
+    def _restore_between_passes(self, index: int) -> None:
+        """Let loaders and random numbers go on as in the run that was resumed."""
+        resumption = self._resumption
+        if resumption is None:
+            return
+        for number, loader in enumerate(self._data_loaders):
+            restore_between_passes(loader, resumption.own_at(number))
+        self._phase = (index, resumption.done)
+        if not resumption.in_pass:  # else after the pass has begun, which draws numbers too
+            resumption.restore_rng()
+            self._resumption = None
+
+    def _run_phase(self, index: int, done: int, kwargs: dict[str, Any]) -> None:
+        """What is left of a phase of the workflow."""
+        assert self._workflow is not None
+        assert self._max_epochs is not None
+        (mode, epochs), loader = self._workflow[index], self._data_loaders[index]
+        phase = getattr(self, mode)
+        for number in range(done, epochs):
+            self._phase = (index, number)
+            if mode == "train" and self.epoch >= self._max_epochs:
+                break
+            # Resumed between training and validation, a run has not the averages swapped in yet.
+            with self.eval_weights() if mode == "val" else contextlib.nullcontext():
+                phase(loader, **kwargs)
+
+    def _progress(self) -> dict[str, int]:
+        return progress(self)
+
+    def _phase_at_work(self) -> tuple[int, int]:
+        if self._phase is None:
+            return 0, 0
+        return self._phase[0], self._phase[1] + ends_epoch(self, "train", "val")
+
+    @property
+    def _index(self) -> int:
+        """The phase at work; a phase that is called by hand counts as the first."""
+        return 0 if self._phase is None else self._phase[0]
+
+    def _places(self) -> list[dict[str, Any] | None]:
+        if self._resumption is not None:
+            return self._resumption.places
+        places: list[dict[str, Any] | None] = [None] * max(len(self._data_loaders), 1)
+        if self._pass is not None and not ends_epoch(self, "train"):
+            places[self._index] = self._pass.place(self._progress()["inner_iter"])
+        return places
+
+    def _own_states(self) -> list[dict[str, Any]]:
+        states = [state_between_passes(loader) for loader in self._data_loaders] or [{}]
+        if self._pass is not None and not ends_epoch(self, "train"):
+            states[self._index] = self._pass.own_state(has_taken_batch(self))
+        return states
+
+    def _samples_seen(self) -> int | None:
+        if self._pass is None:
+            return self._samples
+        start = 0 if self._epoch_start is None else self._epoch_start
+        done = self._iter + (ends_iter(self) and self.mode == "train") - start
+        return add(self._samples, self._pass.samples(done))
 
     def _total_iters(self, data_loader: Any) -> int | None:
         """Iterations of the whole run; unknown where the loader has no length."""
@@ -180,8 +262,7 @@ class EpochBasedRunner(BaseRunner):
             ValueError: a name that leaves the folder.
         """
         filename = filename_tmpl.format(self.epoch + 1)
-        position = resuming.progress(self)
-        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink, position)
+        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 
 
 @RUNNERS.register_module()

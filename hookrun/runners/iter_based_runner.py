@@ -19,10 +19,9 @@ from . import resuming
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
+from .position import add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
 from .run_options import prefetched
-
-_AFTER_ITER = ("after_train_iter", "after_val_iter", "after_iter")
 
 
 @RUNNERS.register_module()
@@ -32,6 +31,8 @@ class IterBasedRunner(BaseRunner):
     ``before_epoch`` and ``after_epoch`` fire once, around the whole run. ``epoch`` counts the
     finished passes over the training loader.
     """
+
+    _loaders: Sequence[IterLoader] = ()  # endless ones, one for each phase
 
     @shipped
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
@@ -110,32 +111,57 @@ class IterBasedRunner(BaseRunner):
         check_run(self, data_loaders, workflow)
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         with self._running(workflow, f"{self._max_iters} iters", sync_guard):
-            self._loaders = self._iter_loaders(data_loaders, workflow)
+            first, done = self._begin(data_loaders, workflow)
+            resumption, self._resumption = self._resumption, None
+            self._phase = (first, done)
+            self._inner_iter = done
+            self._loaders = [
+                IterLoader(loader)
+                if resumption is None
+                else IterLoader(
+                    loader, place=resumption.place_at(index), own=resumption.own_at(index)
+                )
+                for index, loader in enumerate(data_loaders)
+            ]
             self.call_hook("before_epoch")
-            while self.iter < self._max_iters:
-                for loader, (mode, iters) in zip(self._loaders, workflow, strict=True):
-                    self._inner_iter = 0
-                    self._run_phase(mode, loader, iters, kwargs)
+            if resumption is not None:
+                resumption.restore_rng()
+            while self.iter < self._max_iters or (first, done) != (0, 0):
+                for index in range(first, len(workflow)):
+                    mode, iters = workflow[index]
+                    self._phase = (index, 0)
+                    self._inner_iter = done
+                    self._run_phase(mode, self._loaders[index], iters - done, kwargs)
+                    done = 0
+                first, self._phase = 0, None
             self.call_hook("after_epoch")
 
-    def _iter_loaders(self, data_loaders: list[Any], workflow: Workflow) -> list[IterLoader]:
-        """Endless loaders, which go on where those of a resumed run were."""
-        positions, self._resumed_loaders = self._resumed_loaders, None
-        if positions is None or len(positions) != len(data_loaders):
-            return [IterLoader(loader) for loader in data_loaders]
-        return [
-            IterLoader(loader, *position)
-            for loader, position in zip(data_loaders, positions, strict=True)
-        ]
+    def _progress(self) -> dict[str, int]:
+        return {**progress(self), "epoch": self.epoch, "inner_iter": 0}
 
-    def _loader_positions(self) -> list[list[int]] | None:
-        """For each phase, the finished passes and the batches that are done of the present one."""
-        at_work = None
-        if hasattr(self, "data_batch") and self._firing not in _AFTER_ITER:
-            at_work = self.data_loader  # the batch has been taken, but is not done
-        if not self._loaders:
-            return self._resumed_loaders
-        return [[each.epoch, each.position - (each is at_work)] for each in self._loaders]
+    def _phase_at_work(self) -> tuple[int, int]:
+        if self._phase is None:
+            return 0, 0
+        return self._phase[0], self._inner_iter + ends_iter(self)
+
+    def _places(self) -> list[dict[str, Any] | None]:
+        if self._resumption is not None:
+            return self._resumption.places
+        return [each.place(self._ahead(each)) for each in self._loaders]
+
+    def _own_states(self) -> list[dict[str, Any]]:
+        return [each.own_state(self._ahead(each)) for each in self._loaders]
+
+    def _samples_seen(self) -> int | None:
+        total = self._samples
+        for loader, (mode, _) in zip(self._loaders, self._workflow or [], strict=False):
+            if mode == "train":
+                total = add(total, loader.samples(self._ahead(loader)))
+        return total
+
+    def _ahead(self, loader: IterLoader) -> int:
+        """Batches taken from the loader that are not done."""
+        return int(loader is self.data_loader and has_taken_batch(self)) if self._loaders else 0
 
     def _run_phase(self, mode: str, loader: IterLoader, iters: int, kwargs: dict[str, Any]) -> None:
         if mode == "train" and self._goes_native("train"):
@@ -149,6 +175,8 @@ class IterBasedRunner(BaseRunner):
                 if mode == "train" and self._max_iters is not None and self.iter >= self._max_iters:
                     break
                 phase(loader, **kwargs)
+                if self._iter >= self._check_at:
+                    self._at_boundary()
 
     def save_checkpoint(
         self,
@@ -175,13 +203,7 @@ class IterBasedRunner(BaseRunner):
             ValueError: a name that leaves the folder.
         """
         filename = filename_tmpl.format(self.iter + 1)
-        position = {
-            **resuming.progress(self),
-            "epoch": self.epoch,
-            "inner_iter": 0,
-            "loaders": self._loader_positions(),
-        }
-        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink, position)
+        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 
     def register_training_hooks(
         self,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,24 +18,10 @@ from hookrun.core.hook import Hook
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
+from . import position
+
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
-
-
-def progress(runner: BaseRunner) -> dict[str, int]:
-    """Finished epochs, finished iterations, and those finished in the epoch at work.
-
-    Counters move after the last event of what they count, so an event at the end of an iteration
-    or epoch counts that too.
-    """
-    epoch, iteration, event = runner.epoch, runner.iter, runner._firing
-    if event in ("after_train_epoch", "after_epoch") and runner.mode == "train":
-        return {"epoch": epoch + 1, "iter": iteration, "inner_iter": 0}
-    if event == "after_train_iter" or (event == "after_iter" and runner.mode == "train"):
-        iteration += 1
-    start = runner._epoch_start  # none outside of an epoch, where a resumed run waits to go on
-    inner = runner._skip_batches if start is None else iteration - start
-    return {"epoch": epoch, "iter": iteration, "inner_iter": max(inner, 0)}
 
 
 @may_sync
@@ -43,37 +32,36 @@ def save(
     save_optimizer: bool,
     meta: Mapping[str, Any] | None,
     create_symlink: bool,
-    position: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint of the run; see ``save_checkpoint`` of the runners.
-
-    Args:
-        position: what :func:`progress` gives; and ``loaders``, finished passes and batches of each
-            loader, for a run by iterations.
-    """
+    """Write a checkpoint of the run; see ``save_checkpoint`` of the runners."""
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
     if os.path.basename(filename) != filename or filename in ("", ".", ".."):
         raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
+    counters = runner._progress()
     checkpoint = ckpt.make_checkpoint(
         runner.model,
         runner.optimizer if save_optimizer else None,
         {
             **(meta or {}),
             **(runner.meta or {}),
-            "epoch": position["epoch"],
-            "iter": position["iter"],
+            "epoch": counters["epoch"],
+            "iter": counters["iter"],
         },
     )
     checkpoint["hookrun"] = {
         "format": ckpt.FORMAT,
-        "inner_iter": position["inner_iter"],
-        "loaders": position.get("loaders"),
+        **ckpt.plain(position.tree(runner), "the position"),
         "hooks": {
-            key: ckpt.plain(state, key)
-            for key, hook in _keyed(runner).items()
-            if (state := hook.state_dict())
+            # What waits for hooks that this run has not registered waits on.
+            **runner._hook_states,
+            **{
+                key: ckpt.plain(state, key)
+                for key, hook in _keyed(runner).items()
+                if (state := hook.state_dict())
+            },
         },
+        "versions": _versions(),
     }
     latest = "latest.pth" if create_symlink else None
     runner._writer.save(checkpoint, out_dir, filename, latest)
@@ -150,16 +138,49 @@ def restore_hook(runner: BaseRunner, hook: Hook) -> None:
             del runner._hook_states[key]
 
 
+def _versions() -> dict[str, str]:
+    """What the file was written with, for people who wonder."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
 def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Set the counters, and where the run goes on in its data."""
     runner._epoch, runner._iter = meta["epoch"], meta["iter"]
-    runner._epoch_start, runner._skip_batches = None, own.get("inner_iter", 0)
-    runner._loaders, runner._resumed_loaders = [], own.get("loaders")
+    runner._epoch_start, runner._phase, runner._data_loaders = None, None, []
+    runner._samples = own.get("samples", 0)
+    runner._resumption = position.read(own)
+    _warn_of_other_processes(runner, own)
     if not own and runner.max_epochs is None:
         # MMCV's IterBasedRunner saves before it counts the iteration whose result it saves, and
         # counts the pass at work as finished.
         runner._epoch = max(runner._epoch - 1, 0)
         runner._iter += 1
+
+
+def _warn_of_other_processes(runner: BaseRunner, own: Mapping[str, Any]) -> None:
+    """Count the iterations of an epoch anew where the processes share the data differently."""
+    rank, world_size = get_dist_info()
+    before = own.get("world_size", world_size)
+    if before != world_size:
+        if runner.max_epochs is not None:
+            runner._iter = runner._iter * before // world_size
+        if rank == 0:
+            runner.logger.warning(
+                "the checkpoint is of %d processes, and these are %d: the run goes on behind the "
+                "samples that were seen, but not bit for bit",
+                before,
+                world_size,
+            )
+    elif rank not in own.get("ranks", {rank: None}):
+        runner.logger.warning(
+            "the checkpoint has no random numbers of process %d: call runner.gather_state() in "
+            "every process before saving",
+            rank,
+        )
 
 
 @contextlib.contextmanager
@@ -173,9 +194,13 @@ def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
     # Loading replaces an optimizer's state: the old one need not be copied.
     optimizers = [(each, each.state_dict()) for each in _named_optimizers(runner).values()]
     attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
+    hooks = [(hook, hook.state_dict()) for hook in runner.hooks]
     try:
         yield
     except BaseException:
+        for hook, state in hooks:
+            with contextlib.suppress(Exception):
+                hook.load_state_dict(state)
         model.load_state_dict(weights, strict=False)
         for optimizer, state in optimizers:
             optimizer.load_state_dict(state)
@@ -188,9 +213,10 @@ _RESUMED_ATTRIBUTES = (
     "_epoch",
     "_iter",
     "_epoch_start",
-    "_skip_batches",
-    "_loaders",
-    "_resumed_loaders",
+    "_phase",
+    "_data_loaders",
+    "_samples",
+    "_resumption",
     "meta",
     "resumed",
     "_hook_states",

@@ -136,7 +136,8 @@ def test_a_checkpoint_by_iteration_counts_what_is_finished(make_runner: Any) -> 
         runner.run([make_loader(3)], [("train", 1)])
         saved = torch.load(Path(runner.work_dir) / f"{event}.pth")
         assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == expected[:2], event
-        assert saved["hookrun"]["loaders"] == expected[2], event
+        places = [[each["epoch"], each["batches"]] for each in saved["hookrun"]["loaders"]]
+        assert places == expected[2], event
 
 
 @pytest.mark.parametrize("variant", LOOPS)
@@ -177,7 +178,7 @@ def test_a_run_saved_before_it_goes_on_keeps_its_place(make_runner: Any, kind: t
     saved, kept = torch.load(first), torch.load(Path(runner.work_dir) / "second.pth")
     for part in ("epoch", "iter"):
         assert saved["meta"][part] == kept["meta"][part]
-    assert saved["hookrun"] == kept["hookrun"]
+    assert repr(saved["hookrun"]) == repr(kept["hookrun"])
     assert kept["meta"]["iter"] == 6
 
 

@@ -329,7 +329,7 @@ EXPECTED: Mapping[type, Mapping[str, int]] = {
         "current_lr": 4,  # validation is logged too
         "register_hook": 3,
         "get_hook_info": 1,
-        "eval_weights": 2,
+        "eval_weights": 4,  # around each checkpoint, and each epoch of validation
     },
     IterBasedRunner: {
         "run": 1,

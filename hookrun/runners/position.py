@@ -1,0 +1,210 @@
+"""Where a run is, in its counters, its workflow and its data, and where a resumed one goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hookrun.data import rng_state, set_rng_state
+from hookrun.distributed import all_gather_objects, get_dist_info
+
+if TYPE_CHECKING:
+    from .base_runner import BaseRunner
+
+_AFTER_ITER = ("after_train_iter", "after_val_iter", "after_iter")
+_AFTER_EPOCH = ("after_train_epoch", "after_val_epoch", "after_epoch")
+
+
+def progress(runner: BaseRunner) -> dict[str, int]:
+    """Finished epochs, finished iterations, and those finished in the epoch at work.
+
+    Counters move after the last event of what they count, so an event at the end of an iteration
+    or epoch counts that too.
+    """
+    epoch, iteration = runner.epoch, runner.iter
+    if ends_epoch(runner, "train"):
+        return {"epoch": epoch + 1, "iter": iteration, "inner_iter": 0}
+    if runner._firing in _AFTER_ITER and runner.mode == "train":
+        iteration += 1
+    start = runner._epoch_start  # none outside of an epoch, where a resumed run waits to go on
+    resumption = runner._resumption
+    waiting = 0 if resumption is None else resumption.inner_iter
+    inner = waiting if start is None else iteration - start
+    return {"epoch": epoch, "iter": iteration, "inner_iter": max(inner, 0)}
+
+
+def ends_epoch(runner: BaseRunner, *modes: str) -> bool:
+    """Whether the event at work is the one that ends an epoch of one of these modes."""
+    return runner._firing in _AFTER_EPOCH and runner.mode in modes
+
+
+def ends_iter(runner: BaseRunner) -> bool:
+    """Whether the event at work is the one that ends an iteration."""
+    return runner._firing in _AFTER_ITER
+
+
+def has_taken_batch(runner: BaseRunner) -> bool:
+    """Whether a batch has been taken from the loader at work that is not done."""
+    return hasattr(runner, "data_batch") and not ends_iter(runner)
+
+
+@dataclass
+class Resumption:
+    """Where a resumed run goes on, until it does.
+
+    Attributes:
+        inner_iter: batches done of the epoch at work.
+        index, done: the phase of the workflow at work, and what is done of its count.
+        workflow: the phases; None where the file does not say.
+        places: for each phase, where its loader is (:meth:`hookrun.data.DataPass.place`); None
+            between two passes.
+        own: this process's part: ``rng``, and for each phase ``loaders``.
+        ranks: the parts of all processes, as the file has them.
+    """
+
+    inner_iter: int
+    index: int
+    done: int
+    workflow: list[tuple[str, int]] | None
+    places: list[dict[str, Any] | None]
+    own: dict[str, Any]
+    ranks: dict[int, dict[str, Any]]
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether the phase at work had begun to go through its data."""
+        return self.place_at(self.index) is not None
+
+    def place_at(self, index: int) -> dict[str, Any] | None:
+        """Where the loader of a phase is; None between two passes."""
+        place = self.places[index] if index < len(self.places) else None
+        if place is None and index == self.index and self.inner_iter:  # the file says no more
+            return {"epoch": 0, "batches": self.inner_iter}
+        return place
+
+    def own_at(self, index: int) -> dict[str, Any]:
+        """This process's part of that."""
+        loaders = self.own.get("loaders") or []
+        return loaders[index] if index < len(loaders) else {}
+
+    def fit(self, workflow: Sequence[tuple[str, int]]) -> None:
+        """Go on in this workflow: where it is another one, with its first phase that trains."""
+        given = [(mode, count) for mode, count in workflow]
+        known = self.workflow
+        if known != given:
+            train = next((i for i, (mode, _) in enumerate(given) if mode == "train"), 0)
+            if known is None or [mode for mode, _ in known] != [mode for mode, _ in given]:
+                if known is not None:
+                    self._keep_train_only(known, train)
+                self.index = train
+            self.done = 0
+            self.workflow = given
+        if self.index < len(given) and self.done >= given[self.index][1]:
+            self.index, self.done = self.index + 1, 0
+        if self.index >= len(given):
+            self.index = 0
+
+    def restore_rng(self) -> None:
+        """Let random numbers go on as in the run that was saved."""
+        if "rng" in self.own:
+            set_rng_state(self.own["rng"])
+
+    def _keep_train_only(self, known: Sequence[tuple[str, int]], index: int) -> None:
+        """Move the place of the loader that trained to the phase that trains now."""
+        trained = self.index if self.index < len(known) and known[self.index][0] == "train" else 0
+        place, own = self.place_at(trained), self.own_at(trained)
+        self.places = [*[None] * index, place]
+        self.own = {**self.own, "loaders": [{}] * index + [own]}
+
+
+def rank_state(runner: BaseRunner) -> dict[str, Any]:
+    """What of the run's state is this process's own: random numbers, and its loaders."""
+    if runner._resumption is not None:
+        return runner._resumption.own
+    return {"rng": rng_state(), "loaders": runner._own_states()}
+
+
+def gather(runner: BaseRunner) -> None:
+    """Bring the states of all processes together for the next checkpoint; all must call it."""
+    states = all_gather_objects(rank_state(runner))
+    runner._gathered = (runner.iter, dict(enumerate(states)))
+
+
+def tree(runner: BaseRunner) -> dict[str, Any]:
+    """The position of a run, for its checkpoint: plain types and tensors."""
+    counters = runner._progress()
+    rank, world_size = get_dist_info()
+    gathered, runner._gathered = runner._gathered, None
+    resumption = runner._resumption
+    if resumption is not None:
+        ranks = resumption.ranks
+    elif gathered is not None and gathered[0] == runner.iter:
+        ranks = gathered[1]
+    else:
+        ranks = {rank: rank_state(runner)}
+    return {
+        "inner_iter": counters["inner_iter"],
+        "samples": runner._samples_seen(),
+        "world_size": world_size,
+        "phase": _phase(runner),
+        "loaders": runner._places(),
+        "ranks": ranks,
+    }
+
+
+def _phase(runner: BaseRunner) -> dict[str, Any]:
+    resumption = runner._resumption
+    if resumption is not None:
+        workflow, index, done = resumption.workflow, resumption.index, resumption.done
+    else:
+        (index, done), workflow = runner._phase_at_work(), runner._workflow
+    return {
+        "workflow": workflow and [list(each) for each in workflow],
+        "index": index,
+        "done": done,
+    }
+
+
+def read(own: Mapping[str, Any]) -> Resumption:
+    """What :func:`tree` gave, out of a checkpoint; an empty mapping for a file of MMCV's."""
+    rank, world_size = get_dist_info()
+    ranks = {_checked_count(key): dict(state) for key, state in (own.get("ranks") or {}).items()}
+    mine = ranks.get(rank, {})
+    if own.get("world_size", 1) != world_size:
+        mine = {name: mine[name] for name in ("rng",) if name in mine}  # other shares of the data
+    phase = own.get("phase") or {}
+    workflow = phase.get("workflow")
+    places = [_checked_place(each) for each in own.get("loaders") or []]
+    return Resumption(
+        inner_iter=own.get("inner_iter", 0),
+        index=_checked_count(phase.get("index", 0)),
+        done=_checked_count(phase.get("done", 0)),
+        workflow=workflow and [(mode, _checked_count(count)) for mode, count in workflow],
+        places=places,
+        own=mine,
+        ranks=ranks,
+    )
+
+
+def _checked_place(place: Any) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    if not isinstance(place, Mapping):
+        raise TypeError(f"the place in a loader is {place!r:.80}")
+    _checked_count(place["epoch"])
+    _checked_count(place["batches"])
+    if place.get("samples") is not None:
+        _checked_count(place["samples"])
+    return dict(place)
+
+
+def _checked_count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"a count is {value!r:.80}")
+    return value
+
+
+def add(first: int | None, second: int | None) -> int | None:
+    """The sum, unknown where one of them is."""
+    return None if first is None or second is None else first + second

@@ -1,0 +1,139 @@
+"""SIGTERM and SIGUSR1 end a run after the step at work, with a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hookrun.distributed import StopAgreement, get_dist_info
+
+if TYPE_CHECKING:
+    from .base_runner import BaseRunner
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h, "try again later": no failure gives it, nor does death by a signal."""
+
+FILE_NAME = "preempted.pth"
+_NEVER = 1 << 62  # of the iterations that are counted
+
+
+class Preempted(SystemExit):
+    """A signal has ended the run; what it needs to go on is in ``work_dir/preempted.pth``.
+
+    Where nobody catches it, the process ends with exit code 75. Started again, a run that calls
+    ``runner.resume('auto')`` goes on with the next step.
+
+    Attributes:
+        signum: the signal.
+        checkpoint: the file, or None where there is no ``work_dir`` to write it to.
+    """
+
+    def __init__(self, signum: int, checkpoint: str | None) -> None:
+        super().__init__(EXIT_CODE)
+        self.signum = signum
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        where = f"saved to {self.checkpoint}" if self.checkpoint else "nothing saved: no work_dir"
+        return f"ended by {signal.Signals(self.signum).name} ({where})"
+
+
+class StopRequests:
+    """Takes note of signals, and ends the run at the next step that all processes agree on.
+
+    The first signal is noted, and both get their default meaning back: a second one ends the
+    process at once. Signals that the program has a handler of its own for, or ignores, are left to
+    it, and so are all of them outside of the main thread, where none can be set.
+    """
+
+    def __init__(self, runner: BaseRunner) -> None:
+        self._runner = runner
+        self._process = os.getpid()
+        self._signum = 0
+        self._taken: list[signal.Signals] = []
+        self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                if signal.getsignal(each) is signal.SIG_DFL:
+                    signal.signal(each, self._note)
+                    self._taken.append(each)
+        if self._agreement is not None:
+            self._runner._check_at = self._runner.iter + 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner._check_at = _NEVER
+        for each in self._taken:
+            signal.signal(each, signal.SIG_DFL)
+
+    def check(self, runner: BaseRunner) -> None:
+        """Between two steps: end the run if a signal has come; called when ``_check_at`` says so.
+
+        Raises:
+            Preempted: if so, after the checkpoint has been written.
+        """
+        signum = self._signum
+        if self._agreement is not None and not self._agreement.over:
+            signum, steps = self._agreement.exchange(self._signum)
+            runner._check_at = runner.iter + steps
+        if signum:
+            self._stop(runner, signum)
+
+    def finish(self, runner: BaseRunner) -> None:
+        """As :meth:`check`, after the last step."""
+        signum = self._signum
+        if self._agreement is not None and not self._agreement.over:
+            signum = self._agreement.finish(self._signum)
+        if signum:
+            self._stop(runner, signum)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        for each in self._taken:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != self._process:  # a child forked during the run: not what is asked to save
+            os.kill(os.getpid(), signum)
+            return
+        self._signum = signum
+        if self._agreement is None or self._agreement.over:
+            self._runner._check_at = 0
+
+    def _stop(self, runner: BaseRunner, signum: int) -> None:
+        runner._check_at = _NEVER
+        together = self._agreement is not None and not self._agreement.over
+        path = None
+        if runner.work_dir is not None:
+            path = os.path.join(runner.work_dir, FILE_NAME)
+            with runner.eval_weights():
+                if together:
+                    runner.gather_state()
+                if get_dist_info()[0] == 0:
+                    runner.save_checkpoint(runner.work_dir, filename_tmpl=FILE_NAME)
+        if together:
+            assert self._agreement is not None
+            self._agreement.wait_for_all()  # launchers end the others when the first one ends
+        preempted = Preempted(signum, path)
+        if get_dist_info()[0] == 0:
+            runner.logger.warning("after iteration %d: %s", runner.iter, preempted)
+        raise preempted
+
+
+@contextlib.contextmanager
+def handling_signals(runner: BaseRunner) -> Iterator[None]:
+    """A context in which signals end the run after a step, unless the runner is told not to."""
+    if not runner.handle_signals:
+        yield
+        return
+    with StopRequests(runner) as requests:
+        runner._stop_requests = requests
+        try:
+            yield
+            requests.finish(runner)
+        finally:
+            runner._stop_requests = None
