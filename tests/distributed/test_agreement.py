@@ -1,0 +1,49 @@
+"""A signal to one of four processes: all save and stop at the same step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+POINTS = 20
+
+
+def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.stopping_ranks", str(tmp_path), str(POINTS)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) == POINTS
+    steps = []
+    for report in reports:
+        folder = tmp_path / str(report["point"])
+        assert report["codes"] == [75] * 4, (report, done.stderr)
+        ranks = [json.loads((folder / f"{rank}a.json").read_text()) for rank in range(4)]
+        assert len({each["iter"] for each in ranks}) == 1, report
+        assert all(each["default"] for each in ranks)
+        if "again" in report:
+            assert report["again"] == [75] * 4, (report, done.stderr)
+            again = [json.loads((folder / f"{rank}b.json").read_text()) for rank in range(4)]
+            for first, second in zip(ranks, again, strict=True):
+                assert second["start"] == first["iter"]
+                assert second["first_draw"] == first["next_draw"]
+            assert len({each["first_draw"] for each in again}) == 4
+            ranks = again
+        saved = torch.load(folder / "preempted.pth")
+        assert saved["meta"]["iter"] == ranks[0]["iter"]
+        assert sorted(saved["hookrun"]["ranks"]) == [0, 1, 2, 3]
+        assert saved["hookrun"]["samples"] == ranks[0]["iter"] * 8
+        steps.append(saved["meta"]["iter"])
+    print(f"{POINTS} signals: all 4 processes stopped and saved at steps {steps}")
