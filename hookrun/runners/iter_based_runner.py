@@ -161,7 +161,7 @@ class IterBasedRunner(BaseRunner):
 
     def _ahead(self, loader: IterLoader) -> int:
         """Batches taken from the loader that are not done."""
-        return int(loader is self.data_loader and has_taken_batch(self)) if self._loaders else 0
+        return int(has_taken_batch(self) and loader is self.data_loader)
 
     def _run_phase(self, mode: str, loader: IterLoader, iters: int, kwargs: dict[str, Any]) -> None:
         if mode == "train" and self._goes_native("train"):

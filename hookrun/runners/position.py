@@ -167,7 +167,13 @@ def _phase(runner: BaseRunner) -> dict[str, Any]:
 
 
 def read(own: Mapping[str, Any]) -> Resumption:
-    """What :func:`tree` gave, out of a checkpoint; an empty mapping for a file of MMCV's."""
+    """What :func:`tree` gave, out of a checkpoint; an empty mapping for a file of MMCV's.
+
+    Raises:
+        TypeError: something in it is of a wrong type.
+    """
+    if own.get("samples") is not None:
+        _checked_count(own["samples"])
     rank, world_size = get_dist_info()
     ranks = {_checked_count(key): dict(state) for key, state in (own.get("ranks") or {}).items()}
     mine = ranks.get(rank, {})

@@ -262,12 +262,14 @@ def _is_count(value: Any) -> bool:
 
 def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> None:
     mismatch = ckpt.compare(unwrap_model(runner.model), weights)
+    mismatch.unexpected = [n for n in mismatch.unexpected if not n.startswith("ema_")]
     if mismatch.missing or mismatch.shapes:
-        mismatch.unexpected = [n for n in mismatch.unexpected if not n.startswith("ema_")]
         raise ValueError(
             f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}\n"
             "load_checkpoint() loads the weights that fit."
         )
+    if mismatch and get_dist_info()[0] == 0:
+        runner.logger.warning("of %s not everything is used:\n%s", source, mismatch)
 
 
 def _named_optimizers(runner: BaseRunner) -> dict[str, Optimizer]:

@@ -258,3 +258,71 @@ def test_a_loader_shorter_than_what_was_seen_is_refused(make_runner: Any) -> Non
     again.resume(f"{runner.work_dir}/iter_3.pth")
     with pytest.raises(ValueError, match=r"after 3 batches .* has only 2"):
         again.run([make_loader(2)], [("train", 1)])
+
+
+def test_state_waits_for_its_hook_through_further_runs(make_runner: Any) -> None:
+    _, file = saved(make_runner, Memory(3))
+    between = make_runner(max_epochs=2)
+    between.resume(file)
+    between.save_checkpoint(file.parent, filename_tmpl="between.pth")
+    runner = make_runner(max_epochs=3)
+    runner.resume(file.with_name("between.pth"))
+    runner.register_hook(Memory())
+    assert runner.hooks[0].value == 3
+
+
+def test_hooks_that_took_their_state_give_it_back_where_another_cannot(make_runner: Any) -> None:
+    _, file = saved(make_runner, Memory(1), Memory(2))
+    runner = make_runner(max_epochs=3)
+    hooks = [Memory(5), Memory(6, fails=True)]
+    for hook in hooks:
+        runner.register_hook(hook)
+    with pytest.raises(ValueError, match="while restoring the hook Memory/1"):
+        runner.resume(file)
+    assert [hook.value for hook in hooks] == [5, 6]
+
+
+def test_weights_that_the_model_has_not_are_named(
+    make_runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, file = saved(make_runner)
+
+    def add(checkpoint: Any) -> None:
+        checkpoint["state_dict"].update({f"head.{i}": torch.zeros(1) for i in range(3)})
+        checkpoint["state_dict"]["ema_fc_weight"] = torch.zeros(1, 2)  # waits for an EMAHook
+
+    make_runner(max_epochs=3).resume(spoiled(file, add))
+    assert "3 not in the model: head.0, head.1, head.2" in caplog.text
+    assert "ema_fc_weight" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loaders": 3},
+        {"loaders": [{"epoch": 0}]},
+        {"loaders": [{"epoch": 0, "batches": -1}]},
+        {"phase": {"index": "a"}},
+        {"phase": {"workflow": [1]}},
+        {"ranks": {"x": {}}},
+        {"ranks": 7},
+        {"world_size": "two"},
+        {"samples": "many"},
+    ],
+)
+def test_a_position_that_is_none_names_the_file(make_runner: Any, change: Any) -> None:
+    _, file = saved(make_runner)
+    spoiled(file, lambda checkpoint: checkpoint["hookrun"].update(change))
+    runner = make_runner(max_epochs=3)
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        runner.resume(file)
+    assert (runner.epoch, runner.iter, runner.resumed) == (0, 0, None)
+
+
+def test_random_numbers_of_a_process_that_are_missing_are_reported(
+    make_runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, file = saved(make_runner)
+    spoiled(file, lambda checkpoint: checkpoint["hookrun"].update(ranks={}))
+    make_runner(max_epochs=3).resume(file)
+    assert "no random numbers of process 0: call runner.gather_state()" in caplog.text
