@@ -45,6 +45,7 @@ class DataPass:
         sampler = seeking_sampler(loader)
         if sampler is not None:
             sampler.set_epoch(epoch)
+            sampler.seek(0)
         if place is None:
             self.rng, self._generator = rng_state(cuda=False), _generator_state(loader)
             self.batches: Iterator[Any] = iter(loader)

@@ -90,10 +90,15 @@ class ResumableDistributedSampler(Sampler[int]):
             yield index
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration have the order of this epoch, from its start on."""
+        """Let the next iteration have the order of this epoch, from its start on.
+
+        Told the epoch at work again, as DistSamplerSeedHook does in a resumed run, it goes on where
+        it is.
+        """
         _check_count(type(self).__name__, "epoch", epoch, 0)
-        self.epoch = epoch
-        self._start, self._given = 0, None
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._start, self._given = 0, None
 
     def seek(self, position: int) -> None:
         """Let the next iteration begin behind so many samples, counted over all processes.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hookrun.core.sync_guard import may_sync
 from hookrun.data import rng_state, set_rng_state
 from hookrun.distributed import all_gather_objects, get_dist_info
 
@@ -125,6 +126,7 @@ def rank_state(runner: BaseRunner) -> dict[str, Any]:
     return {"rng": rng_state(), "loaders": runner._own_states()}
 
 
+@may_sync
 def gather(runner: BaseRunner) -> None:
     """Bring the states of all processes together for the next checkpoint; all must call it."""
     states = all_gather_objects(rank_state(runner))

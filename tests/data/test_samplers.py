@@ -82,7 +82,7 @@ def test_state_goes_to_another_sampler(size: int, taken: int) -> None:
     sampler = ResumableSampler(range(size), seed=3)
     sampler.set_epoch(5)
     whole = list(sampler)
-    sampler.set_epoch(5)
+    sampler.seek(0)
     iterator = iter(sampler)
     for _ in range(min(taken, size)):
         next(iterator)
@@ -105,6 +105,17 @@ def test_orders_differ_between_epochs_and_seeds_only() -> None:
     assert order(0, 1) != order(0, 2)
     assert order(0, 1) != order(7, 1)
     assert order(0, 1, shuffle=False) == list(range(50))
+
+
+def test_the_epoch_at_work_may_be_told_again() -> None:
+    sampler = ResumableSampler(range(6), shuffle=False)
+    sampler.set_epoch(2)
+    sampler.seek(4)
+    sampler.set_epoch(2)
+    assert list(sampler) == [4, 5]
+    sampler.seek(4)
+    sampler.set_epoch(3)
+    assert list(sampler) == list(range(6))
 
 
 def test_iterators_that_are_thrown_away_do_not_count() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_a_child_forked_during_the_run_dies_of_the_signal(make_runner: Any) -> N
             child = os.fork()
             if child == 0:
                 while True:
-                    signal.pause()
+                    time.sleep(0.01)
             children.append(child)
             os.kill(child, signal.SIGTERM)
 
