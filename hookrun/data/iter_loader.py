@@ -75,6 +75,10 @@ class IterLoader:
         """What goes with :meth:`place`, but is of this process alone."""
         return self._pass.own_state(taken_ahead=ahead > 0)
 
+    def close(self) -> None:
+        """Let go of the present pass, so that its worker processes end; what it knows stays."""
+        self._pass.batches = iter(())
+
     def __iter__(self) -> IterLoader:
         return self
 

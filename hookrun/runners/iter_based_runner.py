@@ -123,18 +123,22 @@ class IterBasedRunner(BaseRunner):
                 )
                 for index, loader in enumerate(data_loaders)
             ]
-            self.call_hook("before_epoch")
-            if resumption is not None:
-                resumption.restore_rng()
-            while self.iter < self._max_iters or (first, done) != (0, 0):
-                for index in range(first, len(workflow)):
-                    mode, iters = workflow[index]
-                    self._phase = (index, 0)
-                    self._inner_iter = done
-                    self._run_phase(mode, self._loaders[index], iters - done, kwargs)
-                    done = 0
-                first, self._phase = 0, None
-            self.call_hook("after_epoch")
+            try:
+                self.call_hook("before_epoch")
+                if resumption is not None:
+                    resumption.restore_rng()
+                while self.iter < self._max_iters or (first, done) != (0, 0):
+                    for index in range(first, len(workflow)):
+                        mode, iters = workflow[index]
+                        self._phase = (index, 0)
+                        self._inner_iter = done
+                        self._run_phase(mode, self._loaders[index], iters - done, kwargs)
+                        done = 0
+                    first, self._phase = 0, None
+                self.call_hook("after_epoch")
+            finally:
+                for each in self._loaders:
+                    each.close()
 
     def _progress(self) -> dict[str, int]:
         return {**progress(self), "epoch": self.epoch, "inner_iter": 0}

@@ -78,6 +78,8 @@ def work(rank: int, folder: Path, kind: str, resume: bool, ready: int) -> int:
         runner.run([loader], [("train", 1)])
     except Preempted as preempted:
         code = preempted.code  # type: ignore[assignment]
+    if runner.iter % (SIZE // BATCH // RANKS) == 0:  # the next pass begins, and draws its seed
+        torch.empty((), dtype=torch.int64).random_()
     found = {
         "start": start,
         "iter": runner.iter,

@@ -147,6 +147,7 @@ def run(case: Case, folder: Path, save: Iterable[int] = (), resume: int | None =
     if resume is not None:
         runner.resume(folder / f"{resume}.pth")
     runner.run([loader], [("train", 1)])
+    loader._iterator = None  # in a cycle that is collected, its workers would end after seconds
     return runner
 
 

@@ -247,11 +247,15 @@ def test_a_child_forked_during_the_run_dies_of_the_signal(make_runner: Any) -> N
 
     def fork(runner: Any) -> None:
         if runner.iter == 0:
+            begun, ready = os.pipe()
             child = os.fork()
             if child == 0:
-                while True:
+                os.write(ready, b".")  # just after the fork, Python drops signals
+                for _ in range(2000):
                     time.sleep(0.01)
+                os._exit(0)
             children.append(child)
+            os.read(begun, 1)
             os.kill(child, signal.SIGTERM)
 
     runner = make(make_runner, EpochBasedRunner, ClosureHook("before_train_iter", fork))
