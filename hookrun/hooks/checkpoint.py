@@ -168,6 +168,7 @@ class CheckpointHook(Hook):
         if self.sync_buffer:
             allreduce_params(runner.model.buffers())
         with runner.eval_weights():
+            runner.gather_state()
             self._save_checkpoint(runner)
 
     @master_only
