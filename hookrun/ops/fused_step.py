@@ -281,9 +281,11 @@ class FusedStep:
         return bool(hooks)
 
     def _own_step(self, rows: Rows, factor: float, momentum: float) -> None:
-        """Scaled gradients in place, then the optimizer's own step, with its own hooks."""
-        if factor != 1.0:
-            unscale_(rows.grads, factor, torch.zeros(()))
+        """Scaled gradients in place, then the optimizer's own step, with its own hooks.
+
+        Where the gradients are a low-precision model's, they are copied to the masters first: in
+        fp16 the unscaled ones would underflow.
+        """
         copies = [
             (param, model_param)
             for param, model_param in zip(rows.params, rows.model_params, strict=True)
@@ -293,6 +295,9 @@ class FusedStep:
             for param, model_param in copies:
                 assert model_param.grad is not None
                 param.grad = model_param.grad.to(param)
+            if factor != 1.0:
+                grads = [p.grad for p in rows.params if p.grad is not None]
+                unscale_(grads, factor, torch.zeros(()))
             self.optimizer.step()
         finally:
             for param, _ in copies:

@@ -71,9 +71,10 @@ def collect(
                 if id(param) in seen:
                     continue
                 seen.add(id(param))
-            if model_param.grad is not None:
+            grad = model_param.grad
+            if grad is not None:
                 rows.params.append(param)
-                rows.grads.append(model_param.grad)
+                rows.grads.append(grad)
                 rows.model_params.append(None if model_param is param else model_param)
                 rows.ema.append(average)
             elif average is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .rows import Rows, in_their_order
 from .sharded import is_sharded, local, local_like
 
 _KNOWN = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_layout_of = attrgetter("layout")
 _UNKNOWN_OPTIONS = ("amsgrad", "differentiable", "capturable")
 
 
@@ -33,6 +35,10 @@ def why_unknown(optimizer: Any) -> str | None:
 
 def why_other_gradients(rows: Rows) -> str | None:
     """The same of the gradients of one step."""
+    if set(map(_layout_of, rows.grads)) <= {torch.strided} and not any(
+        map(Tensor.is_complex, rows.params)
+    ):
+        return None
     for row, (param, grad) in enumerate(zip(rows.params, rows.grads, strict=True)):
         if grad.layout is not torch.strided:
             return f"grads[{row}] is sparse"

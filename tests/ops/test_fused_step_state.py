@@ -310,3 +310,15 @@ def test_the_same_address_with_a_new_shape(kind: Any) -> None:
             step.step() if fused else optimizer.step()
         results.append(param.detach().clone())
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+def test_an_own_step_unscales_in_the_masters_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOOKRUN_BACKEND")
+    master = Parameter(torch.zeros(2))
+    half = Parameter(torch.zeros(2, dtype=torch.float16))
+    optimizer = torch.optim.Rprop([master], lr=1.0)  # looks at signs alone
+    step = FusedStep(optimizer, loss_scaler=LossScale(2.0**16), model_params=[half])
+    half.grad = torch.tensor([2.0**-20, -(2.0**-20)], dtype=torch.float16)  # unscaled: 0 in fp16
+    step.step()
+    assert half.tolist() == [-1.0, 1.0]
+    assert half.grad.tolist() == [2.0**-20, -(2.0**-20)]
