@@ -1,7 +1,7 @@
 """norm: (sum over all elements of all tensors of |x|^p) ^ (1/p); max |x| for p = inf.
 
 Computed in fp64, so that neither the squares of large finite elements overflow nor the sum of many
-small ones is lost; fp64 elements are divided by the largest first.
+small ones is lost; fp64 elements, and all for a large p, are divided by the largest first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 _WIDE = (torch.float64, torch.complex128)
+# The largest p for which |x|^p of any fp32 element is a normal fp64 number.
+_LARGEST_PLAIN_POWER = 6
 
 
 def grad_norm(
@@ -36,7 +38,9 @@ def grad_norm(
 def _norm(tensor: Tensor, norm_type: float) -> Tensor:
     if tensor.dtype not in _WIDE:
         wide = torch.complex128 if tensor.is_complex() else torch.float64
-        return torch.linalg.vector_norm(tensor.to(wide), norm_type)
+        tensor = tensor.to(wide)
+        if norm_type <= _LARGEST_PLAIN_POWER:
+            return torch.linalg.vector_norm(tensor, norm_type)
     largest = torch.linalg.vector_norm(tensor, math.inf)
     if math.isinf(norm_type):
         return largest

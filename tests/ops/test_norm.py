@@ -79,3 +79,12 @@ def test_any_sizes(sizes: list[int], dtype: torch.dtype, offset: int) -> None:
     tensors = Guarded([(size,) for size in sizes], dtype, offset).tensors
     assert cpu.norm(tensors, 2)[0] == pytest.approx(exact(tensors), rel=1e-8)
     assert float(reference.grad_norm(tensors)) == pytest.approx(exact(tensors))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("p", [0.5, 3.0, 6.0, 7.0, 20.0, 100.0])
+@pytest.mark.usefixtures("reference_allowed")
+def test_large_powers_neither_overflow_nor_vanish(p: float, size: float) -> None:
+    tensors = [torch.full((3,), size), torch.full((2,), -size)]
+    expected = float(tensors[0][0]) * 5 ** (1 / p)
+    assert float(grad_norm(tensors, p)) == pytest.approx(expected, rel=1e-6)
