@@ -79,12 +79,15 @@ class LossScale:
             self._on_device.update()
             return
         if self._found_inf:
-            self.scale = max(self.scale * self.backoff_factor, self.min_scale)
+            # A state of GradScaler's may have brought a scale outside of the limits.
+            lowest = min(self.scale, self.min_scale)
+            self.scale = max(self.scale * self.backoff_factor, lowest)
             self.finite_steps = 0
         else:
             self.finite_steps += 1
             if self.finite_steps >= self.growth_interval:
-                self.scale = min(self.scale * self.growth_factor, self.max_scale)
+                highest = max(self.scale, self.max_scale)
+                self.scale = min(self.scale * self.growth_factor, highest)
                 self.finite_steps = 0
         self._found_inf = False
 
@@ -129,12 +132,19 @@ class LossScale:
         if not 0 < scale < math.inf:
             raise ValueError(f"LossScale: the state's scale is {scale!r}, not positive and finite")
         _check_factors(state["growth_factor"], state["backoff_factor"], state["growth_interval"])
+        tracker = state["_growth_tracker"]
+        if not tracker >= 0 or math.isinf(tracker):
+            raise ValueError(f"LossScale: the state's _growth_tracker is {tracker!r}, no count")
         self.scale = scale
         self.growth_factor = state["growth_factor"]
         self.backoff_factor = state["backoff_factor"]
         self.growth_interval = state["growth_interval"]
-        self.finite_steps = int(state["_growth_tracker"])
+        self.finite_steps = int(tracker)
         self._found_inf = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, as by pickle, has no FusedStep yet."""
+        return {**self.__dict__, "_updated_by": None}
 
 
 def _check_factors(growth_factor: float, backoff_factor: float, growth_interval: int) -> None:
@@ -146,5 +156,5 @@ def _check_factors(growth_factor: float, backoff_factor: float, growth_interval:
         raise ValueError(
             f"LossScale: backoff_factor must lie between 0 and 1, not at {backoff_factor!r}"
         )
-    if growth_interval < 1:
+    if not growth_interval >= 1:
         raise ValueError(f"LossScale: growth_interval must be positive, not {growth_interval!r}")
