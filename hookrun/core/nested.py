@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor
@@ -36,11 +36,14 @@ _ATOMS = (str, bytes, bytearray, memoryview, range)
 
 
 def _like_mapping(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if isinstance(value, defaultdict):  # its constructor takes the factory first
-        same_kind = copy.copy(value)
-        same_kind.update(items)
-        return same_kind
-    return type(value)(items)  # type: ignore[call-arg]
+    if type(value) is dict:
+        return items
+    if not isinstance(value, MutableMapping):
+        return type(value)(items)  # type: ignore[call-arg]
+    same_kind = copy.copy(value)  # a subclass may keep more, and its constructor take other things
+    for key, each in items.items():
+        same_kind[key] = each
+    return same_kind
 
 
 def _like_collection(value: Any, items: list[Any]) -> Any:

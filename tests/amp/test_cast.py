@@ -95,6 +95,22 @@ def test_containers_are_rebuilt_as_their_own_type(container: Any) -> None:
         assert "new" not in container
 
 
+class Settings(dict[str, Any]):
+    """A dict that is not made from one, and keeps more."""
+
+    def __init__(self, title: str, **items: Any) -> None:
+        super().__init__(**items)
+        self.title = title
+
+
+def test_mappings_keep_what_they_have_besides_their_items() -> None:
+    settings = Settings("batch", x=torch.ones(1), y=1)
+    cast = cast_tensor_type(settings, torch.float32, torch.float16)
+    assert type(cast) is Settings
+    assert (cast.title, cast["x"].dtype, cast["y"]) == ("batch", torch.float16, 1)
+    assert settings["x"].dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     "value", ["text", b"bytes", range(3), np.ones(2), nn.Linear(1, 1), [1, "x"], iter([1]), None]
 )
