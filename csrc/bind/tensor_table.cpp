@@ -18,12 +18,27 @@ std::size_t word_with(const void* object, std::size_t words, const py::object& a
   return 0;
 }
 
+// The word in which a view differs from its base by one bit alone, and that bit; 0 if there is
+// none. Of what a tensor's object stands for, the first words count references and point elsewhere.
+std::size_t word_of_flag(const void* base, const void* view, std::uint64_t* flag) {
+  constexpr std::size_t kFirst = 7, kEnd = 22;
+  const auto* before = static_cast<const std::uint64_t*>(base);
+  const auto* after = static_cast<const std::uint64_t*>(view);
+  for (std::size_t i = kFirst; i < kEnd; ++i) {
+    *flag = before[i] ^ after[i];
+    if ((*flag & after[i]) != 0 && (*flag & (*flag - 1)) == 0) return i;
+  }
+  return 0;
+}
+
 struct Torch {
   PyObject* tensor;     // the types
   PyObject* parameter;  // whose instances are ordinary tensors
   const dlpack::ExchangeApi* api = nullptr;
   std::size_t impl_word = 0;     // where a tensor's Python object points to what it stands for,
   std::size_t storage_word = 0;  // and where that points to its storage; 0 if unknown
+  std::size_t lazy_word = 0;     // where it says that its numbers are to be negated or conjugated
+  std::uint64_t lazy_flags = 0;
 
   Torch() {
     const py::module_ torch = py::module_::import("torch");
@@ -42,6 +57,32 @@ struct Torch {
     if (impl_word == 0) return;
     storage_word = word_with(word(sample.ptr(), impl_word), 8,
                              sample.attr("untyped_storage")().attr("_cdata"));
+    find_lazy_flags(torch);
+  }
+
+  // Both flags are sought, and must stand in one word: one bit may differ by chance.
+  void find_lazy_flags(const py::module_& torch) {
+    const py::object real = torch.attr("empty")(1);
+    const py::object complex = torch.attr("view_as_complex")(torch.attr("empty")(2));
+    const py::object negated = torch.attr("_neg_view")(real);
+    const py::object conjugated = complex.attr("conj")();
+    const auto impl = [&](const py::object& each) { return word(each.ptr(), impl_word); };
+    std::uint64_t negate = 0, conjugate = 0;
+    const std::size_t found = word_of_flag(impl(real), impl(negated), &negate);
+    if (found == 0 || found != word_of_flag(impl(complex), impl(conjugated), &conjugate)) return;
+    lazy_word = found;
+    lazy_flags = negate | conjugate;
+  }
+
+  // Whether the memory does not hold the tensor's numbers, but what they are the negative or the
+  // conjugate of, as in `x.conj().imag`. DLPack does not tell.
+  bool is_lazy(PyObject* item) const {
+    if (lazy_word != 0) {
+      const void* impl = word(item, impl_word);
+      return (static_cast<const std::uint64_t*>(impl)[lazy_word] & lazy_flags) != 0;
+    }
+    const auto tensor = py::reinterpret_borrow<py::object>(item);
+    return tensor.attr("is_neg")().cast<bool>() || tensor.attr("is_conj")().cast<bool>();
   }
 
   static const void* word(const void* object, std::size_t i) {
@@ -261,6 +302,12 @@ void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Ten
   type_at(c, r) = tensor->dtype;
   if (tensor->dtype.lanes != 1 || tensor->dtype.bits < 8) {
     return set_obstacle(name_of(c, r) + " packs several numbers into a byte");
+  }
+  if (row.address[c] == nullptr && numel_of(*tensor) != 0) {
+    return set_obstacle(name_of(c, r) + " has no memory");
+  }
+  if (torch.is_lazy(item)) {
+    return set_obstacle(name_of(c, r) + " is a negated or conjugated view");
   }
   if (c == 0) row.item_size = static_cast<std::uint8_t>(tensor->dtype.bits / 8);
 }

@@ -63,7 +63,7 @@ def check_lists(op: str, *columns: Column) -> None:
                     f"{op}: {name} has shape {tuple(checked.shape)}, but its partner has "
                     f"{tuple(shape)}"
                 )
-            place = _Place.of(name, checked, column.written)
+            place = _Place.of(op, name, checked, column.written)
             if place is not None:
                 if column.written and place.covers_itself():
                     raise ValueError(
@@ -115,12 +115,20 @@ class _Place(NamedTuple):
     end: int
 
     @classmethod
-    def of(cls, name: str, tensor: Tensor, written: bool) -> _Place | None:
-        """None where there is no memory to look at."""
+    def of(cls, op: str, name: str, tensor: Tensor, written: bool) -> _Place | None:
+        """None where there is no memory to look at.
+
+        Raises:
+            ValueError: there was, and it has been freed.
+        """
         tensor = local(tensor)
         if tensor.layout is not torch.strided or tensor.numel() == 0:
             return None
         begin = tensor.data_ptr()
+        if begin == 0:
+            if tensor.untyped_storage().nbytes() == 0:
+                raise ValueError(f"{op}: {name} has no memory: its storage was resized to 0")
+            return None  # such as a FakeTensor's
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         span = 1 + sum((size - 1) * stride for size, stride in steps)
         return cls(name, tensor, written, begin, begin + span * tensor.element_size())

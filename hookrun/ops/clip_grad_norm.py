@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 from hookrun.kernels import reference
@@ -75,6 +76,7 @@ def clip_grad_norm_(
     number = clip_factor(norm, max_norm)
     if number != 1.0:
         cpu.unscale(grads, number, threads())
+        increment_version(grads)
     return rounded(norm, grads)
 
 

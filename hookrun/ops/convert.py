@@ -38,5 +38,4 @@ def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
         check_casts(op, *columns)
     if declined(op, obstacle, *columns):
         device.kernels(op, dst, src).convert_(dst, src)
-    else:
-        increment_version(dst)
+    increment_version(dst)

@@ -148,7 +148,8 @@ class DeviceStep:
             tables.make_spare()
             places = tables.grads
         self._launch(tables, places)
-        increment_version([*rows.rows.params, *_present(rows.rows.model_params)])
+        of = rows.rows
+        increment_version([*of.params, *_present(of.model_params), *_present(of.ema)])
         fire("post")
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
@@ -38,6 +39,7 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
         check_casts("ema_update_", *columns)
     if declined("ema_update_", obstacle, *columns):
         device.kernels("ema_update_", ema, params).ema_update_(ema, params, momentum)
+    increment_version(ema)
 
 
 def check_ema(op: str, ema: list[Tensor], params: list[Tensor]) -> None:

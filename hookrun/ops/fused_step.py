@@ -268,7 +268,8 @@ class FusedStep:
         if self._fire("pre"):  # a hook may have exchanged gradients or groups
             rows = collect(optimizer, self.model_params, self.ema)
         rules.update(optimizer, rows, factor, momentum, fused=self.fused is True)
-        increment_version([*rows.params, *(m for m in rows.model_params if m is not None)])
+        written = (*rows.params, *rows.model_params, *rows.ema)
+        increment_version([each for each in written if each is not None])
         self._fire("post")
 
     def _fire(self, when: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
@@ -51,6 +52,7 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
         kernels.unscale_(parts, factor, found_inf)
     elif not finite:
         found_inf.fill_(1)
+    increment_version(grads)
 
 
 def _why_not(grads: list[Tensor], inv_scale: float | Tensor, found_inf: Tensor) -> str | None:

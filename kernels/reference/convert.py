@@ -12,4 +12,4 @@ from torch import Tensor
 def convert_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
     """Copy each tensor into its partner."""
     for to, source in zip(dst, src, strict=True):
-        to.copy_(source)
+        to.copy_(source.resolve_neg())  # torch 2.13 loses the sign of some on their way to fp16
