@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class OptimizerPhase:
             )
         elif fusible:
             self._updates = [FusedStep(each, fused=how).step for each in self.optimizers]
-        self._size = self._count()
+        self._known = self._groups_entries()
         self._strangers = self._find_strangers() if self.whole is not None else []
 
     @property
@@ -111,12 +112,11 @@ class OptimizerPhase:
         return self._skipped_by_calls + (0 if whole is None else whole.skipped_steps)
 
     def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
-        """Whether the phase was made for these; parameters may have been added to them since."""
+        """Whether the phase was made for these, with their groups' entries as they are now."""
         return (
             model is self.model
-            and len(optimizers) == len(self.optimizers)
-            and all(ours is given for ours, given in zip(self.optimizers, optimizers, strict=True))
-            and self._count() == self._size
+            and _are_the_same(self.optimizers, optimizers)
+            and _are_the_same(self._known, self._groups_entries())
         )
 
     def clear(self) -> None:
@@ -244,13 +244,18 @@ class OptimizerPhase:
         known = {id(entry) for entry in self._entries()}
         return [each for each in self.model.parameters() if id(each) not in known]
 
-    def _count(self) -> int:
-        return sum(
-            len(group["params"])
+    def _groups_entries(self) -> list[Any]:
+        return [
+            entry
             for optimizer in self.optimizers
             if _is_torch(optimizer)
             for group in optimizer.param_groups
-        )
+            for entry in group["params"]
+        ]
+
+
+def _are_the_same(ours: Sequence[Any], given: Sequence[Any]) -> bool:
+    return len(ours) == len(given) and all(map(is_, ours, given))
 
 
 def _is_torch(optimizer: Any) -> bool:

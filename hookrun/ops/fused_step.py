@@ -192,6 +192,8 @@ class FusedStep:
 
     def _momentum(self) -> float:
         if self.ema_momentum is None:
+            if self.ema is not None:
+                raise ValueError("FusedStep: ema is set, but ema_momentum is None")
             return 0.0
         momentum = self.ema_momentum() if callable(self.ema_momentum) else self.ema_momentum
         check_momentum("FusedStep", momentum)

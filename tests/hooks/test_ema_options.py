@@ -344,3 +344,30 @@ def test_a_parameter_that_was_replaced_is_an_error(make_runner: MakeRunner) -> N
     runner.register_hook(ClosureHook("before_train_iter", replace))
     with pytest.raises(ValueError, match=r"EMAHook: the parameter 'fc\.bias' is another tensor"):
         runner.run([make_loader()], TRAIN)
+
+
+def test_parameters_that_change_places_in_their_group_keep_their_averages(
+    make_runner: MakeRunner,
+) -> None:
+    def trained(reorder_at: int) -> dict[str, Tensor]:
+        runner = make_runner(IterBasedRunner, max_iters=9)
+        model = nn.ModuleList([nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)])
+        with torch.no_grad():
+            for number, parameter in enumerate(model.parameters()):
+                parameter.fill_(float(number))
+        runner.model = TrainStep(model, lambda out, batch: out)
+        runner.model.train_step = lambda batch, optimizer=None, **kwargs: {
+            "loss": sum((p * (i + 1)).sum() for i, p in enumerate(model.parameters()))
+        }
+        runner.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def reorder(runner: Any) -> None:
+            if runner.iter == reorder_at:
+                runner.optimizer.param_groups[0]["params"].reverse()
+
+        with_ema(runner)
+        runner.register_hook(ClosureHook("before_train_iter", reorder))
+        runner.run([make_loader(9)], TRAIN)
+        return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+    assert same(trained(4), trained(100))

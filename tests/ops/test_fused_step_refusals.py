@@ -266,3 +266,13 @@ def test_closures(kind: Any) -> None:
 def test_values_of_fused() -> None:
     with pytest.raises(ValueError, match="'auto' or True"):
         FusedStep(KINDS["sgd"](make_params()), fused="always")
+
+
+def test_averages_without_a_momentum() -> None:
+    param = Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    step = FusedStep(torch.optim.SGD([param], lr=0.1))
+    step.ema = [torch.zeros(2)]
+    with pytest.raises(ValueError, match="ema_momentum is None"):
+        step.step()
+    assert param.tolist() == [1.0, 1.0]
