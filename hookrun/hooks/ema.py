@@ -57,6 +57,7 @@ class EMAHook(Hook):
         device: where the averages are kept, such as ``'cpu'``; by default with their parameters.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an argument outside its range; when a run starts, a second EMAHook; in a run,
             parameters or averages that were replaced or moved.
     """
@@ -79,6 +80,9 @@ class EMAHook(Hook):
     ) -> None:
         if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(f"EMAHook: interval must be a positive int, not {interval!r}")
+        for name, value in (("momentum", momentum), ("warm_up", warm_up)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"EMAHook: {name} must be a number, not {value!r}")
         if not 0 < momentum < 1:
             raise ValueError(f"EMAHook: momentum must lie between 0 and 1, not at {momentum!r}")
         if warm_up < 1:

@@ -72,13 +72,21 @@ class TrainStep(nn.Module):
             kwargs: passed on to the module.
 
         Raises:
-            TypeError: the batch is neither a pair nor a dict.
+            TypeError: the batch is neither a pair nor a dict, or the loss is no tensor.
+            ValueError: the loss is no scalar.
             KeyError: a dict without ``target``.
         """
         inputs, target = self.split_batch(data_batch)
         with self._precision():
             outputs = self._call(inputs, kwargs)
             loss = self.loss_fn(outputs, target)
+            if not isinstance(loss, Tensor):
+                raise TypeError(f"TrainStep: loss_fn must return a tensor, not {loss!r:.80}")
+            if loss.numel() != 1:
+                raise ValueError(
+                    "TrainStep: loss_fn must return one number, not a tensor of shape "
+                    f"{tuple(loss.shape)}: take its mean() or sum()"
+                )
             log_vars = {"loss": loss.detach()}
             for name, metric in self.metrics.items():
                 log_vars[name] = metric(outputs, target)

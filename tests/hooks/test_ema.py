@@ -408,6 +408,19 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         EMAHook(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"momentum": "0.1"}, "momentum must be a number, not '0.1'"),
+        ({"momentum": None}, "momentum must be a number, not None"),
+        ({"warm_up": "10"}, "warm_up must be a number, not '10'"),
+    ],
+)
+def test_arguments_of_another_type_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"EMAHook: {message}"):
+        EMAHook(**arguments)
+
+
 def test_two_averages_of_one_model_are_refused(make_runner: MakeRunner) -> None:
     runner = make_runner()
     runner.register_hook(EMAHook())

@@ -257,3 +257,23 @@ def test_a_wrapped_model_trains_and_is_named_by_what_it_wraps(make_runner: Any, 
 def test_a_wrapper_without_train_step_is_told_so() -> None:
     with pytest.raises(TypeError, match="the model DataParallel has no method train_step"):
         EpochBasedRunner(nn.DataParallel(TinyModel()), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "error", "message"),
+    [
+        (lambda outputs, target: None, TypeError, "loss_fn must return a tensor, not None"),
+        (lambda outputs, target: 1.5, TypeError, r"loss_fn must return a tensor, not 1\.5"),
+        (
+            lambda outputs, target: outputs,
+            ValueError,
+            r"one number, not a tensor of shape \(8, 2\)",
+        ),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_refused_by_name(
+    loss_fn: Any, error: type[Exception], message: str
+) -> None:
+    step = TrainStep(nn.Linear(4, 2), loss_fn)
+    with pytest.raises(error, match=message):
+        step.train_step((torch.rand(8, 4), torch.zeros(8, dtype=torch.long)))
