@@ -201,7 +201,7 @@ class OptimizerHook(Hook):
         """The phase, made anew where the runner has another optimizer or more parameters."""
         if self._watch is not None:
             self._watch.check_first()
-            if runner.iter % _WATCH_EVERY == 0:
+            if runner.iter % _WATCH_EVERY == 0 or runner.iter + 1 == runner.max_iters:
                 self._watch.check(runner.model)
         optimizers = optimizers_of(runner)
         if self._phase is None or not self._phase.is_of(runner.model, optimizers):

@@ -323,6 +323,8 @@ def _values(optimizer: Any, when: str) -> list[Callable[..., Any]]:
 def _check_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused: Any) -> None:
     if fused is not True and fused != "auto":
         raise ValueError(f"FusedStep: fused must be 'auto' or True, not {fused!r}")
+    if not hasattr(optimizer, "param_groups") or not callable(getattr(optimizer, "step", None)):
+        raise TypeError(f"FusedStep: optimizer must be torch's, not {optimizer!r}")
     obstacle = rules.why_unknown(optimizer)
     if fused is True and obstacle is not None:
         raise TypeError(
