@@ -84,6 +84,12 @@ class Hook:
         """What a checkpoint keeps of the hook: plain types and tensors."""
         return {}
 
+    def gather_state(self, runner: Any) -> None:
+        """Bring together what the processes of a run have of their own; called in all of them.
+
+        Right before the checkpoint whose ``state_dict`` only the master asks for.
+        """
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave in the run that is resumed."""
 

@@ -6,7 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from hookrun.ops import sync_buffers_
+
+from ._parameters import named_parameters
 
 
 class Accumulation:
@@ -96,9 +101,24 @@ def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
     """The gradients that there are, by the names of their parameters."""
     return {
         name: parameter.grad.detach()
-        for name, parameter in model.named_parameters()
+        for name, parameter in named_parameters(model)
         if parameter.grad is not None
     }
+
+
+def mean_gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the gradients, averaged over the processes; all must call it.
+
+    Where a step averages what each process has added up, going on from the average everywhere comes
+    to the same.
+    """
+    means = {
+        name: torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
+        for name, each in named_parameters(model)
+        if each.requires_grad
+    }
+    sync_buffers_(means.values())
+    return means
 
 
 def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
@@ -107,7 +127,7 @@ def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None
     Raises:
         ValueError: a name or shape that the model does not have.
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_parameters(model))
     for name, gradient in gradients.items():
         if name not in parameters or parameters[name].shape != gradient.shape:
             raise ValueError(f"the checkpoint has a gradient of {name!r}, which the model has not")

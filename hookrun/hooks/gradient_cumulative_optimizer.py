@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hookrun.core import HOOKS, last
 from hookrun.distributed import get_dist_info
 
 from . import _arguments as check
-from ._accumulation import Accumulation, NoSync, gradients_by_name, restore_gradients
+from ._accumulation import (
+    Accumulation,
+    NoSync,
+    gradients_by_name,
+    mean_gradients_by_name,
+    restore_gradients,
+)
 from .optimizer import OptimizerHook
 
 
@@ -48,6 +54,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         check.count(self, "cumulative_iters")
         self._window = Accumulation(cumulative_iters)
         self._restored: Mapping[str, Any] | None = None
+        self._means: dict[str, Tensor] | None = None  # gathered for the next checkpoint
         self._warned = False
 
     def before_run(self, runner: Any) -> None:
@@ -106,12 +113,20 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         """Whether the module or one inside of it is a BatchNorm layer."""
         return any(isinstance(each, _BatchNorm) for each in module.modules())
 
+    def gather_state(self, runner: Any) -> None:
+        """Average the gradients so far over the processes, each of which has its own."""
+        if self._window.is_open and self._phase is not None and get_dist_info()[1] > 1:
+            self._means = mean_gradients_by_name(self._phase.model)
+
     def state_dict(self) -> dict[str, Any]:
-        """Between two steps, the gradients so far; of one process, for others have their own."""
+        """Between two steps, the gradients so far; of several processes, if they were gathered."""
         state = super().state_dict()
-        if self._window.is_open and self._phase is not None and get_dist_info()[1] == 1:
-            gradients = gradients_by_name(self._phase.model)
-            state["window"] = {**self._window.state_dict(), "gradients": gradients}
+        if self._window.is_open and self._phase is not None:
+            gradients = self._means
+            if get_dist_info()[1] == 1:
+                gradients = gradients_by_name(self._phase.model)
+            if gradients is not None:
+                state["window"] = {**self._window.state_dict(), "gradients": gradients}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -128,6 +143,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
 
     def _enter(self, runner: Any) -> None:
         """Let this iteration continue its window, or begin one."""
+        self._means = None
         if self._restored is not None:
             restore_gradients(runner.model, self._restored["gradients"])
             self._window.load_state_dict(self._restored)

@@ -129,6 +129,8 @@ def rank_state(runner: BaseRunner) -> dict[str, Any]:
 @may_sync
 def gather(runner: BaseRunner) -> None:
     """Bring the states of all processes together for the next checkpoint; all must call it."""
+    for hook in runner.hooks:
+        hook.gather_state(runner)
     states = all_gather_objects(rank_state(runner))
     runner._gathered = (runner.iter, dict(enumerate(states)))
 

@@ -65,6 +65,7 @@ def all_works(rank: int, folder: str) -> dict[str, Any]:
         "third fp16": with_ddp(rank, CUMULATIVE_FP16, {"cumulative_iters": 3}, folder, True),
         "without": without_ddp(rank, folder),
         "broken": broken_off(rank, folder),
+        "through": [inside_a_window(rank, folder, at) for at in (None, 4, 5)],
     }
 
 
@@ -137,6 +138,28 @@ def without_ddp(rank: int, folder: str) -> Any:
     return {"state": model.state_dict(), "skipped": hook.skipped_steps}
 
 
+def inside_a_window(rank: int, folder: str, resume_at: int | None) -> Any:
+    """The weights after a run; one that is resumed goes on from the first one's file."""
+    model = Model()
+    runner = IterBasedRunner(
+        Wrapped(model),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        work_dir=f"{folder}/window",
+        max_iters=ITERS,
+    )
+    runner.logger.setLevel("ERROR")
+    runner.register_optimizer_hook({"type": CUMULATIVE, **ACCUMULATED})
+    if resume_at is None:
+        runner.register_checkpoint_hook({"interval": 1, "by_epoch": False})
+    else:
+        runner.resume(f"{folder}/window/iter_{resume_at}.pth")
+    half_of = slice(4 * rank, 4 * rank + 4)
+    batches = [{k: v[half_of] for k, v in batch.items()} for batch in make_batches()]
+    runner.run([batches], [("train", 1)])
+    dist.barrier()  # the files are there
+    return model.state_dict()
+
+
 def broken_off(rank: int, folder: str) -> Any:
     """A step that raises inside no_sync leaves DDP as it was."""
     model = Wrapped(Model())
@@ -194,6 +217,13 @@ def test_fp16_gradients_are_averaged_where_no_wrapper_does(tmp_path: Path, ends:
     run(alone, hook, make_batches(), str(tmp_path), ema=False)
     for key, value in alone.state_dict().items():
         torch.testing.assert_close(one["state"][key], value, rtol=5e-3, atol=5e-3)
+
+
+def test_a_window_goes_on_in_every_process(ends: list[Any]) -> None:
+    for end in ends:
+        whole, *resumed = end["through"]
+        for weights in resumed:
+            torch.testing.assert_close(weights, whole, rtol=1e-6, atol=1e-7)
 
 
 def test_an_error_leaves_the_wrapper_as_it_was(ends: list[Any]) -> None:
