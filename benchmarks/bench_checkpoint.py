@@ -1,7 +1,6 @@
 """How long a training step waits for a checkpoint, beside MMCV's save and torch's asynchronous one.
 
-    python benchmarks/bench_checkpoint.py [--rounds 11] [--megabytes 64 1024] [--device cpu]
-                                          [--results FOLDER]
+    BENCH_DEVICE=cuda pytest benchmarks/bench_checkpoint.py     # on a GPU
 
 Claim: with CheckpointHook, a step waits at most 1.2 times as long as one copy of the state takes.
 
@@ -10,19 +9,15 @@ and take turns in each round; a figure is the median over the rounds of the time
 go on and change the state. The files are then finished before the next turn, which is not counted.
 
 - one copy: every tensor to memory that is there already; for a GPU to pinned memory, waited for.
-- ours: what CheckpointHook does. On a GPU the step waits for even less: the copy is put in line.
-- mmcv: ``mmcv.runner.save_checkpoint``, which waits for the file. It syncs nothing to the disk.
-- torch DCP async: ``torch.distributed.checkpoint.async_save`` in a group of one process.
+- hookrun: what CheckpointHook does. On a GPU the step waits for even less: the copy is put in line.
+- MMCV: ``mmcv.runner.save_checkpoint``, which waits for the file. It syncs nothing to the disk.
+- torch, DCP async: ``torch.distributed.checkpoint.async_save`` in a group of one process.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import datetime
-import json
-import platform
-import statistics
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,14 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
+from comparison import Comparison, Target
 from hookrun.checkpoint import Writer, make_checkpoint
 from hookrun.checkpoint.snapshot import map_tensors
+from timing import Case
 
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
+OURS, COPY, MMCV, TORCH = "hookrun", "one copy", "MMCV", "torch, DCP async"
 TENSORS = 60  # parameters
 TARGET = 1.2  # times one copy
 
@@ -143,60 +143,29 @@ def race(sides: dict[str, Side], rounds: int, device: str) -> dict[str, list[flo
     return {name: taken[1:] for name, taken in samples.items()}
 
 
-def measure(megabytes: int, rounds: int, device: str) -> dict[str, Any]:
-    """The figures for one size of the state, printed too."""
-    print(f"{megabytes} MB of state on {device}")
-    state = State(megabytes, device)
+@pytest.mark.parametrize("megabytes", [64, 1024])
+def bench_checkpoint(rounds, record, megabytes):
+    state = State(megabytes, DEVICE)
     with tempfile.TemporaryDirectory() as scratch, group_of_one():
         folder = Path(scratch)
         possible = {
-            "one copy": copy_side(state, device),
-            "ours": our_side(state, folder),
-            "mmcv": mmcv_side(state, folder),
-            "torch DCP async": dcp_side(state, folder),
+            OURS: our_side(state, folder),
+            COPY: copy_side(state, DEVICE),
+            MMCV: mmcv_side(state, folder),
+            TORCH: dcp_side(state, folder),
         }
         sides = {name: side for name, side in possible.items() if side is not None}
-        samples = race(sides, rounds, device)
-    figures: dict[str, Any] = {}
-    for name, taken in samples.items():
-        ratio = statistics.median(
-            mine / copy for mine, copy in zip(taken, samples["one copy"], strict=True)
-        )
-        median = statistics.median(taken) * 1e3
-        figures[name] = {"median_ms": median, "min_ms": min(taken) * 1e3, "times_copy": ratio}
-        print(f"  {name:16} {median:10.2f} ms {ratio:8.2f} x one copy")
-    figures["target_met"] = figures["ours"]["times_copy"] <= TARGET
-    print(f"  target, {TARGET} x one copy: {'met' if figures['target_met'] else 'missed'}")
-    return figures
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 1024])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--results", type=Path, help="folder to write a JSON file into")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    date = datetime.date.today().isoformat()
-    report = {
-        "machine": {"platform": platform.platform()},
-        "torch": torch.__version__,
-        "device": arguments.device,
-        "threads": arguments.threads,
-        "rounds": arguments.rounds,
-        "date": date,
-        "sizes": {
-            str(size): measure(size, arguments.rounds, arguments.device)
-            for size in arguments.megabytes
-        },
-    }
-    if arguments.results:
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        path = arguments.results / f"checkpoint-{arguments.device}-{date}.json"
-        path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        samples = race(sides, min(rounds, 11), DEVICE)
+    cases = {name: Case(lambda calls: state.tensors, 1) for name in sides}
+    figure = Comparison(
+        title=f"What a step waits for a checkpoint of {megabytes} MB",
+        unit="ms",
+        per_second=1e3,
+        baseline=None,
+        floor=COPY,
+        floor_is="every tensor of the state, to memory that is there already",
+        subject=OURS,
+        targets=(Target(OURS, TARGET),),
+        counts_calls=False,
+    ).figure(samples, cases, {})
+    record.add(f"checkpoint/{megabytes} MB", {**figure, "device": DEVICE})
