@@ -95,10 +95,10 @@ class Comparison:
         system = systems[target.system]
         if target.at_least is not None:
             measured = system[f"times_{self.subject}"]
-            met = measured >= target.at_least
+            met = measured is not None and measured >= target.at_least
         else:
             measured = system["times_floor" if target.of == "floor" else "median"]
-            met = measured <= target.at_most
+            met = measured is not None and measured <= target.at_most
         return {**asdict(target), "measured": measured, "met": met}
 
 

@@ -88,7 +88,7 @@ def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
         promised = f"at most {target['at_most']} {unit}"
     return [
         f"{figure['title']}: {target['system']}",
-        f"{target['measured']:.2f} {unit}",
+        "lost in noise" if target["measured"] is None else f"{target['measured']:.2f} {unit}",
         promised,
         "kept" if target["met"] else "**not kept**",
     ]
