@@ -178,6 +178,15 @@ class EvalHook(Hook):
         self.best_ckpt_path = messages.get("best_ckpt")
 
     @may_sync
+    def catch_up_evaluation(self, runner: Any) -> None:
+        """Evaluate where a resumed run goes on amid an epoch, before the next batch is fetched.
+
+        Both draw random numbers, and the run that was not stopped evaluated first.
+        """
+        if not self.by_epoch and self.initial_flag:
+            self._catch_up(runner)
+
+    @may_sync
     def before_train_iter(self, runner: Any) -> None:
         """Evaluate before the first iteration, where ``start`` has been reached."""
         if not self.by_epoch and self.initial_flag:
@@ -344,8 +353,7 @@ class EvalHook(Hook):
     def _finished(self, runner: Any) -> int:
         """Epochs or iterations behind the weights that are evaluated."""
         done = runner.epoch if self.by_epoch else runner.iter
-        between = ("before_train_epoch", "before_train_iter", "after_run")
-        return int(done if runner._firing in between else done + 1)
+        return int(done + (runner._firing in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
         """Find out whether a greater or a smaller score is better.

@@ -42,9 +42,12 @@ class EpochBasedRunner(BaseRunner):
         self._max_iters = self._total_iters(data_loader)
         self._epoch_start = self._iter - (self._resumption.inner_iter if self._resumption else 0)
         self.call_hook("before_train_epoch")
+        resumed = self._resumption is not None
         data_pass = self._pass = self._begin_pass(data_loader)
         self._epoch_start = self._iter - data_pass.first
         try:
+            if resumed:
+                self.call_hook("catch_up_evaluation")
             self._go_through(data_pass.batches, True, data_pass.first, kwargs)
         finally:
             data_pass.batches = iter(())  # its workers end

@@ -63,6 +63,14 @@ class IterBasedRunner(BaseRunner):
         del self.data_batch
         self._inner_iter += 1
 
+    def _catch_up(self, workflow: Workflow) -> None:
+        """Let EvalHook make up for an evaluation that was missed, before a batch is fetched."""
+        for loader, (mode, _) in zip(self._loaders, workflow, strict=True):
+            if mode == "train":
+                self._enter(mode, loader)
+                self.call_hook("catch_up_evaluation")
+                return
+
     def _enter(self, mode: str, data_loader: IterLoader) -> None:
         self.mode = mode
         self.data_loader = data_loader
@@ -127,6 +135,7 @@ class IterBasedRunner(BaseRunner):
                 self.call_hook("before_epoch")
                 if resumption is not None:
                     resumption.restore_rng()
+                    self._catch_up(workflow)
                 while self.iter < self._max_iters or (first, done) != (0, 0):
                     for index in range(first, len(workflow)):
                         mode, iters = workflow[index]

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from hookrun import EvalHook, FileClient, IterBasedRunner
+from hookrun import BaseRunner, EpochBasedRunner, EvalHook, FileClient, IterBasedRunner
 from hookrun.checkpoint import files, read_checkpoint
 from tests.support import make_loader
 
@@ -302,6 +304,37 @@ def test_missed_evaluations_by_iteration(make_runner: MakeRunner, tmp_path: Path
         resumed.run([make_loader(5)], TRAIN)
         assert resumed.meta["hook_msgs"]["best_score"] == 0.8, number
         assert len(resumed.hooks[-1].dataloader.dataset.evaluated) == len(scores), number
+
+
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_a_missed_evaluation_draws_its_random_numbers_before_the_next_batch(
+    make_runner: MakeRunner, tmp_path: Path, kind: type[BaseRunner]
+) -> None:
+    class Noise(Dataset[Any]):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {"x": torch.rand(2) + index, "y": torch.rand(1)}
+
+    def run(folder: str, resume: Path | None = None) -> Any:
+        limit = {"max_epochs": 2} if kind is EpochBasedRunner else {"max_iters": 6}
+        runner = make_runner(kind, work_dir=str(tmp_path / folder), **limit)
+        runner.register_optimizer_hook({})
+        runner.register_checkpoint_hook({"interval": 1, "by_epoch": False})
+        test_set: Any = make_loader()
+        test_set.dataset.evaluate = lambda *args, **kwargs: {"acc": torch.rand(())}
+        runner.register_hook(EvalHook(test_set, by_epoch=False, save_best="acc"), priority="LOW")
+        torch.manual_seed(0 if resume is None else 1)
+        if resume is not None:
+            runner.resume(resume)
+        runner.run([DataLoader(Noise(), 2, shuffle=True)], TRAIN)
+        weights = [p.tolist() for p in runner.model.parameters()]
+        return weights, runner.meta["hook_msgs"]["best_score"], torch.get_rng_state().tolist()
+
+    whole = run("whole")
+    for number in range(1, 7):
+        assert run(str(number), tmp_path / "whole" / f"iter_{number}.pth") == whole, number
 
 
 def test_the_best_file_goes_to_other_storage(make_runner: MakeRunner) -> None:
