@@ -306,10 +306,33 @@ def _optimizer_states(
             raise ValueError(
                 f"{which} has groups of {theirs} parameters in the file and of {ours} in the run"
             )
-        for key in ("momentum", "betas"):
+        for key in _TELLING_KEYS:
             if (key in optimizer.defaults) != (key in each["param_groups"][0]):
                 raise ValueError(
                     f"{which} is {type(optimizer).__name__}, and the file has that of another "
                     f"kind: only one of them has {key!r}"
                 )
+        _check_shapes(optimizer, each, which)
     return pairs
+
+
+# Of optimizers' settings, those that some have and others have not, in every version of torch.
+_TELLING_KEYS = ("momentum", "betas", "alpha", "rho", "lr_decay", "etas", "lambd", "momentum_decay")
+# Of their state, what has the shape of its parameter.
+_SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
+
+
+def _check_shapes(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
+    """Refuse state of other parameters, or of the same ones in another order."""
+    keys = [key for group in state["param_groups"] for key in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, (key, parameter) in enumerate(zip(keys, parameters, strict=True)):
+        own = state["state"].get(key, {})
+        for name in _SHAPED_LIKE_PARAMETERS:
+            value = own.get(name)
+            if isinstance(value, Tensor) and value.shape != parameter.shape:
+                raise ValueError(
+                    f"{which} has {name} of shape {tuple(value.shape)} in the file for parameter "
+                    f"{number}, which has shape {tuple(parameter.shape)} in the run: are they in "
+                    "the same order?"
+                )

@@ -326,3 +326,23 @@ def test_random_numbers_of_a_process_that_are_missing_are_reported(
     spoiled(file, lambda checkpoint: checkpoint["hookrun"].update(ranks={}))
     make_runner(max_epochs=3).resume(file)
     assert "no random numbers of process 0: call runner.gather_state()" in caplog.text
+
+
+def test_an_optimizer_of_another_kind_is_refused(make_runner: Any) -> None:
+    model = TinyModel()
+    adagrad = torch.optim.Adagrad(model.parameters())
+    _, file = saved(make_runner, model=model, optimizer=adagrad)
+    other = TinyModel()
+    runner = make_runner(model=other, optimizer=torch.optim.Adadelta(other.parameters()))
+    with pytest.raises(ValueError, match=r"Adadelta.*another kind.*'rho'"):
+        runner.resume(file)
+
+
+def test_optimizer_state_of_parameters_in_another_order_is_refused(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    model = TinyModel()
+    turned = torch.optim.SGD([*model.parameters()][::-1], lr=0.1, momentum=0.9)
+    runner = make_runner(model=model, optimizer=turned)
+    with pytest.raises(ValueError, match=r"momentum_buffer of shape .* for parameter 0.*order"):
+        runner.resume(file)
+    assert not turned.state
