@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ is 1 where one is damaged. With --resume, a training script is run twice for a f
 one go, and once resumed halfway in a new process; the exit status is 1 where the two end
 differently. The script is run as it is, but for its work_dir, which is a temporary folder.
 """
+
+
+class Refused(ValueError):
+    """A file that is whole and of a run, and from which no run can go on."""
 
 
 def add_parser(commands: Any) -> None:
@@ -50,27 +55,30 @@ def verify_folder(folder: Path) -> int:
 
     if not folder.is_dir():
         return _refuse(f"there is no folder {str(folder)!r}")
-    start, damaged = None, 0
+    start, damaged = "afresh: there is no checkpoint", 0
+    decided = False
     for path in newest_first(folder):
         try:
             state, told = check_file(path)
         except (ValueError, OSError) as error:
             damaged += 1
+            if isinstance(error, Refused) and not decided:
+                start, decided = f"nowhere: it takes {path.name}, and refuses it", True
             print(f"{path.name}: DAMAGED: {error}")
             continue
         print(f"{path.name}: {told}")
-        if start is None and state is not None:
-            start = f"{path.name}, epoch {state['epoch']}, iter {state['iter']}"
+        if not decided and state is not None:
+            decided = True
+            start = f"from {path.name}, epoch {state['epoch']}, iter {state['iter']}"
     for path in sorted(folder.glob("*.pth")):
         if path.is_symlink():
-            target = path.resolve()
-            lost = not target.is_file()
+            lost = not path.is_file()
             damaged += lost
             told = "DAMAGED: it means a missing file" if lost else "means"
-            print(f"{path.name}: {told} {target.name}")
+            print(f"{path.name}: {told} {os.path.basename(os.readlink(path))}")
     for path in sorted(folder.glob(".*.tmp")):
         print(f"{path.name}: left by a process that was ended amid a write")
-    print("a resume starts " + (f"from {start}" if start else "afresh: there is no checkpoint"))
+    print(f"a resume starts {start}")
     return int(damaged > 0)
 
 
@@ -81,7 +89,8 @@ def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
         (meta, what it is); None in place of meta for weights that no run can go on from.
 
     Raises:
-        ValueError: the file is damaged, or is of a newer format.
+        Refused: the file is of a newer format, or what it says of its run makes no sense.
+        ValueError: the file is damaged.
         OSError: it cannot be read.
     """
     from hookrun import checkpoint as ckpt
@@ -95,11 +104,11 @@ def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
     for name in ("epoch", "iter"):
         if not isinstance(meta[name], int) or meta[name] < 0:
-            raise ValueError(f"meta[{name!r}] is {meta[name]!r:.80}")
+            raise Refused(f"meta[{name!r}] is {meta[name]!r:.80}")
     if not isinstance(own, dict) or not isinstance(own.get("format", 0), int):
-        raise ValueError(f"its 'hookrun' part is {own!r:.80}")
+        raise Refused(f"its 'hookrun' part is {own!r:.80}")
     if own.get("format", 0) > ckpt.FORMAT:
-        raise ValueError(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
+        raise Refused(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
     parts = [f"epoch {meta['epoch']}", f"iter {meta['iter']}", f"{weights} weights"]
     parts.append("optimizer" if "optimizer" in checkpoint else "no optimizer")
     if own.get("hooks"):

@@ -159,3 +159,21 @@ def test_differences_are_named() -> None:
     assert differences({"a": 1}, {"a": 1.0}) == ["a is 1 in one go and 1.0 resumed"]
     assert differences([1], [1, 2]) == [" has 1 items in one go and 2 resumed"]
     assert "float64" in differences({"a": torch.ones(1)}, {"a": torch.ones(1).double()})[0]
+
+
+def test_a_newer_format_stops_a_resume(
+    folder: Path, make_runner: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(folder / "epoch_2.pth")
+    checkpoint["hookrun"]["format"] = 99
+    torch.save(checkpoint, folder / "newer.pth")
+    assert verify(folder) == 1
+    assert "a resume starts nowhere: it takes newer.pth, and refuses it" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="format 99"):
+        make_runner(work_dir=str(folder)).resume("auto")
+
+
+def test_links_in_a_circle(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "circle.pth").symlink_to("circle.pth")
+    assert verify(folder) == 1
+    assert "circle.pth: DAMAGED: it means a missing file circle.pth" in capsys.readouterr().out
