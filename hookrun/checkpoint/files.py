@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,13 +108,23 @@ def read_checkpoint(
         except (OSError, MemoryError):
             raise
         except Exception as error:  # a damaged file can make the unpickler raise anything
-            reason = str(error).split("\n", 1)[0] or type(error).__name__
+            reason = _reason(error)
             raise ValueError(
                 f"{name} is not a checkpoint that can be read safely: {reason}"
             ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """In one line, why a file could not be read."""
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", text)):
+        return f"it holds more than plain types and tensors: {found[1]}"
+    if isinstance(error, ValueError):
+        return text.split("\n", 1)[0]
+    return f"torch.load cannot make sense of it ({type(error).__name__})"
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:

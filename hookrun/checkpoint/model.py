@@ -125,12 +125,17 @@ def state_dict_of(
 
     Raises:
         ValueError: its ``state_dict`` is no dict.
+        TypeError: its keys are no names.
     """
     found = checkpoint.get("state_dict", checkpoint)
     if not isinstance(found, Mapping):
         raise ValueError(f"the weights of a checkpoint are a dict, not a {type(found).__name__}")
     weights: OrderedDict[str, Any] = OrderedDict()
     for name, value in found.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"the weights of a checkpoint have names, but here a key is {name!r:.80}"
+            )
         for pattern, replacement in revise_keys:
             name = re.sub(pattern, replacement, name)
         weights[name] = value

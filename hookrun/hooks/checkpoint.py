@@ -214,7 +214,7 @@ class CheckpointHook(Hook):
 
     def _check_template(self) -> None:
         """Refuse at the start of a run a name that could not be written at its first save."""
-        template = self.args.get("filename_tmpl", "")
+        template = self.args.get("filename_tmpl", "{}.pth")
         try:
             name = template.format(1)
         except (AttributeError, IndexError, KeyError, ValueError) as error:
@@ -222,10 +222,12 @@ class CheckpointHook(Hook):
                 f"CheckpointHook: filename_tmpl={template!r} is no file name with one placeholder "
                 f"{{}} for a number: {error}"
             ) from error
-        if os.path.basename(name) != name:
+        if os.path.basename(name) != name or name in (".", ".."):
             raise ValueError(
                 f"CheckpointHook: filename_tmpl={template!r} leaves the folder of the checkpoints"
             )
+        if not name or "\0" in name:
+            raise ValueError(f"CheckpointHook: filename_tmpl={template!r} is no file name")
 
     def _check_arguments(self, runner: Any) -> None:
         known = inspect.signature(runner.save_checkpoint).parameters

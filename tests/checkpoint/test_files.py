@@ -170,3 +170,18 @@ def test_plain_copies(path: Path) -> None:
     copy = plain({"inner": inner})
     copy["inner"]["a"].append(2)
     assert inner == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: path.write_text("hello"), "torch.load cannot make sense of it"),
+        (lambda path: torch.save(torch.nn.Linear(1, 1), path), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_the_reason_is_told_in_one_line(tmp_path: Path, write: Any, reason: str) -> None:
+    write(tmp_path / "file.pth")
+    with pytest.raises(ValueError, match="read safely") as raised:
+        read_checkpoint(tmp_path / "file.pth")
+    assert reason in str(raised.value)
+    assert str(raised.value).isprintable()

@@ -178,3 +178,9 @@ def test_weights_go_to_other_storage_and_come_back() -> None:
     assert same(model, other)
     save_checkpoint(model, "b.pth", file_client_args={"backend": "memory"})
     assert "state_dict" in load_checkpoint(other, "b.pth", file_client_args={"backend": "memory"})
+
+
+def test_weights_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.ones(1)}, tmp_path / "file.pth")
+    with pytest.raises(TypeError, match="a key is 1"):
+        load_checkpoint(torch.nn.Linear(1, 1), tmp_path / "file.pth")

@@ -307,7 +307,9 @@ def test_braces_in_names_are_kept(make_runner: Any) -> None:
     assert Path(runner.meta["hook_msgs"]["last_ckpt"]).exists() if runner.meta else True
 
 
-@pytest.mark.parametrize("template", ["{}{}.pth", "{a}.pth", "../{}.pth", "/tmp/{}.pth", 3])
+@pytest.mark.parametrize(
+    "template", ["{}{}.pth", "{a}.pth", "../{}.pth", "/tmp/{}.pth", "..", "", "\0", 3]
+)
 def test_names_that_cannot_be_written_are_refused_before_training(
     make_runner: Any, template: Any
 ) -> None:
