@@ -339,7 +339,7 @@ def test_a_parameter_that_was_replaced_is_an_error(make_runner: MakeRunner) -> N
         if runner.iter == 2:
             runner.model.fc.bias = nn.Parameter(torch.zeros(1))
 
-    runner = make_runner(max_epochs=1)
+    runner = make_runner(max_epochs=2)  # the optimizer hook would look at the very end
     with_ema(runner)
     runner.register_hook(ClosureHook("before_train_iter", replace))
     with pytest.raises(ValueError, match=r"EMAHook: the parameter 'fc\.bias' is another tensor"):
