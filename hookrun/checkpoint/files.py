@@ -122,7 +122,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", text)):
         return f"it holds more than plain types and tensors: {found[1]}"
-    if isinstance(error, ValueError):
+    if isinstance(error, (TypeError, ValueError)):
         return text.split("\n", 1)[0]
     return f"torch.load cannot make sense of it ({type(error).__name__})"
 

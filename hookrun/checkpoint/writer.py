@@ -134,12 +134,21 @@ class Writer:
 
     def _start(self, steps: list[Step], undo: Step) -> None:
         # Not a daemon: the interpreter waits for it when the run ends in a way that closes nothing.
+        training_goes_on = threading.Event()
         self._thread = threading.Thread(
-            target=self._work, args=(steps, undo), name="hookrun-checkpoint", daemon=False
+            target=self._work,
+            args=(steps, undo, training_goes_on),
+            name="hookrun-checkpoint",
+            daemon=False,
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        finally:
+            training_goes_on.set()
 
-    def _work(self, steps: list[Step], undo: Step) -> None:
+    def _work(self, steps: list[Step], undo: Step, training_goes_on: threading.Event) -> None:
+        # A new thread would keep the interpreter's lock for milliseconds, while the step waits.
+        training_goes_on.wait()
         try:
             while steps:
                 steps.pop(0)()
