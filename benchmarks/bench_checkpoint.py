@@ -6,7 +6,8 @@ Claim: with CheckpointHook, a step waits at most 1.2 times as long as one copy o
 
 The state is a model with Adam's: a third of the bytes are parameters. All sides save the same state
 and take turns in each round; a figure is the median over the rounds of the time until training may
-go on and change the state. The files are then finished before the next turn, which is not counted.
+go on and change the state. The files are then finished, and on the disk, before the next turn,
+which is not counted.
 
 - one copy: every tensor to memory that is there already; for a GPU to pinned memory, waited for.
 - hookrun: what CheckpointHook does. On a GPU the step waits for even less: the copy is put in line.
@@ -140,6 +141,7 @@ def race(sides: dict[str, Side], rounds: int, device: str) -> dict[str, list[flo
             side.save()
             samples[name].append(time.perf_counter() - start)
             side.finish()
+            os.sync()  # what one side left to be written must not slow the next
     return {name: taken[1:] for name, taken in samples.items()}
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "amp": {"core", "ops"},
     "data": {"core", "ops"},
     "distributed": {"core", "ops"},
-    "checkpoint": {"core", "storage", "distributed"},
+    "checkpoint": {"core", "ops", "storage", "distributed"},
     "runners": {"_native", "core", "optim", "data", "storage", "checkpoint", "distributed"},
     "hooks": {
         "_native",

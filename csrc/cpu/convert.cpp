@@ -2,6 +2,8 @@
 //
 // What is written is not read, so large outputs go past the caches: an ordinary store would first
 // read the line that it overwrites.
+#include <algorithm>
+
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -44,13 +46,17 @@ void copy_piece(To* to, const From* from, std::int64_t count) {
   });
 }
 
+// How many bytes come before the first whole cache line.
+inline std::int64_t bytes_to_line(const void* to) {
+  return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(to) % 64);
+}
+
 // A cache line at a time, after the elements before the first whole line.
 template <class To, class From>
 void stream_piece(To* to, const From* from, std::int64_t count) {
   constexpr std::int64_t kLine = 64 / sizeof(To);
-  const auto misaligned = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
-  std::int64_t head = misaligned == 0 ? 0 : (64 - misaligned) / std::int64_t{sizeof(To)};
-  if (misaligned % sizeof(To) != 0 || head > count) head = count;
+  std::int64_t head = bytes_to_line(to) / std::int64_t{sizeof(To)};
+  if (bytes_to_line(to) % sizeof(To) != 0 || head > count) head = count;
   copy_piece(to, from, head);
   std::int64_t i = head;
   for (; i + kLine <= count; i += kLine) {
@@ -60,6 +66,22 @@ void stream_piece(To* to, const From* from, std::int64_t count) {
   }
   copy_piece(to + i, from + i, count - i);
   finish_streams();
+}
+
+void stream_bytes(char* to, const char* from, std::int64_t count) {
+  std::int64_t i = std::min(bytes_to_line(to), count);
+  __builtin_memcpy(to, from, static_cast<std::size_t>(i));
+  for (; i + 64 <= count; i += 64) stream(to + i, from + i);
+  __builtin_memcpy(to + i, from + i, static_cast<std::size_t>(count - i));
+  finish_streams();
+}
+
+void copy_bytes(char* to, const char* from, std::int64_t count, bool streaming) {
+  if (streaming) {
+    stream_bytes(to, from, count);
+  } else {
+    __builtin_memcpy(to, from, static_cast<std::size_t>(count));
+  }
 }
 
 template <class To, class From>
@@ -77,12 +99,12 @@ void convert(const TensorList& list, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
     const std::int64_t size = row.item_size;
-    if (row.dtype[0] == row.dtype[1]) {  // any dtype; libc streams where that pays
-      __builtin_memcpy(row.at<char>(0, first * size), row.at<char>(1, first * size),
-                       static_cast<std::size_t>(count * size));
+    const bool streaming = list.span * size > kStreamAbove;
+    if (row.dtype[0] == row.dtype[1]) {  // any dtype
+      copy_bytes(row.at<char>(0, first * size), row.at<char>(1, first * size), count * size,
+                 streaming);
       return;
     }
-    const bool streaming = list.span * size > kStreamAbove;
     with_type(row.dtype[0], [&](auto to) {
       with_type(row.dtype[1], [&](auto from) {
         convert_piece(row.at<decltype(to)>(0, first), row.at<decltype(from)>(1, first), count,

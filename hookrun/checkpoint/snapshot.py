@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_Buffers = dict[tuple[int, bool], list[Tensor]]  # by bytes, and whether they are pinned
+from hookrun import ops
+
+_Copies = dict[tuple[Any, ...], list[Tensor]]  # by all that a copy's memory and layout depend on
 _PLAIN_KINDS = (Tensor, torch.nn.Parameter)
 
 
@@ -43,8 +45,8 @@ class Snapshots:
     """
 
     def __init__(self) -> None:
-        self._free: _Buffers = {}
-        self._used: _Buffers = {}
+        self._free: _Copies = {}
+        self._used: _Copies = {}
 
     def take(self, tree: Any) -> tuple[Any, Callable[[], None]]:
         """Copy a tree of plain types and tensors.
@@ -55,9 +57,9 @@ class Snapshots:
         Returns:
             (copy, arrived); the tensors in the copy hold their values when ``arrived()`` returns.
         """
-        copying = _Copying(self._buffer)
-        copied = map_tensors(tree, copying.copy)
-        return copied, copying.arrival()
+        copying = _Copying(self._make_room)
+        copied = map_tensors(tree, copying.add)
+        return copied, copying.start()
 
     def recycle(self) -> None:
         """Say that the copies so far are no longer needed."""
@@ -67,47 +69,62 @@ class Snapshots:
         """Give the memory back."""
         self._free, self._used = {}, {}
 
-    def _buffer(self, size: int, pinned: bool) -> Tensor:
-        """So many bytes, which no other copy uses."""
-        free = self._free.get((size, pinned))
-        buffer = free.pop() if free else torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-        self._used.setdefault((size, pinned), []).append(buffer)
-        return buffer
+    def _make_room(self, tensor: Tensor, size: int) -> Tensor:
+        """Memory of so many bytes, laid out as the tensor is, which no other copy uses."""
+        pinned = not tensor.is_cpu
+        layout = (size, pinned, tensor.dtype, *_layout(tensor))
+        free = self._free.get(layout)
+        if free:
+            room = free.pop()
+        else:
+            room = _like(tensor, torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
+        self._used.setdefault(layout, []).append(room)
+        return room
 
 
 class _Copying:
-    """One copy at work: which memory has been copied, and where to."""
+    """One copy at work: which memory it has met, and where that goes."""
 
-    def __init__(self, make_buffer: Callable[[int, bool], Tensor]) -> None:
-        self._make_buffer = make_buffer
-        self._copies: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+    def __init__(self, make_room: Callable[[Tensor, int], Tensor]) -> None:
+        self._make_room = make_room
+        self._copies: dict[int, Tensor] = {}  # by the address of what they are copies of
+        self._sources: list[Tensor] = []
+        self._targets: list[Tensor] = []
         self._devices: set[torch.device] = set()
 
-    def copy(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach()
+    def add(self, tensor: Tensor) -> Tensor:
+        """What will be the tensor's copy."""
         if not _is_simple(tensor):
+            tensor = tensor.detach()
             return tensor.cpu().clone() if tensor.device.type == "cpu" else tensor.cpu()
         storage = tensor.untyped_storage()
-        key = (str(tensor.device), storage.data_ptr())
-        if key not in self._copies:
-            whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-            # The source stays referenced, so that no other memory can come to lie at its address.
-            self._copies[key] = (self._copy_bytes(whole), whole)
-        return torch.empty(0, dtype=tensor.dtype).set_(
-            self._copies[key][0].untyped_storage(),
-            tensor.storage_offset(),
-            tensor.size(),
-            tensor.stride(),
-        )
+        address = storage.data_ptr()
+        if address in self._copies:
+            return _like(tensor, self._copies[address])
+        copy = self._make_room(tensor, storage.nbytes())
+        self._copies[address] = copy
+        # The whole storage is copied. Where the tensor is all of it, as most are, no other view of
+        # it is needed, and to make one takes longer than to copy a small tensor.
+        whole = tensor.is_contiguous() and tensor.nbytes == storage.nbytes()
+        self._sources.append(tensor if whole else _bytes_of(tensor))
+        self._targets.append(copy if whole else _bytes_of(copy))
+        if not tensor.is_cpu:
+            self._devices.add(tensor.device)
+        return copy
 
-    def _copy_bytes(self, source: Tensor) -> Tensor:
-        pinned = source.device.type == "cuda"
-        if pinned:
-            self._devices.add(source.device)
-        target = self._make_buffer(source.numel(), pinned)
-        return target.copy_(source, non_blocking=pinned)
+    @torch.no_grad()
+    def start(self) -> Callable[[], None]:
+        """Copy; returns a function that waits until every GPU has done so."""
+        pairs = list(zip(self._targets, self._sources, strict=True))
+        on_cpu = [pair for pair in pairs if pair[1].is_cpu]
+        if on_cpu:
+            ops.convert_(*zip(*on_cpu, strict=True))
+        for target, source in pairs:
+            if not source.is_cpu:
+                target.copy_(source, non_blocking=True)
+        return self._arrival()
 
-    def arrival(self) -> Callable[[], None]:
+    def _arrival(self) -> Callable[[], None]:
         """A function that waits until every GPU has copied what it was told."""
         events = []
         for device in self._devices:
@@ -133,3 +150,18 @@ def _is_simple(tensor: Tensor) -> bool:
         and not tensor.is_neg()
         and tensor.untyped_storage().nbytes() > 0
     )
+
+
+def _layout(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    return tensor.storage_offset(), tensor.size(), tensor.stride()
+
+
+def _like(tensor: Tensor, memory: Tensor) -> Tensor:
+    """A tensor laid out as the first is, on the storage of the second."""
+    return torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), *_layout(tensor))
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """All of a tensor's storage."""
+    whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return whole.set_(tensor.untyped_storage())

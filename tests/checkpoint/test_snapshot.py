@@ -58,6 +58,23 @@ def test_every_kind_of_tensor_is_copied(name: str) -> None:
     assert torch.equal(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
+def test_every_dtype_is_copied() -> None:
+    dtypes = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    dtypes -= {torch.quint8, torch.qint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+    for dtype in sorted(dtypes, key=str):
+        memory = torch.arange(64, dtype=torch.uint8).repeat(2)
+        try:
+            tensor = memory.view(dtype)
+        except RuntimeError:  # a dtype that torch only reserves
+            continue
+        (copied,), _ = Snapshots().take([tensor])
+        memory += 1
+        assert copied.dtype == dtype
+        expected = list(range(64)) * 2
+        assert list(copied.untyped_storage()) == expected, dtype
+
+
 def test_a_training_state_is_copied_and_stays(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     optimizer = torch.optim.Adam(model.parameters())
@@ -90,6 +107,14 @@ def test_tensors_that_share_memory_share_it_in_the_copy() -> None:
     assert copied["b"][0] == 99
     assert base[2] == 2
     assert copied["other"][2] == 1
+
+
+def test_a_part_that_comes_before_its_whole_shares_memory_with_it() -> None:
+    base = torch.arange(10.0)
+    (part, whole), _ = Snapshots().take([base[2:4], base])
+    assert torch.equal(whole, base)
+    part[0] = 99
+    assert whole[2] == 99
 
 
 def test_memory_is_used_again_only_once_a_copy_is_not_needed() -> None:

@@ -54,12 +54,14 @@ def test_ties_denormals_and_overflow_round_as_torchs_do(dtype: torch.dtype) -> N
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("source", [torch.float32, torch.float16], ids=["narrowed", "copied"])
 @pytest.mark.parametrize("offset", [0, 1, 7])
-def test_large_outputs_that_go_past_the_caches(offset: int) -> None:
+def test_large_outputs_that_go_past_the_caches(source: torch.dtype, offset: int) -> None:
     shapes = [(1_200_003,), (17,), (1_200_001,)]
-    dst, src = Guarded(shapes, torch.float16, offset, seed=1), Guarded(shapes, seed=2)
+    dst, src = Guarded(shapes, torch.float16, offset, seed=1), Guarded(shapes, source, seed=2)
     convert_(dst.tensors, src.tensors)
     dst.check()
+    src.check_unchanged()
     assert_same_bits(dst.tensors, [t.half() for t in src.tensors])
 
 
