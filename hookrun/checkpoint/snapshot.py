@@ -153,7 +153,7 @@ def _is_simple(tensor: Tensor) -> bool:
 
 
 def _layout(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
-    return tensor.storage_offset(), tensor.size(), tensor.stride()
+    return int(tensor.storage_offset()), tensor.size(), tensor.stride()
 
 
 def _like(tensor: Tensor, memory: Tensor) -> Tensor:

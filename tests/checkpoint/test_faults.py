@@ -96,15 +96,15 @@ def whole_run_calls(make_runner: Any, disk: Disk, folder: Path) -> dict[str, int
     return dict(disk.calls)
 
 
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
 def test_every_call_failing_raises_and_loses_nothing(
-    make_runner: Any, tmp_path: Path, disk: Disk, logger: logging.Logger
+    make_runner: Any, tmp_path: Path, disk: Disk, logger: logging.Logger, error: int
 ) -> None:
     calls = whole_run_calls(make_runner, disk, tmp_path / "whole")
     assert all(calls[place] > 0 for place in PLACES), calls
     cases = [(place, number) for place in PLACES for number in range(calls[place])]
     failures = 0
     for case, (place, number) in enumerate(cases):
-        error = ERRORS[case % len(ERRORS)]
         folder = tmp_path / f"{place}_{number}"
         disk.reset()
         disk.failing = (place, number, error)
