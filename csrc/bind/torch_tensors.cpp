@@ -1,5 +1,8 @@
 #include "torch_tensors.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 namespace hookrun {
 namespace {
 
@@ -8,19 +11,6 @@ std::size_t word_with(const void* object, std::size_t words, const py::object& a
   const auto* content = static_cast<const void* const*>(object);
   for (std::size_t i = 1; i < words; ++i) {
     if (content[i] == PyLong_AsVoidPtr(address.ptr())) return i;
-  }
-  return 0;
-}
-
-// The word in which a view differs from its base by one bit alone, and that bit; 0 if there is
-// none. Of what a tensor's object stands for, the first words count references and point elsewhere.
-std::size_t word_of_flag(const void* base, const void* view, std::uint64_t* flag) {
-  constexpr std::size_t kFirst = 7, kEnd = 22;
-  const auto* before = static_cast<const std::uint64_t*>(base);
-  const auto* after = static_cast<const std::uint64_t*>(view);
-  for (std::size_t i = kFirst; i < kEnd; ++i) {
-    *flag = before[i] ^ after[i];
-    if ((*flag & after[i]) != 0 && (*flag & (*flag - 1)) == 0) return i;
   }
   return 0;
 }
@@ -52,18 +42,32 @@ Torch::Torch() {
   find_lazy_flags(torch);
 }
 
-// Both flags are sought, and must stand in one word: one bit may differ by chance.
+// A tensor's dispatch keys, two of which are the flags, are one word of it: the one that holds them
+// in samples of every kind.
 void Torch::find_lazy_flags(const py::module_& torch) {
+  const py::object c = torch.attr("_C");
+  const py::object keys_of = py::getattr(c, "_dispatch_keys", py::none());
+  const py::object keys = py::getattr(c, "DispatchKeySet", py::none());
+  if (keys_of.is_none() || keys.is_none()) return;
+  const auto bits = [](const py::object& set) {
+    return set.attr("raw_repr")().cast<std::uint64_t>();
+  };
   const py::object real = torch.attr("empty")(1);
   const py::object complex = torch.attr("view_as_complex")(torch.attr("empty")(2));
-  const py::object negated = torch.attr("_neg_view")(real);
-  const py::object conjugated = complex.attr("conj")();
-  const auto impl = [&](const py::object& each) { return word(each.ptr(), impl_word); };
-  std::uint64_t negate = 0, conjugate = 0;
-  const std::size_t found = word_of_flag(impl(real), impl(negated), &negate);
-  if (found == 0 || found != word_of_flag(impl(complex), impl(conjugated), &conjugate)) return;
-  lazy_word = found;
-  lazy_flags = negate | conjugate;
+  const py::object samples[] = {real, torch.attr("_neg_view")(real), complex,
+                                complex.attr("conj")(), torch.attr("nn").attr("Parameter")(real)};
+  constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words
+  for (std::size_t i = kFirst; i < kEnd; ++i) {
+    const auto holds_keys = [&](const py::object& sample) {
+      return reinterpret_cast<std::uint64_t>(word(word(sample.ptr(), impl_word), i)) ==
+             bits(keys_of(sample));
+    };
+    if (!std::all_of(std::begin(samples), std::end(samples), holds_keys)) continue;
+    lazy_word = i;
+    lazy_flags = bits(keys(c.attr("DispatchKey").attr("Negative"))) |
+                 bits(keys(c.attr("DispatchKey").attr("Conjugate")));
+    return;
+  }
 }
 
 bool Torch::is_lazy(PyObject* item) const {

@@ -23,11 +23,11 @@ struct AdamPiece {
   Ema* ema;
 
   void prefetch_at(std::int64_t i) const {
-    prefetch<4>(param + i);
-    prefetch<4>(grad + i);
-    prefetch<4>(mean + i);
-    prefetch<4>(square + i);
-    if (ema != nullptr) prefetch<4>(ema + i);
+    prefetch(param + i);
+    prefetch(grad + i);
+    prefetch(mean + i);
+    prefetch(square + i);
+    if (ema != nullptr) prefetch(ema + i);
   }
 };
 

@@ -2,8 +2,6 @@
 //
 // What is written is not read, so large outputs go past the caches: an ordinary store would first
 // read the line that it overwrites.
-#include <algorithm>
-
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -41,7 +39,7 @@ template <class To, class From>
 void copy_piece(To* to, const From* from, std::int64_t count) {
   using Real = Arithmetic<To, From>;
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
-    prefetch<1>(from + i);
+    prefetch(from + i);
     store(to + i, load<Real>(from + i, lanes), lanes);
   });
 }
@@ -69,7 +67,8 @@ void stream_piece(To* to, const From* from, std::int64_t count) {
 }
 
 void stream_bytes(char* to, const char* from, std::int64_t count) {
-  std::int64_t i = std::min(bytes_to_line(to), count);
+  std::int64_t i = bytes_to_line(to);
+  if (i > count) i = count;
   __builtin_memcpy(to, from, static_cast<std::size_t>(i));
   for (; i + 64 <= count; i += 64) stream(to + i, from + i);
   __builtin_memcpy(to + i, from + i, static_cast<std::size_t>(count - i));

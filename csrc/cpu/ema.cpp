@@ -10,8 +10,8 @@ void ema_piece(Average* average, const Parameter* parameter, std::int64_t count,
   using Real = Arithmetic<Average, Parameter>;
   const Real momentum = static_cast<Real>(weight);
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
-    prefetch<2>(average + i);
-    prefetch<2>(parameter + i);
+    prefetch(average + i);
+    prefetch(parameter + i);
     const Vector<Real> from = load<Real>(average + i, lanes);
     store(average + i, lerp(from, load<Real>(parameter + i, lanes), momentum), lanes);
   });

@@ -20,7 +20,7 @@ double sum_piece(const T* x, std::int64_t count) {
   F64 low{};
   F64 high{};
   for_each_vector<float>(count, [&](std::int64_t i, auto lanes) {
-    prefetch<1>(x + i);
+    prefetch(x + i);
     const F64Pair wide = widen(load<float>(x + i, lanes));
     low += wide.low * wide.low;
     high += wide.high * wide.high;
@@ -31,7 +31,7 @@ double sum_piece(const T* x, std::int64_t count) {
 double sum_piece(const double* x, std::int64_t count) {
   F64 sum{};
   for_each_vector<double>(count, [&](std::int64_t i, auto lanes) {
-    prefetch<1>(x + i);
+    prefetch(x + i);
     const F64 value = load<double>(x + i, lanes);
     sum += value * value;
   });

@@ -21,10 +21,10 @@ struct SgdPiece {
   Ema* ema;
 
   void prefetch_at(std::int64_t i) const {
-    prefetch<4>(param + i);
-    prefetch<4>(grad + i);
-    if (momentum != nullptr) prefetch<4>(momentum + i);
-    if (ema != nullptr) prefetch<4>(ema + i);
+    prefetch(param + i);
+    prefetch(grad + i);
+    if (momentum != nullptr) prefetch(momentum + i);
+    if (ema != nullptr) prefetch(ema + i);
   }
 };
 

@@ -175,8 +175,6 @@ inline U16 narrow(F32 x, Half) {
 
 // --- memory ---
 
-constexpr std::int64_t kPrefetchBytes = 2048;
-
 struct Full {};
 struct Part {
   std::int64_t count;  // fewer than a whole vector has
@@ -237,12 +235,12 @@ inline void store(T* to, V x, Part part) {
   __builtin_memcpy(to, padded, static_cast<std::size_t>(part.count) * sizeof(T));
 }
 
-// Brings the line that a loop over `streams` arrays needs some steps later. Memory answers after
-// about 100 ns, so a core has to have a few KiB on the way, all arrays together. The hardware does
-// some of that by itself, but it stops at every page's end. Past an array's end this is harmless.
-template <int streams, class T>
+// Brings the line that a loop needs sixteen lines later into the second cache. The hardware does
+// that by itself, but it begins anew at every page; what goes into the first cache at once takes
+// the few places there that loads wait in. Past an array's end this is harmless.
+template <class T>
 inline void prefetch(const T* from) {
-  __builtin_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes / streams);
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + 1024, 0, 2);
 }
 
 // Calls body(i, Full) for each whole vector and body(i, Part) for the rest.

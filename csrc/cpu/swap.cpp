@@ -10,8 +10,8 @@ constexpr std::int64_t kBytes = sizeof(F32);
 void swap_piece(char* a, char* b, std::int64_t bytes) {
   std::int64_t i = 0;
   for (; i + kBytes <= bytes; i += kBytes) {
-    prefetch<2>(a + i);
-    prefetch<2>(b + i);
+    prefetch(a + i);
+    prefetch(b + i);
     const U32 from_a = read<U32>(a + i);
     const U32 from_b = read<U32>(b + i);
     __builtin_memcpy(a + i, &from_b, sizeof from_b);

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -13,6 +14,9 @@ namespace {
 // Below so many chunks (a million elements, some 0.2 ms of work) a second thread is not worth its
 // risks: where other processes keep the cores busy, waiting for it takes milliseconds.
 constexpr std::int64_t kWorthThreads = 64;
+
+// What a thread takes at once at most: a million elements.
+constexpr std::int64_t kMostChunks = 64;
 
 // libgomp's entry for a parallel region; LLVM's and Intel's runtimes export it too.
 using GompParallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
@@ -25,14 +29,28 @@ GompParallel find_pool() {
   return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
 }
 
+// A thread takes several chunks that follow each other: the hardware reads ahead along them, and
+// where two threads take turns at each chunk, memory gives them 10 to 25 % less. Towards the end it
+// takes fewer, so that all end at about the same time.
 struct Job {
   std::int64_t count;
+  int threads;
   void (*body)(const void*, std::int64_t);
   const void* context;
   std::atomic<std::int64_t> next{0};
 
   void work() {
-    for (std::int64_t chunk = next++; chunk < count; chunk = next++) body(context, chunk);
+    std::int64_t begin = next.load();
+    while (begin < count) {
+      const std::int64_t end = begin + portion(count - begin);
+      if (!next.compare_exchange_weak(begin, end)) continue;
+      for (std::int64_t chunk = begin; chunk < end; ++chunk) body(context, chunk);
+      begin = next.load();
+    }
+  }
+
+  std::int64_t portion(std::int64_t left) const {
+    return std::clamp<std::int64_t>(left / (4 * threads), 1, kMostChunks);
   }
 };
 
@@ -50,8 +68,8 @@ void run_on_own_threads(Job* job, int threads) {
 void run_chunks(std::int64_t count, int threads, void (*body)(const void*, std::int64_t),
                 const void* context) {
   static const GompParallel pool = find_pool();
-  Job job{count, body, context};
   if (threads > count) threads = static_cast<int>(count);
+  Job job{count, threads, body, context};
   if (threads <= 1 || count < kWorthThreads || pool_lost) {
     job.work();
   } else if (pool != nullptr) {

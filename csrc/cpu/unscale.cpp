@@ -12,7 +12,7 @@ Arithmetic<T> unscale_piece(T* x, std::int64_t count, double inverse) {
   const Real factor = static_cast<Real>(inverse);
   Vector<Real> flag{};
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
-    prefetch<1>(x + i);
+    prefetch(x + i);
     const Vector<Real> value = load<Real>(x + i, lanes);
     flag += value - value;
     store(x + i, value * factor, lanes);
