@@ -37,8 +37,6 @@ Torch::Torch() {
   const py::object sample = torch.attr("empty")(0);
   impl_word = word_with(sample.ptr(), 5, sample.attr("_cdata"));
   if (impl_word == 0) return;
-  storage_word =
-      word_with(word(sample.ptr(), impl_word), 8, sample.attr("untyped_storage")().attr("_cdata"));
   find_lazy_flags(torch);
 }
 
