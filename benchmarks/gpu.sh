@@ -58,8 +58,10 @@ unset TRITON_INTERPRET HOOKRUN_BACKEND
 failed=0
 if [[ $tests == yes ]]; then
   # A test that fails does not keep the figures from being measured, but shows in the exit status.
-  timeout 300 "$python" -m pytest tests/ops/test_gpu.py tests/ops/test_device_step.py \
-    tests/kernels/triton --deselect tests/kernels/triton/test_compiled.py || failed=1
+  mapfile -t marked < <(grep --recursive --files-with-matches --include='test_*.py' 'mark\.gpu' tests)
+  timeout 60 "$python" -m pytest -m gpu "${marked[@]}" || failed=1
+  timeout 240 "$python" -m pytest tests/ops/test_device_step.py tests/kernels/triton \
+    --deselect tests/kernels/triton/test_compiled.py || failed=1
 fi
 timeout 280 "$python" benchmarks/bench_gpu.py ${arguments[@]+"${arguments[@]}"}
 exit "$failed"

@@ -148,7 +148,6 @@ def test_on_the_cpu_nothing_is_copied() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpus_tensors_are_those_of_the_moment() -> None:
     model = nn.Linear(2000, 2000, device="cuda")
     expected = model.weight.detach().clone()

@@ -319,7 +319,7 @@ def test_no_cuda_device() -> None:
         SyncGuard(device="cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_torch_tells(make_runner: MakeRunner) -> None:
     runner = make_runner(model=TinyModel().cuda(), max_epochs=2)
     runner.register_optimizer_hook({})

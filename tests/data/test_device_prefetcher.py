@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, RandomSampler
 from hookrun import DevicePrefetcher, IterLoader
 from tests.support import Points
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 Pair = namedtuple("Pair", "image label")
 
 
@@ -118,7 +117,7 @@ def nested(number: int) -> dict[str, Any]:
     }
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_batches_come_on_the_device(channels_last: bool) -> None:
     batches = [nested(number) for number in range(5)]
@@ -138,7 +137,7 @@ def test_batches_come_on_the_device(channels_last: bool) -> None:
     assert not batches[0]["image"].is_pinned()
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_memory_is_not_reused_while_it_is_read() -> None:
     batches = [torch.full((1 << 22,), float(number)) for number in range(20)]
     sums = []
@@ -149,7 +148,7 @@ def test_memory_is_not_reused_while_it_is_read() -> None:
     assert [total.item() for total in sums] == [number * (1 << 22) for number in range(20)]
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_the_host_does_not_wait() -> None:
     mode = torch.cuda.get_sync_debug_mode()
     try:

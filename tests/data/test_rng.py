@@ -43,7 +43,6 @@ def test_what_is_no_state(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_cuda_device_goes_on() -> None:
     devices = range(torch.cuda.device_count())
     for each in devices:

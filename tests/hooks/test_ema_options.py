@@ -100,7 +100,6 @@ def test_averages_can_be_kept_on_a_device(make_runner: MakeRunner) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("runner_type", RUNNERS)
 def test_averages_kept_on_the_cpu_are_those_kept_on_the_gpu(
     make_runner: MakeRunner, runner_type: type
@@ -120,7 +119,6 @@ def test_averages_kept_on_the_cpu_are_those_kept_on_the_gpu(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("hook", [EMAHook(), OptimizerHook()])
 def test_a_model_moved_within_the_run_is_an_error(make_runner: MakeRunner, hook: Hook) -> None:
     runner = make_runner(max_epochs=1)

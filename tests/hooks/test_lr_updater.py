@@ -157,7 +157,6 @@ class TestTheGroups:
             assert optimizer.param_groups[0]["lr"] is lr
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_a_device_tensor_is_filled_without_a_sync(self) -> None:
         lr = torch.tensor(0.1, device="cuda")
         optimizer = SimpleNamespace(param_groups=[{"lr": lr, "initial_lr": 0.1}])
