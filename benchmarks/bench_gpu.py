@@ -12,6 +12,9 @@ the median over the rounds. Per side:
 - host: until the call returns, by the host's clock.
 - launches: kernels, copies and fills, counted by the profiler.
 
+Then whole iterations of ResNet-50 with forward and backward, by the host's clock, since there the
+host often runs ahead of the device and hides what a phase costs it.
+
 The floor is two Triton kernels that move the same bytes, and the same mix of reads and writes,
 through flat arrays (`traffic.py`). Every model's arrays are larger than the caches of any GPU.
 """
@@ -28,8 +31,10 @@ from typing import Any
 
 import torch
 
+from iterations import Training
 from phases import MODELS, PHASES, Data, Phase, Shapes, Side
 from record import RESULTS, Record
+from resnet import resnet50
 
 OURS, MMCV, FUSED, FOREACH = "hookrun", "MMCV", "torch, fused", "torch, foreach"
 BEST = "best of torch"
@@ -156,6 +161,28 @@ def figure_of(name: str, model: str, shapes: Shapes, rounds: int, device: str) -
     return figure
 
 
+def iteration_of(name: str, training: Training, rounds: int, iterations: int = 5) -> dict[str, Any]:
+    """Measure whole iterations, and forward and backward alone, in turns."""
+    phase = PHASES[name]
+    sides = {"forward and backward alone": lambda: None, **sides_of(phase, training.data)}
+    runs = {side: training.iterations(run, iterations) for side, run in sides.items()}
+    samples = measure(runs, rounds, {"wall": wall_ms})["wall"]
+    systems: dict[str, dict[str, Any]] = {
+        side: {"wall": summed([ms / iterations for ms in taken])} for side, taken in samples.items()
+    }
+    ours = systems[OURS]["wall"]["median"]
+    for system in systems.values():
+        system["wall"][f"times_{OURS}"] = round(system["wall"]["median"] / ours, 4)
+    return {
+        "title": f"A whole iteration with {phase.title}, ResNet-50",
+        "unit": "ms per iteration",
+        "rounds": rounds,
+        "subject": OURS,
+        "systems": systems,
+        "targets": [],
+    }
+
+
 def add_counts(figure: dict[str, Any], sides: dict[str, Side]) -> None:
     """What ran on the device, by the profiler: medians of five calls."""
     for name, side in sides.items():
@@ -262,6 +289,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--models", nargs="+", default=["ResNet-50", "ViT-L"], choices=MODELS)
     parser.add_argument("--phases", nargs="+", default=list(PHASES), choices=PHASES)
+    parser.add_argument("--batch", type=int, default=32, help="images of a whole iteration")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results file")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -274,6 +302,14 @@ def main() -> None:
             record.save()  # after each one: a run that is cut off leaves what it had
             torch.cuda.empty_cache()
             print(figure["title"], figure["systems"], figure["targets"], sep="\n  ", flush=True)
+    for name in arguments.phases:
+        training = Training(PHASES[name], resnet50(), arguments.batch, 224, "cuda")
+        figure = iteration_of(name, training, min(arguments.rounds, 10))
+        del training
+        record.add(f"gpu/iteration {name}/ResNet-50", figure)
+        record.save()
+        torch.cuda.empty_cache()
+        print(figure["title"], figure["systems"], sep="\n  ", flush=True)
     print(f"written to {record.path}")
 
 

@@ -74,6 +74,17 @@ class Data:
         self.params = [Parameter(numbers(shape)) for shape in shapes]
         for param in self.params:
             param.grad = numbers(tuple(param.shape))
+        self._finish()
+
+    @classmethod
+    def of_model(cls, params: list[Parameter]) -> Data:
+        """A model's own parameters, which get their gradients from its backward."""
+        data = cls.__new__(cls)
+        data.params = params
+        data._finish()
+        return data
+
+    def _finish(self) -> None:
         self.ema = [p.detach().clone() for p in self.params]
         self.numel = sum(p.numel() for p in self.params)
 
@@ -92,6 +103,13 @@ class HalfData(Data):
             assert param.grad is not None
             half.grad = (param.grad * LOSS_SCALE).half()
             param.grad = None
+
+    @classmethod
+    def of_model(cls, params: list[Parameter]) -> Data:
+        data = super().of_model([Parameter(p.detach().float()) for p in params])
+        assert isinstance(data, HalfData)
+        data.model = params
+        return data
 
 
 @torch.no_grad()
@@ -119,6 +137,7 @@ class Phase:
 
     Attributes:
         bytes: what hookrun reads and writes per parameter.
+        autocast: whether forward runs in bf16.
     """
 
     title: str
@@ -126,6 +145,7 @@ class Phase:
     options: dict[str, Any]
     half: bool
     bytes: int
+    autocast: bool = False
 
     def data(self, shapes: Shapes, device: str = "cpu") -> Data:
         return (HalfData if self.half else Data)(shapes, device)
@@ -226,6 +246,11 @@ PHASES = {
         bytes=32,
     ),
     "c": Phase(
-        "(c) AdamW, clip and EMA, fp32", torch.optim.AdamW, {"lr": 1e-6}, half=False, bytes=40
+        "(c) AdamW, clip and EMA, fp32",
+        torch.optim.AdamW,
+        {"lr": 1e-6},
+        half=False,
+        bytes=40,
+        autocast=True,
     ),
 }

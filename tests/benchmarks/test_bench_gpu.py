@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SHAPES = [(33, 3), (1100,), (16,), ()]
@@ -55,6 +56,25 @@ def test_a_figure_has_what_the_results_file_needs(bench: Any, name: str) -> None
     assert figure["floor"]["pass 1"]["median"] > 0
     assert {target["of"] for target in figure["targets"]} == {"best of torch, wall", "MMCV, wall"}
     assert all(isinstance(target["met"], bool) for target in figure["targets"])
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_whole_iteration_is_measured_on_every_side(bench: Any, name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 10))
+    training = bench.Training(bench.PHASES[name], model, 2, 8, "cpu")
+    before = [p.detach().clone() for p in training.data.params]
+    figure = bench.iteration_of(name, training, 1, iterations=1)
+    json.dumps(figure)
+    sides = {bench.OURS, bench.FUSED, bench.FOREACH, bench.MMCV}
+    assert figure["systems"].keys() == {"forward and backward alone"} | sides
+    assert all(p.grad is not None for p in model.parameters())
+    after = training.data.params
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_whole_iterations_model_has_the_shapes_of_the_phases(bench: Any) -> None:
+    shapes = [tuple(p.shape) for p in bench.resnet50().parameters()]
+    assert shapes == bench.MODELS["ResNet-50"]()
 
 
 def test_results_are_filed_under_the_gpus_name(bench: Any, tmp_path: Path) -> None:
