@@ -37,8 +37,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend; forced, unless the test's case is one that it may leave to the reference."""
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
-    if request.param == "triton" and case is not None and "tensors" in case.sizes:
-        pytest.skip("a program per tensor takes Triton's interpreter minutes")
+    long_list = case is not None and "tensors" in case.sizes and case != Case("161 tensors")
+    if request.param == "triton" and long_list and not request.config.getoption("--long"):
+        pytest.skip("Triton's interpreter takes long lists slowly; --long runs it")
     if case is None or TAKES[request.param](op, case):
         monkeypatch.setenv("HOOKRUN_BACKEND", request.param)
     else:
