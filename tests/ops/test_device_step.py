@@ -62,16 +62,17 @@ def detached(params: list[Parameter]) -> list[Tensor]:
     return [p.detach() for p in params]
 
 
+@pytest.mark.parametrize("steps", [12, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_is_torchs_while_gradients_groups_and_rates_change(name: str) -> None:
+def test_it_is_torchs_while_gradients_groups_and_rates_change(name: str, steps: int) -> None:
     ours, our_optimizer = make(name)
     theirs, their_optimizer = make(name, torch.float64)
     step = FusedStep(our_optimizer, grad_clip={"max_norm": 5.0})
-    for number in range(12):
+    for number in range(steps):
         for params, optimizer in ((ours, our_optimizer), (theirs, their_optimizer)):
             set_grads(params, number)
             for group in optimizer.param_groups:
-                group["lr"] *= 0.9
+                group["lr"] *= 0.99
             if number == 5:
                 params.append(Parameter(torch.ones(33, dtype=params[0].dtype, device=DEVICE)))
                 optimizer.add_param_group({"params": [params[-1]], "lr": 0.005})
@@ -81,7 +82,8 @@ def test_it_is_torchs_while_gradients_groups_and_rates_change(name: str) -> None
         clip(theirs, 5.0)
         their_optimizer.step()
     for mine, exact in zip(detached(ours), detached(theirs), strict=True):
-        torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=3e-6)
+        # Each step rounds once more, by half a unit of about 1e-7.
+        torch.testing.assert_close(mine.double(), exact, rtol=8e-7 * steps, atol=2.5e-7 * steps)
     assert "latest call: triton" in explain().split("FusedStep:")[1]
 
 
