@@ -89,9 +89,7 @@ class OptimizerPhase:
         self.whole: FusedStep | None = None
         how = True if fused is True else "auto"
         self._updates = [each.step for each in self.optimizers]
-        # An optimizer's own step would get fp16 gradients that were unscaled in fp16.
-        precise = not self.masters or not any(map(_steps_itself, self.optimizers))
-        if fusible and precise and len(self.optimizers) == 1 and not clips_itself:
+        if fusible and len(self.optimizers) == 1 and not clips_itself:
             self.whole = FusedStep(
                 self.optimizers[0],
                 grad_clip=grad_clip,
@@ -263,13 +261,6 @@ def _is_torch(optimizer: Any) -> bool:
     replaced = vars(optimizer).get("step") if isinstance(optimizer, Optimizer) else None
     by_scheduler = getattr(replaced, "_wrapped_by_lr_sched", False)
     return isinstance(optimizer, Optimizer) and (replaced is None or by_scheduler)
-
-
-def _steps_itself(optimizer: Optimizer) -> bool:
-    """Whether a `FusedStep` leaves the update to the optimizer."""
-    known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-    options = ("amsgrad", "differentiable", "capturable")
-    return not known or any(group.get(name) for group in optimizer.param_groups for name in options)
 
 
 def _has_post_hooks(optimizer: Optimizer) -> bool:

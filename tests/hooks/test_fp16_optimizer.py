@@ -83,6 +83,44 @@ def test_masters_are_stepped_and_rounded_into_the_model(
     assert runner.model.fp16_enabled
 
 
+class Descent(torch.optim.Optimizer):
+    """Somebody's own optimizer, for gradients that fp16 cannot hold."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(parameter.grad, alpha=-group["lr"] / TINY)
+
+
+TINY = 2.0**-28
+
+
+@pytest.mark.parametrize("fused", ["auto", False])
+@pytest.mark.parametrize("clip", [None, TINY])
+def test_a_custom_optimizer_gets_gradients_that_were_unscaled_in_fp32(
+    make_runner: MakeRunner, fused: bool | str, clip: float | None
+) -> None:
+    models, batches = (Half(), Half()), list(make_loader(6))
+    for model in models:
+        model.factors = dict.fromkeys(range(6), TINY)
+    hook = Fp16OptimizerHook(
+        grad_clip=None if clip is None else {"max_norm": clip}, loss_scale=2.0**24, fused=fused
+    )
+    runner, _ = make(make_runner, model=models[0], hook=hook, optimizer=Descent, max_iters=6)
+    runner.run([batches], TRAIN)
+    masters = by_hand(models[1], batches, 2.0**24, Descent, clip)
+    ours = runner.optimizer.param_groups[0]["params"]
+    for master, theirs, start in zip(ours, masters, Half().parameters(), strict=True):
+        torch.testing.assert_close(master, theirs, rtol=2e-5, atol=2e-7)
+        assert not torch.equal(master, start.float())
+    for parameter, master in zip(runner.model.parameters(), ours, strict=True):
+        assert torch.equal(parameter, master.half())
+
+
 def test_norm_layers_of_a_wrapped_model_are_their_own_masters(make_runner: MakeRunner) -> None:
     class Normed(TinyModel):
         def __init__(self) -> None:
