@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -15,20 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from hookrun import ClosureHook, EpochBasedRunner, EvalHook, Hook, IterBasedRunner, TextLoggerHook
-from hookrun.loggers import text
+from hookrun import ClosureHook, EpochBasedRunner, EvalHook, IterBasedRunner, TextLoggerHook
 from tests.support import TinyModel, make_loader
 
-MakeRunner = Callable[..., Any]
-TRAIN = [("train", 1)]
+from .text_support import TRAIN, MakeRunner, Seconds, printed, train, written
+
 DATA = Path(__file__).parent.parent / "data"
-
-
-class Seconds(Hook):
-    """A timer whose iterations take a quarter of a second each."""
-
-    def after_train_iter(self, runner: Any) -> None:
-        runner.log_buffer.update({"data_time": 0.125, "time": 0.25})
 
 
 class Steady(TinyModel):
@@ -36,24 +25,6 @@ class Steady(TinyModel):
 
     def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
         return {"log_vars": {"loss": 0.5, "acc": 75}, "num_samples": 2}
-
-
-def train(runner: Any, *, timer: bool = True, batches: int = 4, **config: Any) -> None:
-    if timer:
-        runner.register_timer_hook(Seconds())
-    runner.register_logger_hooks({"interval": 2, "hooks": [{"type": "TextLoggerHook", **config}]})
-    runner.run([make_loader(batches)], TRAIN)
-
-
-def printed(caplog: pytest.LogCaptureFixture) -> list[str]:
-    lines = [record.getMessage() for record in caplog.records]
-    return [line for line in lines if line.startswith(("Epoch", "Iter"))]
-
-
-def written(runner: Any) -> list[dict[str, Any]]:
-    (path,) = Path(runner.work_dir).glob("*.log.json")
-    assert path.name == f"{runner.timestamp}.log.json"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -250,99 +221,6 @@ def test_the_name_of_the_experiment_is_repeated(
         "Exp name: try",  # iteration 12
         "Epoch [2][6/6]",
     ]
-
-
-def test_without_a_work_dir_only_the_terminal_is_written(
-    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    train(make_runner(work_dir=None, max_epochs=1), out_dir=str(tmp_path / "out"))
-    assert len(printed(caplog)) == 2
-    assert os.listdir(tmp_path) == []
-
-
-def test_logs_are_copied_after_the_run(make_runner: MakeRunner, tmp_path: Path) -> None:
-    runner = make_runner(max_epochs=1)
-    for name in ("config.py", "notes.txt", "sub/train.log"):
-        path = Path(runner.work_dir) / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
-    train(runner, out_dir=str(tmp_path / "out"))
-    copies = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file())
-    names = [str(path.relative_to(tmp_path / "out" / "run")) for path in copies]
-    assert names == [f"{runner.timestamp}.log.json", "config.py", "sub/train.log"]
-    for path in copies:
-        kept = Path(runner.work_dir) / path.relative_to(tmp_path / "out" / "run")
-        assert kept.read_bytes() == path.read_bytes()
-
-
-def test_copied_logs_can_be_moved_and_chosen(make_runner: MakeRunner, tmp_path: Path) -> None:
-    runner = make_runner(max_epochs=1)
-    (Path(runner.work_dir) / "config.py").write_text("x = 1")
-    train(runner, out_dir=str(tmp_path / "out"), out_suffix=".log.json", keep_local=False)
-    assert os.listdir(tmp_path / "out" / "run") == [f"{runner.timestamp}.log.json"]
-    assert os.listdir(runner.work_dir) == ["config.py"]
-
-
-@pytest.mark.parametrize("out_dir", ["", "run/logs"])
-def test_copying_into_itself_does_no_harm(
-    make_runner: MakeRunner, tmp_path: Path, out_dir: str
-) -> None:
-    runner = make_runner(max_epochs=1)
-    train(runner, out_dir=str(tmp_path / out_dir), keep_local=False)
-    runner._max_epochs = 2
-    runner.run([make_loader(4)], TRAIN)
-    files = [path for path in tmp_path.rglob("*.json") if path.stat().st_size > 0]
-    assert len(files) == 1
-
-
-def test_a_second_run_goes_on_in_the_same_file(make_runner: MakeRunner) -> None:
-    runner = make_runner(max_epochs=1)
-    train(runner)
-    runner._max_epochs = 2
-    runner.run([make_loader(4)], TRAIN)
-    assert [(line["epoch"], line["iter"]) for line in written(runner)] == [
-        (1, 2),
-        (1, 4),
-        (2, 2),
-        (2, 4),
-    ]
-
-
-def test_every_line_is_on_the_disk_when_the_run_dies(make_runner: MakeRunner) -> None:
-    def look(runner: Any) -> None:
-        if runner.iter == 2:
-            assert [line["iter"] for line in written(runner)] == [2]
-            raise KeyboardInterrupt
-
-    runner = make_runner()
-    runner.register_hook(ClosureHook("after_train_iter", look))
-    with pytest.raises(KeyboardInterrupt):
-        train(runner)
-    (hook,) = [each for each in runner.hooks if isinstance(each, TextLoggerHook)]
-    assert hook._file is None  # closed
-
-
-@pytest.mark.parametrize("when", ["before_run", "log", "after_run"])
-def test_a_full_disk_does_not_end_the_run(
-    make_runner: MakeRunner,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    when: str,
-) -> None:
-    def fail(*arguments: Any, **keywords: Any) -> None:
-        raise OSError("no space left on device")
-
-    runner = make_runner(max_epochs=1, meta={"seed": 1} if when == "before_run" else None)
-    if when == "after_run":
-        monkeypatch.setattr(text.FileClient, "put", fail)
-    else:
-        monkeypatch.setattr(text.json, "dumps", fail)
-    train(runner, out_dir=str(tmp_path / "out"))
-    assert runner.iter == 4
-    reports = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(reports) == 1
-    assert "TextLoggerHook failed and is disabled" in reports[0].getMessage()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,173 @@
+"""EMAHook: going on from a checkpoint, or with a second run, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hookrun import (
+    ClosureHook,
+    EpochBasedRunner,
+    OptimizerHook,
+    load_checkpoint,
+    save_checkpoint,
+)
+from tests.support import TinyModel, make_loader
+
+from .ema_support import (
+    RUNNERS,
+    TRAIN,
+    MakeRunner,
+    Watch,
+    WatchSteps,
+    same,
+    same_values,
+    train,
+    weights_of,
+    with_ema,
+)
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+@pytest.mark.parametrize("how", ["resume", "resume before registering", "resume_from"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type, how: str, interval: int
+) -> None:
+    whole = train(make_runner, runner_type, 3, interval=interval)
+    first = train(make_runner, runner_type, 2, interval=interval)
+    second = train(
+        make_runner, runner_type, 3, Path(first.work_dir) / "latest.pth", how, interval=interval
+    )
+    assert second.iter == whole.iter == 12
+    assert same(weights_of(second.model, ""), weights_of(whole.model, ""))
+
+
+def test_resuming_within_an_epoch_equals_an_uninterrupted_run(make_runner: MakeRunner) -> None:
+    def start(seed: int) -> Any:
+        runner = make_runner(model=TinyModel(seed), max_epochs=2)
+        with_ema(runner)
+        runner.register_checkpoint_hook({"interval": 3, "by_epoch": False})
+        return runner
+
+    whole = start(0)
+    whole.run([make_loader()], TRAIN)
+    second = start(7)
+    second.resume(Path(whole.work_dir) / "iter_6.pth")
+    second.run([make_loader()], TRAIN)
+    assert same(weights_of(second.model, ""), weights_of(whole.model, ""))
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+def test_a_second_run_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type
+) -> None:
+    whole = train(make_runner, runner_type, 3)
+    runner = train(make_runner, runner_type, 2)
+    if runner_type is EpochBasedRunner:
+        runner._max_epochs = 3
+    else:
+        runner._max_iters = 12
+    runner.run([make_loader()], TRAIN)
+    assert same(weights_of(runner.model, ""), weights_of(whole.model, ""))
+
+
+@pytest.mark.parametrize("runner_type", RUNNERS)
+def test_a_second_run_that_resumes_equals_an_uninterrupted_one(
+    make_runner: MakeRunner, runner_type: type
+) -> None:
+    whole = train(make_runner, runner_type, 3)
+    name = "epoch_1.pth" if runner_type is EpochBasedRunner else "iter_4.pth"
+    whole.resume(Path(whole.work_dir) / name)
+    expected = weights_of(whole.model, "")
+    again = train(make_runner, runner_type, 3)
+    again.resume(Path(again.work_dir) / name)
+    again.run([make_loader()], TRAIN)
+    fresh = train(make_runner, runner_type, 3)
+    assert same(weights_of(again.model, ""), weights_of(fresh.model, ""))
+    assert not same(weights_of(again.model, ""), expected)
+
+
+def test_weights_loaded_between_runs_are_trained(
+    make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, begins = train(make_runner, EpochBasedRunner, 1), Watch()
+    save_checkpoint(TinyModel(5), tmp_path / "other.pth")
+    runner.load_checkpoint(tmp_path / "other.pth")
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner._max_epochs = 2
+    runner.run([make_loader()], TRAIN)
+    expected = weights_of(TinyModel(5))
+    assert same(begins.raw[0], expected)
+    assert same_values(begins.ema[0], expected)
+    assert "the parameters were changed after the run" in caplog.text
+
+
+def test_resume_from_is_not_gone_back_to_by_a_second_run(make_runner: MakeRunner) -> None:
+    first = train(make_runner, EpochBasedRunner, 1)
+    runner = train(
+        make_runner, EpochBasedRunner, 2, Path(first.work_dir) / "epoch_1.pth", "resume_from"
+    )
+    runner._max_epochs = 3
+    runner.run([make_loader()], TRAIN)
+    assert runner.iter == 12
+
+
+def test_a_checkpoint_of_mmcv_goes_on_from_its_raw_weights(make_runner: MakeRunner) -> None:
+    data = json.loads((DATA / "mmcv_ema.json").read_text())
+    model, steps = TinyModel(), WatchSteps()
+    optimizer = torch.optim.SGD(model.parameters(), lr=data["lr"], momentum=0.9)
+    runner = make_runner(model=model, optimizer=optimizer, max_epochs=3)
+    with_ema(
+        runner,
+        momentum=data["momentum"],
+        warm_up=data["warm_up"],
+        resume_from=str(DATA / "mmcv_epoch_2.pth"),
+    )
+    runner.register_hook(steps)
+    runner.run([[{"x": x, "y": x.sum(1, keepdim=True)} for x in torch.tensor(data["xs"])]], TRAIN)
+    for ours, ema, theirs in zip(steps.raw, steps.ema, data["steps"][20:], strict=True):
+        for name, value in {**ours, **ema}.items():
+            np.testing.assert_allclose(value.flatten(), theirs[name], rtol=2e-5, atol=1e-6)
+
+
+def test_a_checkpoint_without_averages_starts_them_and_says_so(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = make_runner(max_epochs=1)
+    plain.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+    plain.register_checkpoint_hook({"interval": 1})
+    plain.run([make_loader()], TRAIN)
+    expected = weights_of(plain.model)
+    begins = Watch()
+    runner = make_runner(max_epochs=2)
+    with_ema(runner)
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner.resume(Path(plain.work_dir) / "latest.pth")
+    runner.run([make_loader()], TRAIN)
+    assert "no averages for 2 of 2 parameters" in caplog.text
+    assert same(begins.raw[0], expected)
+    assert same_values(begins.ema[0], expected)
+
+
+def test_the_files_of_an_epoch_run_hold_the_averages_for_inference(
+    make_runner: MakeRunner,
+) -> None:
+    runner = train(make_runner, EpochBasedRunner, 1)
+    model = TinyModel(3)
+    load_checkpoint(model, Path(runner.work_dir) / "latest.pth")
+    assert same(weights_of(model), weights_of(runner.model))
+
+
+def test_resuming_from_a_file_that_is_not_there_is_an_error(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    with_ema(runner, resume_from="/nowhere/a.pth")
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/a\.pth"):
+        runner.run([make_loader()], TRAIN)
