@@ -136,10 +136,13 @@ def _checked_names(
 ) -> frozenset[str] | None:
     if apply_to is None:
         return None
-    names = None if isinstance(apply_to, (str, bytes)) else list(apply_to)
+    listed = isinstance(apply_to, Iterable) and not isinstance(apply_to, str)
+    names = list(apply_to) if listed else None
     if names is None or not all(isinstance(name, str) for name in names):
+        example = apply_to if isinstance(apply_to, str) else "x"
         raise TypeError(
-            f"{decorator}: apply_to is a tuple of argument names such as ('x',), not {apply_to!r}"
+            f"{decorator}: apply_to must be a tuple of argument names such as "
+            f"apply_to=({example!r},), not {apply_to!r}"
         )
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD not in kinds:

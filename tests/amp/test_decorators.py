@@ -223,10 +223,11 @@ def test_supported_types() -> None:
 def test_bad_apply_to(decorator: Any) -> None:
     def forward(self: Any, features: Any) -> None: ...
 
-    with pytest.raises(TypeError, match=r"tuple of argument names such as .* not 'features'"):
+    with pytest.raises(TypeError, match=r"such as apply_to=\('features',\), not 'features'"):
         decorator(apply_to="features")(forward)
-    with pytest.raises(TypeError, match="argument names"):
-        decorator(apply_to=(1,))(forward)
+    for bad in ((1,), 1, b"x"):
+        with pytest.raises(TypeError, match=r"such as apply_to=\('x',\), not "):
+            decorator(apply_to=bad)(forward)
     with pytest.raises(ValueError, match=r"no argument 'feature' to apply to.*'features'"):
         decorator(apply_to=("feature",))(forward)
 
