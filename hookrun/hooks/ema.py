@@ -95,7 +95,7 @@ class EMAHook(Hook):
         self.buffers = buffers
         check.flag(self, "debias")
         check.choice(self, "buffers", ("copy", "average"))
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else _known_device(device)
         self._resumed_from = False
         self.param_ema_buffer: dict[str, str] = {}
         self._averages: Averages | None = None
@@ -263,6 +263,17 @@ class EMAHook(Hook):
     def _momentum_in_step(self, runner: Any) -> float | None:
         """For the optimizer hook: None where hooks have come or gone since it was asked."""
         return self.momentum_at(runner) if self._decided_for == list(runner.hooks) else None
+
+
+def _known_device(given: str | torch.device) -> torch.device:
+    """The device; whether the machine has it shows when a run starts."""
+    wrong = f"EMAHook: device must be one such as 'cpu' or 'cuda:0', not {given!r}"
+    if not isinstance(given, (str, torch.device)):
+        raise TypeError(wrong)
+    try:
+        return torch.device(given)
+    except RuntimeError as error:  # it lists the kinds of devices
+        raise ValueError(wrong) from error
 
 
 def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:

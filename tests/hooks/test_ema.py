@@ -263,6 +263,7 @@ def test_another_run_of_the_same_model_takes_the_same_names(make_runner: MakeRun
         ({"interval": 1.5}, "interval must be a positive int"),
         ({"warm_up": 0}, "warm_up must be at least 1"),
         ({"buffers": "averge"}, "buffers must be 'copy' or 'average', not 'averge'"),
+        ({"device": "cudda"}, "device must be one such as 'cpu' or 'cuda:0', not 'cudda'"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -276,6 +277,7 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         ({"momentum": "0.1"}, "momentum must be a number, not '0.1'"),
         ({"momentum": None}, "momentum must be a number, not None"),
         ({"warm_up": "10"}, "warm_up must be a number, not '10'"),
+        ({"device": ["cpu"]}, r"device must be one such as .* not \['cpu'\]"),
     ],
 )
 def test_arguments_of_another_type_are_named(arguments: dict[str, Any], message: str) -> None:
