@@ -50,13 +50,13 @@ def clip_grad_norm_(
 
     Raises:
         RuntimeError: the norm is not finite, under ``error_if_nonfinite``; nothing is scaled.
-        TypeError: a gradient is of a layout other than dense and sparse COO.
+        TypeError: ``max_norm`` is no number, or a gradient is of a layout other than dense and
+            sparse COO; nothing is scaled.
         ValueError: ``norm_type`` is not positive, ``max_norm`` is NaN, or a gradient is expanded or
             shares memory with another; nothing is scaled.
     """
     norm_type = check_norm_type("clip_grad_norm_", norm_type)
-    if math.isnan(max_norm):
-        raise ValueError("clip_grad_norm_: max_norm is NaN")
+    check_max_norm("clip_grad_norm_", max_norm)
     grads = _grads(parameters)
     column = Column("grads", grads, written=True, sparse=True)
     obstacle = device.why_not("clip_grad_norm_", grads) or why_not_norm(norm_type)
@@ -78,6 +78,16 @@ def clip_grad_norm_(
         cpu.unscale(grads, number, threads())
         increment_version(grads)
     return rounded(norm, grads)
+
+
+def check_max_norm(op: str, max_norm: float) -> None:
+    """Raise a TypeError or a ValueError for a limit that is no number."""
+    try:
+        is_nan = math.isnan(max_norm)
+    except TypeError:
+        raise TypeError(f"{op}: max_norm must be a number, not {max_norm!r}") from None
+    if is_nan:
+        raise ValueError(f"{op}: max_norm is NaN")
 
 
 def check_finite(norm: float | Tensor) -> None:

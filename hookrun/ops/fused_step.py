@@ -16,7 +16,7 @@ from torch.optim import optimizer as torch_optimizer
 from . import rules
 from .backend import declined, forced
 from .checks import Column, check_lists
-from .clip_grad_norm import check_finite, clip_factor
+from .clip_grad_norm import check_finite, check_max_norm, clip_factor
 from .convert import convert_as
 from .device_step import DeviceStep
 from .ema import check_ema, check_momentum, ema_update_
@@ -358,5 +358,4 @@ def _check_grad_clip(grad_clip: Any) -> None:
             f"FusedStep: clip_grad_norm_ has no argument {', '.join(map(repr, sorted(unknown)))}"
         )
     check_norm_type("FusedStep", grad_clip.get("norm_type", 2.0))
-    if math.isnan(grad_clip["max_norm"]):
-        raise ValueError("FusedStep: grad_clip's max_norm is NaN")
+    check_max_norm("FusedStep: grad_clip", grad_clip["max_norm"])

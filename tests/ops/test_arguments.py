@@ -183,8 +183,11 @@ def test_numbers_out_of_their_range() -> None:
             grad_norm(tensors, p)
         with pytest.raises(ValueError, match="norm_type"):
             clip_grad_norm_(tensors, 1.0, p)
-    with pytest.raises(ValueError, match="max_norm is NaN"):
+    with pytest.raises(ValueError, match="clip_grad_norm_: max_norm is NaN"):
         clip_grad_norm_(tensors, nan)
+    for bad in ("x", None, [1.0]):
+        with pytest.raises(TypeError, match="clip_grad_norm_: max_norm must be a number, not "):
+            clip_grad_norm_(tensors, bad)  # type: ignore[arg-type]
 
 
 def test_nothing_is_nothing() -> None:

@@ -294,6 +294,8 @@ def test_bad_arguments() -> None:
         FusedStep(3)
     with pytest.raises(TypeError, match="max_norm"):
         FusedStep(optimizer, grad_clip={})
+    with pytest.raises(TypeError, match="grad_clip: max_norm must be a number, not 'x'"):
+        FusedStep(optimizer, grad_clip={"max_norm": "x"})
     with pytest.raises(TypeError, match="max_nrom"):
         FusedStep(optimizer, grad_clip={"max_norm": 1, "max_nrom": 1})
     with pytest.raises(TypeError, match="LossScale"):
