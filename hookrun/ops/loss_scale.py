@@ -27,6 +27,14 @@ class LossScale:
         min_scale: the scale never falls below it.
         max_scale: the scale never grows beyond it.
 
+    Attributes:
+        scale: what to multiply the loss by: a number, or a 0-dim tensor on the GPU where a
+            `FusedStep` updates it. ``loss * scaler.scale`` waits for neither. Can be assigned.
+        finite_steps: those in a row since the scale last grew or backed off; a number, or a tensor
+            where ``scale`` is one.
+        growth_factor, backoff_factor, growth_interval: as given, or as a loaded state has them.
+        min_scale, max_scale: as given.
+
     Raises:
         ValueError: an argument outside its range.
     """
@@ -46,15 +54,13 @@ class LossScale:
                 f"{max_scale!r}, all positive and finite, not at {init_scale!r}"
             )
         _check_factors(growth_factor, backoff_factor, growth_interval)
-        #: What to multiply the loss by: a number, or a 0-dim tensor on the GPU where a `FusedStep`
-        #: updates it. ``loss * scaler.scale`` waits for neither.
         self.scale: Any = float(init_scale)
         self.growth_factor = growth_factor
         self.backoff_factor = backoff_factor
         self.growth_interval = growth_interval
         self.min_scale = min_scale
         self.max_scale = max_scale
-        self.finite_steps: Any = 0  # since the scale last changed
+        self.finite_steps: Any = 0
         self._found_inf = False  # since the latest update
         # The FusedStep that updates the scale, if one does.
         self._updated_by: weakref.ref[Any] | None = None
