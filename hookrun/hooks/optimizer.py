@@ -35,7 +35,8 @@ class OptimizerHook(Hook):
             ``dict(max_norm=35, norm_type=2)``; None not to clip. The norm before clipping is logged
             as ``grad_norm``, without making the host wait for it.
         detect_anomalous_params: warn about trainable parameters that take no part in the loss, by
-            name. For debugging: it walks through the graph at every iteration.
+            name, once for each set of them. For debugging: it walks through the graph at every
+            iteration.
         fused: False takes torch's own calls one by one. Otherwise :class:`~hookrun.ops.FusedStep`
             does them in two passes over memory, with the same result to rounding.
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
@@ -69,9 +70,10 @@ class OptimizerHook(Hook):
     _watch: ParameterWatch | None = None
     _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
     _averaged_at = _skipped_at = -1
+    _told: frozenset[frozenset[str]] = frozenset()  # sets of parameters that were warned about
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (
         *("_phase", "_watch", "_ema_momentum"),
-        *("_averaged_at", "_skipped_at"),
+        *("_averaged_at", "_skipped_at", "_told"),
     )
 
     def __init__(
@@ -111,6 +113,7 @@ class OptimizerHook(Hook):
                 "optimizer=torch.optim.SGD(model.parameters(), ...) to the runner"
             )
         self._drop_phase()
+        self._told = frozenset()
         if isinstance(runner.model, nn.Module):
             self._watch = ParameterWatch(type(self).__name__, runner.model)
         self._hold_schedules(runner)
@@ -156,8 +159,13 @@ class OptimizerHook(Hook):
         return ops.clip_grad_norm_(with_grad, **(self.grad_clip or {}))
 
     def detect_anomalous_parameters(self, loss: Tensor, runner: Any) -> None:
-        """Warn about trainable parameters that the loss does not depend on."""
-        for name, parameter in parameters_without_loss(loss, runner.model):
+        """Warn about trainable parameters that the loss does not depend on, if they are others."""
+        found = dict(parameters_without_loss(loss, runner.model))
+        names = frozenset(found)
+        if names in self._told:
+            return
+        self._told |= {names}
+        for name, parameter in found.items():
             runner.logger.warning(
                 "parameter %s of shape %s takes no part in the loss", name, tuple(parameter.shape)
             )

@@ -89,6 +89,39 @@ def test_parameters_out_of_the_graph_are_named(
     assert warnings == ["parameter idle of shape (2, 3) takes no part in the loss"]
 
 
+def test_each_set_of_parameters_out_of_the_graph_is_told_once_in_a_run(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Branches(TinyModel):
+        """Which uses the branches of the given names, step by step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+            self.used = ["", "", "ab", "a", "", "a", "ab"]
+            self.calls = 0
+
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            loss = super().train_step(data_batch)["loss"]
+            for name in self.used[self.calls % len(self.used)]:
+                loss = loss * getattr(self, name)
+            self.calls += 1
+            return {"loss": loss}
+
+    def told() -> list[str]:
+        lines = [r.getMessage().split()[1] for r in caplog.records if r.levelname == "WARNING"]
+        caplog.clear()
+        return lines
+
+    runner = make_runner(IterBasedRunner, model=Branches(), max_iters=7)
+    runner.register_optimizer_hook({"detect_anomalous_params": True})
+    runner.run([make_loader(7)], TRAIN)
+    assert told() == ["a", "b", "b"]
+    runner._max_iters = 8
+    runner.run([make_loader(7)], TRAIN)
+    assert told() == ["a", "b"]
+
+
 def test_a_shared_or_looping_graph_is_walked_once(make_runner: MakeRunner) -> None:
     class Deep(TinyModel):
         def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
