@@ -122,9 +122,11 @@ class SyncGuard:
     ``float()``, ``int()``, truth tests, ``.cpu()``, ``.tolist()``, ``.numpy()``, ``nonzero`` and
     the like), as if they were on a GPU. Not reported is where a run waits in any case: loggers when
     they are due, checkpoints, evaluation by EvalHook, ``before_run`` and ``after_run``. On a CPU,
-    neither are data loading and the fused operations, which compute there.
+    neither are data loading and the fused operations, which compute there, nor ``.to(device)``:
+    nobody can tell whether that device would be the CPU in a run on a GPU.
 
-    It sees the thread that entered it. While it is not entered it costs nothing.
+    It sees the thread that entered it. While it is not entered it costs nothing. Several may be
+    entered, and exited in any order.
 
     Args:
         action: ``'report'`` to collect; ``'warn'`` to give a RuntimeWarning too; ``'raise'`` for a

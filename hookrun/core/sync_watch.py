@@ -15,6 +15,8 @@ from torch import Tensor
 Notice = Callable[[str], None]
 """Called at each sync, within it, with what was called; what it raises ends the call."""
 
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 _METHODS = (
     "item",
     "tolist",
@@ -75,25 +77,22 @@ def watch_reads(notice: Notice) -> Iterator[None]:
 def watch_cuda(notice: Notice) -> Iterator[None]:
     """Notices the syncs that torch's debug mode reports, and the explicit ones that it does not."""
     watch = _Watch(notice)
-    mode = torch.cuda.get_sync_debug_mode()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
-        warnings.filterwarnings("always", message=_CUDA_MESSAGE)
-        show = warnings.showwarning
 
+    def reports(show: Callable[..., Any]) -> Callable[..., Any]:
         def noticing(message: Any, *args: Any, **kwargs: Any) -> None:
             if str(message).startswith(_CUDA_MESSAGE):
                 watch.notice("CUDA sync")
             else:
                 show(message, *args, **kwargs)
 
-        warnings.showwarning = noticing
+        return noticing
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_cuda_reports)
+        stack.enter_context(_replaced(warnings, "showwarning", reports))
         for owner in (torch.cuda, torch.cuda.Stream, torch.cuda.Event):
             noticed = watch.around(f"{owner.__name__}.synchronize")
             stack.enter_context(_replaced(owner, "synchronize", noticed))
-        stack.callback(torch.cuda.set_sync_debug_mode, mode)
-        torch.cuda.set_sync_debug_mode("warn")
         yield
 
 
@@ -109,9 +108,7 @@ class _Watch:
         if not self._busy and threading.get_ident() == self._thread:
             self._notice(call)
 
-    def around(
-        self, call: str, counts: Callable[..., bool] | None = None
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def around(self, call: str, counts: Callable[..., bool] | None = None) -> Wrap:
         """Makes functions noticed under this name; with ``counts``, for some arguments only."""
 
         def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,20 +133,86 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _replaced(
-    owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """The attribute of a class or module, wrapped; afterwards as before, inherited ones too."""
-    own = name in vars(owner)
-    original = getattr(owner, name)
-    setattr(owner, name, wrap(original))
+def _debug_mode() -> Iterator[None]:
+    """torch reports each sync, as a warning that no filter holds back."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        warnings.filterwarnings("always", message=_CUDA_MESSAGE)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
+
+class _Shared:
+    """A context that begins when the first enters, and ends when the last leaves."""
+
+    def __init__(self, context: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._context = context
+        self._users = 0
+        self._entered = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with _lock:
+            if self._users == 0:
+                self._entered.enter_context(self._context())
+            self._users += 1
+
+    def __exit__(self, *error: Any) -> None:
+        with _lock:
+            self._users -= 1
+            if self._users == 0:
+                self._entered.close()
+
+
+_cuda_reports = _Shared(_debug_mode)
+
+
+class _Attribute:
+    """An attribute of a class or module, and what wraps it, the innermost first."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner = owner
+        self.name = name
+        self.own = name in vars(owner)  # not inherited
+        self.original = getattr(owner, name)
+        self.wraps: list[Wrap] = []
+
+    def set(self) -> None:
+        """Give it all its wraps, or leave it as it was before."""
+        if self.wraps or self.own:
+            setattr(self.owner, self.name, functools.reduce(_wrapped, self.wraps, self.original))
+        else:
+            delattr(self.owner, self.name)
+
+
+def _wrapped(function: Callable[..., Any], wrap: Wrap) -> Callable[..., Any]:
+    return wrap(function)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, wrap: Wrap) -> Iterator[None]:
+    """The attribute, wrapped. It is as before when the last who wrapped it has left."""
+    with _lock:
+        attribute = _attributes.get((owner, name)) or _Attribute(owner, name)
+        _attributes[owner, name] = attribute
+        attribute.wraps.append(wrap)
+        attribute.set()
     try:
         yield
     finally:
-        if own:
-            setattr(owner, name, original)
-        else:
-            delattr(owner, name)
+        with _lock:
+            attribute.wraps.remove(wrap)
+            attribute.set()
+            if not attribute.wraps:
+                del _attributes[owner, name]
+
+
+# What is wrapped now: several may watch, in threads of their own, and leave in any order.
+_attributes: dict[tuple[Any, str], _Attribute] = {}
+_lock = threading.RLock()  # a guard that nobody exited may be collected, and leave, in here
 
 
 def _selects_by_mask(tensor: Tensor, index: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import threading
 import warnings
 from collections.abc import Callable
@@ -302,6 +303,23 @@ def test_guards_can_be_entered_again_and_nested() -> None:
     assert len(guard.report) == 2
     with guard, pytest.raises(RuntimeError, match="entered already"), guard:
         pass
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_guards_can_be_exited_in_any_order(order: tuple[int, ...]) -> None:
+    names = ("item", "__bool__", "__getitem__")
+    before = [vars(torch.Tensor).get(name) for name in names]
+    where = torch.where
+    guards = [SyncGuard(device="cpu") for _ in range(3)]
+    for guard in guards:
+        guard.__enter__()
+    for index in order:
+        torch.ones(1).item()
+        guards[index].__exit__(None, None, None)
+    torch.ones(1).item()
+    assert [len(guards[index].report) for index in order] == [1, 2, 3]
+    assert [vars(torch.Tensor).get(name) for name in names] == before
+    assert torch.where is where
 
 
 def test_bad_arguments(make_runner: MakeRunner) -> None:

@@ -124,6 +124,23 @@ def test_every_report_of_cuda_is_passed_on(modes: list[Any]) -> None:
     assert warnings.showwarning is show
 
 
+def test_watches_of_cuda_can_end_in_any_order(modes: list[Any]) -> None:
+    calls: tuple[list[str], list[str]] = ([], [])
+    before = (warnings.showwarning, torch.cuda.synchronize, list(warnings.filters))
+    first, second = watch_cuda(calls[0].append), watch_cuda(calls[1].append)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert modes == ["warn"]
+    for _ in range(2):
+        sync()
+        torch.cuda.synchronize()
+    second.__exit__(None, None, None)
+    assert calls == ([], ["CUDA sync", "torch.cuda.synchronize"] * 2)
+    assert modes == ["warn", 0]
+    assert (warnings.showwarning, torch.cuda.synchronize, list(warnings.filters)) == before
+
+
 def test_other_warnings_are_shown_as_ever(modes: list[Any]) -> None:
     noticed: list[str] = []
     with pytest.warns(UserWarning, match="something else"), watch_cuda(noticed.append):
