@@ -133,6 +133,9 @@ class FusedStep:
             TypeError: under ``fused=True`` a closure, or tensors that no kernel takes; sparse
                 gradients for an optimizer that takes none.
             ValueError: lists that do not fit, or tensors that share memory. Nothing is changed.
+            Exception: what an optimizer's own step raises. By then its gradients are unscaled and
+                clipped in place, but not those of copies in ``model_params``; to try again, compute
+                them anew.
         """
         loss = None
         if closure is not None:
