@@ -108,7 +108,7 @@ def read_checkpoint(
         except (OSError, MemoryError):
             raise
         except Exception as error:  # a damaged file can make the unpickler raise anything
-            reason = _reason(error)
+            reason = _reason(error, trust)
             raise ValueError(
                 f"{name} is not a checkpoint that can be read safely: {reason}"
             ) from error
@@ -117,11 +117,16 @@ def read_checkpoint(
     return checkpoint
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, trust: bool) -> str:
     """In one line, why a file could not be read."""
     text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", text)):
-        return f"it holds more than plain types and tensors: {found[1]}"
+    if isinstance(error, pickle.UnpicklingError) and not trust:
+        found = re.search(r"GLOBAL (\S+)", text)
+        return (
+            f"it holds more than plain types and tensors{f': {found[1]}' if found else ''}. If you "
+            "know who wrote it, resume() and load_checkpoint() read it with trust=True, which runs "
+            "the code that is in it"
+        )
     if isinstance(error, (TypeError, ValueError)):
         return text.split("\n", 1)[0]
     return f"torch.load cannot make sense of it ({type(error).__name__})"
@@ -147,11 +152,8 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
     try:
         with torch.serialization.safe_globals(_SAFE_NUMPY):
             return torch.load(file, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         if not trust:
-            error.add_note(
-                "If you know who wrote it, trust=True reads it and runs the code that is in it."
-            )
             raise
         warnings.warn(
             f"{path!r} holds more than plain types and tensors: reading it with trust=True runs "

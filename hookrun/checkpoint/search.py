@@ -12,7 +12,11 @@ from .files import read_checkpoint
 
 
 def newest_valid(
-    folder: str | Path, logger: logging.Logger, map_location: Any = "cpu"
+    folder: str | Path,
+    logger: logging.Logger,
+    map_location: Any = "cpu",
+    *,
+    trust: bool = False,
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of a folder that is whole and of a run, and where it is.
 
@@ -23,13 +27,14 @@ def newest_valid(
         folder: the run's ``work_dir``; it need not exist.
         logger: told of damaged files.
         map_location: as for ``torch.load``.
+        trust: as for :func:`~hookrun.checkpoint.files.read_checkpoint`.
 
     Returns:
         (path, checkpoint), or None where there is no valid checkpoint.
     """
     for path in newest_first(folder):
         try:
-            checkpoint = read_checkpoint(path, map_location)
+            checkpoint = read_checkpoint(path, map_location, trust=trust)
         except (ValueError, OSError) as error:
             logger.warning("passing over a damaged checkpoint: %s", error)
             continue

@@ -50,7 +50,8 @@ class EMAHook(Hook):
         momentum: weight of the new parameters, in (0, 1).
         interval: update every so many iterations.
         warm_up: the larger, the longer small momentums are used at the start.
-        resume_from: a checkpoint to resume when the first run starts.
+        resume_from: a checkpoint to resume when the first run starts; for one that needs
+            ``trust=True``, call ``runner.resume`` instead.
         debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
         buffers: ``'copy'`` evaluates with the model's own buffers, such as BatchNorm's statistics;
             ``'average'`` averages those of floating point too.

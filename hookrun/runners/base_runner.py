@@ -217,6 +217,8 @@ class BaseRunner(HookRegistration, ABC):
         checkpoint: str | os.PathLike[str],
         resume_optimizer: bool = True,
         map_location: MapLocation = "default",
+        *,
+        trust: bool = False,
     ) -> None:
         """Go on from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
 
@@ -225,13 +227,16 @@ class BaseRunner(HookRegistration, ABC):
                 fresh start where there is none.
             resume_optimizer: whether to take over the optimizer's state, where the file has one.
             map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
+            trust: take a file too that holds other objects than plain types and tensors, as old
+                ones may. Doing that runs code from the file, and is warned about. Such objects in
+                ``meta`` are left out, for no later checkpoint could hold them.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is no checkpoint of a run, is of a newer format, or does not fit
                 the model or the optimizer. The runner is unchanged then.
         """
-        resuming.resume(self, checkpoint, resume_optimizer, map_location)
+        resuming.resume(self, checkpoint, resume_optimizer, map_location, trust)
 
     def gather_state(self) -> None:
         """Bring what each process keeps for itself to the next checkpoint.

@@ -73,19 +73,20 @@ def resume(
     source: str | os.PathLike[str],
     resume_optimizer: bool,
     map_location: ckpt.MapLocation,
+    trust: bool,
 ) -> None:
     """Load a checkpoint into the runner, or leave it as it was and raise; see ``Runner.resume``."""
     location = "cpu" if map_location == "default" else map_location
     if source == "auto":
         if runner.work_dir is None:
             raise ValueError("resume('auto') looks into work_dir, but the runner has none")
-        found = ckpt.newest_valid(runner.work_dir, runner.logger)
+        found = ckpt.newest_valid(runner.work_dir, runner.logger, location, trust=trust)
         if found is None:
             runner.logger.info("no checkpoint in %s: starting afresh", runner.work_dir)
             return
         source, checkpoint = found
     else:
-        checkpoint = ckpt.read_checkpoint(source, location)
+        checkpoint = ckpt.read_checkpoint(source, location, trust=trust)
 
     try:
         _apply(runner, checkpoint, source, resume_optimizer)
@@ -115,13 +116,26 @@ def _apply(
         ckpt.load_state_dict(runner.model, weights)
         _take_position(runner, checkpoint["meta"], own)
         # What this run was given stays, but for what the file knows better.
-        given, meta = runner.meta or {}, checkpoint["meta"]
+        given, meta = runner.meta or {}, _savable(runner, checkpoint["meta"])
         messages = {**given.get("hook_msgs", {}), **(meta.get("hook_msgs") or {})}
         runner.meta = {**given, **meta, "hook_msgs": messages}
         runner.resumed = checkpoint
         runner._hook_states = dict(own.get("hooks") or {})
         for hook in runner.hooks:
             restore_hook(runner, hook)
+
+
+def _savable(runner: BaseRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a trusted file's ``meta`` the run's own checkpoints can hold; the rest is named."""
+    kept = {}
+    for key, value in meta.items():
+        try:
+            ckpt.plain({key: value})
+        except TypeError as error:
+            runner.logger.warning("left out of what is resumed: %s", error)
+        else:
+            kept[key] = value
+    return kept
 
 
 def restore_hook(runner: BaseRunner, hook: Hook) -> None:

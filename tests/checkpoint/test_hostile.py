@@ -83,9 +83,8 @@ def test_an_old_pickled_file_needs_trust_and_warns(tmp_path: Path) -> None:
     model = TinyModel(1)
     tree: dict[str, Any] = {"state_dict": model.state_dict(), "meta": {"config": Old(3)}}
     torch.save(tree, tmp_path / "old.pth")
-    with pytest.raises(ValueError, match="read safely") as raised:
+    with pytest.raises(ValueError, match=r"read safely.*Old.*load_checkpoint\(\).*trust=True"):
         load_checkpoint(TinyModel(), tmp_path / "old.pth")
-    assert "trust=True" in "".join(getattr(raised.value.__cause__, "__notes__", []))
     other = TinyModel(2)
     with pytest.warns(UserWarning, match="runs code"):
         read = load_checkpoint(other, tmp_path / "old.pth", trust=True)

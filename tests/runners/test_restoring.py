@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,31 @@ def test_optimizer_state_of_parameters_in_another_order_is_refused(make_runner: 
     with pytest.raises(ValueError, match=r"momentum_buffer of shape .* for parameter 0.*order"):
         runner.resume(file)
     assert not turned.state
+
+
+@pytest.mark.parametrize("source", ["epoch_1.pth", "auto"])
+def test_an_old_pickled_file_is_resumed_with_trust_only(
+    make_runner: Any, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    first, file = saved(make_runner, meta={"seed": 3})
+    spoiled(file, lambda checkpoint: checkpoint["meta"].update(args=Namespace(lr=0.1)))
+    runner = make_runner(max_epochs=2)
+    refusal = r"Namespace.*resume\(\).*with trust=True"
+    if source == "auto":
+        runner.resume("auto")
+        assert re.search(f"passing over.*{refusal}", caplog.text)
+    else:
+        source = str(file)
+        with pytest.raises(ValueError, match=refusal):
+            runner.resume(source)
+    assert runner.epoch == 0
+    with pytest.warns(UserWarning, match="runs code"):
+        runner.resume(source, trust=True)
+    assert outcome(runner) == outcome(first)
+    assert "left out of what is resumed: meta['args'] is a Namespace" in caplog.text
+    runner.register_hook(OptimizerHook())
+    runner.register_checkpoint_hook({"interval": 1})
+    runner.run([make_loader(2)], [("train", 1)])
+    after = torch.load(file.with_name("epoch_2.pth"), weights_only=True)["meta"]
+    assert (after["epoch"], after["seed"]) == (2, 3)
+    assert "args" not in after
