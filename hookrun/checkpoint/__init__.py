@@ -1,7 +1,7 @@
 """Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
 from .digest import check_digest
-from .files import plain, read_checkpoint, write_checkpoint
+from .files import local_path, plain, read_checkpoint, write_checkpoint
 from .model import (
     STRIP_MODULE,
     MapLocation,
@@ -31,6 +31,7 @@ __all__ = [
     "is_of_a_run",
     "load_checkpoint",
     "load_state_dict",
+    "local_path",
     "make_checkpoint",
     "newest_first",
     "newest_valid",

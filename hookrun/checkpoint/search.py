@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +17,46 @@ def newest_valid(
     map_location: Any = "cpu",
     *,
     trust: bool = False,
+    others: Iterable[str | Path] = (),
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of a folder that is whole and of a run, and where it is.
 
     ``best_*`` files count too. Files are tried from the newest back; one that is damaged, or that
-    cannot be read, is reported with a warning and passed over. Bare weights are passed over.
+    cannot be read, is reported with a warning and passed over. Bare weights are passed over. What
+    is newest the file system says: in a run that was taken up again from an earlier file, the
+    newest is not the one that is farthest. Where a name promises more, a warning says so.
 
     Args:
         folder: the run's ``work_dir``; it need not exist.
         logger: told of damaged files.
         map_location: as for ``torch.load``.
         trust: as for :func:`~hookrun.checkpoint.files.read_checkpoint`.
+        others: further folders, whose files are tried among those of the first one.
 
     Returns:
         (path, checkpoint), or None where there is no valid checkpoint.
     """
-    for path in newest_first(folder):
+    paths = list(newest_first(folder, *others))
+    for tried, path in enumerate(paths, 1):
         try:
             checkpoint = read_checkpoint(path, map_location, trust=trust)
         except (ValueError, OSError) as error:
             logger.warning("passing over a damaged checkpoint: %s", error)
             continue
         if is_of_a_run(checkpoint):
+            _warn_of_farther(path, checkpoint["meta"], paths[tried:], logger)
             return path, checkpoint
     return None
 
 
-def newest_first(folder: str | Path) -> Iterator[Path]:
-    """The ``*.pth`` files of a folder, the one written last first; links are left out.
+def newest_first(*folders: str | Path) -> Iterator[Path]:
+    """The ``*.pth`` files of folders, the one written last first; links are left out.
 
     Of files written at the same time, one with a greater number in its name comes first.
     """
     # Links such as latest.pth mean one of the others.
-    files = [p for p in Path(folder).glob("*.pth") if p.is_file() and not p.is_symlink()]
+    found = {path for folder in folders for path in Path(folder).glob("*.pth")}
+    files = [path for path in found if path.is_file() and not path.is_symlink()]
     yield from sorted(files, key=lambda p: (p.stat().st_mtime_ns, _number(p)), reverse=True)
 
 
@@ -57,6 +64,25 @@ def is_of_a_run(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint says how far its run was."""
     meta = checkpoint.get("meta")
     return isinstance(meta, Mapping) and {"epoch", "iter"} <= meta.keys()
+
+
+def _warn_of_farther(
+    path: Path, meta: Mapping[str, Any], older: Iterable[Path], logger: logging.Logger
+) -> None:
+    """Warn where an older file's name tells of more epochs or iterations than the newest one has.
+
+    Copying a folder can lose the order in which its files were written.
+    """
+    for each in older:
+        named = re.search(r"(epoch|iter)_(\d+)$", each.stem)
+        if named and isinstance(meta[named[1]], int) and int(named[2]) > meta[named[1]]:
+            logger.warning(
+                "%s was written last and is taken, but by its name %s is farther: if the files "
+                "were copied without their times, name the one to go on from",
+                path,
+                each.name,
+            )
+            return
 
 
 def _number(path: Path) -> int:

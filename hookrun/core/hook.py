@@ -93,6 +93,13 @@ class Hook:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave in the run that is resumed."""
 
+    def checkpoint_folder(self, runner: Any) -> tuple[str, Any] | None:
+        """The folder that the hook's checkpoints go to, and its storage; None for a hook without.
+
+        ``runner.resume('auto')`` looks there too.
+        """
+        return None
+
     def triggers(self) -> Mapping[str, Trigger]:
         """When the methods of this very class are due, by event; events left out are always due.
 

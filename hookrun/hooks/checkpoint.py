@@ -131,8 +131,11 @@ class CheckpointHook(Hook):
             "after_train_iter": NEVER if self.by_epoch else by_iter,
         }
 
+    def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient]:
+        return resolve_out_dir(self, self._given_out_dir, runner)
+
     def before_run(self, runner: Any) -> None:
-        self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
+        self.out_dir, self.file_client = self.checkpoint_folder(runner)
         self._check_arguments(runner)
         self._check_template()
         warn_without_epochs(self, runner)

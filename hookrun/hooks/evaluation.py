@@ -22,7 +22,7 @@ from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info
 from hookrun.storage import FileClient
 
-from ._evaluation_arguments import as_names, check_dataloader, check_scoring
+from ._evaluation_arguments import as_names, check_dataloader, check_scoring, rule_of
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
@@ -159,6 +159,11 @@ class EvalHook(Hook):
             "after_train_epoch": by_epoch if self.by_epoch else NEVER,
             "after_train_iter": NEVER if self.by_epoch else by_iter,
         }
+
+    def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient] | None:
+        if self.save_best is None:
+            return None
+        return resolve_out_dir(self, self._given_out_dir, runner)
 
     def before_run(self, runner: Any) -> None:
         warn_without_epochs(self, runner)
@@ -356,36 +361,15 @@ class EvalHook(Hook):
         return int(done + (runner._firing in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
-        """Find out whether a greater or a smaller score is better.
-
-        The name of the score decides, in lower case: first as a whole, then by the parts of names
-        in ``greater_keys`` and ``less_keys``, in this order.
-        """
+        """Find out whether a greater or a smaller score is better."""
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
         if rule is None and key_indicator != "auto":
-            rule = self._rule_of(key_indicator)
+            rule = rule_of(key_indicator, self.greater_keys, self.less_keys)
         self.rule = rule
         self.key_indicator = key_indicator
         if rule is not None:
             self.compare_func = self.rule_map[rule]
-
-    def _rule_of(self, key_indicator: str) -> str:
-        name = key_indicator.lower()
-        greater = [key.lower() for key in self.greater_keys]
-        less = [key.lower() for key in self.less_keys]
-        if name in greater:
-            return "greater"
-        if name in less:
-            return "less"
-        if any(key in name for key in greater):
-            return "greater"
-        if any(key in name for key in less):
-            return "less"
-        raise ValueError(
-            f"EvalHook: whether a greater {key_indicator!r} is better, its name does not tell: "
-            "give rule='greater' or rule='less'"
-        )
 
 
 def _log_now(runner: Any) -> None:

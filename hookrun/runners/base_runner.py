@@ -223,8 +223,9 @@ class BaseRunner(HookRegistration, ABC):
         """Go on from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
 
         Args:
-            checkpoint: a file; or ``'auto'`` for the newest readable one in ``work_dir``, or a
-                fresh start where there is none.
+            checkpoint: a file; or ``'auto'`` for the newest readable ``*.pth`` in ``work_dir``
+                and the local folders of the hooks registered so far, or a fresh start where there
+                is none.
             resume_optimizer: whether to take over the optimizer's state, where the file has one.
             map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
             trust: take a file too that holds other objects than plain types and tensors, as old

@@ -19,6 +19,7 @@ from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
+from .finding import find_newest
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -78,11 +79,8 @@ def resume(
     """Load a checkpoint into the runner, or leave it as it was and raise; see ``Runner.resume``."""
     location = "cpu" if map_location == "default" else map_location
     if source == "auto":
-        if runner.work_dir is None:
-            raise ValueError("resume('auto') looks into work_dir, but the runner has none")
-        found = ckpt.newest_valid(runner.work_dir, runner.logger, location, trust=trust)
+        found = find_newest(runner, location, trust)
         if found is None:
-            runner.logger.info("no checkpoint in %s: starting afresh", runner.work_dir)
             return
         source, checkpoint = found
     else:

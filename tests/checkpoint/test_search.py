@@ -68,3 +68,41 @@ def test_what_is_no_checkpoint_of_a_run_is_passed_over(
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path, logger: logging.Logger) -> None:
     assert found(tmp_path / "nowhere", logger) is None
+
+
+@pytest.mark.parametrize(
+    ("newest", "epoch", "older", "farther"),
+    [
+        ("epoch_9.pth", 9, "epoch_10.pth", True),
+        ("preempted.pth", 3, "best_acc_epoch_4.pth", True),
+        ("epoch_10.pth", 10, "epoch_9.pth", False),
+        ("best_acc_epoch_5.pth", 5, "epoch_5.pth", False),
+        ("epoch_2.pth", 2, "weights_of_epoch_9_cut.pth", False),
+    ],
+)
+def test_an_older_file_that_is_farther_by_its_name_is_told_of(
+    tmp_path: Path,
+    logger: logging.Logger,
+    caplog: pytest.LogCaptureFixture,
+    newest: str,
+    epoch: int,
+    older: str,
+    farther: bool,
+) -> None:
+    put(tmp_path / newest, age=1, epoch=epoch)
+    put(tmp_path / older, age=5)
+    assert found(tmp_path, logger) == newest
+    assert (f"by its name {older} is farther" in caplog.text) == farther
+
+
+def test_files_of_several_folders_are_tried_together(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    put(tmp_path / "one" / "epoch_1.pth", age=5)
+    put(tmp_path / "other" / "epoch_2.pth", age=3)
+    result = newest_valid(tmp_path / "one", logger, others=[tmp_path / "other", tmp_path / "none"])
+    assert result is not None
+    assert result[0] == tmp_path / "other" / "epoch_2.pth"
+    result = newest_valid(tmp_path / "other", logger, others=[tmp_path / "one"])
+    assert result is not None
+    assert result[0] == tmp_path / "other" / "epoch_2.pth"

@@ -287,3 +287,49 @@ def test_auto_starts_afresh_where_there_is_nothing(make_runner: Any) -> None:
 def test_auto_needs_a_work_dir(make_runner: Any) -> None:
     with pytest.raises(ValueError, match="looks into work_dir, but the runner has none"):
         make_runner(work_dir=None).resume("auto")
+
+
+@pytest.mark.parametrize("kind", ["CheckpointHook", "EvalHook"])
+def test_auto_looks_where_hooks_save(make_runner: Any, tmp_path: Path, kind: str) -> None:
+    def make(epochs: int) -> Any:
+        runner = make_runner(max_epochs=epochs)
+        hook = {"type": kind, "interval": 1, "out_dir": str(tmp_path / "out")}
+        if kind == "EvalHook":
+            hook |= {"dataloader": make_loader(), "save_best": "acc"}
+        runner.register_hook_from_cfg(hook)
+        return runner
+
+    runner = make(1)
+    runner.run([make_loader(2)], [("train", 1)])
+    assert not list(Path(runner.work_dir).glob("*.pth"))
+    again = make(2)
+    again.resume("auto")
+    assert (again.epoch, again.iter) == (1, 2)
+
+
+def test_auto_says_that_it_does_not_look_into_other_storage(
+    make_runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner()
+    runner.register_checkpoint_hook({"interval": 1, "out_dir": "memory://auto"})
+    runner.run([make_loader(2)], [("train", 1)])
+    again = make_runner()
+    again.register_checkpoint_hook({"interval": 1, "out_dir": "memory://auto"})
+    again.resume("auto")
+    assert again.epoch == 0
+    assert "CheckpointHook saves to memory://auto/run: to go on from a file there" in caplog.text
+
+
+def test_auto_warns_of_a_folder_with_files_but_none_to_resume(
+    make_runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner()
+    runner.register_checkpoint_hook({"interval": 1, "filename_tmpl": "epoch_{}.pt"})
+    runner.resume("auto")
+    assert f"no checkpoint in {runner.work_dir}" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    runner.run([make_loader(2)], [("train", 1)])
+    make_runner().resume("auto")
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warned) == 1
+    assert f"starting afresh: {runner.work_dir} has files" in warned[0]
