@@ -90,6 +90,14 @@ class Hook:
         Right before the checkpoint whose ``state_dict`` only the master asks for.
         """
 
+    def exchanges(self, runner: Any) -> Any:
+        """What decides when, amid a run, this hook exchanges with the same one of other processes.
+
+        Asked once ``before_run`` is over: plain values to compare, or None for a hook that never
+        does. It may only where ``runner.in_all_processes(hook)``: all tell the same.
+        """
+        return None
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave in the run that is resumed."""
 

@@ -36,6 +36,21 @@ def check_dataloader(dataloader: Any) -> None:
         )
 
 
+def check_when(start: Any, interval: Any, by_epoch: Any) -> None:
+    """Refuse a start or an interval that means nothing.
+
+    Raises:
+        ValueError: a number outside its range.
+        TypeError: ``by_epoch`` is no bool.
+    """
+    if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
+        raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
+    if start is not None and (not isinstance(start, int) or start < 0):
+        raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
+    if not isinstance(by_epoch, bool):
+        raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
+
+
 def check_scoring(
     own: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
 ) -> None:
@@ -64,29 +79,3 @@ def check_scoring(
                 f"EvalHook has no argument {name!r}, and evaluation takes none. "
                 + did_you_mean(name, own | taken)
             )
-
-
-def rule_of(score: str, greater_keys: Sequence[str], less_keys: Sequence[str]) -> str:
-    """``'greater'`` or ``'less'``: which of a score is better.
-
-    Its name decides, in lower case: first as a whole, then by the parts of names in the keys, in
-    this order.
-
-    Raises:
-        ValueError: the name does not tell.
-    """
-    name = score.lower()
-    greater = [key.lower() for key in greater_keys]
-    less = [key.lower() for key in less_keys]
-    if name in greater:
-        return "greater"
-    if name in less:
-        return "less"
-    if any(key in name for key in greater):
-        return "greater"
-    if any(key in name for key in less):
-        return "less"
-    raise ValueError(
-        f"EvalHook: whether a greater {score!r} is better, its name does not tell: "
-        "give rule='greater' or rule='less'"
-    )

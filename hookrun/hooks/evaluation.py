@@ -9,24 +9,37 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
-from hookrun.core.errors import did_you_mean
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import NEVER
-from hookrun.distributed import get_dist_info
+from hookrun.distributed import all_gather_objects, get_dist_info
 from hookrun.storage import FileClient
 
-from ._evaluation_arguments import as_names, check_dataloader, check_scoring, rule_of
+from ._evaluation_arguments import as_names, check_dataloader, check_scoring, check_when
+from ._evaluation_scores import as_plain, rule_of, score_of
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
 Compare = Callable[[float, float], bool]
+
+# The methods that decide which evaluations there are.
+_WHEN_TO_EVALUATE = (
+    "before_train_epoch",
+    "before_train_iter",
+    "after_train_epoch",
+    "after_train_iter",
+    "after_run",
+    "catch_up_evaluation",
+    "every_n_epochs",
+    "every_n_iters",
+    "_catch_up",
+    "_should_evaluate",
+    "_is_due",
+    "_do_evaluate",
+)
 
 
 @HOOKS.register_module()
@@ -34,7 +47,8 @@ class EvalHook(Hook):
     """Evaluates every so many epochs or iterations, and can keep the best checkpoint.
 
     The model is evaluated with the weights of EMAHook where there is one, and is left in the mode
-    it was in.
+    it was in. In a job of several processes the master's score decides what is the best. Its file
+    has the random numbers of all where they handle signals and all evaluate at the same points.
 
     Args:
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)`` gives
@@ -115,12 +129,7 @@ class EvalHook(Hook):
         if is_shipped(self, EvalHook, ("_do_evaluate", "evaluate")):
             own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
             check_scoring(own, dataloader, metrics, eval_kwargs)
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
-            raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
-        if start is not None and (not isinstance(start, int) or start < 0):
-            raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
-        if not isinstance(by_epoch, bool):
-            raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
+        check_when(start, interval, by_epoch)
         if save_best is not None and not isinstance(save_best, str):
             raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
         if metrics is not None and test_fn is not None:
@@ -224,6 +233,15 @@ class EvalHook(Hook):
     def close(self, runner: Any, error: BaseException | None) -> None:
         runner._writer.close()
 
+    def exchanges(self, runner: Any) -> Any:
+        """The evaluations that lie ahead, for a hook that keeps the best of them."""
+        if self.save_best is None or not is_shipped(self, EvalHook, _WHEN_TO_EVALUATE):
+            return None
+        if not self.by_epoch and runner.max_iters is None:
+            return None  # their epochs may differ in length
+        plan = self.start, self.interval, self.by_epoch, self._resumed, self._evaluated
+        return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)
+
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self._evaluated}
 
@@ -270,8 +288,17 @@ class EvalHook(Hook):
                 runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
             score = self.evaluate(runner, results)
             self._evaluated = self._finished(runner)
+            if self.save_best is not None and runner.in_all_processes(self):
+                score = self._agreed(runner, score)
             if self.save_best is not None and score is not None:
                 self._save_ckpt(runner, score)
+
+    def _agreed(self, runner: Any, score: float | None) -> float | None:
+        """The master's score in all processes; if it is the best, the file gets what each keeps."""
+        masters, best = all_gather_objects((score, self._is_best(runner, score)))[0]
+        if best:
+            runner.gather_state()
+        return None if score is None else masters
 
     def evaluate(self, runner: Any, results: Any) -> float | None:
         """Compute the scores and hand them to the loggers.
@@ -288,7 +315,7 @@ class EvalHook(Hook):
         if not isinstance(scores, Mapping):
             raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
         for name, value in scores.items():
-            runner.log_buffer.output[name] = _as_plain(value)
+            runner.log_buffer.output[name] = as_plain(value)
         runner.log_buffer.ready = True
         if self.save_best is None:
             return None
@@ -299,26 +326,13 @@ class EvalHook(Hook):
             return None
         if self.key_indicator == "auto":
             self._init_rule(self.rule, next(iter(scores)))
-        if self.key_indicator not in scores:
-            raise KeyError(
-                f"EvalHook: save_best={self.key_indicator!r} is not among the scores. "
-                + did_you_mean(self.key_indicator, scores)
-            )
-        score = _as_plain(scores[self.key_indicator])
-        if not isinstance(score, Real):
-            raise TypeError(
-                f"EvalHook: save_best={self.key_indicator!r} compares numbers, but the score is "
-                f"{score!r:.80}"
-            )
-        return float(score)
+        return score_of(scores, self.key_indicator)
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
         """Save the checkpoint if its score is the best; the old best file goes after that."""
         messages = runner.meta["hook_msgs"]
         key_score = float(key_score)
-        assert self.rule is not None
-        best = messages.get("best_score", self.init_value_map[self.rule])
-        if math.isnan(key_score) or not self.compare_func(key_score, best):
+        if not self._is_best(runner, key_score):
             return
         kind = "epoch" if self.by_epoch else "iter"
         number = self._finished(runner)
@@ -351,6 +365,13 @@ class EvalHook(Hook):
             name,
         )
 
+    def _is_best(self, runner: Any, score: float | None) -> bool:
+        if score is None or math.isnan(score):
+            return False
+        assert self.rule is not None
+        best = runner.meta["hook_msgs"].get("best_score", self.init_value_map[self.rule])
+        return bool(self.compare_func(score, best))
+
     def _remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.file_client.remove(path)
@@ -376,9 +397,3 @@ def _log_now(runner: Any) -> None:
     """Log results before training goes on: they would mix with what it reports."""
     if runner.log_buffer.ready:
         runner.flush_logs()
-
-
-def _as_plain(value: Any) -> Any:
-    """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
-    size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
-    return value.item() if size == 1 and hasattr(value, "item") else value

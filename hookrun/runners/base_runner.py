@@ -105,6 +105,7 @@ class BaseRunner(HookRegistration, ABC):
         self._samples: int | None = 0  # seen before the passes at work; None: unknown
         self._resumption: position.Resumption | None = None
         self._gathered: tuple[int, dict[int, Any]] | None = None
+        self._meeting: list[Hook] = []
         self._stop_requests: stopping.StopRequests | None = None
         self._init_hooks()
 
@@ -247,6 +248,10 @@ class BaseRunner(HookRegistration, ABC):
         """
         position.gather(self)
 
+    def in_all_processes(self, hook: Hook) -> bool:
+        """Whether the other processes of the run do with the hook's likes what this one does."""
+        return any(each is hook for each in self._meeting)
+
     @abstractmethod
     def _progress(self) -> dict[str, int]:
         """What of epochs and iterations is finished; see ``position.progress``."""
@@ -302,6 +307,7 @@ class BaseRunner(HookRegistration, ABC):
                 self.call_hook("before_run")
                 self.resumed = None
                 with stopping.handling_signals(self):
+                    position.meet(self)
                     yield
                 self.call_hook("after_run")
         except BaseException as raised:

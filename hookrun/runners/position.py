@@ -135,6 +135,21 @@ def gather(runner: BaseRunner) -> None:
     runner._gathered = (runner.iter, dict(enumerate(states)))
 
 
+@may_sync
+def meet(runner: BaseRunner) -> None:
+    """Find out which hooks all processes have alike; at the start of a run, in all that run it.
+
+    Processes that agree on when to stop run together. One that handles no signals may run alone.
+    """
+    runner._meeting = []
+    if runner._stop_requests is None or get_dist_info()[1] == 1:
+        return
+    hooks = [(each, plan) for each in runner.hooks if (plan := each.exchanges(runner)) is not None]
+    mine = [(type(hook).__name__, plan) for hook, plan in hooks]
+    if all(theirs == mine for theirs in all_gather_objects(mine)):
+        runner._meeting = [hook for hook, _ in hooks]
+
+
 def tree(runner: BaseRunner) -> dict[str, Any]:
     """The position of a run, for its checkpoint: plain types and tensors."""
     counters = runner._progress()
