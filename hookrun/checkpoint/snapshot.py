@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hookrun import ops
+from hookrun.ops.convert import copy_bits_
 
 _Copies = dict[tuple[Any, ...], list[Tensor]]  # by all that a copy's memory and layout depend on
 _PLAIN_KINDS = (Tensor, torch.nn.Parameter)
@@ -34,7 +34,12 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def on_cpu(tree: Any) -> Any:
     """The tree with tensors of other devices copied to the CPU; those on the CPU are the same."""
-    return map_tensors(tree, lambda tensor: tensor if tensor.device.type == "cpu" else tensor.cpu())
+
+    def move(tensor: Tensor) -> Tensor:
+        _refuse_freed(tensor)
+        return tensor if tensor.device.type == "cpu" else tensor.cpu()
+
+    return map_tensors(tree, move)
 
 
 class Snapshots:
@@ -48,6 +53,7 @@ class Snapshots:
         self._free: _Copies = {}
         self._used: _Copies = {}
 
+    @torch.inference_mode(False)  # memory made in inference mode could not be written outside of it
     def take(self, tree: Any) -> tuple[Any, Callable[[], None]]:
         """Copy a tree of plain types and tensors.
 
@@ -56,6 +62,9 @@ class Snapshots:
 
         Returns:
             (copy, arrived); the tensors in the copy hold their values when ``arrived()`` returns.
+
+        Raises:
+            ValueError: a tensor's memory has been freed.
         """
         copying = _Copying(self._make_room)
         copied = map_tensors(tree, copying.add)
@@ -77,7 +86,8 @@ class Snapshots:
         if free:
             room = free.pop()
         else:
-            room = _like(tensor, torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
+            memory = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+            room = _like(tensor, memory)
         self._used.setdefault(layout, []).append(room)
         return room
 
@@ -87,7 +97,9 @@ class _Copying:
 
     def __init__(self, make_room: Callable[[Tensor, int], Tensor]) -> None:
         self._make_room = make_room
-        self._copies: dict[int, Tensor] = {}  # by the address of what they are copies of
+        # By the address and the bytes of what they are copies of: memory from outside of torch may
+        # be in two storages, of which one ends before the other.
+        self._copies: dict[tuple[int, int], Tensor] = {}
         self._sources: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._devices: set[torch.device] = set()
@@ -95,14 +107,15 @@ class _Copying:
     def add(self, tensor: Tensor) -> Tensor:
         """What will be the tensor's copy."""
         if not _is_simple(tensor):
+            _refuse_freed(tensor)
             tensor = tensor.detach()
             return tensor.cpu().clone() if tensor.device.type == "cpu" else tensor.cpu()
         storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        if address in self._copies:
-            return _like(tensor, self._copies[address])
+        place = storage.data_ptr(), storage.nbytes()
+        if place in self._copies:
+            return _like(tensor, self._copies[place])
         copy = self._make_room(tensor, storage.nbytes())
-        self._copies[address] = copy
+        self._copies[place] = copy
         # The whole storage is copied. Where the tensor is all of it, as most are, no other view of
         # it is needed, and to make one takes longer than to copy a small tensor.
         whole = tensor.is_contiguous() and tensor.nbytes == storage.nbytes()
@@ -118,7 +131,7 @@ class _Copying:
         pairs = list(zip(self._targets, self._sources, strict=True))
         on_cpu = [pair for pair in pairs if pair[1].is_cpu]
         if on_cpu:
-            ops.convert_(*zip(*on_cpu, strict=True))
+            copy_bits_(*zip(*on_cpu, strict=True))
         for target, source in pairs:
             if not source.is_cpu:
                 target.copy_(source, non_blocking=True)
@@ -152,13 +165,34 @@ def _is_simple(tensor: Tensor) -> bool:
     )
 
 
+def _refuse_freed(tensor: Tensor) -> None:
+    """Refuse a tensor whose elements are nowhere: copying it would crash, and its file not load.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if (
+        type(tensor) in _PLAIN_KINDS
+        and tensor.layout is torch.strided
+        and tensor.device.type in ("cpu", "cuda")
+        and tensor.numel() > 0
+        and tensor.untyped_storage().nbytes() == 0
+    ):
+        raise ValueError(
+            f"a checkpoint cannot hold a tensor of shape {tuple(tensor.shape)} that has no memory: "
+            "its storage was resized to 0"
+        )
+
+
 def _layout(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
     return int(tensor.storage_offset()), tensor.size(), tensor.stride()
 
 
 def _like(tensor: Tensor, memory: Tensor) -> Tensor:
     """A tensor laid out as the first is, on the storage of the second."""
-    return torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), *_layout(tensor))
+    return torch.empty(0, dtype=tensor.dtype, device="cpu").set_(
+        memory.untyped_storage(), *_layout(tensor)
+    )
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
@@ -39,3 +40,15 @@ def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     if declined(op, obstacle, *columns):
         device.kernels(op, dst, src).convert_(dst, src)
     increment_version(dst)
+
+
+@torch.no_grad()
+def copy_bits_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
+    """Copy tensors on the CPU into others of the same dtypes, shapes and strides.
+
+    For what is no step of a model: it runs whatever ``HOOKRUN_BACKEND`` asks for, and `explain`
+    does not tell of it.
+    """
+    if cpu.convert(dst, src, torch.get_num_threads()) is not None:
+        for output, tensor in zip(dst, src, strict=True):
+            output.copy_(tensor)

@@ -7,12 +7,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hookrun.checkpoint import make_checkpoint, read_checkpoint, write_checkpoint
 from hookrun.checkpoint.snapshot import Snapshots, map_tensors, on_cpu
+from hookrun.ops import explain
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -115,6 +117,54 @@ def test_a_part_that_comes_before_its_whole_shares_memory_with_it() -> None:
     assert torch.equal(whole, base)
     part[0] = 99
     assert whole[2] == 99
+
+
+@pytest.mark.parametrize("order", [(3, 10), (10, 3)])
+def test_storages_that_begin_at_one_address_keep_their_lengths(order: tuple[int, int]) -> None:
+    memory = np.arange(10.0)
+    copied, _ = Snapshots().take([torch.from_numpy(memory[:length]) for length in order])
+    for tensor, length in zip(copied, order, strict=True):
+        assert tensor.tolist() == list(range(length))
+
+
+def test_a_default_device_takes_no_copies_away_from_the_cpu() -> None:
+    base = torch.arange(10.0)
+    with torch.device("meta"):
+        copied, _ = Snapshots().take([torch.ones(3, device="cpu"), base[2:4]])
+    assert [tensor.tolist() for tensor in copied] == [[1, 1, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("backend", ["triton", "reference", "cpu"])
+def test_copies_need_no_backend_of_the_operations(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setenv("HOOKRUN_BACKEND", backend)
+    base = torch.arange(10.0)
+    before = explain()
+    copied, _ = Snapshots().take([base, base[2:4]])
+    assert [tensor.tolist() for tensor in copied] == [base.tolist(), [2, 3]]
+    assert explain() == before
+
+
+def test_memory_of_inference_mode_is_used_again_outside_of_it() -> None:
+    snapshots = Snapshots()
+    with torch.inference_mode():
+        (first,), _ = snapshots.take([torch.zeros(3)])
+    assert not first.is_inference()
+    snapshots.recycle()
+    (second,), _ = snapshots.take([torch.ones(3)])
+    assert second.data_ptr() == first.data_ptr()
+    assert second.tolist() == [1, 1, 1]
+
+
+def test_a_tensor_without_memory_is_refused(tmp_path: Path) -> None:
+    tensor = torch.ones(3)
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"shape \(3,\) that has no memory"):
+        Snapshots().take([tensor])
+    with pytest.raises(ValueError, match="has no memory"):
+        write_checkpoint({"a": tensor}, tmp_path / "a.pth")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_is_used_again_only_once_a_copy_is_not_needed() -> None:
