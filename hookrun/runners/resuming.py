@@ -324,22 +324,45 @@ def _optimizer_states(
                     f"{which} is {type(optimizer).__name__}, and the file has that of another "
                     f"kind: only one of them has {key!r}"
                 )
-        _check_shapes(optimizer, each, which)
+        _check_state(optimizer, each, which)
     return pairs
 
 
 # Of optimizers' settings, those that some have and others have not, in every version of torch.
-_TELLING_KEYS = ("momentum", "betas", "alpha", "rho", "lr_decay", "etas", "lambd", "momentum_decay")
+_TELLING_KEYS = (
+    "momentum",
+    "betas",
+    "alpha",
+    "rho",
+    "lr_decay",
+    "etas",
+    "lambd",
+    "momentum_decay",
+    "ns_coefficients",
+)
+# Of optimizers whose settings do not tell them apart, what their state has.
+_TELLING_STATE: dict[type[Optimizer], str] = {
+    torch.optim.Adam: "exp_avg_sq",
+    torch.optim.AdamW: "exp_avg_sq",
+    torch.optim.RAdam: "exp_avg_sq",
+    torch.optim.Adamax: "exp_inf",
+}
 # Of their state, what has the shape of its parameter.
 _SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
 
 
-def _check_shapes(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
-    """Refuse state of other parameters, or of the same ones in another order."""
+def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
+    """Refuse state of another kind, of other parameters, or of the same ones in another order."""
     keys = [key for group in state["param_groups"] for key in group["params"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, (key, parameter) in enumerate(zip(keys, parameters, strict=True)):
         own = state["state"].get(key, {})
+        telling = _TELLING_STATE.get(type(optimizer))
+        if own and telling is not None and telling not in own:
+            raise ValueError(
+                f"{which} is {type(optimizer).__name__}, and the file has that of another kind: "
+                f"its state of parameter {number} has no {telling!r}"
+            )
         for name in _SHAPED_LIKE_PARAMETERS:
             value = own.get(name)
             if isinstance(value, Tensor) and value.shape != parameter.shape:

@@ -329,14 +329,40 @@ def test_random_numbers_of_a_process_that_are_missing_are_reported(
     assert "no random numbers of process 0: call runner.gather_state()" in caplog.text
 
 
-def test_an_optimizer_of_another_kind_is_refused(make_runner: Any) -> None:
+@pytest.mark.parametrize(
+    ("saved_kind", "kind", "telling"),
+    [
+        ("Adagrad", "Adadelta", "rho"),
+        ("Adamax", "Adam", "exp_avg_sq"),
+        ("AdamW", "Adamax", "exp_inf"),
+    ],
+)
+def test_an_optimizer_of_another_kind_is_refused(
+    make_runner: Any, saved_kind: str, kind: str, telling: str
+) -> None:
     model = TinyModel()
-    adagrad = torch.optim.Adagrad(model.parameters())
-    _, file = saved(make_runner, model=model, optimizer=adagrad)
+    optimizer = getattr(torch.optim, saved_kind)(model.parameters())
+    _, file = saved(make_runner, model=model, optimizer=optimizer)
     other = TinyModel()
-    runner = make_runner(model=other, optimizer=torch.optim.Adadelta(other.parameters()))
-    with pytest.raises(ValueError, match=r"Adadelta.*another kind.*'rho'"):
+    runner = make_runner(model=other, optimizer=getattr(torch.optim, kind)(other.parameters()))
+    with pytest.raises(ValueError, match=rf"{kind},.*another kind.*'{telling}'"):
         runner.resume(file)
+    assert not runner.optimizer.state
+
+
+def test_the_state_of_sgd_is_not_that_of_muon(make_runner: Any) -> None:
+    _, file = saved(make_runner)
+    model = TinyModel()
+    model.fc.bias = None  # Muon takes matrices only
+    spoiled(file, without_bias)
+    runner = make_runner(model=model, optimizer=torch.optim.Muon(model.parameters()))
+    with pytest.raises(ValueError, match=r"Muon,.*another kind.*'ns_coefficients'"):
+        runner.resume(file)
+
+
+def without_bias(checkpoint: Any) -> None:
+    del checkpoint["state_dict"]["fc.bias"]
+    checkpoint["optimizer"]["param_groups"][0]["params"].pop()
 
 
 def test_optimizer_state_of_parameters_in_another_order_is_refused(make_runner: Any) -> None:
