@@ -130,7 +130,18 @@ class Averages:
         """Take the averages out of a state dict; returns the names of tensors that have none there.
 
         These start from the tensors.
+
+        Raises:
+            ValueError: an average there is no tensor of its tensor's shape. Nothing is changed.
         """
+        for name, pair in self.by_name.items():
+            found = weights.get(names[name], pair.tensor)
+            if not isinstance(found, Tensor) or found.shape != pair.tensor.shape:
+                shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{found!r}"
+                raise ValueError(
+                    f"EMAHook: the resumed checkpoint has {shape:.80} as the average "
+                    f"{names[name]!r} of {name!r}, whose shape is {tuple(pair.tensor.shape)}"
+                )
         for name, pair in self.by_name.items():
             pair.average.copy_(weights.get(names[name], pair.tensor))
         return [name for name in self.by_name if names[name] not in weights]

@@ -344,6 +344,24 @@ def test_a_parameter_that_was_replaced_is_an_error(make_runner: MakeRunner) -> N
         runner.run([make_loader()], TRAIN)
 
 
+def test_averages_of_another_shape_are_refused_instead_of_spread(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    saved = make_runner(max_epochs=1)
+    with_ema(saved)
+    saved.run([make_loader()], TRAIN)
+    saved.save_checkpoint(str(tmp_path), "a.pth", create_symlink=False)
+    checkpoint = read_checkpoint(tmp_path / "a.pth")
+    checkpoint["state_dict"]["ema_fc_weight"] = torch.ones(1)
+    torch.save(checkpoint, tmp_path / "a.pth")
+    runner = make_runner(max_epochs=2)
+    with_ema(runner, resume_from=str(tmp_path / "a.pth"))
+    with pytest.raises(
+        ValueError, match=r"EMAHook: .* shape \(1,\) as the average .* of 'fc\.weight', whose shape"
+    ):
+        runner.run([make_loader()], TRAIN)
+
+
 def test_parameters_that_change_places_in_their_group_keep_their_averages(
     make_runner: MakeRunner,
 ) -> None:
