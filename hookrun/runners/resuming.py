@@ -260,6 +260,9 @@ def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
         own and not (_is_count(own.get("format")) and _is_count(own.get("inner_iter")))
     ):
         raise ValueError(f"{str(source)!r} is damaged: its 'hookrun' part is {own!r:.80}")
+    processes = own.get("world_size", 1)
+    if not _is_count(processes) or processes == 0:
+        raise ValueError(f"{str(source)!r} is damaged: it is of {processes!r:.80} processes")
     if own.get("format", 0) > ckpt.FORMAT:
         raise ValueError(
             f"{str(source)!r} has format {own['format']}, and this hookrun reads up to "
@@ -330,6 +333,7 @@ def _optimizer_states(
 
 # Of optimizers' settings, those that some have and others have not, in every version of torch.
 _TELLING_KEYS = (
+    "lr",
     "momentum",
     "betas",
     "alpha",
@@ -340,12 +344,12 @@ _TELLING_KEYS = (
     "momentum_decay",
     "ns_coefficients",
 )
-# Of optimizers whose settings do not tell them apart, what their state has.
-_TELLING_STATE: dict[type[Optimizer], str] = {
-    torch.optim.Adam: "exp_avg_sq",
-    torch.optim.AdamW: "exp_avg_sq",
-    torch.optim.RAdam: "exp_avg_sq",
-    torch.optim.Adamax: "exp_inf",
+# Of optimizers whose settings do not tell them apart, the tensors that their state has.
+_TELLING_STATE: dict[type[Optimizer], tuple[str, ...]] = {
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    torch.optim.RAdam: ("exp_avg", "exp_avg_sq"),
+    torch.optim.Adamax: ("exp_avg", "exp_inf"),
 }
 # Of their state, what has the shape of its parameter.
 _SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
@@ -357,12 +361,12 @@ def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, (key, parameter) in enumerate(zip(keys, parameters, strict=True)):
         own = state["state"].get(key, {})
-        telling = _TELLING_STATE.get(type(optimizer))
-        if own and telling is not None and telling not in own:
-            raise ValueError(
-                f"{which} is {type(optimizer).__name__}, and the file has that of another kind: "
-                f"its state of parameter {number} has no {telling!r}"
-            )
+        for name in _TELLING_STATE.get(type(optimizer), ()):
+            if own and not isinstance(own.get(name), Tensor):
+                raise ValueError(
+                    f"{which} is {type(optimizer).__name__}, and the file has that of another "
+                    f"kind: its state of parameter {number} has no tensor {name!r}"
+                )
         for name in _SHAPED_LIKE_PARAMETERS:
             value = own.get(name)
             if isinstance(value, Tensor) and value.shape != parameter.shape:

@@ -308,6 +308,8 @@ def test_weights_that_the_model_has_not_are_named(
         {"ranks": {"x": {}}},
         {"ranks": 7},
         {"world_size": "two"},
+        {"world_size": 0},
+        {"world_size": -5},
         {"samples": "many"},
     ],
 )
@@ -358,6 +360,18 @@ def test_the_state_of_sgd_is_not_that_of_muon(make_runner: Any) -> None:
     runner = make_runner(model=model, optimizer=torch.optim.Muon(model.parameters()))
     with pytest.raises(ValueError, match=r"Muon,.*another kind.*'ns_coefficients'"):
         runner.resume(file)
+
+
+@pytest.mark.parametrize("value", [None, "text"])
+def test_the_state_of_adam_is_whole(make_runner: Any, value: Any) -> None:
+    model = TinyModel()
+    _, file = saved(make_runner, model=model, optimizer=torch.optim.Adam(model.parameters()))
+    spoiled(file, lambda saved: saved["optimizer"]["state"][1].update(exp_avg=value))
+    other = TinyModel()
+    runner = make_runner(model=other, optimizer=torch.optim.Adam(other.parameters()))
+    with pytest.raises(ValueError, match=r"state of parameter 1 has no tensor 'exp_avg'"):
+        runner.resume(file)
+    assert not runner.optimizer.state
 
 
 def without_bias(checkpoint: Any) -> None:
