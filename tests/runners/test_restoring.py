@@ -13,6 +13,8 @@ import torch
 from hookrun import CheckpointHook, ClosureHook, Hook, OptimizerHook
 from tests.support import TinyModel, make_loader
 
+from .restoring_support import saved, spoiled
+
 
 def outcome(runner: Any) -> Any:
     """Weights, momentum buffers, learning rates and counters."""
@@ -38,25 +40,6 @@ class Memory(Hook):
         if self.fails:
             raise KeyError("this hook cannot")
         self.value = state["value"]
-
-
-def saved(make_runner: Any, *hooks: Hook, **arguments: Any) -> tuple[Any, Path]:
-    """A runner that has trained an epoch, and its checkpoint."""
-    runner = make_runner(**{"max_epochs": 1, **arguments})
-    if isinstance(runner.optimizer, torch.optim.Optimizer):
-        runner.register_hook(OptimizerHook())
-    for hook, priority in zip(hooks, (90, 80, 70), strict=False):
-        runner.register_hook(hook, priority=priority)
-    runner.register_checkpoint_hook({"interval": 1})
-    runner.run([make_loader(2)], [("train", 1)])
-    return runner, Path(runner.work_dir) / "epoch_1.pth"
-
-
-def spoiled(file: Path, change: Any) -> Path:
-    checkpoint = torch.load(file)
-    change(checkpoint)
-    torch.save(checkpoint, file)
-    return file
 
 
 def drop_weight(checkpoint: Any) -> None:
@@ -160,38 +143,6 @@ def test_messages_of_hooks_and_what_the_run_was_given_are_kept(make_runner: Any)
     assert runner.meta["config"] == "new"
     assert runner.meta["hook_msgs"]["best_score"] == 0.9
     assert runner.meta["hook_msgs"]["mine"] == 2
-
-
-def test_without_the_optimizer(make_runner: Any) -> None:
-    _, file = saved(make_runner)
-    runner = make_runner(max_epochs=3)
-    runner.resume(file, resume_optimizer=False)
-    assert runner.epoch == 1
-    assert runner.optimizer.state_dict()["state"] == {}
-    bare = make_runner(optimizer=None)
-    with pytest.raises(ValueError, match="resume_optimizer=False leaves it out"):
-        bare.resume(file)
-    bare.resume(file, resume_optimizer=False)
-    assert bare.epoch == 1
-
-
-def test_a_dict_of_optimizers(make_runner: Any) -> None:
-    def optimizers(model: Any, lr: float) -> dict[str, Any]:
-        return {
-            "weight": torch.optim.SGD([model.fc.weight], lr=lr, momentum=0.9),
-            "bias": torch.optim.Adam([model.fc.bias], lr=lr / 2),
-        }
-
-    model = TinyModel()
-    first, file = saved(make_runner, model=model, optimizer=optimizers(model, 0.5))
-    assert first.current_lr() == {"weight": [0.5], "bias": [0.25]}
-    assert first.current_momentum() == {"weight": [0.9], "bias": [0.9]}
-    runner = make_runner(model=model, optimizer=optimizers(model, 0.1))
-    runner.resume(file)
-    assert runner.current_lr() == {"weight": [0.5], "bias": [0.25]}
-    del runner.optimizer["bias"]
-    with pytest.raises(ValueError, match=r"has not the runner's optimizers \['weight'\]"):
-        runner.resume(file)
 
 
 def test_weights_saved_inside_a_parallel_wrapper_fit_the_bare_model(make_runner: Any) -> None:
@@ -329,64 +280,6 @@ def test_random_numbers_of_a_process_that_are_missing_are_reported(
     spoiled(file, lambda checkpoint: checkpoint["hookrun"].update(ranks={}))
     make_runner(max_epochs=3).resume(file)
     assert "no random numbers of process 0: call runner.gather_state()" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("saved_kind", "kind", "telling"),
-    [
-        ("Adagrad", "Adadelta", "rho"),
-        ("Adamax", "Adam", "exp_avg_sq"),
-        ("AdamW", "Adamax", "exp_inf"),
-    ],
-)
-def test_an_optimizer_of_another_kind_is_refused(
-    make_runner: Any, saved_kind: str, kind: str, telling: str
-) -> None:
-    model = TinyModel()
-    optimizer = getattr(torch.optim, saved_kind)(model.parameters())
-    _, file = saved(make_runner, model=model, optimizer=optimizer)
-    other = TinyModel()
-    runner = make_runner(model=other, optimizer=getattr(torch.optim, kind)(other.parameters()))
-    with pytest.raises(ValueError, match=rf"{kind},.*another kind.*'{telling}'"):
-        runner.resume(file)
-    assert not runner.optimizer.state
-
-
-def test_the_state_of_sgd_is_not_that_of_muon(make_runner: Any) -> None:
-    _, file = saved(make_runner)
-    model = TinyModel()
-    model.fc.bias = None  # Muon takes matrices only
-    spoiled(file, without_bias)
-    runner = make_runner(model=model, optimizer=torch.optim.Muon(model.parameters()))
-    with pytest.raises(ValueError, match=r"Muon,.*another kind.*'ns_coefficients'"):
-        runner.resume(file)
-
-
-@pytest.mark.parametrize("value", [None, "text"])
-def test_the_state_of_adam_is_whole(make_runner: Any, value: Any) -> None:
-    model = TinyModel()
-    _, file = saved(make_runner, model=model, optimizer=torch.optim.Adam(model.parameters()))
-    spoiled(file, lambda saved: saved["optimizer"]["state"][1].update(exp_avg=value))
-    other = TinyModel()
-    runner = make_runner(model=other, optimizer=torch.optim.Adam(other.parameters()))
-    with pytest.raises(ValueError, match=r"state of parameter 1 has no tensor 'exp_avg'"):
-        runner.resume(file)
-    assert not runner.optimizer.state
-
-
-def without_bias(checkpoint: Any) -> None:
-    del checkpoint["state_dict"]["fc.bias"]
-    checkpoint["optimizer"]["param_groups"][0]["params"].pop()
-
-
-def test_optimizer_state_of_parameters_in_another_order_is_refused(make_runner: Any) -> None:
-    _, file = saved(make_runner)
-    model = TinyModel()
-    turned = torch.optim.SGD([*model.parameters()][::-1], lr=0.1, momentum=0.9)
-    runner = make_runner(model=model, optimizer=turned)
-    with pytest.raises(ValueError, match=r"momentum_buffer of shape .* for parameter 0.*order"):
-        runner.resume(file)
-    assert not turned.state
 
 
 @pytest.mark.parametrize("source", ["epoch_1.pth", "auto"])
