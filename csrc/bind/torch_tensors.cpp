@@ -46,7 +46,7 @@ void Torch::find_lazy_flags(const py::module_& torch) {
   const py::object c = torch.attr("_C");
   const py::object keys_of = py::getattr(c, "_dispatch_keys", py::none());
   const py::object keys = py::getattr(c, "DispatchKeySet", py::none());
-  if (keys_of.is_none() || keys.is_none()) return;
+  if (keys_of.is_none() || !py::hasattr(keys, "raw_repr")) return;
   const auto bits = [](const py::object& set) {
     return set.attr("raw_repr")().cast<std::uint64_t>();
   };
