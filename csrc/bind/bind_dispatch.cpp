@@ -43,7 +43,7 @@ using Table = HookTable<Target>;
 struct Dispatcher {
   PyObject_HEAD vectorcallfunc vectorcall;
   Table* table;
-  RunState* runner;
+  std::shared_ptr<RunState*>* runner;  // the runner owns the dispatcher, not the other way round
   PyObject* resolve;    // resolve(hook, event) -> None or (callable, trigger or None)
   PyObject* unheard;    // unheard(event): told of a custom event that has no listener
   PyObject* event_ids;  // dict: event name -> id
@@ -164,11 +164,11 @@ EventId custom_event(Dispatcher* self, py::handle name) {
 }
 
 // Says where the raised exception comes from. The exception itself stays as it is.
-void add_note(Dispatcher* self, const Table::Call& call, EventId event) {
+void add_note(Dispatcher* self, const RunState* runner, const Table::Call& call, EventId event) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
-  const Clock& clock = self->runner->clock;
+  const Clock& clock = runner->clock;
   const PyTypeObject* hook_type = Py_TYPE(call.hook.function.ptr());
   PyObject* noted = PyObject_CallMethod(
       value, "add_note", "N",
@@ -182,28 +182,35 @@ void add_note(Dispatcher* self, const Table::Call& call, EventId event) {
   PyErr_Restore(type, value, traceback);
 }
 
-bool invoke(Dispatcher* self, const Table::Call& call, EventId event) {
+bool invoke(Dispatcher* self, RunState* runner, const Table::Call& call, EventId event) {
   const Target& target = call.listener.target;
   bool done;
   if (target.action) {
-    done = target.action->run(self->runner);
+    done = target.action->run(runner);
   } else {
-    PyObject* result = target.call(reinterpret_cast<PyObject*>(self->runner));
+    PyObject* result = target.call(reinterpret_cast<PyObject*>(runner));
     done = result != nullptr;
     Py_XDECREF(result);
   }
-  if (!done) add_note(self, call, event);
+  if (!done) add_note(self, runner, call, event);
   return done;
 }
 
 bool fire(Dispatcher* self, EventId event) {
-  RunState* runner = self->runner;
-  const py::object held = borrow(reinterpret_cast<PyObject*>(self));  // hooks may drop it
+  RunState* runner = **self->runner;
+  if (runner == nullptr) {
+    PyErr_SetString(PyExc_ReferenceError, "the runner of this dispatcher is gone");
+    return false;
+  }
+  // Hooks may drop either.
+  const py::object held_runner = borrow(reinterpret_cast<PyObject*>(runner));
+  const py::object held = borrow(reinterpret_cast<PyObject*>(self));
   // A custom event happens within the lifecycle event at work, which goes on.
   const EventId outer = runner->firing;
   if (event < kEventCount) runner->firing = event;
-  const bool done = self->table->fire(
-      event, runner->clock, [&](const Table::Call& call) { return invoke(self, call, event); });
+  const bool done = self->table->fire(event, runner->clock, [&](const Table::Call& call) {
+    return invoke(self, runner, call, event);
+  });
   runner->firing = outer;
   return done;
 }
@@ -244,12 +251,14 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     auto resolved = std::make_unique<std::vector<bool>>(kEventCount, true);
     auto table = std::make_unique<Table>();
     table->rebuild();
+    auto known_runner =
+        std::make_unique<std::shared_ptr<RunState*>>(reinterpret_cast<RunState*>(runner)->self);
     PyObject* self = type->tp_alloc(type, 0);
     if (self == nullptr) throw py::error_already_set();
     Dispatcher* dispatcher = as_dispatcher(self);
     dispatcher->vectorcall = dispatcher_vectorcall;
     dispatcher->table = table.release();
-    dispatcher->runner = reinterpret_cast<RunState*>(borrow(runner).release().ptr());
+    dispatcher->runner = known_runner.release();
     dispatcher->resolve = borrow(resolve).release().ptr();
     dispatcher->unheard = borrow(unheard).release().ptr();
     dispatcher->event_ids = ids.release().ptr();
@@ -262,7 +271,6 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
 int dispatcher_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Dispatcher* dispatcher = as_dispatcher(self);
-  Py_VISIT(reinterpret_cast<PyObject*>(dispatcher->runner));
   Py_VISIT(dispatcher->resolve);
   Py_VISIT(dispatcher->unheard);
   Py_VISIT(dispatcher->event_ids);
@@ -284,7 +292,7 @@ void dispatcher_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   Dispatcher* dispatcher = as_dispatcher(self);
   delete dispatcher->table;
-  Py_XDECREF(reinterpret_cast<PyObject*>(dispatcher->runner));
+  delete dispatcher->runner;
   Py_XDECREF(dispatcher->resolve);
   Py_XDECREF(dispatcher->unheard);
   Py_XDECREF(dispatcher->event_ids);

@@ -19,6 +19,13 @@ PyObject* state_new(PyTypeObject* type, PyObject*, PyObject*) {
   if (self == nullptr) return nullptr;
   RunState* state = as_state(self);
   new (&state->clock) Clock();
+  new (&state->self) std::shared_ptr<RunState*>();
+  try {
+    state->self = std::make_shared<RunState*>(state);
+  } catch (const std::bad_alloc&) {
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+  }
   state->firing = kEventCount;
   state->check_at = Clock::kMost;
   for (PyObject** slot : {&state->model, &state->optimizer, &state->mode}) {
@@ -61,6 +68,9 @@ int state_clear(PyObject* self) {
 void state_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
+  std::shared_ptr<RunState*>& known_as = as_state(self)->self;
+  if (known_as) *known_as = nullptr;
+  known_as.~shared_ptr();
   state_clear(self);
   type->tp_free(self);
   Py_DECREF(type);

@@ -23,6 +23,8 @@ struct RunState {
   PyObject* outputs;
   PyObject* log_buffer;
   PyObject* dispatcher;
+  // Where a dispatcher finds its runner, which it does not keep alive; null once that is gone.
+  std::shared_ptr<RunState*> self;
 };
 
 extern PyTypeObject* run_state_type;

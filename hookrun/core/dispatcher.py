@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MethodType
@@ -105,7 +106,8 @@ class ReferenceDispatcher:
     """The dispatcher in plain Python: the definition of what the native one does.
 
     Args:
-        runner: passed to every call, and read by the triggers.
+        runner: passed to every call, and read by the triggers. It owns the dispatcher, which does
+            not keep it alive.
         resolve: gives what to call for a hook and an event; see :func:`resolve`.
         unheard: told of a custom event to which no hook listens when it first fires.
     """
@@ -116,7 +118,7 @@ class ReferenceDispatcher:
         resolve: Callable[[Any, str], Resolved | None],
         unheard: Callable[[str], None],
     ) -> None:
-        self._runner = runner
+        self._runner = weakref.ref(runner)
         self._resolve = resolve
         self._unheard = unheard
         self._events = list(EVENTS)
@@ -140,20 +142,23 @@ class ReferenceDispatcher:
     def __call__(self, event: str, /) -> None:
         if not isinstance(event, str):
             raise TypeError(f"an event is named by a string, not by {event!r}")
+        runner = self._runner()
+        if runner is None:
+            raise ReferenceError("the runner of this dispatcher is gone")
         known = self._serial
-        outer = self._runner._firing
+        outer = runner._firing
         if event in EVENTS:  # a custom event happens within the lifecycle event at work
-            self._runner._firing = event
+            runner._firing = event
         try:
-            self._fire(event, self._calls(event))
+            self._fire(runner, event, self._calls(event))
             while event == "before_run" and known < self._serial:
                 seen, known = known, self._serial
-                self._fire(event, [call for call in self._calls(event) if call.serial >= seen])
+                late = [call for call in self._calls(event) if call.serial >= seen]
+                self._fire(runner, event, late)
         finally:
-            self._runner._firing = outer
+            runner._firing = outer
 
-    def _fire(self, event: str, calls: list[_Call]) -> None:
-        runner = self._runner
+    def _fire(self, runner: Any, event: str, calls: list[_Call]) -> None:
         for call in calls:
             if not call.due(runner):
                 continue
@@ -206,11 +211,16 @@ class HookList(list[Hook]):
     """The hooks of a runner in the order of their calls; a change to it rebuilds the dispatcher.
 
     A change that the dispatcher refuses is taken back.
+
+    Args:
+        hooks: what it holds at first.
+        changed: the method to call after each change. Its object owns the list and is not kept
+            alive by it.
     """
 
     def __init__(self, hooks: Iterable[Hook], changed: Callable[[], None]) -> None:
         super().__init__(hooks)
-        self._changed = changed
+        self._changed = weakref.WeakMethod(changed)
 
     def append(self, hook: Hook, /) -> None:
         self._change(super().append, hook)
@@ -253,8 +263,10 @@ class HookList(list[Hook]):
     def _change(self, mutate: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         before = list(self)
         result = mutate(*arguments, **keywords)
+        changed = self._changed()
         try:
-            self._changed()
+            if changed is not None:
+                changed()
         except BaseException:
             super().__setitem__(slice(None), before)
             raise
