@@ -25,8 +25,7 @@ Obstacle obstacle_of(const TensorTable& table, int threads) {
   return table.obstacle().empty() ? Obstacle() : table.obstacle();
 }
 
-// Runs the kernel without the GIL, unless there is an obstacle. The caller's lists keep the tensors
-// alive meanwhile.
+// Runs the kernel without the GIL, unless there is an obstacle. The table keeps the tensors alive.
 template <class Kernel>
 Obstacle run(TensorTable& table, int threads, Kernel&& kernel) {
   if (Obstacle obstacle = obstacle_of(table, threads)) return obstacle;

@@ -125,7 +125,8 @@ void ask_hooks(Dispatcher* self, EventId id, const py::object& name) {
     const auto asked = std::find(hooks.begin(), hooks.end(), entry.hook);
     if (asked == hooks.end()) continue;  // came later and has answered for itself
     if (entry.listeners.size() <= id) entry.listeners.resize(id + 1);
-    entry.listeners[id] = listeners[static_cast<std::size_t>(asked - hooks.begin())];
+    // Swapped: to release what was there can run code that changes the table.
+    std::swap(entry.listeners[id], listeners[static_cast<std::size_t>(asked - hooks.begin())]);
   }
   self->table->rebuild();
 }
@@ -150,10 +151,8 @@ EventId custom_event(Dispatcher* self, py::handle name) {
                          py::cast<std::string>(py::repr(name)));
   }
   EventId id = self->event_names->size();
-  PyObject* known = PyDict_GetItemWithError(self->event_ids, name.ptr());
-  if (known == nullptr && PyErr_Occurred()) throw py::error_already_set();
-  if (known != nullptr) {
-    id = static_cast<EventId>(PyLong_AsSsize_t(known));
+  if (const py::object known = find_item(self->event_ids, name.ptr())) {
+    id = py::cast<EventId>(known);
   } else {
     py::reinterpret_borrow<py::dict>(self->event_ids)[name] = id;
     self->event_names->push_back(borrow(name.ptr()));

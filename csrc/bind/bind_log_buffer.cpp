@@ -160,7 +160,9 @@ PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
     }
     py::dict averages;
     for (const auto& [name, value] : values) averages[name] = value;
-    steal(PyObject_CallMethod(buffer->output, "update", "O", averages.ptr()));
+    if (buffer->output == nullptr) throw py::attribute_error("the log buffer has no output");
+    const py::object output = borrow(buffer->output);  // its update may give the buffer another one
+    steal(PyObject_CallMethod(output.ptr(), "update", "O", averages.ptr()));
     buffer->ready = true;
     Py_RETURN_NONE;
   });
@@ -297,6 +299,7 @@ const bool* ready_flag(PyObject* log_buffer) { return &as_buffer(log_buffer)->re
 bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
                 std::size_t& position) {
   return guarded<>(false, [&] {
+    const py::object held = borrow(log_buffer);  // what is deferred may give the run another one
     LogBuffer* self = as_buffer(log_buffer);
     Slot& slot = slot_of(self, name, position);
     position = position_of(self, slot);
@@ -311,6 +314,7 @@ bool push_value(PyObject* log_buffer, PyObject* name, double value, double count
 
 bool update_values(PyObject* log_buffer, PyObject* values, double count) {
   return guarded<>(false, [&] {
+    const py::object held = borrow(log_buffer), held_values = borrow(values);
     update(as_buffer(log_buffer), values, count);
     return true;
   });

@@ -103,11 +103,9 @@ class Loop {
   }
 
   bool log(PyObject* outputs) {
-    PyObject* values = PyDict_GetItemWithError(outputs, Names::get().log_vars);
-    if (values == nullptr) return !PyErr_Occurred();
-    PyObject* samples = PyDict_GetItemWithError(outputs, Names::get().num_samples);
-    if (samples == nullptr && PyErr_Occurred()) return false;
-    const py::object held_values = borrow(values), held_samples = borrow(samples);
+    const py::object values = find_item(outputs, Names::get().log_vars);
+    if (!values) return true;
+    const py::object samples = find_item(outputs, Names::get().num_samples);
 
     if (state_->log_buffer == nullptr) {
       PyErr_SetString(PyExc_AttributeError, "the runner has no log_buffer");
@@ -118,18 +116,17 @@ class Loop {
       native_update_ = has_native_update(state_->log_buffer);
     }
     if (native_update_) {
-      const double count = samples == nullptr           ? 1.0
-                           : PyLong_CheckExact(samples) ? PyLong_AsDouble(samples)
-                                                        : PyFloat_AsDouble(samples);
+      const double count = !samples                           ? 1.0
+                           : PyLong_CheckExact(samples.ptr()) ? PyLong_AsDouble(samples.ptr())
+                                                              : PyFloat_AsDouble(samples.ptr());
       if (count == -1.0 && PyErr_Occurred()) return false;
-      return update_values(known_buffer_.ptr(), values, count);
+      return update_values(known_buffer_.ptr(), values.ptr(), count);
     }
-    PyObject* done =
-        samples ? PyObject_CallMethodObjArgs(known_buffer_.ptr(), Names::get().update, values,
-                                             samples, nullptr)
-                : PyObject_CallMethodOneArg(known_buffer_.ptr(), Names::get().update, values);
-    Py_XDECREF(done);
-    return done != nullptr;
+    steal(samples
+              ? PyObject_CallMethodObjArgs(known_buffer_.ptr(), Names::get().update, values.ptr(),
+                                           samples.ptr(), nullptr)
+              : PyObject_CallMethodOneArg(known_buffer_.ptr(), Names::get().update, values.ptr()));
+    return true;
   }
 
   RunState* state_;

@@ -27,40 +27,35 @@ struct Keys {
   }
 };
 
-// Whether `number` is a float that nobody but the one owner of `number` can see, so that changing
-// it in place is as good as replacing it, at a third of the cost.
-bool is_own_float(PyObject* number) { return PyFloat_CheckExact(number) && Py_REFCNT(number) == 1; }
+// Whether `number` is a float that only a group and the caller see, so that changing it in place is
+// as good as replacing it, at a third of the cost.
+bool is_own_float(const py::object& number) {
+  return PyFloat_CheckExact(number.ptr()) && Py_REFCNT(number.ptr()) == 2;
+}
 
 // What stands in the place of `old`: a new float, or the same tensor filled, which needs no host
 // sync.
-py::object renewed(PyObject* old, double value) {
-  const py::object held = borrow(old);  // filling it may take it out of its group
+py::object renewed(const py::object& old, double value) {
   py::object number = steal(PyFloat_FromDouble(value));
-  if (PyFloat_Check(old) || PyLong_Check(old)) return number;
-  const auto fill = py::reinterpret_steal<py::object>(PyObject_GetAttr(old, Keys::get().fill));
+  if (PyFloat_Check(old.ptr()) || PyLong_Check(old.ptr())) return number;
+  const auto fill =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(old.ptr(), Keys::get().fill));
   if (!fill) {
     if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
     PyErr_Clear();
     return number;
   }
   steal(PyObject_CallOneArg(fill.ptr(), number.ptr()));
-  return borrow(old);
-}
-
-// A borrowed reference; nullptr where the dict lacks the key.
-PyObject* find(PyObject* dict, PyObject* key) {
-  PyObject* found = PyDict_GetItemWithError(dict, key);
-  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
-  return found;
+  return old;
 }
 
 void assign(PyObject* dict, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(dict, key, value.ptr()) < 0) throw py::error_already_set();
 }
 
-void write_number(PyObject* group, PyObject* key, PyObject* old, double value) {
+void write_number(PyObject* group, PyObject* key, const py::object& old, double value) {
   if (is_own_float(old)) {
-    reinterpret_cast<PyFloatObject*>(old)->ob_fval = value;
+    reinterpret_cast<PyFloatObject*>(old.ptr())->ob_fval = value;
   } else {
     assign(group, key, renewed(old, value));
   }
@@ -68,7 +63,7 @@ void write_number(PyObject* group, PyObject* key, PyObject* old, double value) {
 
 void write_lr(PyObject* group, double value) {
   PyObject* key = Keys::get().lr;
-  if (PyObject* old = find(group, key)) {
+  if (const py::object old = find_item(group, key)) {
     write_number(group, key, old, value);
   } else {
     assign(group, key, py::float_(value));
@@ -77,12 +72,12 @@ void write_lr(PyObject* group, double value) {
 
 void write_momentum(PyObject* group, double value) {
   const Keys& keys = Keys::get();
-  if (PyObject* old = find(group, keys.momentum)) {
+  if (const py::object old = find_item(group, keys.momentum)) {
     write_number(group, keys.momentum, old, value);
-  } else if (PyObject* betas = find(group, keys.betas)) {
-    const auto old_betas = steal(PySequence_Tuple(betas));
+  } else if (const py::object betas = find_item(group, keys.betas)) {
+    const auto old_betas = steal(PySequence_Tuple(betas.ptr()));
     if (PyTuple_GET_SIZE(old_betas.ptr()) == 0) throw py::value_error("a group's betas are empty");
-    const auto first = py::make_tuple(renewed(PyTuple_GET_ITEM(old_betas.ptr(), 0), value));
+    const auto first = py::make_tuple(renewed(borrow(PyTuple_GET_ITEM(old_betas.ptr(), 0)), value));
     const auto rest = steal(PyTuple_GetSlice(old_betas.ptr(), 1, PY_SSIZE_T_MAX));
     assign(group, keys.betas, steal(PySequence_Concat(first.ptr(), rest.ptr())));
   }
@@ -140,9 +135,10 @@ class GroupSchedule {
     py::dict by_name;
     const auto parts = parts_;
     for (OptimizerPart& part : *parts) {
-      const py::list values = py::cast(part.regular(step_, total_));
-      if (!part.name) return values;
-      by_name[part.name] = values;
+      std::vector<double> values;
+      part.regular(step_, total_, values);
+      if (!part.name) return py::cast(values);
+      by_name[part.name] = py::cast(values);
     }
     return by_name;
   }
@@ -152,12 +148,14 @@ class GroupSchedule {
     py::object name;                  // null for the only optimizer
     py::list base;                    // one value per parameter group
     std::vector<PolicyPtr> policies;  // one per parameter group, or one for all
-    std::vector<double> values = {};  // of the latest step; kept for its memory
+    std::vector<double> memory = {};  // for the values of a step, so that none is allocated
 
-    const std::vector<double>& regular(Count step, Count total) {
+    // Into `values`, which is the caller's own: what writes them may ask for them anew meanwhile.
+    void regular(Count step, Count total, std::vector<double>& values) const {
       values.clear();
       for (Py_ssize_t i = 0; i < PyList_GET_SIZE(base.ptr()); ++i) {
-        values.push_back(PyFloat_AsDouble(PyList_GET_ITEM(base.ptr(), i)));
+        const py::object number = borrow(PyList_GET_ITEM(base.ptr(), i));
+        values.push_back(PyFloat_AsDouble(number.ptr()));
         if (values.back() == -1.0 && PyErr_Occurred()) throw py::error_already_set();
       }
       if (policies.size() == 1) {
@@ -167,7 +165,6 @@ class GroupSchedule {
           policies[i]->apply(&values[i], 1, step, total);
         }
       }
-      return values;
     }
   };
 
@@ -182,7 +179,8 @@ class GroupSchedule {
 
   // The groups are read anew each time: load_state_dict() of an optimizer replaces them.
   void set_groups(const py::object& optimizer, OptimizerPart& part, double factor) const {
-    const std::vector<double>& values = part.regular(step_, total_);
+    std::vector<double> values = std::move(part.memory);
+    part.regular(step_, total_, values);
     const py::object groups = steal(PyObject_GetAttr(optimizer.ptr(), Keys::get().param_groups));
     if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -195,6 +193,7 @@ class GroupSchedule {
         write_momentum(group.ptr(), values[i] / factor);
       }
     }
+    part.memory = std::move(values);
   }
 
   bool is_lr_;

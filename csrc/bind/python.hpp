@@ -21,6 +21,14 @@ inline py::object borrow(PyObject* reference) {
   return py::reinterpret_borrow<py::object>(reference);
 }
 
+// The dict's value of the key, or a null object. Owned, unlike what the C API lends: code that runs
+// before the value is used, such as another key's __eq__, may take it out of the dict.
+inline py::object find_item(PyObject* dict, PyObject* key) {
+  PyObject* found = PyDict_GetItemWithError(dict, key);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return borrow(found);
+}
+
 // A method that takes keywords, in the form in which method tables hold it.
 inline PyCFunction with_keywords(PyCFunctionWithKeywords method) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));

@@ -115,6 +115,16 @@ class Approved {
   std::size_t next_ = 0;
 };
 
+// The list's tensors, kept alive whatever becomes of the list.
+py::object held_tuple(py::handle list, const std::string& what) {
+  PyObject* tuple = PySequence_Tuple(list.ptr());
+  if (tuple == nullptr && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    PyErr_Clear();
+    throw py::type_error(what + " is no list of tensors");
+  }
+  return steal(tuple);
+}
+
 std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
   hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
   return hash ^ (hash >> 29);
@@ -124,12 +134,10 @@ std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
 
 TensorTable::TensorTable(const char* op, std::vector<Column> columns)
     : op_(op), columns_(std::move(columns)) {
-  std::array<py::object, cpu::kColumns> lists;
   std::size_t count = 0;
   for (std::size_t c = 0; c < columns_.size(); ++c) {
-    const std::string what = std::string(op_) + ": " + columns_[c].name + " is no list of tensors";
-    lists[c] = steal(PySequence_Fast(columns_[c].list.ptr(), what.c_str()));
-    const auto length = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(lists[c].ptr()));
+    tensors_[c] = held_tuple(columns_[c].list, std::string(op_) + ": " + columns_[c].name);
+    const auto length = static_cast<std::size_t>(PyTuple_GET_SIZE(tensors_[c].ptr()));
     if (c == 0) count = length;
     if (length != count) {
       throw py::value_error(std::string(op_) + ": " + std::to_string(count) + " tensors in " +
@@ -142,8 +150,8 @@ TensorTable::TensorTable(const char* op, std::vector<Column> columns)
   std::array<dlpack::Tensor, cpu::kColumns> tensors;
   for (std::size_t r = 0; r < count; ++r) {
     for (std::size_t c = 0; c < columns_.size(); ++c) {
-      Lookahead(PySequence_Fast_ITEMS(lists[c].ptr()), count).at(r);
-      read(c, r, PySequence_Fast_GET_ITEM(lists[c].ptr(), static_cast<Py_ssize_t>(r)), &tensors[c]);
+      Lookahead(PySequence_Fast_ITEMS(tensors_[c].ptr()), count).at(r);
+      read(c, r, PyTuple_GET_ITEM(tensors_[c].ptr(), static_cast<Py_ssize_t>(r)), &tensors[c]);
     }
     check_row(r, tensors.data());
   }

@@ -1,6 +1,7 @@
 // Python lists of tensors, checked and turned into what the CPU kernels take.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -69,6 +70,9 @@ class TensorTable {
 
   const char* op_;
   std::vector<Column> columns_;
+  // By column. Other code may change the lists while their tensors are read, or once a kernel has
+  // released the lock.
+  std::array<py::object, cpu::kColumns> tensors_;
   std::vector<cpu::Row> rows_;
   std::vector<dlpack::DataType> types_;  // by row and column
   std::string obstacle_;
