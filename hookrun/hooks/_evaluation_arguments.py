@@ -9,6 +9,22 @@ from typing import Any
 from hookrun.core.errors import did_you_mean
 
 
+# MMCV's default keys of EvalHook. Their usual spellings are known too; see _score_rule.
+GREATER_KEYS = (
+    "acc",
+    "top",
+    "AR@",
+    "auc",
+    "precision",
+    "mAP",
+    "mDice",
+    "mIoU",
+    "mAcc",
+    "aAcc",
+)
+LESS_KEYS = ("loss",)
+
+
 def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
     """Parts of names of scores, given as one string or several.
 
@@ -23,8 +39,52 @@ def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]
     return given
 
 
-def check_dataloader(dataloader: Any) -> None:
-    """Refuse with a TypeError what cannot be gone through again and again."""
+def given_keys(greater: Sequence[str], less: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The keys of each rule that a user or a subclass gave; none where they are the shipped ones."""
+    return (
+        () if tuple(greater) == GREATER_KEYS else greater,
+        () if tuple(less) == LESS_KEYS else less,
+    )
+
+
+def first_score(metrics: Any) -> str | None:
+    """The name of the first score, of metrics that know their names before they are computed."""
+    names = getattr(metrics, "keys", None)
+    return next(map(str, names()), None) if callable(names) else None
+
+
+def check_arguments(
+    dataloader: Any,
+    start: Any,
+    interval: Any,
+    by_epoch: Any,
+    save_best: Any,
+    test_fn: Any,
+    metrics: Any,
+) -> None:
+    """Refuse what cannot be used, each argument by itself and two that exclude each other.
+
+    Raises:
+        ValueError: a number outside its range, or both ``test_fn`` and ``metrics``.
+        TypeError: an argument of another type.
+    """
+    _check_dataloader(dataloader)
+    if metrics is not None and not callable(metrics):
+        raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
+    if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
+        raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
+    if start is not None and (not isinstance(start, int) or start < 0):
+        raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
+    if not isinstance(by_epoch, bool):
+        raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
+    if save_best is not None and not isinstance(save_best, str):
+        raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
+    if metrics is not None and test_fn is not None:
+        raise ValueError("EvalHook: give metrics or test_fn, not both")
+
+
+def _check_dataloader(dataloader: Any) -> None:
+    """Refuse what cannot be gone through again and again."""
     if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
         raise TypeError(
             f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
@@ -34,21 +94,6 @@ def check_dataloader(dataloader: Any) -> None:
             f"EvalHook: dataloader is gone through at each evaluation, but a "
             f"{type(dataloader).__name__} can be gone through only once: give a list or a loader"
         )
-
-
-def check_when(start: Any, interval: Any, by_epoch: Any) -> None:
-    """Refuse a start or an interval that means nothing.
-
-    Raises:
-        ValueError: a number outside its range.
-        TypeError: ``by_epoch`` is no bool.
-    """
-    if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
-        raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
-    if start is not None and (not isinstance(start, int) or start < 0):
-        raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
-    if not isinstance(by_epoch, bool):
-        raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
 
 
 def check_scoring(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -34,29 +34,3 @@ def score_of(scores: Mapping[str, Any], name: str) -> float:
             f"EvalHook: save_best={name!r} compares numbers, but the score is {score!r:.80}"
         )
     return float(score)
-
-
-def rule_of(score: str, greater_keys: Sequence[str], less_keys: Sequence[str]) -> str:
-    """``'greater'`` or ``'less'``: which of a score is better.
-
-    Its name decides, in lower case: first as a whole, then by the parts of names in the keys, in
-    this order.
-
-    Raises:
-        ValueError: the name does not tell.
-    """
-    name = score.lower()
-    greater = [key.lower() for key in greater_keys]
-    less = [key.lower() for key in less_keys]
-    if name in greater:
-        return "greater"
-    if name in less:
-        return "less"
-    if any(key in name for key in greater):
-        return "greater"
-    if any(key in name for key in less):
-        return "less"
-    raise ValueError(
-        f"EvalHook: whether a greater {score!r} is better, its name does not tell: "
-        "give rule='greater' or rule='less'"
-    )

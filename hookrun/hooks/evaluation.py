@@ -18,8 +18,17 @@ from hookrun.core.triggers import NEVER
 from hookrun.distributed import all_gather_objects, get_dist_info
 from hookrun.storage import FileClient
 
-from ._evaluation_arguments import as_names, check_dataloader, check_scoring, check_when
-from ._evaluation_scores import as_plain, rule_of, score_of
+from ._evaluation_arguments import (
+    GREATER_KEYS,
+    LESS_KEYS,
+    as_names,
+    check_arguments,
+    check_scoring,
+    first_score,
+    given_keys,
+)
+from ._evaluation_scores import as_plain, score_of
+from ._score_rule import rule_of
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
@@ -61,10 +70,12 @@ class EvalHook(Hook):
         save_best: the score that decides which checkpoint is the best, or ``'auto'`` for the first
             one; None keeps none. The file is ``best_KEY_epoch_N.pth``; ``runner.meta['hook_msgs']``
             has ``best_score`` and ``best_ckpt``. A score that is NaN is never the best.
-        rule: ``'greater'`` or ``'less'`` is better; found from the name of the score by default.
+        rule: ``'greater'`` or ``'less'`` is better; by default the words in the name of the score
+            decide (:func:`~hookrun.hooks._score_rule.rule_of`), and an unclear name is refused.
         test_fn: ``test_fn(model, dataloader)`` gives the results; by default
             :func:`single_gpu_test`.
-        greater_keys, less_keys: parts of names of scores for the two rules.
+        greater_keys, less_keys: words or parts of names of scores for the two rules, which count
+            more than the usual words.
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
@@ -87,19 +98,8 @@ class EvalHook(Hook):
         "less": lambda x, y: x < y,
     }
     init_value_map: ClassVar[Mapping[str, float]] = {"greater": -math.inf, "less": math.inf}
-    _default_greater_keys: ClassVar[Sequence[str]] = (
-        "acc",
-        "top",
-        "AR@",
-        "auc",
-        "precision",
-        "mAP",
-        "mDice",
-        "mIoU",
-        "mAcc",
-        "aAcc",
-    )
-    _default_less_keys: ClassVar[Sequence[str]] = ("loss",)
+    _default_greater_keys: ClassVar[Sequence[str]] = GREATER_KEYS
+    _default_less_keys: ClassVar[Sequence[str]] = LESS_KEYS
 
     interval = TriggerSetting()
     by_epoch = TriggerSetting()
@@ -123,17 +123,10 @@ class EvalHook(Hook):
         background: bool = True,
         **eval_kwargs: Any,
     ) -> None:
-        check_dataloader(dataloader)
-        if metrics is not None and not callable(metrics):
-            raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
+        check_arguments(dataloader, start, interval, by_epoch, save_best, test_fn, metrics)
         if is_shipped(self, EvalHook, ("_do_evaluate", "evaluate")):
             own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
             check_scoring(own, dataloader, metrics, eval_kwargs)
-        check_when(start, interval, by_epoch)
-        if save_best is not None and not isinstance(save_best, str):
-            raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
-        if metrics is not None and test_fn is not None:
-            raise ValueError("EvalHook: give metrics or test_fn, not both")
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.dataloader = dataloader
         self.start = start
@@ -385,8 +378,10 @@ class EvalHook(Hook):
         """Find out whether a greater or a smaller score is better."""
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        if rule is None and key_indicator != "auto":
-            rule = rule_of(key_indicator, self.greater_keys, self.less_keys)
+        name = first_score(self.metrics) if key_indicator == "auto" else key_indicator
+        if rule is None and name is not None:
+            found = rule_of(name, *given_keys(self.greater_keys, self.less_keys))
+            rule = None if key_indicator == "auto" else found  # the score itself comes later
         self.rule = rule
         self.key_indicator = key_indicator
         if rule is not None:

@@ -91,8 +91,8 @@ def test_the_rule_follows_from_the_name(key: str, keywords: dict[str, Any], rule
 
 
 def test_a_name_that_tells_no_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'error' is better.*rule='greater' or rule='less'"):
-        EvalHook(make_loader(), save_best="error")
+    with pytest.raises(ValueError, match=r"'score' is better.*rule='greater' or rule='less'"):
+        EvalHook(make_loader(), save_best="score")
     with pytest.raises(KeyError, match=r"'greater', 'less' or None, not 'larger'"):
         EvalHook(make_loader(), save_best="acc", rule="larger")
 
@@ -106,8 +106,8 @@ def test_auto_takes_the_first_score(make_runner: MakeRunner) -> None:
 
 
 def test_a_score_that_is_missing_or_no_number_is_an_error(make_runner: MakeRunner) -> None:
-    with pytest.raises(KeyError, match=r"save_best='accc' is not among.*Did you mean 'acc'"):
-        run_scored(make_runner(), {"acc": 1.0}, save_best="accc")
+    with pytest.raises(KeyError, match=r"save_best='acc1' is not among.*Did you mean 'acc'"):
+        run_scored(make_runner(), {"acc": 1.0}, save_best="acc1")
     with pytest.raises(TypeError, match=r"compares numbers, but the score is 'high'"):
         run_scored(make_runner(), {"acc": "high"}, save_best="acc")
 
