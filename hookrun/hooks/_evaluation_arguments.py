@@ -8,7 +8,6 @@ from typing import Any
 
 from hookrun.core.errors import did_you_mean
 
-
 # MMCV's default keys of EvalHook. Their usual spellings are known too; see _score_rule.
 GREATER_KEYS = (
     "acc",
@@ -40,7 +39,7 @@ def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]
 
 
 def given_keys(greater: Sequence[str], less: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The keys of each rule that a user or a subclass gave; none where they are the shipped ones."""
+    """Of each rule, the keys that a user or a subclass gave; none where they are the shipped."""
     return (
         () if tuple(greater) == GREATER_KEYS else greater,
         () if tuple(less) == LESS_KEYS else less,
