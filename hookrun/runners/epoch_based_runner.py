@@ -14,7 +14,7 @@ from hookrun import _native
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DataPass, no_batches, restore_between_passes, state_between_passes
 
-from . import resuming
+from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
@@ -265,7 +265,7 @@ class EpochBasedRunner(BaseRunner):
             ValueError: a name that leaves the folder.
         """
         filename = filename_tmpl.format(self.epoch + 1)
-        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
+        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 
 
 @RUNNERS.register_module()

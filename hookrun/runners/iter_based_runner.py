@@ -15,7 +15,7 @@ from hookrun.core.hook import Hook
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
-from . import resuming
+from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
@@ -216,7 +216,7 @@ class IterBasedRunner(BaseRunner):
             ValueError: a name that leaves the folder.
         """
         filename = filename_tmpl.format(self.iter + 1)
-        resuming.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
+        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 
     def register_training_hooks(
         self,

@@ -1,14 +1,12 @@
-"""The run's own part of a checkpoint: how far it is, and what its hooks remember."""
+"""Resuming a run from a checkpoint, or leaving it as it was."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,52 +18,10 @@ from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
 from .finding import find_newest
+from .saving import keyed_hooks
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
-
-
-@may_sync
-def save(
-    runner: BaseRunner,
-    out_dir: str | os.PathLike[str],
-    filename: str,
-    save_optimizer: bool,
-    meta: Mapping[str, Any] | None,
-    create_symlink: bool,
-) -> None:
-    """Write a checkpoint of the run; see ``save_checkpoint`` of the runners."""
-    if meta is not None and not isinstance(meta, Mapping):
-        raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
-    if os.path.basename(filename) != filename or filename in ("", ".", ".."):
-        raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
-    counters = runner._progress()
-    checkpoint = ckpt.make_checkpoint(
-        runner.model,
-        runner.optimizer if save_optimizer else None,
-        {
-            **(meta or {}),
-            **(runner.meta or {}),
-            "epoch": counters["epoch"],
-            "iter": counters["iter"],
-        },
-    )
-    checkpoint["hookrun"] = {
-        "format": ckpt.FORMAT,
-        **ckpt.plain(position.tree(runner), "the position"),
-        "hooks": {
-            # What waits for hooks that this run has not registered waits on.
-            **runner._hook_states,
-            **{
-                key: ckpt.plain(state, key)
-                for key, hook in _keyed(runner).items()
-                if (state := hook.state_dict())
-            },
-        },
-        "versions": _versions(),
-    }
-    latest = "latest.pth" if create_symlink else None
-    runner._writer.save(checkpoint, out_dir, filename, latest)
 
 
 @may_sync
@@ -140,7 +96,7 @@ def restore_hook(runner: BaseRunner, hook: Hook) -> None:
     """Give a hook the state that the checkpoint keeps under its key, if any waits for it."""
     if not runner._hook_states:
         return
-    for key, each in _keyed(runner).items():
+    for key, each in keyed_hooks(runner).items():
         if each is hook and key in runner._hook_states:
             try:
                 hook.load_state_dict(runner._hook_states[key])
@@ -148,15 +104,6 @@ def restore_hook(runner: BaseRunner, hook: Hook) -> None:
                 error.add_note(f"while restoring the hook {key} from the resumed checkpoint")
                 raise
             del runner._hook_states[key]
-
-
-def _versions() -> dict[str, str]:
-    """What the file was written with, for people who wonder."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
 
 
 def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -233,18 +180,6 @@ _RESUMED_ATTRIBUTES = (
     "resumed",
     "_hook_states",
 )
-
-
-def _keyed(runner: BaseRunner) -> dict[str, Hook]:
-    """Hooks by class name and number among those of the class, in order of registration."""
-    keyed: dict[str, Hook] = {}
-    seen: dict[str, int] = {}
-    order = {id(hook): number for number, hook in enumerate(runner._registered)}
-    for hook in sorted(runner.hooks, key=lambda hook: order.get(id(hook), len(order))):
-        name = type(hook).__name__
-        keyed[f"{name}/{seen.get(name, 0)}"] = hook
-        seen[name] = seen.get(name, 0) + 1
-    return keyed
 
 
 def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
