@@ -95,8 +95,8 @@ int set_limit(PyObject* self, PyObject* value, void*) {
     limit = PyLong_AsLongLong(value);
     if (limit == -1 && PyErr_Occurred()) return -1;
     if (limit < 0 || limit > Clock::kMost) {
-      PyErr_Format(PyExc_ValueError, "a limit of the run must lie between 0 and 2**62, not at %R",
-                   value);
+      PyErr_Format(PyExc_ValueError,
+                   "a limit of the run must lie between 0 and 2**62 - 1, not at %R", value);
       return -1;
     }
   }

@@ -172,8 +172,10 @@ class GroupSchedule {
     if (!PyList_Check(base.ptr())) throw py::type_error("base values must be a list");
     OptimizerPart part{std::move(name), py::reinterpret_borrow<py::list>(base), {}};
     for (const auto& policy : py::cast<std::vector<std::shared_ptr<Policy>>>(policies)) {
+      if (!policy) throw py::type_error("None is no policy");
       part.policies.push_back(policy);
     }
+    if (part.policies.empty()) throw py::value_error("there must be a policy");
     return part;
   }
 
@@ -232,9 +234,9 @@ Strategy to_strategy(const std::string& name) {
 
 Warmup make_warmup(const std::string& kind, Count iters, double ratio) {
   using Kind = Warmup::Kind;
-  if (kind == "constant") return {Kind::kConstant, iters, ratio};
-  if (kind == "linear") return {Kind::kLinear, iters, ratio};
-  if (kind == "exp") return {Kind::kExp, iters, ratio};
+  if (kind == "constant") return Warmup(Kind::kConstant, iters, ratio);
+  if (kind == "linear") return Warmup(Kind::kLinear, iters, ratio);
+  if (kind == "exp") return Warmup(Kind::kExp, iters, ratio);
   throw py::value_error("a warm-up is 'constant', 'linear' or 'exp', not '" + kind + "'");
 }
 
@@ -268,10 +270,9 @@ void bind_policies(py::module_& module) {
         return FlatCosineAnnealing(start_percent, to_target(target));
       }));
   define<CosineRestart>(module, "CosineRestart")
-      .def(py::init(
-          [](const std::vector<Count>& periods, std::vector<double> weights, TargetArg target) {
-            return CosineRestart(periods, std::move(weights), to_target(target));
-          }));
+      .def(py::init([](std::vector<Count> periods, std::vector<double> weights, TargetArg target) {
+        return CosineRestart(std::move(periods), std::move(weights), to_target(target));
+      }));
   define<Cyclic>(module, "Cyclic")
       .def(py::init(
           [](double peak, double end, Count times, double up, const std::string& strategy,

@@ -10,7 +10,8 @@ namespace hookrun {
 // What a trigger needs to know of a run. Counters count finished steps, so they start at 0.
 struct Clock {
   static constexpr std::int64_t kUnknown = -1;
-  static constexpr std::int64_t kMost = std::int64_t{1} << 62;  // sums of two still fit
+  // Sums and differences of two counters of this size still fit.
+  static constexpr std::int64_t kMost = (std::int64_t{1} << 62) - 1;
 
   std::int64_t epoch = 0;
   std::int64_t iter = 0;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 namespace hookrun::schedule {
 namespace {
@@ -58,7 +60,127 @@ Count part_of(Count total, double part) {
   return static_cast<Count>(std::nearbyint(static_cast<double>(total) * part));
 }
 
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+bool is_part(double number) { return number >= 0.0 && number <= 1.0; }
+
+Count at_least(Count least, Count count, const char* what) {
+  require(count >= least, what);
+  return count;
+}
+
+std::vector<Count> ascending(std::vector<Count> steps, const char* what) {
+  Count before = 0;
+  for (Count& step : steps) {
+    before = at_least(before, step, what);
+    step = std::min(step, kLongest);
+  }
+  return steps;
+}
+
 }  // namespace
+
+double Policy::at(double base, Count step, Count total) const {
+  const auto is_of_a_run = [](Count count) { return count >= -kLongest && count <= kLongest; };
+  require(is_of_a_run(step) && is_of_a_run(total), "a step lies between 0 and 2**62 - 1");
+  apply(&base, 1, step, total);
+  return base;
+}
+
+Step::Step(Count period, double gamma, double minimum)
+    : period_(at_least(1, period, "Step: period must be at least 1")),
+      gamma_(gamma),
+      minimum_(minimum) {
+  require(std::isfinite(gamma), "Step: gamma must be a finite number");
+  require(!std::isnan(minimum), "Step: minimum must be a number");
+}
+
+MultiStep::MultiStep(std::vector<Count> milestones, double gamma, double minimum)
+    : milestones_(ascending(std::move(milestones),
+                            "MultiStep: milestones must be ascending numbers of steps")),
+      gamma_(gamma),
+      minimum_(minimum) {
+  require(std::isfinite(gamma), "MultiStep: gamma must be a finite number");
+  require(!std::isnan(minimum), "MultiStep: minimum must be a number");
+}
+
+Exp::Exp(double gamma) : gamma_(gamma) {
+  require(std::isfinite(gamma), "Exp: gamma must be a finite number");
+}
+
+Inv::Inv(double gamma, double power) : gamma_(gamma), power_(power) {
+  require(std::isfinite(gamma) && gamma >= 0.0, "Inv: gamma must be a finite number, at least 0");
+  require(std::isfinite(power), "Inv: power must be a finite number");
+}
+
+Poly::Poly(double power, double end) : power_(power), end_(end) {
+  require(std::isfinite(power) && power >= 0.0, "Poly: power must be a finite number, at least 0");
+  require(std::isfinite(end), "Poly: end must be a finite number");
+}
+
+FlatCosineAnnealing::FlatCosineAnnealing(double start_percent, Target target)
+    : start_percent_(start_percent), target_(target) {
+  require(is_part(start_percent), "FlatCosineAnnealing: start_percent must be in [0, 1]");
+}
+
+CosineRestart::CosineRestart(std::vector<Count> periods, std::vector<double> weights, Target target)
+    : periods_(std::move(periods)), weights_(std::move(weights)), target_(target) {
+  require(weights_.size() == periods_.size(), "CosineRestart: one weight for each period");
+  Count end = 0;
+  for (const Count period : periods_) {
+    at_least(1, period, "CosineRestart: periods must be at least 1 each");
+    ends_.push_back(end += std::min(period, kLongest - end));
+  }
+}
+
+Cyclic::Cyclic(double peak, double end, Count times, double up, Strategy strategy, double gamma)
+    : peak_(peak),
+      end_(end),
+      times_(at_least(1, times, "Cyclic: times must be at least 1")),
+      up_(up),
+      strategy_(strategy),
+      gamma_(gamma) {
+  require(is_part(up), "Cyclic: up must be in [0, 1]");
+  require(std::isfinite(peak) && std::isfinite(end) && std::isfinite(gamma),
+          "Cyclic: peak, end and gamma must be finite numbers");
+}
+
+OneCycle::OneCycle(double pct_start, double peak, double end, Strategy strategy, bool three_phase,
+                   Count total_steps)
+    : pct_start_(pct_start),
+      peak_(peak),
+      end_(end),
+      strategy_(strategy),
+      three_phase_(three_phase),
+      total_steps_(at_least(0, total_steps, "OneCycle: total_steps must be at least 0")) {
+  require(is_part(pct_start), "OneCycle: pct_start must be in [0, 1]");
+  require(std::isfinite(peak) && std::isfinite(end), "OneCycle: peak and end must be finite");
+}
+
+WSD::WSD(Count decay_steps, double decay_ratio, Strategy strategy, Target target)
+    : decay_steps_(at_least(0, decay_steps, "WSD: decay_steps must be at least 0")),
+      decay_ratio_(decay_ratio),
+      strategy_(strategy),
+      target_(target) {
+  require(is_part(decay_ratio), "WSD: decay_ratio must be in [0, 1]");
+}
+
+Sequential::Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones)
+    : policies_(std::move(policies)),
+      milestones_(ascending(std::move(milestones),
+                            "Sequential: milestones must be ascending numbers of steps")) {
+  require(policies_.size() == milestones_.size() + 1,
+          "Sequential: there must be one policy more than milestones");
+  require(std::find(policies_.begin(), policies_.end(), nullptr) == policies_.end(),
+          "Sequential: every policy must be one");
+}
+
+Warmup::Warmup(Kind kind_, Count iters_, double ratio_)
+    : kind(kind_), iters(at_least(0, iters_, "Warmup: iters must be at least 0")), ratio(ratio_) {
+  require(ratio > 0.0 && ratio <= 1.0, "Warmup: ratio must be a number in (0, 1]");
+}
 
 void Fixed::apply(double*, std::size_t, Count, Count) const {}
 
@@ -104,13 +226,6 @@ void FlatCosineAnnealing::apply(double* values, std::size_t count, Count step, C
   replace(values, count, [&](double base) { return progress.between(base, target_.of(base)); });
 }
 
-CosineRestart::CosineRestart(const std::vector<Count>& periods, std::vector<double> weights,
-                             Target target)
-    : weights_(std::move(weights)), target_(target) {
-  Count end = 0;
-  for (const Count period : periods) ends_.push_back(end += period);
-}
-
 void CosineRestart::apply(double* values, std::size_t count, Count step, Count) const {
   const std::size_t index = reached(ends_, step);
   if (index == ends_.size()) {
@@ -118,7 +233,7 @@ void CosineRestart::apply(double* values, std::size_t count, Count step, Count) 
     return;
   }
   const Count start = index == 0 ? 0 : ends_[index - 1];
-  const Progress progress(Strategy::kCos, fraction_of(step - start, ends_[index] - start));
+  const Progress progress(Strategy::kCos, fraction_of(step - start, periods_[index]));
   replace(values, count,
           [&](double base) { return progress.between(base, target_.of(base), weights_[index]); });
 }

@@ -3,6 +3,10 @@
 // hookrun/schedules/policies.py defines them, in the same order of operations, so that both give
 // the same bits. Step 0 is a run's first step; what a policy anneals to is its value at step
 // `total`, and it stays there.
+//
+// Constructors throw std::invalid_argument for what makes no schedule: nothing is divided by zero
+// or looked for beyond a list later. Milestones beyond the longest run, "for ever", are taken as
+// its end, so that no sum of them overflows.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +18,9 @@
 namespace hookrun::schedule {
 
 using Count = std::int64_t;
+
+// The longest run: as Clock::kMost, so that sums and differences of two counts fit.
+inline constexpr Count kLongest = (Count{1} << 62) - 1;
 
 enum class Strategy { kCos, kLinear, kOneMinusSqrt };
 
@@ -28,10 +35,8 @@ class Policy {
   // Whether `total` is read.
   virtual bool needs_total() const { return false; }
 
-  double at(double base, Count step, Count total) const {
-    apply(&base, 1, step, total);
-    return base;
-  }
+  // Throws std::invalid_argument for steps that no run has.
+  double at(double base, Count step, Count total) const;
 };
 
 using PolicyPtr = std::shared_ptr<const Policy>;
@@ -51,8 +56,7 @@ class Fixed : public Policy {
 
 class Step : public Policy {
  public:
-  Step(Count period, double gamma, double minimum)
-      : period_(period), gamma_(gamma), minimum_(minimum) {}
+  Step(Count period, double gamma, double minimum);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -62,8 +66,7 @@ class Step : public Policy {
 
 class MultiStep : public Policy {
  public:
-  MultiStep(std::vector<Count> milestones, double gamma, double minimum)
-      : milestones_(std::move(milestones)), gamma_(gamma), minimum_(minimum) {}
+  MultiStep(std::vector<Count> milestones, double gamma, double minimum);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -73,7 +76,7 @@ class MultiStep : public Policy {
 
 class Exp : public Policy {
  public:
-  explicit Exp(double gamma) : gamma_(gamma) {}
+  explicit Exp(double gamma);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -82,7 +85,7 @@ class Exp : public Policy {
 
 class Inv : public Policy {
  public:
-  Inv(double gamma, double power) : gamma_(gamma), power_(power) {}
+  Inv(double gamma, double power);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -97,7 +100,7 @@ class TimedPolicy : public Policy {
 
 class Poly : public TimedPolicy {
  public:
-  Poly(double power, double end) : power_(power), end_(end) {}
+  Poly(double power, double end);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -124,8 +127,7 @@ class LinearAnnealing : public TimedPolicy {
 
 class FlatCosineAnnealing : public TimedPolicy {
  public:
-  FlatCosineAnnealing(double start_percent, Target target)
-      : start_percent_(start_percent), target_(target) {}
+  FlatCosineAnnealing(double start_percent, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -135,19 +137,19 @@ class FlatCosineAnnealing : public TimedPolicy {
 
 class CosineRestart : public Policy {
  public:
-  CosineRestart(const std::vector<Count>& periods, std::vector<double> weights, Target target);
+  // One weight for each period.
+  CosineRestart(std::vector<Count> periods, std::vector<double> weights, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
-  std::vector<Count> ends_;  // of the periods
+  std::vector<Count> periods_, ends_;
   std::vector<double> weights_;
   Target target_;
 };
 
 class Cyclic : public TimedPolicy {
  public:
-  Cyclic(double peak, double end, Count times, double up, Strategy strategy, double gamma)
-      : peak_(peak), end_(end), times_(times), up_(up), strategy_(strategy), gamma_(gamma) {}
+  Cyclic(double peak, double end, Count times, double up, Strategy strategy, double gamma);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -162,13 +164,7 @@ class OneCycle : public Policy {
  public:
   // `total_steps` 0: those of the run.
   OneCycle(double pct_start, double peak, double end, Strategy strategy, bool three_phase,
-           Count total_steps)
-      : pct_start_(pct_start),
-        peak_(peak),
-        end_(end),
-        strategy_(strategy),
-        three_phase_(three_phase),
-        total_steps_(total_steps) {}
+           Count total_steps);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return total_steps_ == 0; }
 
@@ -182,11 +178,7 @@ class OneCycle : public Policy {
 class WSD : public TimedPolicy {
  public:
   // `decay_steps` 0: `decay_ratio` of the run.
-  WSD(Count decay_steps, double decay_ratio, Strategy strategy, Target target)
-      : decay_steps_(decay_steps),
-        decay_ratio_(decay_ratio),
-        strategy_(strategy),
-        target_(target) {}
+  WSD(Count decay_steps, double decay_ratio, Strategy strategy, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
  private:
@@ -199,8 +191,7 @@ class WSD : public TimedPolicy {
 class Sequential : public Policy {
  public:
   // One policy more than milestones.
-  Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones)
-      : policies_(std::move(policies)), milestones_(std::move(milestones)) {}
+  Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return policies_.back()->needs_total(); }
 
@@ -212,6 +203,9 @@ class Sequential : public Policy {
 // The factor on a schedule's value over the first `iters` iterations: it starts at `ratio`.
 struct Warmup {
   enum class Kind { kNone, kConstant, kLinear, kExp };
+
+  Warmup() = default;
+  Warmup(Kind kind, Count iters, double ratio);
 
   Kind kind = Kind::kNone;
   Count iters = 0;

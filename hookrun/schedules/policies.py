@@ -16,9 +16,11 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, fields
 from itertools import accumulate
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hookrun import _native
+
+from .checks import require, require_ascending, require_choice, require_finite, require_part
 
 Strategy = Literal["cos", "linear", "1-sqrt"]
 STRATEGIES: tuple[Strategy, ...] = ("cos", "linear", "1-sqrt")
@@ -49,7 +51,7 @@ def fraction_of(step: int, total: int) -> float:
 
 
 class Policy(ABC):
-    """A schedule without warm-up.
+    """A schedule without warm-up. Fields that make no schedule raise ValueError when it is made.
 
     Class attributes:
         needs_total: whether the value depends on the length of the run.
@@ -69,7 +71,7 @@ class Policy(ABC):
 
     def native(self) -> _native.Policy:
         """The same function in C++, whose constructor takes the same values in the same order."""
-        arguments = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        arguments = [_for_ever(getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
         native: _native.Policy = getattr(_native.policies, type(self).__name__)(*arguments)
         return native
 
@@ -100,6 +102,11 @@ class Step(Policy):
     gamma: float
     minimum: float = -math.inf
 
+    def __post_init__(self) -> None:
+        require(self.period > 0, self, "period", "at least 1")
+        require_finite(self, "gamma")
+        require(not math.isnan(self.minimum), self, "minimum", "a number")
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         return max(base * self.gamma ** (step // self.period), self.minimum)
 
@@ -112,6 +119,11 @@ class MultiStep(Policy):
     gamma: float
     minimum: float = -math.inf
 
+    def __post_init__(self) -> None:
+        require_ascending(self, "milestones")
+        require_finite(self, "gamma")
+        require(not math.isnan(self.minimum), self, "minimum", "a number")
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         return max(base * self.gamma ** bisect_right(self.milestones, step), self.minimum)
 
@@ -121,6 +133,9 @@ class Exp(Policy):
     """``base * gamma ** step``."""
 
     gamma: float
+
+    def __post_init__(self) -> None:
+        require_finite(self, "gamma")
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         return base * self.gamma**step
@@ -132,6 +147,10 @@ class Inv(Policy):
 
     gamma: float
     power: float
+
+    def __post_init__(self) -> None:
+        require_finite(self, "gamma", "power")
+        require(self.gamma >= 0.0, self, "gamma", "at least 0")
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         return float(base * (1.0 + self.gamma * step) ** -self.power)
@@ -145,6 +164,10 @@ class Poly(Policy):
     end: float
 
     needs_total: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_finite(self, "power", "end")
+        require(self.power >= 0.0, self, "power", "at least 0")
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         left = (1.0 - fraction_of(step, total)) ** self.power
@@ -184,6 +207,9 @@ class FlatCosineAnnealing(Policy):
 
     needs_total: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        require_part(self, "start_percent")
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         start = round(total * self.start_percent)
         if step < start:
@@ -201,6 +227,11 @@ class CosineRestart(Policy):
     periods: tuple[int, ...]
     weights: tuple[float, ...]
     target: Target
+
+    def __post_init__(self) -> None:
+        require(all(period > 0 for period in self.periods), self, "periods", "at least 1 each")
+        alike = len(self.weights) == len(self.periods)
+        require(alike, self, "weights", f"{len(self.periods)} numbers, one for each period")
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         target = self.target.of(base)
@@ -231,6 +262,12 @@ class Cyclic(Policy):
 
     needs_total: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        require(self.times > 0, self, "times", "at least 1")
+        require_part(self, "up")
+        require_choice(self, "strategy", STRATEGIES)
+        require_finite(self, "peak", "end", "gamma")
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         length = max(total // self.times, 1)
         climb = int(self.up * length)
@@ -257,6 +294,12 @@ class OneCycle(Policy):
     strategy: Strategy
     three_phase: bool
     total_steps: int = 0  # 0: those of the run
+
+    def __post_init__(self) -> None:
+        require_part(self, "pct_start")
+        require_choice(self, "strategy", STRATEGIES)
+        require_finite(self, "peak", "end")
+        require(self.total_steps >= 0, self, "total_steps", "at least 0")
 
     @property
     def needs_total(self) -> bool:  # type: ignore[override]
@@ -297,6 +340,11 @@ class WSD(Policy):
 
     needs_total: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        require(self.decay_steps >= 0, self, "decay_steps", "at least 0")
+        require_choice(self, "strategy", STRATEGIES)
+        require_part(self, "decay_ratio")
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         decay = self.decay_steps or round(total * self.decay_ratio)
         start = max(total - decay, 0)
@@ -317,6 +365,11 @@ class Sequential(Policy):
     policies: tuple[Policy, ...]
     milestones: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        require_ascending(self, "milestones")
+        one_more = len(self.policies) == len(self.milestones) + 1
+        require(one_more, self, "policies", f"{len(self.milestones) + 1}: one between milestones")
+
     @property
     def needs_total(self) -> bool:  # type: ignore[override]
         return self.policies[-1].needs_total
@@ -329,5 +382,12 @@ class Sequential(Policy):
 
     def native(self) -> _native.Policy:
         return _native.policies.Sequential(
-            [policy.native() for policy in self.policies], self.milestones
+            [policy.native() for policy in self.policies], _for_ever(self.milestones)
         )
+
+
+def _for_ever(value: Any) -> Any:
+    """The field with counts that are beyond C++'s as large as they can be there."""
+    if isinstance(value, tuple) and not isinstance(value, Target):
+        return tuple(map(_for_ever, value))
+    return min(value, 2**63 - 1) if isinstance(value, int) else value

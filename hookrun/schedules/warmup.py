@@ -26,6 +26,12 @@ class Warmup:
     iters: int
     ratio: float
 
+    def __post_init__(self) -> None:
+        if self.iters < 0:
+            raise ValueError(f"Warmup: iters must be at least 0, not {self.iters!r}")
+        if not 0.0 < self.ratio <= 1.0:
+            raise ValueError(f"Warmup: ratio must be a number in (0, 1], not {self.ratio!r}")
+
     def factor(self, iteration: int) -> float:
         """The factor at an iteration, counted from 0: the learning rate is multiplied by it."""
         if iteration >= self.iters:
