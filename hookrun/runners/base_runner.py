@@ -1,4 +1,4 @@
-"""What both runners share: attributes, checkpoints, the frame around a run."""
+"""What both runners share: attributes, checkpoints, a step."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
-from hookrun.core.sync_guard import SyncGuard
 from hookrun.distributed import get_dist_info
 
-from . import position, resuming, stopping
+from . import position, resuming
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .registration import HookRegistration
-from .run_options import watched
+from .stopping import StopRequests
 
 Workflow = Sequence[tuple[str, int]]
 
@@ -106,7 +105,7 @@ class BaseRunner(HookRegistration, ABC):
         self._resumption: position.Resumption | None = None
         self._gathered: tuple[int, dict[int, Any]] | None = None
         self._meeting: list[Hook] = []
-        self._stop_requests: stopping.StopRequests | None = None
+        self._stop_requests: StopRequests | None = None
         self._init_hooks()
 
     @property
@@ -289,56 +288,6 @@ class BaseRunner(HookRegistration, ABC):
     def _restore_hook(self, hook: Hook) -> None:
         resuming.restore_hook(self, hook)
 
-    # The frame around a run
-
-    @contextlib.contextmanager
-    def _running(
-        self, workflow: Workflow, limit: str, sync_guard: bool | SyncGuard
-    ) -> Iterator[None]:
-        """Fires before_run and after_run, and closes every hook however the run ends."""
-        error: BaseException | None = None
-        try:
-            self.logger.info(
-                "start running, host: %s, work_dir: %s", host_info(), self.work_dir or "NONE"
-            )
-            self.logger.info("hooks will be called in this order:\n%s", self.get_hook_info())
-            self.logger.info("workflow: %s, max: %s", list(workflow), limit)
-            with watched(self, sync_guard):
-                self.call_hook("before_run")
-                self.resumed = None
-                with stopping.handling_signals(self):
-                    position.meet(self)
-                    yield
-                self.call_hook("after_run")
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            try:
-                self._close_hooks(error)
-            finally:
-                error = None  # it holds this frame, by its traceback
-
-    def _close_hooks(self, error: BaseException | None) -> None:
-        """Close every hook, whatever one of them raises.
-
-        What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C.
-        """
-        failures: list[BaseException] = []
-        for hook in list(self.hooks):
-            try:
-                hook.close(self, error)
-            except BaseException as failure:
-                failure.add_note(f"raised by {type(hook).__name__}.close")
-                failures.append(failure)
-        urgent = [each for each in failures if not isinstance(each, Exception)]
-        raised = (urgent or failures)[:1] if error is None else urgent[:1]
-        for each in failures:
-            if each not in raised:
-                self.logger.error("while closing hooks: %s", each, exc_info=each)
-        if raised:
-            raise raised[0]
-
     def _goes_native(self, *parts: str) -> bool:
         """Whether the native loop does what this runner would: none of the parts is overridden."""
         return (
@@ -377,17 +326,6 @@ def shipped(method: Any) -> Any:
     """Mark a runner's method as one that the native loop can stand in for."""
     method._shipped = True
     return method
-
-
-def host_info() -> str:
-    """``user@host``, as far as they can be found out."""
-    from getpass import getuser
-    from socket import gethostname
-
-    try:
-        return f"{getuser()}@{gethostname()}"
-    except (OSError, KeyError, ImportError):
-        return "unknown"
 
 
 def _momentum_of(group: dict[str, Any]) -> float:

@@ -18,6 +18,7 @@ from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
+from .frame import running
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
 from .run_options import prefetched
 
@@ -164,7 +165,7 @@ class EpochBasedRunner(BaseRunner):
             if mode == "train":
                 self._max_iters = self._total_iters(loader)
                 break
-        with self._running(workflow, f"{self._max_epochs} epochs", sync_guard):
+        with running(self, workflow, f"{self._max_epochs} epochs", sync_guard):
             first, done = self._begin(data_loaders, workflow)
             self._restore_between_passes(first)
             while self.epoch < self._max_epochs or (first, done) != (0, 0):

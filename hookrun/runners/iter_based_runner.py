@@ -19,6 +19,7 @@ from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
+from .frame import running
 from .position import add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
 from .run_options import prefetched
@@ -118,7 +119,7 @@ class IterBasedRunner(BaseRunner):
             )
         check_run(self, data_loaders, workflow)
         data_loaders = prefetched(data_loaders, prefetch, self.model)
-        with self._running(workflow, f"{self._max_iters} iters", sync_guard):
+        with running(self, workflow, f"{self._max_iters} iters", sync_guard):
             first, done = self._begin(data_loaders, workflow)
             resumption, self._resumption = self._resumption, None
             self._phase = (first, done)

@@ -1,0 +1,85 @@
+"""The frame around a run: what happens before its first step and however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hookrun.core.sync_guard import SyncGuard
+
+from . import position, stopping
+from .run_options import watched
+
+if TYPE_CHECKING:
+    from .base_runner import BaseRunner
+
+
+@contextlib.contextmanager
+def running(
+    runner: BaseRunner,
+    workflow: Sequence[tuple[str, int]],
+    limit: str,
+    sync_guard: bool | SyncGuard,
+) -> Iterator[None]:
+    """Fires before_run and after_run, and closes every hook however the run ends.
+
+    Args:
+        runner: whose run it is.
+        workflow, limit: what is to be done, for the log.
+        sync_guard: see ``run`` of the runners.
+    """
+    error: BaseException | None = None
+    try:
+        runner.logger.info(
+            "start running, host: %s, work_dir: %s", _host(), runner.work_dir or "NONE"
+        )
+        runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
+        runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
+        with watched(runner, sync_guard):
+            runner.call_hook("before_run")
+            runner.resumed = None
+            with stopping.handling_signals(runner):
+                position.meet(runner)
+                yield
+            runner.call_hook("after_run")
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        try:
+            _close_hooks(runner, error)
+        finally:
+            error = None  # it holds this frame, by its traceback
+
+
+def _close_hooks(runner: BaseRunner, error: BaseException | None) -> None:
+    """Close every hook, whatever one of them raises.
+
+    What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C.
+    """
+    failures: list[BaseException] = []
+    for hook in list(runner.hooks):
+        try:
+            hook.close(runner, error)
+        except BaseException as failure:
+            failure.add_note(f"raised by {type(hook).__name__}.close")
+            failures.append(failure)
+    urgent = [each for each in failures if not isinstance(each, Exception)]
+    raised = (urgent or failures)[:1] if error is None else urgent[:1]
+    for each in failures:
+        if each not in raised:
+            runner.logger.error("while closing hooks: %s", each, exc_info=each)
+    if raised:
+        raise raised[0]
+
+
+def _host() -> str:
+    """``user@host``, as far as they can be found out."""
+    from getpass import getuser
+    from socket import gethostname
+
+    try:
+        return f"{getuser()}@{gethostname()}"
+    except (OSError, KeyError, ImportError):
+        return "unknown"
