@@ -6,7 +6,7 @@
 //   m   = lerp(m, d, 1 - beta1)
 //   v   = beta2 * v + (1 - beta2) * d^2
 //   p   = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-//   ema = lerp(ema, p, ema_momentum)
+//   ema = lerp(ema, p as it is stored, ema_momentum)
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -60,7 +60,8 @@ void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
     store(at.param + i, param, lanes);
     if (at.copy != nullptr) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
-      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), param, ema_momentum), lanes);
+      const Vector<Real> stored = stored_as(param, Param{});
+      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), stored, ema_momentum), lanes);
     }
   });
 }

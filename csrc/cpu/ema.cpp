@@ -1,4 +1,5 @@
-// ema: average = average + momentum * (parameter - average), as torch's lerp rounds it.
+// ema: average = average + momentum * (parameter - average), as torch's lerp rounds it: in fp64 for
+// fp64 averages, else in fp32.
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -7,7 +8,7 @@ namespace {
 
 template <class Average, class Parameter>
 void ema_piece(Average* average, const Parameter* parameter, std::int64_t count, double weight) {
-  using Real = Arithmetic<Average, Parameter>;
+  using Real = Arithmetic<Average>;
   const Real momentum = static_cast<Real>(weight);
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     prefetch(average + i);

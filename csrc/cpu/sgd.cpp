@@ -5,7 +5,7 @@
 //   m   = momentum * m + (1 - dampening) * d        (m = d if there is no m yet)
 //   d   = d + momentum * m with nesterov, else m    (if momentum is not 0)
 //   p   = p - lr * d
-//   ema = lerp(ema, p, ema_momentum)
+//   ema = lerp(ema, p as it is stored, ema_momentum)
 #include "chunks.hpp"
 #include "kernels.hpp"
 
@@ -55,7 +55,8 @@ void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
     store(at.param + i, param, lanes);
     if (at.copy != nullptr) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
-      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), param, ema_momentum), lanes);
+      const Vector<Real> stored = stored_as(param, Param{});
+      store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), stored, ema_momentum), lanes);
     }
   });
 }

@@ -122,12 +122,15 @@ inline F64Pair widen(F32 x) {
 
 inline F32 widen(U16 raw, BFloat) { return bits_as<F32>(__builtin_convertvector(raw, U32) << 16); }
 
-// To nearest, ties to even; any NaN becomes the quiet one.
-inline U16 narrow(F32 x, BFloat) {
+// To nearest, ties to even; any NaN becomes the quiet one. The upper halves are bf16 numbers.
+inline U32 round_bits(F32 x, BFloat) {
   const U32 bits = bits_as<U32>(x);
-  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const U32 rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   const U32 nan = bits_as<U32>(x != x);
-  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0u), U16);
+  return (rounded & ~nan) | (nan & 0x7fc00000u);
+}
+inline U16 narrow(F32 x, BFloat) {
+  return __builtin_convertvector(round_bits(x, BFloat{}) >> 16, U16);
 }
 
 #if defined(__AVX512F__)
@@ -190,6 +193,11 @@ inline Raw read(const T* from) {
 // Reads the numbers at `from` as a vector for arithmetic in Real.
 inline F32 load_all(const float* from, float) { return read<F32>(from); }
 inline F64 load_all(const double* from, double) { return read<F64>(from); }
+inline F32 load_all(const double* from, float) {  // rounded
+  const F32OfF64 halves[] = {__builtin_convertvector(read<F64>(from), F32OfF64),
+                             __builtin_convertvector(read<F64>(from + kWidth / 2), F32OfF64)};
+  return bits_as<F32>(halves);
+}
 template <class T>
 inline F32 load_all(const T* from, float) {
   return widen(read<U16>(from), T{});
@@ -234,6 +242,12 @@ inline void store(T* to, V x, Part part) {
   store(padded, x, Full{});
   __builtin_memcpy(to, padded, static_cast<std::size_t>(part.count) * sizeof(T));
 }
+
+// What is read again once x was stored as a T.
+inline F32 stored_as(F32 x, float) { return x; }
+inline F64 stored_as(F64 x, double) { return x; }
+inline F32 stored_as(F32 x, Half) { return widen(narrow(x, Half{}), Half{}); }
+inline F32 stored_as(F32 x, BFloat) { return bits_as<F32>(round_bits(x, BFloat{}) & 0xffff0000u); }
 
 // Brings the line that a loop needs sixteen lines later into the second cache. The hardware does
 // that by itself, but it begins anew at every page; what goes into the first cache at once takes

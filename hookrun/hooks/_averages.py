@@ -118,8 +118,11 @@ class Averages:
     def _swap_rounding(self, index: int, pair: Averaged) -> None:
         """The tensor's dtype rounds the average, so the average itself waits aside."""
         if self.swapped:
+            average = self.exact.pop(index, None)
+            if average is None:  # a file of MMCV's, whose averages have the tensor's dtype
+                average = pair.tensor.clone()
             pair.tensor.copy_(pair.average)
-            pair.average.copy_(self.exact.pop(index))
+            pair.average.copy_(average)
         else:
             self.exact[index] = pair.average.clone()
             pair.average.copy_(pair.tensor)
@@ -129,7 +132,7 @@ class Averages:
     def load(self, weights: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
         """Take the averages out of a state dict; returns the names of tensors that have none there.
 
-        These start from the tensors.
+        These start from what is averaged.
 
         Raises:
             ValueError: an average there is no tensor of its tensor's shape. Nothing is changed.
@@ -143,7 +146,7 @@ class Averages:
                     f"{names[name]!r} of {name!r}, whose shape is {tuple(pair.tensor.shape)}"
                 )
         for name, pair in self.by_name.items():
-            pair.average.copy_(weights.get(names[name], pair.tensor))
+            pair.average.copy_(weights.get(names[name], pair.source))
         return [name for name in self.by_name if names[name] not in weights]
 
     @torch.no_grad()

@@ -230,7 +230,8 @@ class EMAHook(Hook):
                 len(self.param_ema_buffer),
             )
         # Of MMCV's runners, whose files do not say, only the one by epochs swaps.
-        self._averages.swapped = self._file.get("swapped", runner.max_epochs is not None)
+        swaps = runner.max_epochs is not None and len(missing) < len(self.param_ema_buffer)
+        self._averages.swapped = self._file.get("swapped", swaps)
         self._averages.exact = dict(self._file.get("exact", {}))
         self._file = {}
         self._restore_raw()

@@ -14,6 +14,7 @@ from hookrun.kernels import reference
 
 from .backend import declined, forced, threads
 from .checks import Column, check_lists
+from .ema import ema_update_
 from .rows import Rows, in_their_order
 from .sharded import is_sharded, local, local_like
 
@@ -180,7 +181,9 @@ def _run(
     """Update all rows, and return the state that was updated.
 
     Where the kernels only mind the order of elements, gradients are copied into the parameters'
-    order, and the state for good: torch begins a momentum buffer in its gradient's order.
+    order, and the state for good: torch begins a momentum buffer in its gradient's order. The
+    averages of what plain torch updates are moved by `ema_update_`, which may have a kernel for
+    them: each average is the same whatever took the step.
     """
 
     def run(grads: Sequence[Tensor], states: Sequence[Sequence[Any]]) -> str | None:
@@ -214,7 +217,9 @@ def _run(
             *_parts(given, rows),
             *counters,
             rows.model_params,
-            rows.ema,
+            [None] * len(rows.params),
             *scalars,
         )
+        averaged = [(e, p) for e, p in zip(rows.ema, rows.params, strict=True) if e is not None]
+        ema_update_([e for e, _ in averaged], [p for _, p in averaged], scalars[-1])
     return given

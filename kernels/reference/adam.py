@@ -7,7 +7,7 @@ own step is the t-th:
     v   = beta2 * v + (1 - beta2) * d^2
     p   = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
     model_param = p in its dtype
-    ema = ema + ema_momentum * (p - ema)
+    ema = ema + ema_momentum * (p as it is stored - ema)
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from .ema import ema_update_
+
 
 class Group(Protocol):
     """The options of the next `count` parameters."""
@@ -31,13 +33,12 @@ def finish(
     average: Tensor | None,
     ema_momentum: float,
 ) -> None:
-    """Store the updated parameter, its low-precision copy, and move its average."""
+    """Store the updated parameter and its low-precision copy; its average follows what is stored."""
     param.copy_(updated)
     if model_param is not None:
         model_param.copy_(updated)
-    if average is not None and ema_momentum != 0:
-        old = in_arithmetic(average)
-        average.copy_(old.lerp(updated.to(old), ema_momentum))
+    if average is not None:
+        ema_update_([average], [param], ema_momentum)
 
 
 def spread(groups: Sequence[AnyGroup]) -> Iterator[AnyGroup]:

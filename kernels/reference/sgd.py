@@ -5,7 +5,7 @@ m   = momentum * m + (1 - dampening) * d        (m = d if there is no m yet)
 d   = d + momentum * m with nesterov, else m    (if momentum is not 0)
 p   = p - lr * d
 model_param = p in its dtype
-ema = ema + ema_momentum * (p - ema)
+ema = ema + ema_momentum * (p as it is stored - ema)
 """
 
 from __future__ import annotations

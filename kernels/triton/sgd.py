@@ -5,7 +5,7 @@ m   = momentum * m + (1 - dampening) * d        (m = d in the parameter's first 
 d   = d + momentum * m with nesterov, else m    (if momentum is not 0)
 p   = p - lr * d
 model_param = p in its dtype
-ema = ema + ema_momentum * (p - ema)
+ema = ema + ema_momentum * (p as it is stored - ema)
 
 28 bytes per fp32 parameter with momentum and an average, 20 without the average, 2 more with an
 fp16 copy and 2 fewer with an fp16 gradient. Nothing is read or written if the step is skipped.
@@ -95,7 +95,8 @@ def _update(
             tile.store(model, at, count, p, BLOCK)
         if E is not None:
             average = tile.load(ema, at, count, BLOCK).to(D)
-            tile.store(ema, at, count, tile.lerp(average, p.to(D), weight), BLOCK)
+            stored = tile.rounded(p, P).to(D)
+            tile.store(ema, at, count, tile.lerp(average, stored, weight), BLOCK)
 
 
 @triton.jit(do_not_specialize=["first"])

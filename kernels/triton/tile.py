@@ -57,10 +57,16 @@ def load(pointer, at, count, BLOCK: tl.constexpr):
 def store(pointer, at, count, values, BLOCK: tl.constexpr):
     """Write the block, rounded to nearest in the pointer's dtype, up to the chunk's end."""
     offsets = at + tl.arange(0, BLOCK)
-    DTYPE: tl.constexpr = pointer.dtype.element_ty
+    values = rounded(values, pointer.dtype.element_ty)
+    tl.store(pointer + offsets, values, mask=offsets < count)
+
+
+@triton.jit
+def rounded(values, DTYPE: tl.constexpr):
+    """The values in the dtype."""
     if values.dtype == tl.float64 and DTYPE.primitive_bitwidth == 16:
         values = values.to(tl.float32)  # as torch does
-    tl.store(pointer + offsets, values.to(DTYPE), mask=offsets < count)
+    return values.to(DTYPE)
 
 
 @triton.jit

@@ -76,6 +76,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "adam._adam",
         pass_2(F32, F32, F16, F16, F32, F32, None),
     ),
+    "adam bf16, fp32 ema": ("adam._adam", pass_2(BF16, BF16, BF16, None, F32)),
     "sgd fp32, ema": ("sgd._sgd", pass_2(F32, F32, F32, None, F32)),
     "sgd bf16 model, no momentum": ("sgd._sgd", pass_2(F32, None, BF16, BF16)),
     "ema fp32": ("ema._ema", pair(F32, F32, "AP")),
@@ -91,6 +92,8 @@ LONG: dict[str, tuple[str, dict[str, Any]]] = {
     "adam bf16 throughout": ("adam._adam", pass_2(BF16, BF16, BF16, None, BF16)),
     "adam fp16 throughout": ("adam._adam", pass_2(F16, F16, F16)),
     "adam bf16 model, fp32 gradients": ("adam._adam", pass_2(F32, F32, F32, BF16, F32)),
+    "adam fp16, fp32 ema": ("adam._adam", pass_2(F16, F16, F16, None, F32)),
+    "sgd fp16, fp32 ema": ("sgd._sgd", pass_2(F16, F16, F16, None, F32)),
     "sgd fp64": ("sgd._sgd", pass_2(F64, F64, F64, None, F64)),
     "sgd fp16 model with fp32 norm layers, ema": (
         "sgd._sgd",
