@@ -7,9 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
@@ -18,6 +16,7 @@ from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
 from .finding import find_newest
+from .optimizer_state import OptimizerState, matching_states, named_optimizers
 from .saving import keyed_hooks
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ def _apply(
     own = _check(checkpoint, source)
     weights = ckpt.state_dict_of(checkpoint)
     _check_weights(runner, weights, source)
-    optimizers: dict[str, tuple[Optimizer, Mapping[str, Any]]] = {}
+    optimizers: dict[str, OptimizerState] = {}
     if resume_optimizer and "optimizer" in checkpoint:
-        optimizers = _optimizer_states(runner, checkpoint["optimizer"], source)
+        optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
     with _undone_on_error(runner):
         for optimizer, state in optimizers.values():
             optimizer.load_state_dict(dict(state))
@@ -151,7 +150,7 @@ def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
         for name, value in model.state_dict().items()
     }
     # Loading replaces an optimizer's state: the old one need not be copied.
-    optimizers = [(each, each.state_dict()) for each in _named_optimizers(runner).values()]
+    optimizers = [(each, each.state_dict()) for each in named_optimizers(runner.optimizer).values()]
     attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
     hooks = [(hook, hook.state_dict()) for hook in runner.hooks]
     try:
@@ -220,93 +219,3 @@ def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) 
         )
     if mismatch and get_dist_info()[0] == 0:
         runner.logger.warning("of %s not everything is used:\n%s", source, mismatch)
-
-
-def _named_optimizers(runner: BaseRunner) -> dict[str, Optimizer]:
-    if isinstance(runner.optimizer, Optimizer):
-        return {"": runner.optimizer}
-    return dict(runner.optimizer or {})
-
-
-def _optimizer_states(
-    runner: BaseRunner, state: Any, source: Any
-) -> dict[str, tuple[Optimizer, Mapping[str, Any]]]:
-    """The optimizers with the states for them, which fit."""
-    if isinstance(runner.optimizer, Optimizer):
-        pairs = {"": (runner.optimizer, state)}
-    elif isinstance(runner.optimizer, Mapping):
-        if not isinstance(state, Mapping) or set(state) != set(runner.optimizer):
-            raise ValueError(
-                f"{str(source)!r} has not the runner's optimizers {sorted(runner.optimizer)}, but "
-                f"{sorted(state) if isinstance(state, Mapping) else type(state).__name__}"
-            )
-        pairs = {name: (each, state[name]) for name, each in runner.optimizer.items()}
-    else:
-        raise ValueError(
-            f"{str(source)!r} has optimizer state, but the runner has no optimizer; "
-            "resume_optimizer=False leaves it out"
-        )
-    for name, (optimizer, each) in pairs.items():
-        which = f"{str(source)!r}: the optimizer{f' {name!r}' if name else ''}"
-        if not isinstance(each, Mapping) or not {"state", "param_groups"} <= each.keys():
-            raise ValueError(f"{which} has no state of one optimizer in the file")
-        ours = [len(group["params"]) for group in optimizer.param_groups]
-        theirs = [len(group["params"]) for group in each["param_groups"]]
-        if ours != theirs:
-            raise ValueError(
-                f"{which} has groups of {theirs} parameters in the file and of {ours} in the run"
-            )
-        for key in _TELLING_KEYS:
-            if (key in optimizer.defaults) != (key in each["param_groups"][0]):
-                raise ValueError(
-                    f"{which} is {type(optimizer).__name__}, and the file has that of another "
-                    f"kind: only one of them has {key!r}"
-                )
-        _check_state(optimizer, each, which)
-    return pairs
-
-
-# Of optimizers' settings, those that some have and others have not, in every version of torch.
-_TELLING_KEYS = (
-    "lr",
-    "momentum",
-    "betas",
-    "alpha",
-    "rho",
-    "lr_decay",
-    "etas",
-    "lambd",
-    "momentum_decay",
-    "ns_coefficients",
-)
-# Of optimizers whose settings do not tell them apart, the tensors that their state has.
-_TELLING_STATE: dict[type[Optimizer], tuple[str, ...]] = {
-    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
-    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
-    torch.optim.RAdam: ("exp_avg", "exp_avg_sq"),
-    torch.optim.Adamax: ("exp_avg", "exp_inf"),
-}
-# Of their state, what has the shape of its parameter.
-_SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
-
-
-def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
-    """Refuse state of another kind, of other parameters, or of the same ones in another order."""
-    keys = [key for group in state["param_groups"] for key in group["params"]]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, (key, parameter) in enumerate(zip(keys, parameters, strict=True)):
-        own = state["state"].get(key, {})
-        for name in _TELLING_STATE.get(type(optimizer), ()):
-            if own and not isinstance(own.get(name), Tensor):
-                raise ValueError(
-                    f"{which} is {type(optimizer).__name__}, and the file has that of another "
-                    f"kind: its state of parameter {number} has no tensor {name!r}"
-                )
-        for name in _SHAPED_LIKE_PARAMETERS:
-            value = own.get(name)
-            if isinstance(value, Tensor) and value.shape != parameter.shape:
-                raise ValueError(
-                    f"{which} has {name} of shape {tuple(value.shape)} in the file for parameter "
-                    f"{number}, which has shape {tuple(parameter.shape)} in the run: are they in "
-                    "the same order?"
-                )
