@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, final, overload
 
@@ -166,6 +167,8 @@ class GroupSchedule:
     def __init__(self, value: str) -> None: ...
     def configure(
         self,
+        hook: weakref.ref[Any],
+        groups: list[dict[str, Any]] | dict[str, list[dict[str, Any]]] | None,
         base: list[float] | dict[str, list[float]],
         policies: list[Policy] | dict[str, list[Policy]],
         by_epoch: bool,

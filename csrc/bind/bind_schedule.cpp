@@ -20,6 +20,7 @@ struct Keys {
   PyObject* betas = PyUnicode_InternFromString("betas");
   PyObject* fill = PyUnicode_InternFromString("fill_");
   PyObject* param_groups = PyUnicode_InternFromString("param_groups");
+  PyObject* before_train_iter = PyUnicode_InternFromString("before_train_iter");
 
   static const Keys& get() {
     static const Keys keys;
@@ -84,22 +85,27 @@ void write_momentum(PyObject* group, double value) {
 }
 
 // A schedule over the parameter groups of one optimizer, or of several by name. The base values
-// stay the hook's own lists, so that a change to them takes effect.
+// stay the hook's own lists, so that a change to them takes effect. Where the groups are no longer
+// those that the values are of, the hook's before_train_iter takes the step in place of this.
 class GroupSchedule {
  public:
   explicit GroupSchedule(const std::string& value) : is_lr_(value == "lr") {
     if (!is_lr_ && value != "momentum") throw py::value_error("value is 'lr' or 'momentum'");
   }
 
-  void configure(py::object base, const py::object& policies, bool by_epoch, Warmup warmup) {
+  // `hook` is a weak reference, and `groups` has the form of `base`: the groups, or None for any.
+  void configure(py::object hook, const py::object& groups, const py::object& base,
+                 const py::object& policies, bool by_epoch, Warmup warmup) {
     std::vector<OptimizerPart> parts;
     if (py::isinstance<py::dict>(base)) {
       for (auto [name, values] : py::reinterpret_borrow<py::dict>(base)) {
-        parts.push_back(make_part(borrow(name.ptr()), values, policies[name]));
+        const py::object known = groups.is_none() ? groups : py::object(groups[name]);
+        parts.push_back(make_part(borrow(name.ptr()), known, values, policies[name]));
       }
     } else {
-      parts.push_back(make_part(py::object(), base, policies));
+      parts.push_back(make_part(py::object(), groups, base, policies));
     }
+    hook_ = std::move(hook);
     parts_ = std::make_shared<std::vector<OptimizerPart>>(std::move(parts));
     needs_total_ = std::any_of(parts_->begin(), parts_->end(), [](const OptimizerPart& part) {
       return std::any_of(part.policies.begin(), part.policies.end(),
@@ -112,21 +118,27 @@ class GroupSchedule {
   void set_values(RunState* state) {
     const Clock& clock = state->clock;
     // By epoch the hook's before_train_epoch sets the values; warm-up alone goes by iteration.
-    if (by_epoch_ && (warmup_.kind == Warmup::Kind::kNone || clock.iter > warmup_.iters)) return;
-    step_ = by_epoch_ ? clock.epoch : clock.iter;
-    total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
-    if (total_ == Clock::kUnknown && needs_total_) {
-      throw py::value_error(std::string("the schedule needs the length of the run, but ") +
-                            (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
+    const bool due =
+        !by_epoch_ || (warmup_.kind != Warmup::Kind::kNone && clock.iter <= warmup_.iters);
+    if (due) {
+      step_ = by_epoch_ ? clock.epoch : clock.iter;
+      total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
+      if (total_ == Clock::kUnknown && needs_total_) {
+        throw py::value_error(std::string("the schedule needs the length of the run, but ") +
+                              (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
+      }
     }
     const double factor = warmup_.factor(clock.iter);
     if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
     const py::object optimizers = borrow(state->optimizer);
     const auto parts = parts_;  // held: odd optimizers may configure the hook meanwhile
+    if (has_new_optimizer(optimizers, *parts)) return leave_to_hook(state);
     for (OptimizerPart& part : *parts) {
-      set_groups(part.name ? optimizers[part.name] : optimizers, part, factor);
+      const py::list groups = groups_of(part.name ? py::object(optimizers[part.name]) : optimizers);
+      if (!part.is_of(groups)) return leave_to_hook(state);
+      if (due) set_groups(groups, part, factor);
     }
-    ran_ = true;
+    ran_ = ran_ || due;
   }
 
   // The values of the latest step without warm-up, in the form of the base values; None before.
@@ -146,9 +158,21 @@ class GroupSchedule {
  private:
   struct OptimizerPart {
     py::object name;                  // null for the only optimizer
+    py::object groups;                // a list of those that `base` has the values of; None: any
     py::list base;                    // one value per parameter group
     std::vector<PolicyPtr> policies;  // one per parameter group, or one for all
     std::vector<double> memory = {};  // for the values of a step, so that none is allocated
+
+    // Whether no group was added, taken out or replaced.
+    bool is_of(const py::list& now) const {
+      if (groups.is_none()) return true;
+      const Py_ssize_t size = PyList_GET_SIZE(now.ptr());
+      if (size != PyList_GET_SIZE(groups.ptr())) return false;
+      for (Py_ssize_t i = 0; i < size; ++i) {
+        if (PyList_GET_ITEM(now.ptr(), i) != PyList_GET_ITEM(groups.ptr(), i)) return false;
+      }
+      return true;
+    }
 
     // Into `values`, which is the caller's own: what writes them may ask for them anew meanwhile.
     void regular(Count step, Count total, std::vector<double>& values) const {
@@ -168,9 +192,14 @@ class GroupSchedule {
     }
   };
 
-  static OptimizerPart make_part(py::object name, py::handle base, const py::object& policies) {
+  static OptimizerPart make_part(py::object name, py::object groups, py::handle base,
+                                 const py::object& policies) {
     if (!PyList_Check(base.ptr())) throw py::type_error("base values must be a list");
-    OptimizerPart part{std::move(name), py::reinterpret_borrow<py::list>(base), {}};
+    if (!groups.is_none() && !PyList_Check(groups.ptr())) {
+      throw py::type_error("groups must be a list");
+    }
+    OptimizerPart part{
+        std::move(name), std::move(groups), py::reinterpret_borrow<py::list>(base), {}};
     for (const auto& policy : py::cast<std::vector<std::shared_ptr<Policy>>>(policies)) {
       if (!policy) throw py::type_error("None is no policy");
       part.policies.push_back(policy);
@@ -179,12 +208,29 @@ class GroupSchedule {
     return part;
   }
 
+  static py::list groups_of(const py::object& optimizer) {
+    py::object groups = steal(PyObject_GetAttr(optimizer.ptr(), Keys::get().param_groups));
+    if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
+    return py::reinterpret_steal<py::list>(groups.release());
+  }
+
+  static bool has_new_optimizer(const py::object& optimizers,
+                                const std::vector<OptimizerPart>& parts) {
+    return PyDict_Check(optimizers.ptr()) && !parts.empty() && !parts.front().groups.is_none() &&
+           PyDict_GET_SIZE(optimizers.ptr()) != static_cast<Py_ssize_t>(parts.size());
+  }
+
+  void leave_to_hook(RunState* state) const {
+    const py::object hook = hook_();
+    if (hook.is_none()) return;
+    steal(PyObject_CallMethodOneArg(hook.ptr(), Keys::get().before_train_iter,
+                                    reinterpret_cast<PyObject*>(state)));
+  }
+
   // The groups are read anew each time: load_state_dict() of an optimizer replaces them.
-  void set_groups(const py::object& optimizer, OptimizerPart& part, double factor) const {
+  void set_groups(const py::list& groups, OptimizerPart& part, double factor) const {
     std::vector<double> values = std::move(part.memory);
     part.regular(step_, total_, values);
-    const py::object groups = steal(PyObject_GetAttr(optimizer.ptr(), Keys::get().param_groups));
-    if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (static_cast<Py_ssize_t>(i) >= PyList_GET_SIZE(groups.ptr())) break;
       const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));
@@ -199,6 +245,7 @@ class GroupSchedule {
   }
 
   bool is_lr_;
+  py::object hook_;
   std::shared_ptr<std::vector<OptimizerPart>> parts_ =
       std::make_shared<std::vector<OptimizerPart>>();
   bool by_epoch_ = false;
@@ -306,8 +353,8 @@ void bind_schedule(py::module_& module) {
       .def("factor", &Warmup::factor, py::arg("iteration"));
   py::class_<GroupSchedule, std::shared_ptr<GroupSchedule>>(module, "GroupSchedule")
       .def(py::init<const std::string&>(), py::arg("value"))
-      .def("configure", &GroupSchedule::configure, py::arg("base"), py::arg("policies"),
-           py::arg("by_epoch"), py::arg("warmup"))
+      .def("configure", &GroupSchedule::configure, py::arg("hook"), py::arg("groups"),
+           py::arg("base"), py::arg("policies"), py::arg("by_epoch"), py::arg("warmup"))
       .def("regular", &GroupSchedule::regular)
       .def("action", [](std::shared_ptr<GroupSchedule> schedule) {
         return make_action(std::make_unique<ScheduleAction>(std::move(schedule)));

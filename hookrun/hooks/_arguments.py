@@ -22,7 +22,7 @@ def wrong(hook: Hook, name: str, allowed: str, error: type[Exception] = ValueErr
 def number(hook: Hook, name: str, allowed: str, low: float, high: float = math.inf) -> float:
     """A finite number in ``[low, high]``; ``allowed`` says so in words."""
     value = getattr(hook, name)
-    if not _is_real(value):
+    if not is_real(value):
         raise wrong(hook, name, allowed, TypeError)
     if not (math.isfinite(value) and low <= value <= high):
         raise wrong(hook, name, allowed)
@@ -80,7 +80,7 @@ def numbers(hook: Hook, name: str) -> tuple[float, ...]:
     """A list of numbers of at least 0."""
     allowed = "a list of numbers of at least 0"
     values = getattr(hook, name)
-    if not _is_list(values) or not all(map(_is_real, values)):
+    if not _is_list(values) or not all(map(is_real, values)):
         raise wrong(hook, name, allowed, TypeError)
     if not all(math.isfinite(value) and value >= 0 for value in values):
         raise wrong(hook, name, allowed)
@@ -90,9 +90,9 @@ def numbers(hook: Hook, name: str) -> tuple[float, ...]:
 def peak_and_end(hook: Hook, name: str) -> tuple[float, float]:
     """Two numbers of at least 0; the second is a 100,000th of the first where it is left out."""
     given = getattr(hook, name)
-    values = [given] if _is_real(given) else given
+    values = [given] if is_real(given) else given
     allowed = "a number of at least 0, or a tuple of one or two"
-    if not _is_list(values) or not all(map(_is_real, values)):
+    if not _is_list(values) or not all(map(is_real, values)):
         raise wrong(hook, name, allowed, TypeError)
     if len(values) not in (1, 2) or not all(math.isfinite(each) and each >= 0 for each in values):
         raise wrong(hook, name, allowed)
@@ -150,7 +150,7 @@ def target(hook: Hook, name: str, *, max_ratio: float = math.inf) -> Target:
     return Target(number(hook, ratio, f"a number in [0, {max_ratio:g}]", 0.0, max_ratio), True)
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -169,6 +169,7 @@ def per_group(
     optimizer_name: str | None,
     top: float = math.inf,
     positive: bool = True,
+    added: str | None = None,
 ) -> list[float]:
     """One number per parameter group, from a number, a list or a dict of these.
 
@@ -177,27 +178,35 @@ def per_group(
         optimizer_name: what a dict calls it; its class's name where it is the only one.
         top: what the numbers may be at most.
         positive: whether they must be above 0, or may be 0 too.
+        added: what the last groups have if an earlier run added them; a list may lack them.
     """
-    value = getattr(hook, name)
-    key = optimizer_name or type(optimizer).__name__
-    if isinstance(value, Mapping):
-        if key not in value:
-            allowed = f"given for the optimizer {key!r}"
-            raise KeyError(str(wrong(hook, name, allowed)))
-        value = value[key]
-    groups = len(optimizer.param_groups)
-    values = [value] * groups if _is_real(value) else value
-    if not _is_list(values) or not all(map(_is_real, values)):
+    value = for_optimizer(hook, name, optimizer, optimizer_name)
+    groups = optimizer.param_groups
+    values = [value] * len(groups) if is_real(value) else value
+    if not _is_list(values) or not all(map(is_real, values)):
         raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)
-    if len(values) != groups:
-        raise wrong(hook, name, f"a list with one number for each of {groups} parameter groups")
+    lacking = groups[len(values) :] if values else groups
+    if len(values) > len(groups) or not all(added in group for group in lacking):
+        allowed = f"a list with one number for each of {len(groups)} parameter groups"
+        raise wrong(hook, name, allowed)
     if not all(each <= top and (each > 0.0 or (each == 0.0 and not positive)) for each in values):
         raise wrong(hook, name, f"in {'(' if positive else '['}0, {top:g}]")
     return list(map(float, values))
 
 
+def for_optimizer(hook: Hook, name: str, optimizer: Any, optimizer_name: str | None) -> Any:
+    """The argument, or the part of it that is for this optimizer, where it is a dict of them."""
+    value = getattr(hook, name)
+    if not isinstance(value, Mapping):
+        return value
+    key = optimizer_name or type(optimizer).__name__
+    if key not in value:
+        raise KeyError(str(wrong(hook, name, f"given for the optimizer {key!r}")))
+    return value[key]
+
+
 def group_numbers(hook: Hook, name: str) -> None:
     """A number, a list or a dict of these, as far as that can be told without an optimizer."""
     value = getattr(hook, name)
-    if not (_is_real(value) or _is_list(value) or isinstance(value, Mapping)):
+    if not (is_real(value) or _is_list(value) or isinstance(value, Mapping)):
         raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)

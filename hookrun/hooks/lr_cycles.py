@@ -13,7 +13,7 @@ from hookrun.schedules import Policy
 from . import _arguments as check
 from ._policies import by_iteration_only, check_cycles_fit, cyclic_policy
 from .lr_updater import AnnealingLrUpdaterHook, LrUpdaterHook
-from .updater import ScheduleSetting, each_group, separate_tensors
+from .updater import ScheduleSetting
 
 # Arguments of SequentialLrUpdaterHook that its policies share.
 _OF_THE_WHOLE = {"by_epoch", "warmup", "warmup_iters", "warmup_ratio", "warmup_by_epoch"}
@@ -126,7 +126,9 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
 
     Args:
         max_lr: the highest learning rate: a number, a list with one per parameter group, or a dict
-            of these by the optimizers' names (the class's name for a single optimizer).
+            of these by the optimizers' names (the class's name for a single optimizer). A list is
+            of the groups at the start of the run: one that is added later begins with its own
+            learning rate and goes up to ``div_factor`` times that.
         total_steps: iterations of the schedule, at least those of the run; those by default.
         pct_start: the part of the schedule that goes up, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
@@ -181,19 +183,18 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
             total_steps=0 if self.total_steps is None else check.count(self, "total_steps"),
         )
 
-    def before_run(self, runner: Any) -> None:
-        self._check_run(runner)
-        separate_tensors(runner.optimizer, self.value)
+    def _initials(self, optimizer: Any, name: str | None) -> list[float]:
+        groups = optimizer.param_groups
+        peaks = check.per_group(self, "max_lr", optimizer, name, added="initial_lr")
+        for group, peak in zip(groups, peaks, strict=False):
+            group.setdefault("initial_lr", peak / self.div_factor)
+        added = groups[len(peaks) :]  # by the run that is resumed
+        return [peak / self.div_factor for peak in peaks] + list(map(self._initial, added))
 
-        def initial(optimizer: Any, name: str | None) -> list[float]:
-            rates = [
-                lr / self.div_factor for lr in check.per_group(self, "max_lr", optimizer, name)
-            ]
-            for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                group.setdefault("initial_lr", lr)
-            return rates
-
-        self.base_lr = each_group(runner.optimizer, initial)
+    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
+        if check.is_real(check.for_optimizer(self, "max_lr", optimizer, name)):
+            return self._initials(optimizer, name)[0]
+        return self._initial(group)
 
     def _check_run(self, runner: Any) -> None:
         super()._check_run(runner)

@@ -14,8 +14,9 @@ from hookrun.core.hook import HOOKS
 from hookrun.schedules import STRATEGIES, Policy, Target
 
 from . import _arguments as check
+from ._groups import Groups, by_optimizer, map_groups, write
 from ._policies import step_policy
-from .updater import Groups, ScheduleSetting, UpdaterHook, by_optimizer, map_groups, unknown, write
+from .updater import ScheduleSetting, UpdaterHook, unknown
 
 
 class LrUpdaterHook(UpdaterHook):

@@ -10,9 +10,15 @@ from hookrun.core.hook import HOOKS
 from hookrun.schedules import OneCycle, Policy
 
 from . import _arguments as check
+from ._groups import Groups, each_group, pick
 from ._policies import by_iteration_only, check_cycles_fit, cyclic_policy
-from .momentum_updater import MomentumUpdaterHook, write_momentum
-from .updater import Groups, ScheduleSetting, each_group, pick
+from .momentum_updater import (
+    MomentumUpdaterHook,
+    momentum_of,
+    require_momentum,
+    write_momentum,
+)
+from .updater import ScheduleSetting
 
 
 @HOOKS.register_module()
@@ -80,7 +86,8 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         base_momentum: the lowest momentum, in [0, 1]: a number, a list with one per parameter
             group, or a dict of these by the optimizers' names (the class's name for a single one).
         max_momentum: the highest momentum, in (0, 1], where the cycle begins and ends; in the same
-            form.
+            form. Lists are of the groups at the start of the run: one that is added later has its
+            own momentum as the highest, and the lowest in the same proportion as the first group.
         pct_start: the part of the run that goes down, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         three_phase: whether to be back in as many steps as it takes to go down.
@@ -111,7 +118,6 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         self.pct_start = pct_start
         self.anneal_strategy = anneal_strategy
         self.three_phase = three_phase
-        self._lowest: Groups = []
         by_iteration_only(self)
         check.group_numbers(self, "_base_momentum")
         check.group_numbers(self, "_max_momentum")
@@ -127,20 +133,34 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
             three_phase=check.flag(self, "three_phase"),
         )
 
-    def before_run(self, runner: Any) -> None:
-        self._check_run(runner)
-        low = self._per_group(runner, "_base_momentum")
-        high = self._per_group(runner, "_max_momentum", positive=True)
-        self._lowest = low
+    def _initials(self, optimizer: Any, name: str | None) -> list[float]:
+        low = check.per_group(
+            self, "_base_momentum", optimizer, name, 1.0, positive=False, added="base_momentum"
+        )
+        high = check.per_group(self, "_max_momentum", optimizer, name, 1.0, added="max_momentum")
+        groups = optimizer.param_groups
+        for group, momentum in zip(groups, low, strict=False):
+            group["base_momentum"] = momentum
+        for group, momentum in zip(groups, high, strict=False):
+            group["max_momentum"] = momentum
+        for group in groups:
+            write_momentum(group, group["max_momentum"])
+        return [float(group["max_momentum"]) for group in groups]
 
-        def begin(optimizer: Any, name: str | None) -> list[float]:
-            momenta = zip(optimizer.param_groups, pick(low, name), pick(high, name), strict=True)
-            for group, base_momentum, max_momentum in momenta:
-                group["base_momentum"], group["max_momentum"] = base_momentum, max_momentum
-                write_momentum(group, max_momentum)
-            return pick(high, name)
-
-        self.base_momentum = each_group(runner.optimizer, begin)
+    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
+        require_momentum(self, optimizer)
+        low = check.for_optimizer(self, "_base_momentum", optimizer, name)
+        high = check.for_optimizer(self, "_max_momentum", optimizer, name)
+        first_low, first_high = (each if check.is_real(each) else each[0] for each in (low, high))
+        if check.is_real(high):
+            group["max_momentum"] = float(high)
+        else:
+            group.setdefault("max_momentum", momentum_of(group))
+        if check.is_real(low):
+            group["base_momentum"] = float(low)
+        else:
+            group.setdefault("base_momentum", group["max_momentum"] * first_low / first_high)
+        return float(group["max_momentum"])
 
     def get_momentum(self, runner: Any, param_group: dict[str, Any]) -> float:  # type: ignore[override]
         """The momentum of this step for a parameter group; reads the group's two momenta."""
@@ -156,22 +176,16 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
             ],
         )
 
-    def _per_group(self, runner: Any, name: str, positive: bool = False) -> Groups:
-        return each_group(
-            runner.optimizer,
-            lambda optimizer, key: check.per_group(self, name, optimizer, key, 1.0, positive),
-        )
-
     def _cycle(self, low: float, high: float) -> Policy:
-        return replace(cast(OneCycle, self.policy), peak=low / high)
+        return replace(cast(OneCycle, self.policy), peak=low / high if high else 1.0)
 
     def _goes_native(self) -> bool:
-        return bool(self._lowest) and super()._goes_native()
+        return self._known is not None and super()._goes_native()
 
     def _native_policies(self) -> Any:
         def cycles(name: str | None) -> list[Any]:
-            momenta = zip(pick(self._lowest, name), pick(self._base, name), strict=True)
-            return [self._cycle(low, high).native() for low, high in momenta]
+            momenta = zip(pick(self._known, name), pick(self._base, name), strict=True)
+            return [self._cycle(group["base_momentum"], high).native() for group, high in momenta]
 
         if isinstance(self._base, dict):
             return {name: cycles(name) for name in self._base}

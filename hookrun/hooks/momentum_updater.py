@@ -13,8 +13,9 @@ from hookrun.core.hook import HOOKS
 from hookrun.schedules import Policy, Target
 
 from . import _arguments as check
+from ._groups import Groups, by_optimizer, map_groups, write
 from ._policies import step_policy
-from .updater import Groups, ScheduleSetting, UpdaterHook, by_optimizer, map_groups, write
+from .updater import ScheduleSetting, UpdaterHook
 
 
 class MomentumUpdaterHook(UpdaterHook):
@@ -110,6 +111,10 @@ class MomentumUpdaterHook(UpdaterHook):
         if "initial_momentum" not in group:
             group["initial_momentum"] = momentum_of(group)
         return float(group["initial_momentum"])
+
+    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
+        require_momentum(self, optimizer)
+        return super()._initial_of_added(optimizer, name, group)
 
     def _compute(self, runner: Any) -> Groups:
         return self.get_regular_momentum(runner)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
-
-from torch import Tensor
 
 from hookrun import _native
 from hookrun.core.hook import Hook, TriggerSetting, is_shipped
@@ -16,9 +15,15 @@ from hookrun.core.triggers import NEVER, Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
 from . import _arguments as check
-
-# One value per parameter group; for a dict of optimizers, such a list per name.
-Groups = list[float] | dict[str, list[float]]
+from ._groups import (
+    Groups,
+    carry_over,
+    each_group,
+    group_dicts,
+    has_new_groups,
+    pick,
+    separate_tensors,
+)
 
 
 class ScheduleSetting(TriggerSetting):
@@ -32,6 +37,9 @@ class ScheduleSetting(TriggerSetting):
 
 class UpdaterHook(Hook):
     """Base class of the hooks that set one value of every parameter group from a schedule.
+
+    A group that is added in mid-run is scheduled like the others from its first iteration on, and
+    starts from the value that it has then.
 
     Args:
         by_epoch: whether the schedule counts epochs (True) or iterations.
@@ -56,6 +64,8 @@ class UpdaterHook(Hook):
     #: Iterations whose optimizer steps were skipped, where an optimizer hook was asked to tell.
     held_back = TriggerSetting()
     _base = ScheduleSetting()
+    #: The parameter groups that _base has the values of; None outside of a run.
+    _known = ScheduleSetting()
     _regular: Groups
     _native_schedule: _native.GroupSchedule | None = None
 
@@ -68,6 +78,7 @@ class UpdaterHook(Hook):
         self.warmup_ratio = warmup_ratio
         self.held_back = 0
         self._base = []
+        self._known = None
         self._regular = []
         check.flag(self, "by_epoch")
         if warmup is not None:
@@ -101,7 +112,15 @@ class UpdaterHook(Hook):
 
     @abstractmethod
     def _initial(self, group: dict[str, Any]) -> float:
-        """The value that the schedule of a parameter group starts from."""
+        """The value that the schedule of a parameter group starts from; the group remembers it."""
+
+    def _initials(self, optimizer: Any, name: str | None) -> list[float]:
+        """Those of all groups that an optimizer has at the start of a run."""
+        return [self._initial(group) for group in optimizer.param_groups]
+
+    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
+        """That of a group that was added later."""
+        return self._initial(group)
 
     @abstractmethod
     def _compute(self, runner: Any) -> Groups:
@@ -116,25 +135,33 @@ class UpdaterHook(Hook):
         """Write the values into the parameter groups."""
 
     def triggers(self) -> Mapping[str, Trigger]:
-        # Without warm-up a schedule by epoch has nothing to do at iterations.
+        # Without warm-up a schedule by epoch has nothing to do at iterations but to look for groups
+        # that were added, which the native action does.
         return {"before_train_iter": NEVER} if self.by_epoch and self.warmup is None else {}
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        if self._goes_native():
-            try:
-                return {"before_train_iter": self._native_action()}
-            except (TypeError, ValueError, LookupError):
-                # Between two assignments the arguments may not fit together. Where they stay so,
-                # the Python way says what is wrong at the next step.
-                pass
+        try:
+            if self._goes_native():
+                return {"before_train_iter": self._native_action(self._native_policies())}
+            if self._looks_for_groups_only():
+                any_policy = [_native.policies.Fixed()]
+                named = isinstance(self._base, dict)
+                policies = dict.fromkeys(self._base, any_policy) if named else any_policy
+                return {"before_train_iter": self._native_action(policies)}
+        except (TypeError, ValueError, LookupError):
+            # Between two assignments the arguments may not fit together. Where they stay so,
+            # the Python way says what is wrong at the next step.
+            pass
         self._regular, self._native_schedule = self._latest, None
         return {}
 
-    def _native_action(self) -> _native.Action:
+    def _native_action(self, policies: Any) -> _native.Action:
         schedule = self._native_schedule or _native.GroupSchedule(self.value)
         schedule.configure(
+            hook=weakref.ref(self),
+            groups=self._known,
             base=self._base,
-            policies=self._native_policies(),
+            policies=policies,
             by_epoch=self.by_epoch,
             warmup=self._warmup().native() if self.warmup is not None else _native.Warmup(),
         )
@@ -147,6 +174,12 @@ class UpdaterHook(Hook):
         has_work = not self.by_epoch or self.warmup is not None
         known = known and not self.held_back
         return known and has_work and not _reference_wanted() and self._is_shipped(*self._replaced)
+
+    def _looks_for_groups_only(self) -> bool:
+        """Whether the only work at iterations is to see that no group was added."""
+        has_work = not self.by_epoch or self.warmup is not None
+        methods = ("before_train_epoch", "before_train_iter")
+        return self._known is not None and not has_work and self._is_shipped(*methods)
 
     def _native_policies(self) -> Any:
         """In the form of ``_base``: one native policy per group, or a list of one for all."""
@@ -165,23 +198,23 @@ class UpdaterHook(Hook):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "_regular": self._latest, "_native_schedule": None}
+        state["_known"] = None  # of another run, if of any
         state.pop("_curve", None)
         return state
 
     def before_run(self, runner: Any) -> None:
         self._check_run(runner)
         separate_tensors(runner.optimizer, self.value)
-        self._base = each_group(
-            runner.optimizer,
-            lambda optimizer, _: [self._initial(group) for group in optimizer.param_groups],
-        )
+        self._set_base(runner, self._initials)
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.by_epoch:
-            self._regular = self._compute(runner)
-            self._set(runner, self._regular)
+            self._take_in_groups(runner)
+            self._begin_epoch(runner)
 
     def before_train_iter(self, runner: Any) -> None:
+        if self._take_in_groups(runner) and self.by_epoch:
+            self._begin_epoch(runner)
         if self.held_back:
             runner = _HeldBack(runner, self.held_back)
         if not self.by_epoch:
@@ -190,6 +223,38 @@ class UpdaterHook(Hook):
             return  # the epoch's values stand
         warm = self.warmup is not None and runner.iter < self.warmup_iters
         self._set(runner, self._warm(runner.iter) if warm else self._regular)
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        self._known = None  # does not keep the parameters
+
+    def _begin_epoch(self, runner: Any) -> None:
+        """Set the values of the epoch."""
+        self._regular = self._compute(runner)
+        self._set(runner, self._regular)
+
+    def _take_in_groups(self, runner: Any) -> bool:
+        """Schedule the groups that were added since the last look, too; whether there are any.
+
+        Groups that were taken out are forgotten.
+        """
+        if self._known is None or not has_new_groups(runner.optimizer, self._known):
+            return False
+
+        def base(optimizer: Any, name: str | None) -> list[float]:
+            known, values = pick(self._known, name), pick(self._base, name)
+            initial = partial(self._initial_of_added, optimizer, name)
+            return carry_over(optimizer.param_groups, known, values, initial)
+
+        self._set_base(runner, base)
+        separate_tensors(runner.optimizer, self.value)
+        return True
+
+    def _set_base(self, runner: Any, base: Callable[[Any, str | None], list[float]]) -> None:
+        values = each_group(runner.optimizer, base)
+        # The dispatcher takes what is there at each assignment: in between, the groups are unknown.
+        self._known = None
+        self._base = values
+        self._known = group_dicts(runner.optimizer)
 
     def _check_run(self, runner: Any) -> None:
         """Refuse a run that lacks what the schedule reads.
@@ -258,63 +323,6 @@ class _HeldBack:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
-
-
-def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]]) -> Groups:
-    """``values(optimizer, name)`` of the optimizer, or of each one in a dict of them.
-
-    Args:
-        optimizer: an optimizer, whose name is None, or a dict of them by name.
-        values: gives one value per parameter group.
-    """
-    if isinstance(optimizer, dict):
-        return {name: values(each, name) for name, each in optimizer.items()}
-    return values(optimizer, None)
-
-
-def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
-    """The optimizer with its values, or each one in a dict of them with its own."""
-    if isinstance(optimizer, dict):
-        return [(each, groups[name]) for name, each in optimizer.items()]
-    return [(optimizer, groups)]
-
-
-def separate_tensors(optimizer: Any, key: str) -> None:
-    """Give each group a tensor of its own: torch lets groups share the one they were built with.
-
-    Args:
-        optimizer: an optimizer, or a dict of them by name.
-        key: the group's value, such as ``"lr"``.
-    """
-    seen: set[int] = set()
-    for each in optimizer.values() if isinstance(optimizer, dict) else [optimizer]:
-        for group in each.param_groups:
-            value = group.get(key)
-            if not isinstance(value, Tensor):
-                continue
-            if id(value) in seen:
-                group[key] = value.clone()
-            seen.add(id(group[key]))
-
-
-def pick(groups: Groups, name: str | None) -> list[float]:
-    """The values of the optimizer of that name; None for the only one."""
-    return groups if name is None else groups[name]  # type: ignore[call-overload, return-value]
-
-
-def map_groups(groups: Groups, change: Callable[[float], float]) -> Groups:
-    """The groups with every value changed."""
-    if isinstance(groups, dict):
-        return {name: list(map(change, values)) for name, values in groups.items()}
-    return list(map(change, groups))
-
-
-def write(group: dict[str, Any], key: str, value: float) -> None:
-    """Set a group's value; a tensor is filled and stays the same object, without a host sync."""
-    if isinstance(group.get(key), Tensor):
-        group[key].fill_(value)
-    else:
-        group[key] = value
 
 
 def unknown(runner: Any, limit: str) -> bool:
