@@ -7,7 +7,7 @@ all others, and for what other backends are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -133,10 +133,6 @@ class _Place(NamedTuple):
         span = 1 + sum((size - 1) * stride for size, stride in steps)
         return cls(name, tensor, written, begin, begin + span * tensor.element_size())
 
-    @property
-    def fills_its_range(self) -> bool:
-        return self.end - self.begin == self.tensor.numel() * self.tensor.element_size()
-
     def covers_itself(self) -> bool:
         """Whether two elements share memory."""
         steps = sorted(
@@ -147,33 +143,20 @@ class _Place(NamedTuple):
         reach = 0  # of the smaller steps together
         for stride, size in steps:
             if stride <= reach:  # seldom; to be exact, count
-                return bool(self._marks(self.begin, self.end).sum() < self.tensor.numel())
+                item = self.tensor.element_size()
+                marks = torch.zeros((self.end - self.begin) // item, dtype=torch.bool, device="cpu")
+                self.part_of(marks, self.begin, item).fill_(True)
+                return bool(marks.sum() < self.tensor.numel())
             reach += stride * (size - 1)
         return False
 
-    def shares_with(self, other: _Place) -> bool:
-        """Whether an element shares memory with one of the other, whose range meets this one's."""
-        if self.fills_its_range and other.fills_its_range:
-            return True
-        begin, end = min(self.begin, other.begin), max(self.end, other.end)
-        unit = math.gcd(
-            self.tensor.element_size(),
-            other.tensor.element_size(),
-            self.begin - begin,
-            other.begin - begin,
+    def part_of(self, marks: Tensor, begin: int, unit: int) -> Tensor:
+        """Of marks for each ``unit`` bytes from ``begin`` on, those of the elements."""
+        parts = self.tensor.element_size() // unit
+        strides = [stride * parts for stride in self.tensor.stride()]
+        return marks.as_strided(
+            (*self.tensor.shape, parts), (*strides, 1), (self.begin - begin) // unit
         )
-        return bool((self._marks(begin, end, unit) & other._marks(begin, end, unit)).any())
-
-    def _marks(self, begin: int, end: int, unit: int | None = None) -> Tensor:
-        """Which units of so many bytes of the range the elements cover."""
-        item = self.tensor.element_size()
-        unit = unit or item
-        marks = torch.zeros((end - begin) // unit, dtype=torch.bool)
-        strides = [stride * (item // unit) for stride in self.tensor.stride()]
-        marks.as_strided(
-            (*self.tensor.shape, item // unit), (*strides, 1), (self.begin - begin) // unit
-        ).fill_(True)
-        return marks
 
 
 def _check_overlap(op: str, places: Iterable[_Place]) -> None:
@@ -181,13 +164,45 @@ def _check_overlap(op: str, places: Iterable[_Place]) -> None:
     for place in places:
         by_device.setdefault(place.tensor.device, []).append(place)
     for there in by_device.values():
-        reaching: list[_Place] = []  # those before that may reach as far as the one at hand
-        for place in sorted(there, key=lambda place: place.begin):
-            reaching = [other for other in reaching if other.end > place.begin]
-            for other in reaching:
-                if (place.written or other.written) and place.shares_with(other):
-                    raise ValueError(
-                        f"{op}: {place.name} and {other.name} share memory, and one of them is "
-                        "written"
-                    )
-            reaching.append(place)
+        for meeting in _meeting_ranges(there):
+            if any(place.written for place in meeting):
+                _check_elements(op, meeting)
+
+
+def _meeting_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
+    """Those whose ranges overlap, directly or through others between them."""
+    meeting: list[_Place] = []
+    end = 0
+    for place in sorted(places, key=lambda place: place.begin):
+        if place.begin >= end and meeting:
+            yield meeting
+            meeting = []
+        meeting.append(place)
+        end = max(end, place.end)
+    if len(meeting) > 1:
+        yield meeting
+
+
+def _check_elements(op: str, places: Sequence[_Place]) -> None:
+    """Mark what each has, one after the other: the work grows with their elements, not with pairs.
+
+    Columns of a matrix have ranges that overlap and elements that don't.
+    """
+    if len(places) == 1:
+        return
+    begin, end = min(place.begin for place in places), max(place.end for place in places)
+    sizes = [place.tensor.element_size() for place in places]
+    unit = math.gcd(*sizes, *(place.begin - begin for place in places))
+    taken = torch.zeros((end - begin) // unit, dtype=torch.bool, device="cpu")
+    written = torch.zeros_like(taken)
+    for number, place in enumerate(places):
+        if bool(place.part_of(taken if place.written else written, begin, unit).any()):
+            if number > 1:  # with which of those before?
+                for other in places[:number]:
+                    _check_elements(op, [other, place])
+            raise ValueError(
+                f"{op}: {place.name} and {places[0].name} share memory, and one of them is written"
+            )
+        place.part_of(taken, begin, unit).fill_(True)
+        if place.written:
+            place.part_of(written, begin, unit).fill_(True)
