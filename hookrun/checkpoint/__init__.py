@@ -2,6 +2,7 @@
 
 from .digest import check_digest
 from .files import local_path, plain, read_checkpoint, write_checkpoint
+from .finite import describe_not_finite, find_not_finite
 from .model import (
     STRIP_MODULE,
     MapLocation,
@@ -27,7 +28,9 @@ __all__ = [
     "Writer",
     "check_digest",
     "compare",
+    "describe_not_finite",
     "export_safetensors",
+    "find_not_finite",
     "is_of_a_run",
     "load_checkpoint",
     "load_state_dict",

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 EPILOG = """\
-With RUN_DIR, every checkpoint in the folder is read and compared with its digest; the exit status
-is 1 where one is damaged. With --resume, a training script is run twice for a few steps: once in
+With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its weights,
+averages and optimizer state are searched for NaN and infinite values; the exit status is 1 where
+one is damaged or not finite. With --resume, a training script is run twice for a few steps: once in
 one go, and once resumed halfway in a new process; the exit status is 1 where the two end
 differently. The script is run as it is, but for its work_dir, which is a temporary folder.
 """
@@ -55,38 +56,40 @@ def verify_folder(folder: Path) -> int:
 
     if not folder.is_dir():
         return _refuse(f"there is no folder {str(folder)!r}")
-    start, damaged = "afresh: there is no checkpoint", 0
+    start, wrong = "afresh: there is no checkpoint", 0
     decided = False
     for path in newest_first(folder):
         try:
-            state, told = check_file(path)
+            state, told, bad = check_file(path)
         except (ValueError, OSError) as error:
-            damaged += 1
+            wrong += 1
             if isinstance(error, Refused) and not decided:
                 start, decided = f"nowhere: it takes {path.name}, and refuses it", True
             print(f"{path.name}: DAMAGED: {error}")
             continue
-        print(f"{path.name}: {told}")
+        wrong += bool(bad)
+        print(f"{path.name}: {f'NOT FINITE: {bad}; ' if bad else ''}{told}")
         if not decided and state is not None:
             decided = True
             start = f"from {path.name}, epoch {state['epoch']}, iter {state['iter']}"
     for path in sorted(folder.glob("*.pth")):
         if path.is_symlink():
             lost = not path.is_file()
-            damaged += lost
+            wrong += lost
             told = "DAMAGED: it means a missing file" if lost else "means"
             print(f"{path.name}: {told} {os.path.basename(os.readlink(path))}")
     for path in sorted(folder.glob(".*.tmp")):
         print(f"{path.name}: left by a process that was ended amid a write")
     print(f"a resume starts {start}")
-    return int(damaged > 0)
+    return int(wrong > 0)
 
 
-def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
+def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str, str]:
     """Read a checkpoint.
 
     Returns:
-        (meta, what it is); None in place of meta for weights that no run can go on from.
+        (meta, what it is, what in it is not finite); None in place of meta for weights that no run
+        can go on from, and an empty text where all is finite.
 
     Raises:
         Refused: the file is of a newer format, or what it says of its run makes no sense.
@@ -99,8 +102,9 @@ def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
     with open(path, "rb") as file:
         digest = "digest right" if ckpt.check_digest(file) else "no digest"
     weights = len(ckpt.state_dict_of(checkpoint))
+    bad = _not_finite(checkpoint)
     if not ckpt.is_of_a_run(checkpoint):
-        return None, f"{digest}; {weights} weights, not of a run"
+        return None, f"{digest}; {weights} weights, not of a run", bad
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
     for name in ("epoch", "iter"):
         if not isinstance(meta[name], int) or meta[name] < 0:
@@ -113,7 +117,22 @@ def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str]:
     parts.append("optimizer" if "optimizer" in checkpoint else "no optimizer")
     if own.get("hooks"):
         parts.append("state of " + ", ".join(own["hooks"]))
-    return meta, f"{digest}; " + ", ".join(parts)
+    return meta, f"{digest}; " + ", ".join(parts), bad
+
+
+def _not_finite(checkpoint: Mapping[str, Any]) -> str:
+    """The weights, averages, optimizer state and hooks' state that are not finite."""
+    from hookrun import checkpoint as ckpt
+
+    parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
+    parts["optimizer"] = checkpoint.get("optimizer")
+    own = checkpoint.get("hookrun")
+    parts["hooks"] = own.get("hooks") if isinstance(own, Mapping) else None
+    found = list(ckpt.find_not_finite(parts))
+    if not found:
+        return ""
+    count = f"{len(found)} tensor{'s' if len(found) > 1 else ''}"
+    return f"{count}: {ckpt.describe_not_finite(found)}"
 
 
 def verify_resume(script: str, arguments: list[str], steps: int) -> int:

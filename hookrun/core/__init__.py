@@ -6,6 +6,7 @@ from .hook import HOOKS, Hook, TriggerSetting, is_shipped, listening_method
 from .log_buffer import LogBuffer
 from .logger_hook import LoggerHook
 from .priority import Priority, get_priority
+from .protocols import ChecksBeforeSaving
 from .registry import Registry
 from .sync_guard import HostSync, HostSyncError, SyncGuard, SyncReport
 from .triggers import Trigger, every, last, once
@@ -15,6 +16,7 @@ __all__ = [
     "GENERIC",
     "HOOKS",
     "STAGES",
+    "ChecksBeforeSaving",
     "Hook",
     "HookList",
     "HostSync",

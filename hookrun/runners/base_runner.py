@@ -22,7 +22,7 @@ from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.logging import default_logger
 from hookrun.distributed import get_dist_info
 
-from . import position, resuming
+from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .registration import HookRegistration
 from .stopping import StopRequests
@@ -243,8 +243,10 @@ class BaseRunner(HookRegistration, ABC):
         """Bring what each process keeps for itself to the next checkpoint.
 
         That is the state of random numbers and loaders. To be called in every process, right before
-        the master's ``save_checkpoint``; without it, a checkpoint has only the master's.
+        the master's ``save_checkpoint``; without it, a checkpoint has only the master's. A hook may
+        refuse the checkpoint already here, in all processes alike.
         """
+        saving.check_state(self)
         position.gather(self)
 
     def in_all_processes(self, hook: Hook) -> bool:

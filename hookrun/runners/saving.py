@@ -12,6 +12,7 @@ import torch
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
+from hookrun.core.protocols import ChecksBeforeSaving
 from hookrun.core.sync_guard import may_sync
 
 from . import position
@@ -34,6 +35,7 @@ def save(
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
     if os.path.basename(filename) != filename or filename in ("", ".", ".."):
         raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
+    check_state(runner)
     counters = runner._progress()
     checkpoint = ckpt.make_checkpoint(
         runner.model,
@@ -61,6 +63,17 @@ def save(
     }
     latest = "latest.pth" if create_symlink else None
     runner._writer.save(checkpoint, out_dir, filename, latest)
+
+
+def check_state(runner: BaseRunner) -> None:
+    """Let hooks refuse what is about to be saved.
+
+    Raises:
+        Exception: what a hook says against it.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, ChecksBeforeSaving):
+            hook.check_before_saving(runner)
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,55 @@ def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "best.pth: DAMAGED: it means a missing file gone.pth" in told
     assert ".epoch_3.pth.host-1.tmp: left by" in told
     assert told.endswith("a resume starts from epoch_1.pth, epoch 1, iter 4\n")
+
+
+BAD = torch.tensor([0.5, float("nan"), 1.0])
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"state_dict": {"fc.weight": BAD}}, "1 tensor: state_dict['fc.weight'] (1 of 3)"),
+        ({"state_dict": {"fc.weight": BAD.half()}}, "state_dict['fc.weight'] (1 of 3)"),
+        ({"state_dict": {"a": BAD, "ema_a": BAD}}, "2 tensors: state_dict['a'] (1 of 3), state_"),
+        ({"state_dict": {"a": torch.full((2,), torch.inf)}}, "state_dict['a'] (2 of 2)"),
+        ({"state_dict": {"a": torch.tensor([1.0, -torch.inf])}}, "state_dict['a'] (1 of 2)"),
+        ({"state_dict": {"a": BAD.to(torch.complex64)}}, "state_dict['a'] (1 of 3)"),
+        (
+            {"optimizer": {"state": {0: {"exp_avg": BAD}}, "param_groups": []}},
+            "optimizer['state'][0]['exp_avg'] (1 of 3)",
+        ),
+        (
+            {"optimizer": {"g": {"state": {0: {"m": BAD}}}, "d": {"state": {}}}},
+            "optimizer['g']['state'][0]['m'] (1 of 3)",
+        ),
+        (
+            {"hookrun": {"format": 1, "hooks": {"EMAHook/0": {"exact": {"a": BAD}}}}},
+            "hooks['EMAHook/0']['exact']['a'] (1 of 3)",
+        ),
+        ({"state_dict": {str(n): BAD for n in range(9)}}, "9 tensors: state_dict['0'] (1 of 3), "),
+    ],
+)
+def test_values_that_are_not_finite(
+    tmp_path: Path, part: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = {"meta": {"epoch": 1, "iter": 2}, "state_dict": {"b": torch.ones(2)}, **part}
+    write_checkpoint(tree, tmp_path / "epoch_1.pth")
+    assert verify(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert re.match(rf"epoch_1\.pth: NOT FINITE: .*{re.escape(told)}.*; digest right; epoch 1", out)
+    assert "a resume starts from epoch_1.pth" in out
+
+
+def test_values_that_may_be_infinite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    tree = {
+        "meta": {"epoch": 1, "iter": 2, "best": float("nan"), "seen": BAD},
+        "state_dict": {"mask": mask, "count": torch.tensor(3)},
+    }
+    write_checkpoint(tree, tmp_path / "epoch_1.pth")
+    assert verify(tmp_path) == 0
+    assert "FINITE" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""What only some hooks have: a hook with the method of a protocol here is asked for it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class ChecksBeforeSaving(Protocol):
+    """A hook that may refuse a checkpoint of the run, because the state to be saved is no good."""
+
+    def check_before_saving(self, runner: Any) -> None:
+        """Raise where the state that is about to be saved must not be.
+
+        It is called before each checkpoint of the run, whoever saves it and whatever the priority
+        of the hook is: in the process that writes it, and in all processes where all know of the
+        save. Nothing has been written then, and nothing will be: the files that there are stay. The
+        model holds the weights to evaluate; see ``runner.eval_weights()``.
+
+        Args:
+            runner: whose state it is.
+
+        Raises:
+            Exception: what is wrong with the state. It ends the run.
+        """
