@@ -86,7 +86,8 @@ void write_momentum(PyObject* group, double value) {
 
 // A schedule over the parameter groups of one optimizer, or of several by name. The base values
 // stay the hook's own lists, so that a change to them takes effect. Where the groups are no longer
-// those that the values are of, the hook's before_train_iter takes the step in place of this.
+// those that the values are of, the hook's before_train_iter takes the step in place of this; by
+// epoch that is looked at once an epoch.
 class GroupSchedule {
  public:
   explicit GroupSchedule(const std::string& value) : is_lr_(value == "lr") {
@@ -120,6 +121,8 @@ class GroupSchedule {
     // By epoch the hook's before_train_epoch sets the values; warm-up alone goes by iteration.
     const bool due =
         !by_epoch_ || (warmup_.kind != Warmup::Kind::kNone && clock.iter <= warmup_.iters);
+    const bool look = !by_epoch_ || clock.inner_iter == 0;
+    if (!due && !look) return;
     if (due) {
       step_ = by_epoch_ ? clock.epoch : clock.iter;
       total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
@@ -132,10 +135,10 @@ class GroupSchedule {
     if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
     const py::object optimizers = borrow(state->optimizer);
     const auto parts = parts_;  // held: odd optimizers may configure the hook meanwhile
-    if (has_new_optimizer(optimizers, *parts)) return leave_to_hook(state);
+    if (look && has_new_optimizer(optimizers, *parts)) return leave_to_hook(state);
     for (OptimizerPart& part : *parts) {
       const py::list groups = groups_of(part.name ? py::object(optimizers[part.name]) : optimizers);
-      if (!part.is_of(groups)) return leave_to_hook(state);
+      if (look && !part.is_of(groups)) return leave_to_hook(state);
       if (due) set_groups(groups, part, factor);
     }
     ran_ = ran_ || due;

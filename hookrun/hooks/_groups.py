@@ -75,11 +75,13 @@ def write(group: dict[str, Any], key: str, value: float) -> None:
         group[key] = value
 
 
-def group_dicts(optimizer: Any) -> GroupDicts:
-    """The parameter groups that there are now."""
+def group_dicts(optimizer: Any, values: Groups) -> GroupDicts:
+    """The parameter groups that the values are of."""
     if isinstance(optimizer, dict):
-        return {name: list(each.param_groups) for name, each in optimizer.items()}
-    return list(optimizer.param_groups)
+        return {
+            name: each.param_groups[: len(pick(values, name))] for name, each in optimizer.items()
+        }
+    return list(optimizer.param_groups[: len(values)])
 
 
 def has_new_groups(optimizer: Any, known: GroupDicts) -> bool:

@@ -48,6 +48,7 @@ class LrUpdaterHook(UpdaterHook):
 
     writes: ClassVar[frozenset[str]] = frozenset({"learning_rate"})
     value: ClassVar[Literal["lr", "momentum"]] = "lr"
+    _initial_key: ClassVar[str] = "initial_lr"
     _formula: ClassVar[str] = "get_lr"
     _replaced: ClassVar[tuple[str, ...]] = (
         *UpdaterHook._replaced,

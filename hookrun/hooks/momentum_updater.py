@@ -45,6 +45,7 @@ class MomentumUpdaterHook(UpdaterHook):
 
     writes: ClassVar[frozenset[str]] = frozenset({"momentum"})
     value: ClassVar[Literal["lr", "momentum"]] = "momentum"
+    _initial_key: ClassVar[str] = "initial_momentum"
     _formula: ClassVar[str] = "get_momentum"
     _replaced: ClassVar[tuple[str, ...]] = (
         *UpdaterHook._replaced,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from hookrun import _native
 from hookrun.core.hook import Hook, TriggerSetting, is_shipped
-from hookrun.core.triggers import NEVER, Trigger
+from hookrun.core.triggers import Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
 from . import _arguments as check
@@ -24,6 +24,8 @@ from ._groups import (
     pick,
     separate_tensors,
 )
+
+_FIRST = Trigger(inner_iters=1 << 60, start=1)  # at the first iteration of an epoch
 
 
 class ScheduleSetting(TriggerSetting):
@@ -38,8 +40,8 @@ class ScheduleSetting(TriggerSetting):
 class UpdaterHook(Hook):
     """Base class of the hooks that set one value of every parameter group from a schedule.
 
-    A group that is added in mid-run is scheduled like the others from its first iteration on, and
-    starts from the value that it has then.
+    A group that is added in mid-run is scheduled like the others from the next iteration on, or by
+    epoch from the next epoch on, and starts from the value that it has then.
 
     Args:
         by_epoch: whether the schedule counts epochs (True) or iterations.
@@ -52,6 +54,8 @@ class UpdaterHook(Hook):
     """
 
     value: ClassVar[Literal["lr", "momentum"]]
+    # Where a parameter group remembers the value that it started from.
+    _initial_key: ClassVar[str]
     # The method of subclasses that gives the value of one group.
     _formula: ClassVar[str]
     # The methods that the native way stands in for.
@@ -66,6 +70,7 @@ class UpdaterHook(Hook):
     _base = ScheduleSetting()
     #: The parameter groups that _base has the values of; None outside of a run.
     _known = ScheduleSetting()
+    _waiting = False  # whether there are groups to be known at the first iteration of an epoch only
     _regular: Groups
     _native_schedule: _native.GroupSchedule | None = None
 
@@ -115,8 +120,16 @@ class UpdaterHook(Hook):
         """The value that the schedule of a parameter group starts from; the group remembers it."""
 
     def _initials(self, optimizer: Any, name: str | None) -> list[float]:
-        """Those of all groups that an optimizer has at the start of a run."""
-        return [self._initial(group) for group in optimizer.param_groups]
+        """Those of the groups that an optimizer has at the start of a run.
+
+        By epoch, a group that the run which is resumed has added amid its last epoch waits for the
+        next one, as it does there: it is behind the others, and does not know its initial value.
+        """
+        groups = list(optimizer.param_groups)
+        if self.by_epoch and any(self._initial_key in group for group in groups):
+            while self._initial_key not in groups[-1]:
+                groups.pop()
+        return [self._initial(group) for group in groups]
 
     def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
         """That of a group that was added later."""
@@ -135,33 +148,28 @@ class UpdaterHook(Hook):
         """Write the values into the parameter groups."""
 
     def triggers(self) -> Mapping[str, Trigger]:
-        # Without warm-up a schedule by epoch has nothing to do at iterations but to look for groups
-        # that were added, which the native action does.
-        return {"before_train_iter": NEVER} if self.by_epoch and self.warmup is None else {}
+        # Without warm-up a schedule by epoch has nothing to do at iterations, but for groups that
+        # were added by a hook behind this one before the epoch.
+        return {"before_train_iter": _FIRST} if self.by_epoch and self.warmup is None else {}
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        try:
-            if self._goes_native():
-                return {"before_train_iter": self._native_action(self._native_policies())}
-            if self._looks_for_groups_only():
-                any_policy = [_native.policies.Fixed()]
-                named = isinstance(self._base, dict)
-                policies = dict.fromkeys(self._base, any_policy) if named else any_policy
-                return {"before_train_iter": self._native_action(policies)}
-        except (TypeError, ValueError, LookupError):
-            # Between two assignments the arguments may not fit together. Where they stay so,
-            # the Python way says what is wrong at the next step.
-            pass
+        if self._goes_native():
+            try:
+                return {"before_train_iter": self._native_action()}
+            except (TypeError, ValueError, LookupError):
+                # Between two assignments the arguments may not fit together. Where they stay so,
+                # the Python way says what is wrong at the next step.
+                pass
         self._regular, self._native_schedule = self._latest, None
         return {}
 
-    def _native_action(self, policies: Any) -> _native.Action:
+    def _native_action(self) -> _native.Action:
         schedule = self._native_schedule or _native.GroupSchedule(self.value)
         schedule.configure(
             hook=weakref.ref(self),
             groups=self._known,
             base=self._base,
-            policies=policies,
+            policies=self._native_policies(),
             by_epoch=self.by_epoch,
             warmup=self._warmup().native() if self.warmup is not None else _native.Warmup(),
         )
@@ -174,12 +182,6 @@ class UpdaterHook(Hook):
         has_work = not self.by_epoch or self.warmup is not None
         known = known and not self.held_back
         return known and has_work and not _reference_wanted() and self._is_shipped(*self._replaced)
-
-    def _looks_for_groups_only(self) -> bool:
-        """Whether the only work at iterations is to see that no group was added."""
-        has_work = not self.by_epoch or self.warmup is not None
-        methods = ("before_train_epoch", "before_train_iter")
-        return self._known is not None and not has_work and self._is_shipped(*methods)
 
     def _native_policies(self) -> Any:
         """In the form of ``_base``: one native policy per group, or a list of one for all."""
@@ -206,14 +208,19 @@ class UpdaterHook(Hook):
         self._check_run(runner)
         separate_tensors(runner.optimizer, self.value)
         self._set_base(runner, self._initials)
+        self._waiting = self.by_epoch and has_new_groups(runner.optimizer, self._known)
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.by_epoch:
-            self._take_in_groups(runner)
+            if not self._waiting:
+                self._take_in_groups(runner)
+            self._waiting = False
             self._begin_epoch(runner)
 
     def before_train_iter(self, runner: Any) -> None:
-        if self._take_in_groups(runner) and self.by_epoch:
+        if not self.by_epoch:
+            self._take_in_groups(runner)
+        elif getattr(runner, "inner_iter", 0) == 0 and self._take_in_groups(runner):
             self._begin_epoch(runner)
         if self.held_back:
             runner = _HeldBack(runner, self.held_back)
@@ -254,7 +261,7 @@ class UpdaterHook(Hook):
         # The dispatcher takes what is there at each assignment: in between, the groups are unknown.
         self._known = None
         self._base = values
-        self._known = group_dicts(runner.optimizer)
+        self._known = group_dicts(runner.optimizer, values)
 
     def _check_run(self, runner: Any) -> None:
         """Refuse a run that lacks what the schedule reads.

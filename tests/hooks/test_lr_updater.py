@@ -22,7 +22,6 @@ from hookrun import (
     StepLrUpdaterHook,
 )
 from hookrun.core import resolve
-from hookrun.core.triggers import NEVER
 from hookrun.schedules.preview import Rehearsal
 from tests.hooks.lr_support import (
     EPOCHS,
@@ -84,11 +83,16 @@ def test_a_checkpoint_carries_the_initial_rates(settings: str) -> None:
     assert record(resumed) == whole[start:]
 
 
-def test_by_epoch_without_warmup_is_never_due_at_iterations() -> None:
+def test_by_epoch_without_warmup_is_due_at_the_first_iteration_of_an_epoch_only() -> None:
     hook = StepLrUpdaterHook(step=1)
+    calls: list[tuple[int, int]] = []
+    run = rehearse(hook)
     resolved = resolve(hook, "before_train_iter")
     assert resolved is not None
-    assert resolved[1] == NEVER
+    for _ in run.iterations():
+        if resolved[1] is not None and resolved[1].due(run):
+            calls.append((run.epoch, run.inner_iter))
+    assert calls == [(epoch, 0) for epoch in range(EPOCHS)]
 
 
 def test_by_iteration_is_native_once_the_run_has_begun() -> None:
