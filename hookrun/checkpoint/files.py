@@ -97,11 +97,7 @@ def read_checkpoint(
     name = repr(os.fspath(path))
     if client.is_local:
         path = local_path(path)
-    if not client.exists(path):
-        raise FileNotFoundError(f"there is no checkpoint {name}")
-    if client.isdir(path):
-        raise ValueError(f"{name} is a folder, not a checkpoint file")
-    with _opened(path, client) as file:
+    with _opened(path, client, name) as file:
         try:
             check_digest(file)
             checkpoint = _load(file, os.fspath(path), map_location, trust)
@@ -137,8 +133,21 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.fspath(path).removeprefix("file://"))
 
 
-def _opened(path: str | os.PathLike[str], client: FileClient) -> BinaryIO:
-    return open(path, "rb") if client.is_local else io.BytesIO(client.get(path))
+def _opened(path: str | os.PathLike[str], client: FileClient, name: str) -> BinaryIO:
+    """An open file; where there is none, and only then, it is asked what is there instead."""
+    try:
+        return open(path, "rb") if client.is_local else io.BytesIO(client.get(path))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        if _is_folder(path, client):
+            raise ValueError(f"{name} is a folder, not a checkpoint file") from error
+        raise FileNotFoundError(f"there is no checkpoint {name}") from error
+
+
+def _is_folder(path: str | os.PathLike[str], client: FileClient) -> bool:
+    try:
+        return client.isdir(path)
+    except PermissionError:  # there may be no right to list
+        return False
 
 
 def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:

@@ -66,7 +66,7 @@ class CheckpointHook(Hook):
         save_optimizer: whether to keep the optimizer's state, which resuming needs.
         out_dir: checkpoints go to ``out_dir/basename(work_dir)``; to ``work_dir`` by default.
         max_keep_ckpts: how many of them to keep; -1 all. Older ones are deleted only after the new
-            one is durable.
+            one is durable. In a storage that must not be listed, those of earlier runs stay.
         save_last: whether to save at the last epoch or iteration whatever the interval.
         sync_buffer: average the model's buffers over all processes first.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
@@ -121,6 +121,7 @@ class CheckpointHook(Hook):
         self.file_client_args = file_client_args
         self.background = background
         self.args = kwargs
+        self._saved: list[str] = []  # in this run, and not deleted yet
 
     def triggers(self) -> Mapping[str, Trigger]:
         interval = max(self.interval, 0)
@@ -136,6 +137,7 @@ class CheckpointHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
+        self._saved = []
         self._check_arguments(runner)
         self._check_template()
         warn_without_epochs(self, runner)
@@ -201,11 +203,17 @@ class CheckpointHook(Hook):
                 re.escape(text) + ("" if field is None else r"(\d+)") for text, field, _, _ in parts
             )
         )
+        self._saved.append(self._template.format(newest))
+        try:
+            names = list(self.file_client.list_dir_or_file(self.out_dir, list_dir=False))
+        except PermissionError:  # a storage of which nothing may be listed
+            names = self._saved
         numbered = sorted(
             (int(match[1]), name)
-            for name in self.file_client.list_dir_or_file(self.out_dir, list_dir=False)
+            for name in set(names)
             if (match := pattern.fullmatch(name)) and int(match[1]) <= newest
         )
+        self._saved = [name for _, name in numbered[-self.max_keep_ckpts :]]
         for _, name in numbered[: -self.max_keep_ckpts]:
             with contextlib.suppress(FileNotFoundError):
                 self.file_client.remove(self.file_client.join_path(self.out_dir, name))

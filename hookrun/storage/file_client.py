@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import posixpath
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import written_whole
+from .remote import Entry, RemoteFiles
 
 PathLike = str | os.PathLike[str]
 
@@ -28,15 +28,18 @@ _PROTOCOLS = {
     "http": "http",
     "https": "http",
 }
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp"}
-_READ_ONLY = {"http"}
 
 
 class FileClient:
     """Reads, writes and lists files of one storage, under the names of MMCV's FileClient.
 
-    Files of the local disk are written whole or not at all. Files elsewhere are uploaded in one go
-    and read back, and what arrived is compared with what was sent.
+    Files are written whole or not at all: a name means the old file until the new one is there.
+    Elsewhere than on the local disk, what arrived is read back and compared with what was sent.
+    Nothing is answered from memory: what other programs write or delete is seen at once.
+
+    In object stores (``'s3'``, ``'gs'``), reading and writing needs the right to get and put
+    objects and no other: nothing is listed and no bucket is made. There, a storage that must not
+    be listed may answer PermissionError for what does not exist.
 
     Args:
         backend: ``'disk'`` (also ``'local'``), ``'memory'``, ``'s3'``, ``'gs'``, ``'http'`` (it
@@ -60,7 +63,7 @@ class FileClient:
         self.protocol = _PROTOCOLS.get(name, name)
         self.arguments = dict(kwargs)
         if self.protocol != "file":
-            self._system = _open_system(name, self.protocol, self.arguments)
+            self._remote = _open_remote(name, self.protocol, self.arguments)
         elif kwargs:
             raise TypeError(f"FileClient: the local disk takes no arguments, not {sorted(kwargs)}")
 
@@ -103,7 +106,7 @@ class FileClient:
         """The bytes of a file. Raises FileNotFoundError where there is none."""
         if self.is_local:
             return _local(filepath).read_bytes()
-        return bytes(self._system.cat_file(os.fspath(filepath)))
+        return self._remote.read(os.fspath(filepath))
 
     def get_text(self, filepath: PathLike, encoding: str = "utf-8") -> str:
         """The text of a file."""
@@ -119,18 +122,7 @@ class FileClient:
             with written_whole(_local(filepath)) as file:
                 file.write(obj)
             return
-        self._check_writable()
-        target = os.fspath(filepath)
-        with contextlib.suppress(NotImplementedError):
-            self._system.makedirs(posixpath.dirname(target), exist_ok=True)
-        self._system.pipe_file(target, bytes(obj))
-        self._system.invalidate_cache()
-        arrived = self._system.cat_file(target)
-        if hashlib.sha256(arrived).digest() != hashlib.sha256(obj).digest():
-            raise OSError(
-                f"{target!r} is damaged on arrival: {len(obj)} bytes were sent and {len(arrived)} "
-                "are there, or they differ"
-            )
+        self._remote.write(os.fspath(filepath), bytes(obj))
 
     def put_text(self, obj: str, filepath: PathLike, encoding: str = "utf-8") -> None:
         """Write a file of text, whole."""
@@ -141,26 +133,25 @@ class FileClient:
         if self.is_local:
             _local(filepath).unlink()
             return
-        self._check_writable()
-        self._system.rm_file(os.fspath(filepath))
+        self._remote.remove(os.fspath(filepath))
 
     def exists(self, filepath: PathLike) -> bool:
         """Whether there is a file or folder of this name."""
         if self.is_local:
             return _local(filepath).exists()
-        return bool(self._system.exists(os.fspath(filepath)))
+        return self._remote.kind(os.fspath(filepath)) is not None
 
     def isdir(self, filepath: PathLike) -> bool:
         """Whether there is a folder of this name."""
         if self.is_local:
             return _local(filepath).is_dir()
-        return bool(self._system.isdir(os.fspath(filepath)))
+        return self._remote.is_folder(os.fspath(filepath))
 
     def isfile(self, filepath: PathLike) -> bool:
         """Whether there is a file of this name."""
         if self.is_local:
             return _local(filepath).is_file()
-        return bool(self._system.isfile(os.fspath(filepath)))
+        return self._remote.kind(os.fspath(filepath)) == "file"
 
     def join_path(self, filepath: PathLike, *filepaths: PathLike) -> str:
         """Names joined into one path."""
@@ -175,7 +166,7 @@ class FileClient:
             return
         with tempfile.TemporaryDirectory() as folder:
             copy = os.path.join(folder, posixpath.basename(os.fspath(filepath)))
-            self._system.get_file(os.fspath(filepath), copy)
+            self._remote.download(os.fspath(filepath), copy)
             yield copy
 
     def list_dir_or_file(
@@ -212,50 +203,34 @@ class FileClient:
         suffix: str | tuple[str, ...],
         deep: bool,
     ) -> Iterator[str]:
-        for name, is_folder in self._entries(self.join_path(root, below) if below else root):
-            if name.startswith("."):
+        for each in self._entries(self.join_path(root, below) if below else root):
+            if each.name.startswith("."):
                 continue
-            path = self.join_path(below, name) if below else name
-            if folders if is_folder else files and name.endswith(suffix):
+            path = self.join_path(below, each.name) if below else each.name
+            if folders if each.is_folder else files and each.name.endswith(suffix):
                 yield path
-            if is_folder and deep:
+            if each.is_folder and deep:
                 yield from self._list(root, path, folders, files, suffix, deep)
 
-    def _entries(self, folder: str) -> list[tuple[str, bool]]:
-        """Names in a folder and whether each is a folder, in order of their names."""
-        if self.is_local:
-            return sorted((each.name, each.is_dir()) for each in _local(folder).iterdir())
-        listed = self._system.ls(folder, detail=True)
-        return sorted(
-            (posixpath.basename(each["name"].rstrip("/")), each["type"] == "directory")
-            for each in listed
-        )
-
-    def _check_writable(self) -> None:
-        if self.protocol in _READ_ONLY:
-            raise OSError(f"files over {self.protocol} can be read only")
+    def _entries(self, folder: str) -> list[Entry]:
+        """What is in a folder, in order of the names."""
+        if not self.is_local:
+            return self._remote.entries(folder)
+        found = _local(folder).iterdir()
+        return sorted(Entry(each.name, each.is_dir(), each.is_symlink()) for each in found)
 
 
 def _local(path: PathLike) -> Path:
     return Path(os.fspath(path).removeprefix("file://"))
 
 
-def _open_system(name: str, protocol: str, arguments: Mapping[str, Any]) -> Any:
-    """fsspec's file system of a protocol."""
+def _open_remote(name: str, protocol: str, arguments: Mapping[str, Any]) -> RemoteFiles:
     import fsspec
 
-    known = sorted({*_PROTOCOLS, *fsspec.available_protocols()})
+    known = sorted({*_PROTOCOLS, *fsspec.available_protocols(), *fsspec.registry})
     if protocol not in known:
         hint = " ('petrel' speaks S3: give backend='s3')" if protocol == "petrel" else ""
         raise ValueError(
             f"FileClient: there is no storage {name!r}{hint}; there are {', '.join(known)}"
         )
-    try:
-        return fsspec.filesystem(protocol, **arguments)
-    except ImportError as error:
-        package = _PACKAGES.get(protocol)
-        if package is None:
-            raise
-        raise ImportError(
-            f"storage {name!r} needs a package that is not there: pip install {package}"
-        ) from error
+    return RemoteFiles(protocol, arguments)

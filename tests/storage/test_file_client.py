@@ -17,27 +17,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hookrun import FileClient
 
 
-class Bucket(MemoryFileSystem):
-    """Stands in for S3: the same calls, but the objects are in memory."""
-
-    protocol = "s3"
-    store: dict[str, Any] = {}  # noqa: RUF012
-    pseudo_dirs = [""]  # noqa: RUF012
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return super()._strip_protocol(path.replace("s3://", "memory://"))
-
-
 @pytest.fixture(params=["disk", "memory", "s3"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[FileClient, str]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[FileClient, str]:
     """A client and an empty folder of its storage."""
     if request.param == "disk":
         return FileClient("disk"), str(tmp_path)
     if request.param == "s3":
-        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "s3", Bucket)
+        s3 = request.getfixturevalue("s3")
+        return FileClient(**s3.arguments), f"s3://{s3.bucket}"
     return FileClient(request.param), f"{request.param}://bucket/{uuid.uuid4().hex}"
 
 
@@ -157,7 +144,11 @@ def test_bad_file_client_args() -> None:
 
 
 @pytest.mark.parametrize(("backend", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
-def test_a_missing_package_is_named(backend: str, package: str) -> None:
+def test_a_missing_package_is_named(
+    backend: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, backend, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=f"pip install {package}"):
         FileClient(backend)
 
