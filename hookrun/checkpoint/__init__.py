@@ -1,7 +1,8 @@
 """Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
 from .digest import check_digest
-from .files import local_path, plain, read_checkpoint, write_checkpoint
+from .encoding import Encoder, plain
+from .files import local_path, read_checkpoint, write_checkpoint
 from .finite import describe_not_finite, find_not_finite
 from .model import (
     STRIP_MODULE,
@@ -24,6 +25,7 @@ FORMAT = 1
 __all__ = [
     "FORMAT",
     "STRIP_MODULE",
+    "Encoder",
     "MapLocation",
     "Writer",
     "check_digest",

@@ -7,18 +7,18 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hookrun.storage import FileClient, written_whole
 
 from .archive import check_archive
 from .digest import Sealer, check_digest
+from .encoding import decode
 from .safetensors import read_safetensors
 from .snapshot import on_cpu
 
@@ -45,7 +45,7 @@ def write_checkpoint(
     elsewhere it is uploaded whole and read back.
 
     Args:
-        checkpoint: plain types and tensors; see :func:`plain`.
+        checkpoint: plain types and tensors; see :mod:`hookrun.checkpoint.encoding`.
         path: where to, a path or a URI such as ``s3://bucket/name``; missing folders are made.
         client: the storage; by default that of the URI.
 
@@ -110,7 +110,10 @@ def read_checkpoint(
             ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
-    return checkpoint
+    try:
+        return decode(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
 
 
 def _reason(error: Exception, trust: bool) -> str:
@@ -171,42 +174,3 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
         )
     file.seek(0)
     return torch.load(file, map_location=map_location, weights_only=False)
-
-
-def plain(value: Any, where: str = "meta") -> Any:
-    """A copy of a tree of plain types, with NumPy scalars, enum members, paths and other kinds of
-    numbers and strings turned into Python's own.
-
-    Args:
-        value: what is to be saved.
-        where: its name, for the error message.
-
-    Raises:
-        TypeError: an object that loading could not restore without running code.
-    """
-    if value is None or isinstance(value, (bool, Tensor)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, bytes):
-        return bytes(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {
-            plain(key, f"a key of {where}"): plain(each, f"{where}[{key!r}]")
-            for key, each in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        items = [plain(each, f"{where}[{index}]") for index, each in enumerate(value)]
-        return items if isinstance(value, list) else tuple(items)
-    raise TypeError(
-        f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: it would need code "
-        "to be restored. Give plain types (numbers, strings, lists, tuples, dicts) or tensors."
-    )

@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from hookrun.distributed import get_dist_info, unwrap_model
 from hookrun.storage import FileClient
 
-from .files import plain, read_checkpoint, write_checkpoint
+from .encoding import Encoder
+from .files import read_checkpoint, write_checkpoint
 
 MapLocation = str | torch.device | Callable[..., Any] | None
 STRIP_MODULE = ((r"^module\.", ""),)
@@ -185,6 +186,7 @@ def make_checkpoint(
     model: nn.Module,
     optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
     meta: Mapping[str, Any] | None = None,
+    encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """The checkpoint of a model in MMCV's layout: ``meta``, ``state_dict`` and ``optimizer``.
 
@@ -194,7 +196,9 @@ def make_checkpoint(
     Args:
         model: the model, possibly in a parallel wrapper.
         optimizer: an optimizer or a dict of them, or None to leave it out.
-        meta: plain types; the caller's dict stays as it is.
+        meta: plain types, and what else :class:`~hookrun.checkpoint.encoding.Encoder` takes; the
+            caller's dict stays as it is.
+        encoder: encodes the parts, and further ones for the same checkpoint; by default a new one.
 
     Raises:
         TypeError: ``meta`` is no dict; or it, the weights or the optimizer's state hold what a
@@ -203,19 +207,27 @@ def make_checkpoint(
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
     model = unwrap_model(model)
-    kept: dict[str, Any] = plain(dict(meta or {}))
+    encoder = encoder or Encoder()
+    classes = getattr(model, "CLASSES", None)
+    kept = {
+        key: value for key, value in (meta or {}).items() if classes is None or key != "CLASSES"
+    }
+    kept = encoder.encode(kept, "meta", ("meta",))
     kept["time"] = time.asctime()
-    if getattr(model, "CLASSES", None) is not None:
-        kept["CLASSES"] = plain(model.CLASSES, "model.CLASSES")
+    if classes is not None:
+        kept["CLASSES"] = encoder.encode(classes, "model.CLASSES", ("meta", "CLASSES"))
     own = model.state_dict()
-    weights = OrderedDict((n, plain(value, f"state_dict[{n!r}]")) for n, value in own.items())
-    weights._metadata = getattr(own, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    weights = encoder.encode(OrderedDict(own), "state_dict", ("state_dict",))
+    weights._metadata = getattr(own, "_metadata", OrderedDict())
     checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
-    if isinstance(optimizer, Optimizer):
-        checkpoint["optimizer"] = plain(optimizer.state_dict(), "optimizer")
-    elif optimizer is not None:
-        states = {name: each.state_dict() for name, each in optimizer.items()}
-        checkpoint["optimizer"] = plain(states, "optimizer")
+    if optimizer is not None:
+        state: Any = (
+            optimizer.state_dict()
+            if isinstance(optimizer, Optimizer)
+            else {name: each.state_dict() for name, each in optimizer.items()}
+        )
+        checkpoint["optimizer"] = encoder.encode(state, "optimizer", ("optimizer",))
+    encoder.add_notes(checkpoint)
     return checkpoint
 
 
@@ -232,7 +244,8 @@ def save_checkpoint(
         model: the model, possibly in a parallel wrapper.
         filename: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
         optimizer: an optimizer or a dict of them to keep too.
-        meta: plain types to keep too; the caller's dict stays as it is.
+        meta: plain types to keep too, NumPy arrays, sets and paths among them; the caller's dict
+            stays as it is.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of the URI, or the local disk.
 

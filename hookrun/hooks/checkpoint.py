@@ -80,7 +80,7 @@ class CheckpointHook(Hook):
         ValueError: an interval or ``max_keep_ckpts`` that means nothing; a storage that is not
             known.
         TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not, or a
-            ``runner.meta`` that a checkpoint cannot hold.
+            ``meta`` that a checkpoint cannot hold.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -141,7 +141,7 @@ class CheckpointHook(Hook):
         self._check_arguments(runner)
         self._check_template()
         warn_without_epochs(self, runner)
-        plain(runner.meta if isinstance(runner.meta, dict) else {}, "runner.meta")
+        self._check_meta()
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
         if self.file_client.is_local and get_dist_info()[0] == 0:
             remove_leftovers(self.out_dir)
@@ -239,6 +239,15 @@ class CheckpointHook(Hook):
             )
         if not name or "\0" in name:
             raise ValueError(f"CheckpointHook: filename_tmpl={template!r} is no file name")
+
+    def _check_meta(self) -> None:
+        """Refuse at the start of a run what no checkpoint could hold; the runner checks its own."""
+        meta = self.args.get("meta")
+        if meta is not None and not isinstance(meta, Mapping):
+            raise TypeError(
+                f"CheckpointHook: meta must be a dict or None, not {type(meta).__name__}"
+            )
+        plain(meta, "CheckpointHook: meta")
 
     def _check_arguments(self, runner: Any) -> None:
         known = inspect.signature(runner.save_checkpoint).parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hookrun.core.sync_guard import SyncGuard
 
-from . import position, stopping
+from . import position, saving, stopping
 from .run_options import watched
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def running(
         with watched(runner, sync_guard):
             runner.call_hook("before_run")
             runner.resumed = None
+            saving.check_contents(runner)
             with stopping.handling_signals(runner):
                 position.meet(runner)
                 yield

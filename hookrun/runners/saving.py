@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.protocols import ChecksBeforeSaving
 from hookrun.core.sync_guard import may_sync
+from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
 
@@ -37,6 +38,7 @@ def save(
         raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
     check_state(runner)
     counters = runner._progress()
+    encoder = ckpt.Encoder()
     checkpoint = ckpt.make_checkpoint(
         runner.model,
         runner.optimizer if save_optimizer else None,
@@ -46,23 +48,81 @@ def save(
             "epoch": counters["epoch"],
             "iter": counters["iter"],
         },
+        encoder,
     )
     checkpoint["hookrun"] = {
         "format": ckpt.FORMAT,
-        **ckpt.plain(position.tree(runner), "the position"),
+        **encoder.encode(position.tree(runner), "the position", ("hookrun",)),
         "hooks": {
-            # What waits for hooks that this run has not registered waits on.
-            **runner._hook_states,
-            **{
-                key: ckpt.plain(state, key)
-                for key, hook in keyed_hooks(runner).items()
-                if (state := hook.state_dict())
-            },
+            key: encoder.encode(state, f"{key}.state_dict()", ("hookrun", "hooks", key))
+            for key, state in _hook_states(runner)
         },
         "versions": _versions(),
     }
+    encoder.add_notes(checkpoint)
     latest = "latest.pth" if create_symlink else None
     runner._writer.save(checkpoint, out_dir, filename, latest)
+
+
+def _hook_states(runner: BaseRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """By key, what each hook remembers; what waits for hooks not registered here waits on."""
+    keyed = keyed_hooks(runner)
+    for key, hook in keyed.items():
+        if state := hook.state_dict():
+            yield key, state
+    for key, state in runner._hook_states.items():
+        if key not in keyed:
+            yield key, state
+
+
+@may_sync
+def check_contents(runner: BaseRunner) -> None:
+    """Find out before the first step what no checkpoint of the run could hold.
+
+    Where only a signal would save, the run could end as well without one: that is a warning.
+
+    Raises:
+        TypeError: there is such a thing, and a hook saves checkpoints. The message says where.
+    """
+    savers = [hook for hook in runner.hooks if hook.checkpoint_folder(runner) is not None]
+    if not savers and not (runner.handle_signals and runner.work_dir):
+        return
+    try:
+        for where, part in _known_parts(runner, savers):
+            ckpt.plain(part, where)
+    except TypeError as error:
+        if savers:
+            raise
+        if get_dist_info()[0] == 0:
+            runner.logger.warning("a signal could end this run, but save nothing: %s", error)
+
+
+def _known_parts(runner: BaseRunner, savers: Sequence[Hook]) -> Iterator[tuple[str, Any]]:
+    """By name, what checkpoints will hold beside tensors, as far as it is there before training."""
+    model = unwrap_model(runner.model)
+    yield "runner.meta", runner.meta or {}
+    yield "model.CLASSES", getattr(model, "CLASSES", None)
+    for name, module in model.named_modules() if isinstance(model, torch.nn.Module) else ():
+        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            yield f"{name}.get_extra_state()".lstrip("."), _told_by(module.get_extra_state)
+    if not savers or any(getattr(hook, "save_optimizer", True) for hook in savers):
+        optimizers = (
+            runner.optimizer if isinstance(runner.optimizer, Mapping) else {"": runner.optimizer}
+        )
+        for name, optimizer in optimizers.items():
+            for number, group in enumerate(getattr(optimizer, "param_groups", ())):
+                options = {key: value for key, value in group.items() if key != "params"}
+                yield f"optimizer{f'[{name!r}]' if name else ''}.param_groups[{number}]", options
+    for key, hook in keyed_hooks(runner).items():
+        yield f"{key}.state_dict()", _told_by(hook.state_dict)
+
+
+def _told_by(ask: Callable[[], Any]) -> Any:
+    """What it gives; None where it cannot tell yet; when saving, it must."""
+    try:
+        return ask()
+    except Exception:
+        return None
 
 
 def check_state(runner: BaseRunner) -> None:

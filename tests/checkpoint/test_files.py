@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-import os
 import pickle
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hookrun.checkpoint import plain, read_checkpoint, write_checkpoint
+from hookrun.checkpoint import read_checkpoint, write_checkpoint
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -111,65 +108,6 @@ def test_files_of_mmcv_with_numpy_scalars_are_read() -> None:
 def test_numpy_scalars_that_others_wrote_are_read(tmp_path: Path, kind: str) -> None:
     torch.save({"value": np.dtype(kind).type(1)}, tmp_path / "a.pth")
     assert read_checkpoint(tmp_path / "a.pth")["value"] == 1
-
-
-class Color(enum.IntEnum):
-    RED = 3
-
-
-class Name(enum.StrEnum):
-    ANNA = "anna"
-
-
-class Ratio(float):
-    pass
-
-
-def test_plain_makes_what_can_be_read_back(tmp_path: Path) -> None:
-    tree = OrderedDict(
-        numpy=[np.float64(0.5), np.int8(3), np.bool_(True), np.str_("s")],
-        enums=(Color.RED, Name.ANNA),
-        ratio=Ratio(0.25),
-        path=Path("a") / "b",
-        none=None,
-        tensor=torch.ones(1),
-        keys={np.int64(1): "one", Name.ANNA: 2},
-    )
-    kept = plain(tree)
-    write_checkpoint(kept, tmp_path / "a.pth")
-    read = read_checkpoint(tmp_path / "a.pth")
-    assert {name: value for name, value in read.items() if name != "tensor"} == {
-        "numpy": [0.5, 3, True, "s"],
-        "enums": (3, "anna"),
-        "ratio": 0.25,
-        "path": os.path.join("a", "b"),
-        "none": None,
-        "keys": {1: "one", "anna": 2},
-    }
-    leaves = [*read["numpy"], *read["enums"], read["ratio"], *read["keys"]]
-    assert {type(leaf) for leaf in leaves} == {float, int, bool, str}
-
-
-@pytest.mark.parametrize(
-    ("value", "where"),
-    [
-        ({"a": [1, {"b": object()}]}, r"meta\['a'\]\[1\]\['b'\] is a object"),
-        ({"a": np.zeros(2)}, r"meta\['a'\] is a ndarray"),
-        ({"a": {1, 2}}, r"meta\['a'\] is a set"),
-        ({"f": print}, r"meta\['f'\] is a builtin_function"),
-        ({frozenset(): 1}, "a key of meta is a frozenset"),
-    ],
-)
-def test_plain_names_the_path_of_what_it_refuses(value: Any, where: str) -> None:
-    with pytest.raises(TypeError, match=where):
-        plain(value)
-
-
-def test_plain_copies(path: Path) -> None:
-    inner = {"a": [1]}
-    copy = plain({"inner": inner})
-    copy["inner"]["a"].append(2)
-    assert inner == {"a": [1]}
 
 
 @pytest.mark.parametrize(
