@@ -80,6 +80,7 @@ Trigger to_trigger(py::handle spec) {
   trigger.last_epoch = flag_field(spec, "last_epoch");
   trigger.last_iter = flag_field(spec, "last_iter");
   trigger.end_of_epoch = flag_field(spec, "end_of_epoch");
+  trigger.end_of_short_epoch = int_field(spec, "end_of_short_epoch");
   trigger.log_ready = flag_field(spec, "log_ready");
   trigger.once = flag_field(spec, "once");
   return trigger;

@@ -1,70 +1,41 @@
-#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "../core/meter.hpp"
 #include "log_buffer.hpp"
+#include "log_values.hpp"
 
 namespace hookrun {
 namespace {
-
-// Values kept per name, for averages of the latest n; loggers with a longer interval widen it.
-constexpr std::size_t kDefaultWindow = 1024;
-
-struct Slot {
-  py::object name;
-  Meter meter;
-  bool deferred = false;  // values wait in Python: later ones must queue behind them
-};
 
 struct LogBuffer {
   PyObject_HEAD PyObject*
       output;  // dict of what the last average() gave, and of what hooks put there
   bool ready;
-  std::size_t window;
-  std::vector<Slot>* slots;  // in the order in which names first came
-  std::size_t first;         // where the first name of the latest update stood
+  bool averaged;  // whether average() has been called since `output` was cleared
+  LogValues* values;
+  std::size_t first;  // where the first name of the latest update stood
 };
 
 PyTypeObject* log_buffer_type = nullptr;
 
 LogBuffer* as_buffer(PyObject* self) { return reinterpret_cast<LogBuffer*>(self); }
 
-// `hint` is where the name is likely to stand.
-Slot& slot_of(LogBuffer* self, PyObject* name, std::size_t hint) {
-  std::vector<Slot>& slots = *self->slots;
-  if (hint < slots.size() && slots[hint].name.ptr() == name) return slots[hint];
-  for (Slot& slot : slots) {
-    if (slot.name.ptr() == name) return slot;
-  }
-  if (!PyUnicode_Check(name)) {
-    throw py::type_error("a logged value is named by a string, not by " +
-                         py::cast<std::string>(py::repr(name)));
-  }
-  for (Slot& slot : slots) {
-    if (PyUnicode_Compare(slot.name.ptr(), name) == 0) return slot;
-  }
-  slots.push_back({borrow(name), Meter(self->window)});
-  return slots.back();
-}
-
 // Tensors and everything else that is no plain number: the subclass in hookrun.core decides.
-void defer(LogBuffer* self, Slot& slot, PyObject* name, PyObject* value, double count) {
+void defer(LogBuffer* self, LogValues::Slot& slot, PyObject* value, double count) {
   slot.deferred = true;
-  steal(
-      PyObject_CallMethod(reinterpret_cast<PyObject*>(self), "_defer", "OOd", name, value, count));
-}
-
-std::size_t position_of(const LogBuffer* self, const Slot& slot) {
-  return static_cast<std::size_t>(&slot - self->slots->data());
+  const py::object key = slot.key;  // the call may clear the slots
+  steal(PyObject_CallMethod(reinterpret_cast<PyObject*>(self), "_defer", "OOd", key.ptr(), value,
+                            count));
 }
 
 // Returns where the name stands.
-std::size_t push(LogBuffer* self, PyObject* name, PyObject* value, double count, std::size_t hint) {
-  Slot& slot = slot_of(self, name, hint);
-  const std::size_t position = position_of(self, slot);
+std::size_t push(LogBuffer* self, PyObject* name, PyObject* value, double count, Source source,
+                 std::size_t hint) {
+  const std::size_t position = self->values->find_or_add(name, source, hint);
+  LogValues::Slot& slot = self->values->slots()[position];
   if (slot.deferred) {
-    defer(self, slot, name, value, count);
+    defer(self, slot, value, count);
   } else if (PyFloat_CheckExact(value)) {
     slot.meter.push(PyFloat_AS_DOUBLE(value), count);
   } else if (PyLong_CheckExact(value)) {
@@ -72,12 +43,12 @@ std::size_t push(LogBuffer* self, PyObject* name, PyObject* value, double count,
     if (number == -1.0 && PyErr_Occurred()) throw py::error_already_set();
     slot.meter.push(number, count);
   } else {
-    defer(self, slot, name, value, count);
+    defer(self, slot, value, count);
   }
   return position;
 }
 
-void update(LogBuffer* self, PyObject* values, double count) {
+void update(LogBuffer* self, PyObject* values, double count, Source source) {
   if (!PyDict_Check(values)) {
     throw py::type_error("log_vars must be a dict of names and numbers, not " +
                          py::cast<std::string>(py::repr(py::type::of(values))));
@@ -90,7 +61,7 @@ void update(LogBuffer* self, PyObject* values, double count) {
   while (PyDict_Next(values, &position, &name, &value)) {
     // push() may run Python code, so hold what the dict only lends.
     const py::object held_name = borrow(name), held_value = borrow(value);
-    const std::size_t position_in_buffer = push(self, name, value, count, hint);
+    const std::size_t position_in_buffer = push(self, name, value, count, source, hint);
     if (std::exchange(is_first, false)) self->first = position_in_buffer;
     hint = position_in_buffer + 1;
   }
@@ -106,15 +77,14 @@ PyObject* buffer_new(PyTypeObject* type, PyObject*, PyObject*) {
   }
   LogBuffer* buffer = as_buffer(self);
   buffer->output = output;
-  buffer->window = kDefaultWindow;
-  buffer->slots = new std::vector<Slot>();
+  buffer->values = new LogValues();
   return self;
 }
 
 int buffer_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(as_buffer(self)->output);
-  return 0;  // slots hold strings
+  return 0;  // values are named by strings
 }
 
 int buffer_clear(PyObject* self) {
@@ -126,21 +96,24 @@ void buffer_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
   buffer_clear(self);
-  delete as_buffer(self)->slots;
+  delete as_buffer(self)->values;
   type->tp_free(self);
   Py_DECREF(type);
 }
 
 PyObject* buffer_update(PyObject* self, PyObject* args, PyObject* kwargs) {
   static const char* keywords[] = {"vars", "count", nullptr};
-  PyObject* values;
-  double count = 1.0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|d:update", const_cast<char**>(keywords),
-                                   &values, &count)) {
+  PyObject *values, *given_count = nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:update", const_cast<char**>(keywords),
+                                   &values, &given_count)) {
     return nullptr;
   }
-  if (!update_values(self, values, count)) return nullptr;
-  Py_RETURN_NONE;
+  const double count = given_count ? PyFloat_AsDouble(given_count) : 1.0;
+  if (count == -1.0 && PyErr_Occurred()) return nullptr;
+  return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+    update(as_buffer(self), values, count, given_count ? Source::kStep : Source::kHook);
+    Py_RETURN_NONE;
+  });
 }
 
 PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -154,63 +127,106 @@ PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
     LogBuffer* buffer = as_buffer(self);
     // Taken out first: making Python objects can run code that changes the buffer.
     std::vector<std::pair<py::object, double>> values;
-    for (const Slot& slot : *buffer->slots) {
-      if (slot.meter.empty()) continue;  // its only value was refused
-      values.emplace_back(slot.name, slot.meter.average(static_cast<std::size_t>(n)));
+    const std::vector<py::object> names = buffer->values->output_names();
+    for (std::size_t position = 0; position < names.size(); ++position) {
+      const Meter& meter = buffer->values->slots()[position].meter;
+      if (meter.empty()) continue;  // its only value was refused
+      values.emplace_back(names[position], meter.average(static_cast<std::size_t>(n)));
     }
     py::dict averages;
     for (const auto& [name, value] : values) averages[name] = value;
     if (buffer->output == nullptr) throw py::attribute_error("the log buffer has no output");
     const py::object output = borrow(buffer->output);  // its update may give the buffer another one
     steal(PyObject_CallMethod(output.ptr(), "update", "O", averages.ptr()));
-    buffer->ready = true;
+    buffer->ready = buffer->averaged = true;
     Py_RETURN_NONE;
   });
 }
 
 PyObject* buffer_clear_values(PyObject* self, PyObject*) {
   // Swapped out first: releasing a name cannot find a half-cleared list.
-  std::vector<Slot> released;
-  released.swap(*as_buffer(self)->slots);
+  std::vector<LogValues::Slot> released;
+  released.swap(as_buffer(self)->values->slots());
   Py_RETURN_NONE;
 }
 
 PyObject* buffer_reserve(PyObject* self, PyObject* arg) {
   const Py_ssize_t window = PyLong_AsSsize_t(arg);
   if (window == -1 && PyErr_Occurred()) return nullptr;
-  LogBuffer* buffer = as_buffer(self);
-  if (window > static_cast<Py_ssize_t>(buffer->window)) {
-    buffer->window = std::min(static_cast<std::size_t>(window), Meter::kMaxWindow);
-    for (Slot& slot : *buffer->slots) slot.meter.widen(buffer->window);
+  if (window > 0) as_buffer(self)->values->widen(static_cast<std::size_t>(window));
+  Py_RETURN_NONE;
+}
+
+PyObject* buffer_swap_values(PyObject* self, PyObject* other) {
+  if (!is_log_buffer(other)) {
+    PyErr_SetString(PyExc_TypeError, "values are swapped with another log buffer");
+    return nullptr;
   }
+  LogBuffer *mine = as_buffer(self), *theirs = as_buffer(other);
+  std::swap(mine->values, theirs->values);
+  std::swap(mine->first, theirs->first);
+  mine->values->widen(theirs->values->window());
   Py_RETURN_NONE;
 }
 
 PyObject* buffer_push(PyObject* self, PyObject* args) {
-  PyObject* name;
+  PyObject* key;
   double value, count;
-  if (!PyArg_ParseTuple(args, "Odd:_push", &name, &value, &count)) return nullptr;
+  if (!PyArg_ParseTuple(args, "Odd:_push", &key, &value, &count)) return nullptr;
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
-    slot_of(as_buffer(self), name, 0).meter.push(value, count);
+    as_buffer(self)->values->at_key(key).meter.push(value, count);
     Py_RETURN_NONE;
   });
 }
 
 PyObject* buffer_settle(PyObject* self, PyObject*) {
-  for (Slot& slot : *as_buffer(self)->slots) slot.deferred = false;
+  for (LogValues::Slot& slot : as_buffer(self)->values->slots()) slot.deferred = false;
   Py_RETURN_NONE;
 }
 
 PyObject* buffer_push_totals(PyObject* self, PyObject* args) {
-  PyObject* name;
+  PyObject* key;
   double weighted_sum, count;
   long long pushes;
-  if (!PyArg_ParseTuple(args, "OddL:_push_totals", &name, &weighted_sum, &count, &pushes)) {
+  if (!PyArg_ParseTuple(args, "OddL:_push_totals", &key, &weighted_sum, &count, &pushes)) {
     return nullptr;
   }
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
-    slot_of(as_buffer(self), name, 0).meter.add_totals(weighted_sum, count, pushes);
+    as_buffer(self)->values->at_key(key).meter.add_totals(weighted_sum, count, pushes);
     Py_RETURN_NONE;
+  });
+}
+
+PyObject* buffer_totals(PyObject* self, PyObject* name) {
+  if (!PyUnicode_Check(name)) {
+    PyErr_Format(PyExc_TypeError, "a logged value is named by a string, not by %R", name);
+    return nullptr;
+  }
+  return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+    LogValues& values = *as_buffer(self)->values;
+    const std::vector<py::object> names = values.output_names();
+    for (std::size_t position = 0; position < names.size(); ++position) {
+      if (PyUnicode_Compare(names[position].ptr(), name) != 0) continue;
+      const Meter& meter = values.slots()[position].meter;
+      return py::make_tuple(meter.total(), meter.total_count()).release().ptr();
+    }
+    return py::make_tuple(0.0, 0.0).release().ptr();
+  });
+}
+
+PyObject* buffer_renamed(PyObject* self, PyObject*) {
+  return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+    LogValues& values = *as_buffer(self)->values;
+    // Taken out first: making Python objects can run code that changes the buffer.
+    std::vector<std::pair<py::object, py::object>> pairs;
+    const std::vector<py::object> names = values.output_names();
+    for (std::size_t position = 0; position < names.size(); ++position) {
+      const py::object& name = values.slots()[position].name;
+      if (!names[position].is(name)) pairs.emplace_back(name, names[position]);
+    }
+    py::dict renamed;
+    for (const auto& [name, other] : pairs) renamed[name] = other;
+    return renamed.release().ptr();
   });
 }
 
@@ -218,8 +234,10 @@ PyObject* buffer_history(PyObject* self, PyObject*) {
   return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
     // Taken out first: making Python objects can run code that changes the buffer.
     std::vector<std::pair<py::object, std::vector<Meter::Sample>>> kept;
-    for (const Slot& slot : *as_buffer(self)->slots) {
-      kept.emplace_back(slot.name, slot.meter.history());
+    LogValues& values = *as_buffer(self)->values;
+    const std::vector<py::object> names = values.output_names();
+    for (std::size_t position = 0; position < names.size(); ++position) {
+      kept.emplace_back(names[position], values.slots()[position].meter.history());
     }
     py::dict history;
     for (const auto& [name, samples] : kept) {
@@ -236,17 +254,27 @@ PyObject* buffer_history(PyObject* self, PyObject*) {
 
 PyMethodDef buffer_methods[] = {
     {"update", with_keywords(buffer_update), METH_VARARGS | METH_KEYWORDS,
-     "update(vars, count=1)\n--\n\nAdd one value per name, each of the weight `count`."},
+     "update(vars, count=1)\n--\n\nAdd one value per name, each of the weight `count`. What a step "
+     "reports comes with a count; `time` and `data_time` without one are a timer's."},
     {"average", with_keywords(buffer_average), METH_VARARGS | METH_KEYWORDS,
      "average(n=0)\n--\n\nPut the weighted averages of the latest n values (0: of all) in "
      "`output`."},
     {"reserve", buffer_reserve, METH_O,
      "reserve(n)\n--\n\nKeep at least the latest n values, so that average(n) is exact."},
     {"_clear_values", buffer_clear_values, METH_NOARGS, "Forget all values."},
-    {"_push", buffer_push, METH_VARARGS, "_push(name, value, count)\n--\n\nAdd one number."},
+    {"totals", buffer_totals, METH_O,
+     "totals(name)\n--\n\nThe weighted sum of all values that `output` has under this name, and "
+     "the "
+     "sum of their weights."},
+    {"_swap_values", buffer_swap_values, METH_O,
+     "_swap_values(other)\n--\n\nExchange all values with another buffer."},
+    {"renamed", buffer_renamed, METH_NOARGS,
+     "renamed()\n--\n\nNames of values that `output` has for something else: {name: name there}."},
+    {"_push", buffer_push, METH_VARARGS, "_push(key, value, count)\n--\n\nAdd one number."},
     {"_settle", buffer_settle, METH_NOARGS, "Nothing waits any more: take numbers natively again."},
     {"_push_totals", buffer_push_totals, METH_VARARGS,
-     "_push_totals(name, weighted_sum, count, pushes)\n--\n\nAdd values known by their sum only."},
+     "_push_totals(key, weighted_sum, count, pushes)\n--\n\nAdd values known by their sum "
+     "only."},
     {"_history", buffer_history, METH_NOARGS, "The values kept: {name: (values, counts)}."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -254,6 +282,8 @@ PyMethodDef buffer_methods[] = {
 PyMemberDef buffer_members[] = {
     {"output", T_OBJECT_EX, offsetof(LogBuffer, output), 0, "What loggers read."},
     {"ready", T_BOOL, offsetof(LogBuffer, ready), 0, "Whether `output` waits for the loggers."},
+    {"averaged", T_BOOL, offsetof(LogBuffer, averaged), 0,
+     "Whether `output` has averages; False where hooks put there all that it has."},
     {nullptr, 0, 0, 0, nullptr},
 };
 
@@ -301,10 +331,10 @@ bool push_value(PyObject* log_buffer, PyObject* name, double value, double count
   return guarded<>(false, [&] {
     const py::object held = borrow(log_buffer);  // what is deferred may give the run another one
     LogBuffer* self = as_buffer(log_buffer);
-    Slot& slot = slot_of(self, name, position);
-    position = position_of(self, slot);
+    position = self->values->find_or_add(name, Source::kHook, position);
+    LogValues::Slot& slot = self->values->slots()[position];
     if (slot.deferred) {
-      defer(self, slot, name, py::float_(value).ptr(), count);
+      defer(self, slot, py::float_(value).ptr(), count);
     } else {
       slot.meter.push(value, count);
     }
@@ -315,7 +345,7 @@ bool push_value(PyObject* log_buffer, PyObject* name, double value, double count
 bool update_values(PyObject* log_buffer, PyObject* values, double count) {
   return guarded<>(false, [&] {
     const py::object held = borrow(log_buffer), held_values = borrow(values);
-    update(as_buffer(log_buffer), values, count);
+    update(as_buffer(log_buffer), values, count, Source::kStep);
     return true;
   });
 }

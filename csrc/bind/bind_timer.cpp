@@ -53,7 +53,7 @@ class TimerAction : public Action {
   std::shared_ptr<Clocktime::time_point> since_;
 };
 
-py::dict timer_actions() {
+py::tuple make_timer() {
   using Part = TimerAction::Part;
   const auto since = std::make_shared<Clocktime::time_point>(Clocktime::now());
   const auto action = [&](Part part) {
@@ -69,15 +69,18 @@ py::dict timer_actions() {
   for (const char* event : {"after_iter", "after_train_iter", "after_val_iter"}) {
     actions[event] = action(Part::kDone);
   }
-  return actions;
+  const auto leave_out = [since](double seconds) {
+    *since += std::chrono::duration_cast<Clocktime::duration>(Seconds(seconds));
+  };
+  return py::make_tuple(actions, py::cpp_function(leave_out, py::arg("seconds")));
 }
 
 }  // namespace
 
 void bind_timer(py::module_& module) {
-  module.def("timer_actions", &timer_actions,
-             "Actions by event name that put 'data_time' and 'time' (seconds) into the log buffer; "
-             "they share one clock.");
+  module.def("make_timer", &make_timer,
+             "Actions by event name that put 'data_time' and 'time' (seconds) into the log buffer, "
+             "and leave_out(seconds), which keeps a pause out of both; they share one clock.");
 }
 
 }  // namespace hookrun

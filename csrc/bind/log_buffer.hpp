@@ -13,12 +13,12 @@ bool has_native_update(PyObject* object);
 // The `ready` flag, for as long as the buffer lives.
 const bool* ready_flag(PyObject* log_buffer);
 
-// Adds one value to a LogBuffer. False: a Python error is set. `position` is where the name stood
-// last time, to find it sooner.
+// Adds a value that a hook measures to a LogBuffer. False: a Python error is set. `position` is
+// where the name stood last time, to find it sooner.
 bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
                 std::size_t& position);
 
-// Adds a dict of values to a LogBuffer. False: a Python error is set.
+// Adds what a step reports, a dict of values, to a LogBuffer. False: a Python error is set.
 bool update_values(PyObject* log_buffer, PyObject* values, double count);
 
 void bind_log_buffer(py::module_& module);

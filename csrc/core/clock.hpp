@@ -34,6 +34,7 @@ struct Trigger {
   bool last_epoch = false;
   bool last_iter = false;
   bool end_of_epoch = false;
+  std::int64_t end_of_short_epoch = 0;  // at the end of one known to have fewer batches than this
   bool log_ready = false;
   bool once = false;
 
@@ -53,6 +54,9 @@ struct Trigger {
     if (end_of_epoch) {
       // A loader without a length cannot say which batch is its last: ask the hook.
       if (clock.epoch_length == Clock::kUnknown) return 0;
+      nearest = std::min(nearest, to_last(clock.inner_iter, clock.epoch_length));
+    }
+    if (clock.epoch_length != Clock::kUnknown && clock.epoch_length < end_of_short_epoch) {
       nearest = std::min(nearest, to_last(clock.inner_iter, clock.epoch_length));
     }
     if (log_ready && (clock.log_ready == nullptr || *clock.log_ready)) return 0;

@@ -39,6 +39,10 @@ class Meter {
 
   bool empty() const { return pushes_ == 0; }
 
+  // The weighted sum of all values, and the sum of their weights.
+  double total() const { return total_; }
+  double total_count() const { return total_count_; }
+
   // The average of the latest `n` values, or of all of them for n = 0, each weighted with its
   // count. When fewer than `n` are still kept, of those kept. NaN where the counts add up to zero.
   double average(std::size_t n) const;

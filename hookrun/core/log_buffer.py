@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any
 
@@ -27,9 +28,15 @@ class LogBuffer(_native.LogBuffer):
     logging does not make the host wait at other iterations. A tensor that is changed in place after
     ``update`` is read as it is then.
 
+    ``update(log_vars, count)`` adds what a step reports, ``update(values)`` without a count what a
+    hook measures. A hook's ``time`` and ``data_time`` are the timer's: what a step reports by these
+    names, or as ``eval_iter_num``, appears in ``output`` with an underscore behind its name.
+
     Attributes:
         output: dict of what the last :meth:`average` gave and of what hooks put there.
         ready: whether ``output`` waits for the loggers.
+        averaged: whether ``output`` has averages; where not, hooks such as an evaluation put there
+            all that it has.
 
     ``average(n)`` is exact for all values since ``clear``, and for the latest ``n`` up to the
     largest ``n`` given to ``reserve`` (the logger hooks reserve their interval), but for at most
@@ -43,6 +50,7 @@ class LogBuffer(_native.LogBuffer):
         self._folded: dict[str, tuple[Tensor, float, int]] = {}
         self._max_pending = _MAX_PENDING
         self._later: list[tuple[Tensor, Callable[[float], None]]] = []
+        self.warned: set[str] = set()  # renamed values that loggers have warned about
 
     def average(self, n: int = 0) -> None:
         """Put the weighted averages of the latest ``n`` values (0: of all) into ``output``.
@@ -76,7 +84,27 @@ class LogBuffer(_native.LogBuffer):
     def clear_output(self) -> None:
         """Forget the output only."""
         self.output.clear()
-        self.ready = False
+        self.ready = self.averaged = False
+
+    @contextlib.contextmanager
+    def separate(self) -> Iterator[None]:
+        """A context with values and an output of its own, such as those of a validation.
+
+        Behind it, the values and the output from before are back, and its own are forgotten.
+        """
+        aside = LogBuffer()
+        self._swap(aside)
+        try:
+            yield
+        finally:
+            self._swap(aside)
+
+    def _swap(self, other: LogBuffer) -> None:
+        self._swap_values(other)
+        for name in ("_pending", "_folded", "output", "ready", "averaged"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, theirs)
+            setattr(other, name, mine)
 
     def reserve(self, n: int) -> None:
         """Keep at least the latest ``n`` values of each name."""

@@ -1,35 +1,47 @@
-"""The base class of loggers: when they are due, and what they read."""
+"""The base class of loggers: when they are due."""
 
 from __future__ import annotations
 
 import contextlib
-import numbers
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-from torch import Tensor
-
-from .hook import Hook, TriggerSetting, is_shipped
+from .hook import SCHEDULING_METHODS, Hook, TriggerSetting, is_shipped
+from .log_reader import LogReader, has_epochs
 from .sync_guard import may_sync
 from .triggers import Trigger
 
+# The methods by which a subclass decides when it logs.
+_WHEN = ("is_due", "after_train_iter")
 
-class LoggerHook(Hook):
+
+class LoggerHook(LogReader, Hook):
     """Base class of logger hooks: override :meth:`log`.
 
-    A logger is due at its interval, when ``log_buffer.ready`` is set (evaluation sets it), and at
-    the end of an epoch with ``ignore_last=False``. The output is cleared after the last logger that
-    is due. A logger that raises is reported once and disabled; the run goes on.
+    What there is to write, :class:`LogReader` tells: :meth:`get_loggable_tags`, :meth:`get_output`,
+    :meth:`get_mode`, :meth:`get_epoch` and :meth:`get_iter`.
+
+    A logger writes one line for each interval of training, of the averages of just these
+    iterations; one for each validation epoch, or phase of validation by iterations; and one for
+    what other hooks, such as an evaluation, put into the log buffer's output when they set
+    ``log_buffer.ready``. :meth:`get_mode` tells which it is.
+
+    The last iterations that do not fill an interval are left out, or logged with
+    ``ignore_last=False``. But an interval that is longer than the epoch gives one line at its end,
+    and a run in which no interval is completed one at its end.
+
+    The output is cleared after the last logger that is due. A logger that raises is reported once
+    and disabled; the run goes on.
 
     Args:
         interval: log every so many iterations.
-        ignore_last: whether to skip the last iterations of an epoch that are fewer than
-            ``interval``.
+        ignore_last: whether to skip the last iterations of an epoch, or of an
+            :class:`~hookrun.IterBasedRunner`'s run, that are fewer than ``interval``.
         reset_flag: kept for MMCV's signature. It has no effect: the output is always cleared after
             the last logger, and never before it.
-        by_epoch: count iterations within the epoch (True) or of the whole run.
+        by_epoch: count iterations within the epoch (True) or of the whole run. An IterBasedRunner
+            has no epochs: it sets this to False, with a warning.
 
     Raises:
         ValueError: an interval that is not a positive int.
@@ -42,7 +54,9 @@ class LoggerHook(Hook):
     by_epoch = TriggerSetting()
 
     enabled = True
-    _flushed_at: int | None = None
+    _logged_iter: int | None = None  # the iteration at which an interval was logged last
+    _logged_in_run = False
+    _logged_in_epoch = True  # nothing is missing where no epoch has begun
 
     def __init__(
         self,
@@ -62,7 +76,9 @@ class LoggerHook(Hook):
 
     @abstractmethod
     def log(self, runner: Any) -> Any:
-        """Write ``runner.log_buffer.output`` somewhere."""
+        """Write ``runner.log_buffer.output`` somewhere; see :meth:`get_output`."""
+
+    # When
 
     def triggers(self) -> Mapping[str, Trigger]:
         if not is_shipped(self, LoggerHook, ("is_due",)):
@@ -71,68 +87,153 @@ class LoggerHook(Hook):
             inner_iters=self.interval if self.by_epoch else 0,
             iters=0 if self.by_epoch else self.interval,
             end_of_epoch=not self.ignore_last,
+            end_of_short_epoch=self.interval if self.by_epoch else 0,
+            last_iter=True,
             log_ready=True,
         )
-        return {"after_train_iter": due, "after_train_epoch": Trigger(log_ready=True)}
+        return {"after_train_iter": due}
 
     def before_run(self, runner: Any) -> None:
-        self._flushed_at = None
+        self._logged_iter = None
+        self._logged_in_run = False
+        if self.by_epoch and not has_epochs(runner):
+            self.by_epoch = False
+            runner.logger.warning(
+                "%s counts iterations within an epoch, but %s has no epochs: it logs every %d "
+                "iterations of the run instead; by_epoch=False says so",
+                type(self).__name__,
+                type(runner).__name__,
+                self.interval,
+            )
         reserve = getattr(runner.log_buffer, "reserve", None)
         if reserve is not None:
             reserve(self.interval)
 
     def before_epoch(self, runner: Any) -> None:
         runner.log_buffer.clear()  # averages do not reach into the epoch before
+        self._logged_in_epoch = False
 
     @may_sync
     def after_train_iter(self, runner: Any) -> None:
-        for_everyone = runner.log_buffer.ready  # evaluation's results, not an interval's
-        if self.is_due(runner):
-            runner.log_buffer.average(self.interval)
-        self._log_if_ready(runner, for_everyone)
+        if not self.is_due(runner):
+            self._log_results(runner)
+            return
+        with self._results_apart(runner):
+            self._log_interval(runner)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
-        self._log_if_ready(runner, for_everyone=True)
+        if not self._misses_epoch(runner):
+            self._log_results(runner)
+            return
+        with self._results_apart(runner):
+            self._log_training(runner, 0)
+            runner.log_buffer.clear_output()
 
     @may_sync
     def after_val_epoch(self, runner: Any) -> None:
+        self.log_validation(runner)
+
+    @may_sync
+    def log_validation(self, runner: Any) -> None:
+        """Log the averages of a validation; an IterBasedRunner calls it behind each phase of it."""
         runner.log_buffer.average()
-        self._log_if_ready(runner, for_everyone=True)
+        self._log_results(runner)
 
     @may_sync
     def flush(self, runner: Any) -> None:
         """Log now what would be logged at the end of this event; see ``runner.flush_logs``."""
         if runner.log_buffer.ready:  # results of an evaluation, not logged yet
-            self._log_if_ready(runner, for_everyone=True)
+            self._log_results(runner)
         elif self.is_due(runner):
-            runner.log_buffer.average(self.interval)
-            self._log_if_ready(runner, for_everyone=False)
-            self._flushed_at = runner.iter
+            self._log_interval(runner)
 
     def is_due(self, runner: Any) -> bool:
-        """Whether the interval, or the end of the epoch, is reached and not logged yet."""
-        if not self.enabled or self._flushed_at == runner.iter:
+        """Whether the interval, or an end at which to log, is reached and not logged yet."""
+        if not self.enabled or runner.mode == "val" or self._logged_iter == runner.iter:
             return False
         every = self.every_n_inner_iters if self.by_epoch else self.every_n_iters
-        return every(runner, self.interval) or (not self.ignore_last and self.end_of_epoch(runner))
+        return every(runner, self.interval) or self._logs_last(runner)
 
-    def _log_if_ready(self, runner: Any, for_everyone: bool) -> None:
-        buffer = runner.log_buffer
-        if not buffer.ready:
+    def _logs_last(self, runner: Any) -> bool:
+        """Whether this is the last iteration of an epoch or the run, at which the rest is due."""
+        ends_run = self.is_last_iter(runner)
+        ends = self.end_of_epoch(runner) if has_epochs(runner) else ends_run
+        return (ends and (not self.ignore_last or self._is_short(runner))) or (
+            ends_run and self._is_silent()
+        )
+
+    def _misses_epoch(self, runner: Any) -> bool:
+        """Whether an epoch that has ended lacks its line: a loader without a length does not tell
+        which iteration is its last.
+        """
+        if not self.enabled or self._logged_in_epoch or not is_shipped(self, LoggerHook, _WHEN):
+            return False
+        return self._is_short(runner) or (self.is_last_epoch(runner) and self._is_silent())
+
+    def _is_short(self, runner: Any) -> bool:
+        """Whether the iterations of this epoch so far do not complete any interval."""
+        return self.by_epoch and runner.inner_iter + 1 < self.interval and self._keeps_intervals()
+
+    def _is_silent(self) -> bool:
+        """Whether nothing of this run's training has been logged."""
+        return not self._logged_in_run and self._keeps_intervals()
+
+    def _keeps_intervals(self) -> bool:
+        """Whether the interval alone decides: no subclass has a rule of its own."""
+        return is_shipped(self, Hook, SCHEDULING_METHODS)
+
+    # Lines
+
+    def _log_interval(self, runner: Any) -> None:
+        self._log_training(runner, self.interval)
+        self._logged_iter = runner.iter
+        if any(hook.is_due(runner) for hook in self._loggers_behind(runner)):
+            runner.log_buffer.ready = False  # each of them takes its own average
+        else:
+            runner.log_buffer.clear_output()
+
+    def _log_training(self, runner: Any, n: int) -> None:
+        """Log the averages of the latest ``n`` iterations, 0 for all that were collected."""
+        runner.log_buffer.average(n)
+        self._logged_in_run = self._logged_in_epoch = True
+        self._log_if_ready(runner)
+
+    def _log_results(self, runner: Any) -> None:
+        """Log what every logger is to log, if there is something."""
+        if not runner.log_buffer.ready:
             return
-        if self.enabled:
+        self._log_if_ready(runner)
+        if not self._loggers_behind(runner):
+            runner.log_buffer.clear_output()
+
+    def _log_if_ready(self, runner: Any) -> None:
+        if self.enabled and runner.log_buffer.ready:
             with self.disabled_on_error(runner):
                 self.log(runner)
+
+    @contextlib.contextmanager
+    def _results_apart(self, runner: Any) -> Iterator[None]:
+        """A context without the results that other hooks have put into the output.
+
+        They are logged behind it.
+        """
+        buffer = runner.log_buffer
+        if not buffer.ready:
+            yield
+            return
+        results = dict(buffer.output)
+        buffer.clear_output()
+        yield
+        buffer.clear_output()
+        buffer.output.update(results)
+        buffer.ready = True
+        self._log_results(runner)
+
+    def _loggers_behind(self, runner: Any) -> list[LoggerHook]:
         hooks = list(runner.hooks)
         behind = hooks[hooks.index(self) + 1 :] if self in hooks else []
-        if any(
-            isinstance(hook, LoggerHook) and hook.enabled and (for_everyone or hook.is_due(runner))
-            for hook in behind
-        ):
-            buffer.ready = for_everyone  # a logger due at an interval takes its own average
-        else:
-            buffer.clear_output()
+        return [hook for hook in behind if isinstance(hook, LoggerHook) and hook.enabled]
 
     @contextlib.contextmanager
     def disabled_on_error(self, runner: Any) -> Iterator[None]:
@@ -152,93 +253,3 @@ class LoggerHook(Hook):
             error,
             exc_info=error,
         )
-
-    @staticmethod
-    def is_scalar(val: Any, include_np: bool = True, include_torch: bool = True) -> bool:
-        """Whether a value is a single number.
-
-        Args:
-            val: anything.
-            include_np: whether 0-dim NumPy arrays count.
-            include_torch: whether tensors with one element count, 0-dim ones included.
-        """
-        if isinstance(val, numbers.Number):
-            return True
-        if isinstance(val, np.ndarray):
-            return include_np and val.ndim == 0
-        if isinstance(val, Tensor):
-            return include_torch and val.numel() == 1
-        return False
-
-    def get_mode(self, runner: Any) -> str:
-        """``'train'`` or ``'val'``: which of the two the output in the log buffer is about."""
-        if runner.mode == "train":
-            output = runner.log_buffer.output  # an evaluation before the timer lacks "time"
-            return "train" if "time" in output or "data_time" in output else "val"
-        if runner.mode == "val":
-            return "val"
-        raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
-
-    def get_epoch(self, runner: Any) -> int:
-        """The epoch to write, counted from 1; before an epoch, the one that is finished."""
-        if runner.mode == "train":
-            before_epoch = getattr(runner, "_firing", None) == "before_train_epoch"
-            return int(runner.epoch if before_epoch else runner.epoch + 1)
-        if runner.mode == "val":
-            return int(runner.epoch)  # the training epoch has been counted already
-        raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
-
-    def get_iter(self, runner: Any, inner_iter: bool = False) -> int:
-        """The iteration to write, counted from 1; within the epoch on request if by epoch."""
-        return int((runner.inner_iter if self.by_epoch and inner_iter else runner.iter) + 1)
-
-    def get_lr_tags(self, runner: Any) -> dict[str, float]:
-        """``learning_rate`` of the first group, or ``learning_rate/NAME`` per optimizer.
-
-        Empty where the runner has no optimizer.
-        """
-        if runner.optimizer is None:
-            return {}
-        return _first_of_groups("learning_rate", runner.current_lr())
-
-    def get_momentum_tags(self, runner: Any) -> dict[str, float]:
-        """``momentum`` of the first group, or ``momentum/NAME`` per optimizer, as above."""
-        if runner.optimizer is None:
-            return {}
-        return _first_of_groups("momentum", runner.current_momentum())
-
-    def get_loggable_tags(
-        self,
-        runner: Any,
-        allow_scalar: bool = True,
-        allow_text: bool = False,
-        add_mode: bool = True,
-        tags_to_skip: tuple[str, ...] = ("time", "data_time"),
-    ) -> dict[str, Any]:
-        """What a back end should write: the output, the learning rates and the momentums.
-
-        Args:
-            runner: whose log buffer is read.
-            allow_scalar: whether numbers are wanted.
-            allow_text: whether strings are wanted.
-            add_mode: whether names start with ``train/`` or ``val/``.
-            tags_to_skip: names to leave out.
-        """
-        tags: dict[str, Any] = {}
-        for name, value in runner.log_buffer.output.items():
-            if name in tags_to_skip:
-                continue
-            if self.is_scalar(value) and not allow_scalar:
-                continue
-            if isinstance(value, str) and not allow_text:
-                continue
-            tags[f"{self.get_mode(runner)}/{name}" if add_mode else name] = value
-        tags.update(self.get_lr_tags(runner))
-        tags.update(self.get_momentum_tags(runner))
-        return tags
-
-
-def _first_of_groups(name: str, values: Any) -> dict[str, float]:
-    if isinstance(values, dict):
-        return {f"{name}/{key}": groups[0] for key, groups in values.items()}
-    return {name: values[0]}

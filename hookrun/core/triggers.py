@@ -27,6 +27,7 @@ class Trigger:
         start: the first epoch or iteration, counted from 1, from which the periods count.
         last_epoch, last_iter: due at the run's last epoch or iteration.
         end_of_epoch: due at the last batch of the loader.
+        end_of_short_epoch: the same, where the loader is known to have fewer batches than this.
         log_ready: due when the log buffer's output waits to be logged.
         once: due the first time the event fires after registration.
     """
@@ -38,6 +39,7 @@ class Trigger:
     last_epoch: bool = False
     last_iter: bool = False
     end_of_epoch: bool = False
+    end_of_short_epoch: int = 0
     log_ready: bool = False
     once: bool = False
 
@@ -50,8 +52,12 @@ class Trigger:
             or (self.last_epoch and runner.epoch + 1 == runner._max_epochs)
             or (self.last_iter and runner.iter + 1 == runner._max_iters)
             or (self.end_of_epoch and runner._epoch_length in (None, runner.inner_iter + 1))
+            or self._ends_short_epoch(runner._epoch_length, runner.inner_iter)
             or (self.log_ready and getattr(runner.log_buffer, "ready", True))
         )
+
+    def _ends_short_epoch(self, length: int | None, inner_iter: int) -> bool:
+        return length == inner_iter + 1 and length < self.end_of_short_epoch
 
     def _every(self, count: int, period: int) -> bool:
         since_start = count + 1 - self.start

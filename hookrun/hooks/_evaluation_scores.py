@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -9,12 +10,27 @@ from typing import Any
 import torch
 
 from hookrun.core.errors import did_you_mean
+from hookrun.core.log_output import EVALUATED, with_underscore
 
 
 def as_plain(value: Any) -> Any:
     """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
     size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
     return value.item() if size == 1 and hasattr(value, "item") else value
+
+
+def as_output(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores as plain values for the log buffer's output, which has one name for itself."""
+    values = {name: as_plain(value) for name, value in scores.items()}
+    if EVALUATED in values:
+        name = with_underscore(EVALUATED, values)
+        values[name] = values.pop(EVALUATED)
+        warnings.warn(
+            f"EvalHook: the score {EVALUATED!r} is logged as {name!r}, for the log has "
+            f"{EVALUATED!r} for the length of the loader: give it another name",
+            stacklevel=2,
+        )
+    return values
 
 
 def score_of(scores: Mapping[str, Any], name: str) -> float:

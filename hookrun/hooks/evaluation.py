@@ -27,9 +27,10 @@ from ._evaluation_arguments import (
     first_score,
     given_keys,
 )
-from ._evaluation_scores import as_plain, score_of
+from ._evaluation_scores import as_output, score_of
 from ._score_rule import rule_of
 from .checkpoint import literal, resolve_out_dir, warn_without_epochs
+from .iter_timer import not_timed
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
 Compare = Callable[[float, float], bool]
@@ -210,7 +211,8 @@ class EvalHook(Hook):
         if not self.by_epoch and self._should_evaluate(runner):
             # Loggers come later at this event: let them log training before its results mix in.
             runner.flush_logs()
-            self._do_evaluate(runner)
+            with not_timed(runner):
+                self._do_evaluate(runner)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
@@ -255,8 +257,10 @@ class EvalHook(Hook):
         else:
             due = self.start is not None and done >= self.start
         if due:
-            self._do_evaluate(runner)
-            _log_now(runner)
+            with not_timed(runner):
+                self._do_evaluate(runner)
+            if runner.log_buffer.ready:  # they would mix with what training reports
+                runner.flush_logs()
 
     def _should_evaluate(self, runner: Any) -> bool:
         """Whether ``start`` is reached and the interval completed."""
@@ -307,8 +311,7 @@ class EvalHook(Hook):
             )
         if not isinstance(scores, Mapping):
             raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
-        for name, value in scores.items():
-            runner.log_buffer.output[name] = as_plain(value)
+        runner.log_buffer.output.update(as_output(scores))
         runner.log_buffer.ready = True
         if self.save_best is None:
             return None
@@ -386,9 +389,3 @@ class EvalHook(Hook):
         self.key_indicator = key_indicator
         if rule is not None:
             self.compare_func = self.rule_map[rule]
-
-
-def _log_now(runner: Any) -> None:
-    """Log results before training goes on: they would mix with what it reports."""
-    if runner.log_buffer.ready:
-        runner.flush_logs()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from hookrun import _native
@@ -23,6 +24,7 @@ class IterTimerHook(Hook):
     time, into the log buffer.
 
     The times are the host's: work that a GPU still has queued counts where the host waits for it.
+    An evaluation amid an iteration is no part of it.
     """
 
     writes: ClassVar[frozenset[str]] = frozenset({"log"})
@@ -30,14 +32,22 @@ class IterTimerHook(Hook):
     def __init__(self) -> None:
         self.t = time.perf_counter()
         # Made once: the actions of the three points share a clock.
-        self._actions: dict[str, _native.Action] | None = None
+        self._native: tuple[Mapping[str, _native.Action], Callable[[float], None]] | None = None
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
         if not is_shipped(self, IterTimerHook, _METHODS):
             return {}
-        if self._actions is None:
-            self._actions = _native.timer_actions()
-        return self._actions
+        if self._native is None:
+            self._native = _native.make_timer()
+        actions, _ = self._native
+        return actions
+
+    def leave_out(self, seconds: float) -> None:
+        """Count so many seconds, which have just passed, for no iteration."""
+        self.t += seconds
+        if self._native is not None:
+            _, leave_out = self._native
+            leave_out(seconds)
 
     def before_epoch(self, runner: Any) -> None:
         self.t = time.perf_counter()
@@ -51,4 +61,16 @@ class IterTimerHook(Hook):
         self.t = now
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_actions": None}
+        return {**super().__getstate__(), "_native": None}
+
+
+@contextlib.contextmanager
+def not_timed(runner: Any) -> Iterator[None]:
+    """A context for what is no part of the iteration at work, such as an evaluation."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        for hook in getattr(runner, "hooks", ()):
+            if isinstance(hook, IterTimerHook):
+                hook.leave_out(time.perf_counter() - start)

@@ -11,16 +11,22 @@ from typing import Any, TextIO
 
 import torch
 
-from hookrun.core import HOOKS, LoggerHook
+from hookrun.core import HOOKS, LogBuffer, LoggerHook
 from hookrun.storage import FileClient
 
 _IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
+_FIELDS = _IN_THE_HEAD | {"eta"}
 
 
 @HOOKS.register_module()
 class TextLoggerHook(LoggerHook):
     """Writes a line to ``runner.logger``, and the same values as one line of JSON to
     ``work_dir/TIMESTAMP.log.json``.
+
+    A line has the fields ``mode``, ``epoch``, ``iter`` (of an evaluation, the length of its loader)
+    and ``lr``, and where they are known ``time``, ``data_time`` and ``memory``. A value that is
+    reported by a name of these, or as ``eta``, is written with an underscore behind it. The ETA is
+    the mean time of the iterations that this run has trained, times those that are left.
 
     Args:
         by_epoch: count iterations within the epoch (True) or of the whole run.
@@ -70,18 +76,28 @@ class TextLoggerHook(LoggerHook):
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.time_sec_tot = 0.0
         self.start_iter = 0
+        self._timed_iters = 0.0
+        self._seen = (0.0, 0.0)  # seconds and iterations of the log buffer that are counted already
         self.json_log_path: str | None = None
         self._file: TextIO | None = None
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
         self.start_iter = runner.iter
-        self.time_sec_tot = 0.0
+        self.time_sec_tot = self._timed_iters = 0.0
         if runner.rank == 0 and runner.work_dir is not None:
             self.json_log_path = os.path.join(runner.work_dir, f"{runner.timestamp}.log.json")
         if runner.meta is not None:
             with self.disabled_on_error(runner):
                 self._dump_log(runner.meta, runner)
+
+    def before_epoch(self, runner: Any) -> None:
+        super().before_epoch(runner)
+        self._seen = (0.0, 0.0)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        self._count_times(runner)  # of the last iterations too, which may not be logged
+        super().after_train_epoch(runner)
 
     def after_run(self, runner: Any) -> None:
         if self.out_dir is not None and runner.rank == 0 and runner.work_dir is not None:
@@ -94,20 +110,21 @@ class TextLoggerHook(LoggerHook):
 
     def log(self, runner: Any) -> dict[str, Any]:
         """Write the output in the log buffer; returns what was written."""
-        output = dict(runner.log_buffer.output)
+        own, values = self.get_output(runner, _FIELDS)
         entry: dict[str, Any] = {
             "mode": self.get_mode(runner),
             "epoch": self.get_epoch(runner),
-            "iter": output.pop("eval_iter_num", None) or self.get_iter(runner, inner_iter=True),
+            "iter": own.pop("eval_iter_num", None) or self.get_iter(runner, inner_iter=True),
         }
         rates = runner.current_lr() if runner.optimizer is not None else []
         if isinstance(rates, dict):
             entry["lr"] = {name: float(groups[0]) for name, groups in rates.items()}
         elif rates:
             entry["lr"] = float(rates[0])
-        if "time" in output and torch.cuda.is_available():
+        if "time" in own and torch.cuda.is_available():
             entry["memory"] = torch.cuda.max_memory_allocated() // (1024 * 1024)
-        entry.update(output)
+        entry.update(own)
+        entry.update(values)
         self._log_info(entry, runner)
         self._dump_log(entry, runner)
         return entry
@@ -146,12 +163,27 @@ class TextLoggerHook(LoggerHook):
 
     def _timing(self, entry: Mapping[str, Any], runner: Any) -> str:
         text = f"time: {entry['time']:.3f}, data_time: {entry.get('data_time', 0.0):.3f}, "
-        self.time_sec_tot += entry["time"] * self.interval
-        if runner.max_iters is None:
+        if isinstance(runner.log_buffer, LogBuffer):
+            self._count_times(runner)
+        else:
+            self.time_sec_tot += entry["time"] * self.interval
+            self._timed_iters += self.interval
+        if runner.max_iters is None or self._timed_iters == 0:
             return text
-        done = runner.iter - self.start_iter + 1
-        left = (runner.max_iters - runner.iter - 1) * self.time_sec_tot / done
-        return f"eta: {datetime.timedelta(seconds=int(left))}, {text}"
+        left = max(runner.max_iters - LoggerHook.get_iter(self, runner), 0)
+        eta = datetime.timedelta(seconds=int(left * self.time_sec_tot / self._timed_iters))
+        return f"eta: {eta}, {text}"
+
+    def _count_times(self, runner: Any) -> None:
+        """Add the times of iterations that have come since the last look at the log buffer."""
+        if not isinstance(runner.log_buffer, LogBuffer):
+            return
+        seconds, iters = self._seen
+        self._seen = total, count = runner.log_buffer.totals("time")
+        if count < iters:  # somebody has cleared the buffer
+            seconds = iters = 0.0
+        self.time_sec_tot += max(total - seconds, 0.0)
+        self._timed_iters += count - iters
 
     def _val_head(self, entry: Mapping[str, Any]) -> str:
         if self.by_epoch:

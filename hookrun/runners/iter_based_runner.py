@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from hookrun import _native
 from hookrun.core.hook import Hook
+from hookrun.core.logger_hook import LoggerHook
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
@@ -183,14 +184,24 @@ class IterBasedRunner(BaseRunner):
             _native.run_iters(self, loader, True, iters, kwargs)
             return
         phase = getattr(self, mode)
-        # One swap for the whole phase, where a hook lends other weights.
-        with self.eval_weights() if mode == "val" else contextlib.nullcontext():
+        with self._validating() if mode == "val" and iters > 0 else contextlib.nullcontext():
             for _ in range(iters):
                 if mode == "train" and self._max_iters is not None and self.iter >= self._max_iters:
                     break
                 phase(loader, **kwargs)
                 if self._iter >= self._check_at:
                     self._at_boundary()
+
+    @contextlib.contextmanager
+    def _validating(self) -> Iterator[None]:
+        """A phase of validation: weights to evaluate, averages and lines of the log of its own."""
+        separate = getattr(self.log_buffer, "separate", None)
+        with separate() if separate else contextlib.nullcontext():
+            with self.eval_weights():  # one swap, where a hook lends other weights
+                yield
+            for hook in list(self.hooks) if separate else []:
+                if isinstance(hook, LoggerHook):
+                    hook.log_validation(self)
 
     def save_checkpoint(
         self,
@@ -219,6 +230,12 @@ class IterBasedRunner(BaseRunner):
         filename = filename_tmpl.format(self.iter + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 
+    def register_logger_hooks(self, log_config: Mapping[str, Any] | None) -> None:
+        """As for every runner, but loggers made from configs count by iteration."""
+        if isinstance(log_config, Mapping) and isinstance(log_config.get("hooks"), (list, tuple)):
+            log_config = {**log_config, "hooks": [_by_iter(each) for each in log_config["hooks"]]}
+        super().register_logger_hooks(log_config)
+
     def register_training_hooks(
         self,
         lr_config: HookConfig,
@@ -230,8 +247,6 @@ class IterBasedRunner(BaseRunner):
         custom_hooks_config: HookConfig | Sequence[Mapping[str, Any] | Hook] = None,
     ) -> None:
         """As for every runner, but LR, momentum, checkpoint and loggers count by iteration."""
-        if log_config is not None and isinstance(log_config.get("hooks"), (list, tuple)):
-            log_config = {**log_config, "hooks": [_by_iter(each) for each in log_config["hooks"]]}
         super().register_training_hooks(
             lr_config=_by_iter(lr_config),
             optimizer_config=optimizer_config,

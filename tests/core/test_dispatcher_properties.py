@@ -90,6 +90,7 @@ triggers = st.none() | st.one_of(
         last_epoch=st.booleans(),
         last_iter=st.booleans(),
         end_of_epoch=st.booleans(),
+        end_of_short_epoch=SMALL,
         log_ready=st.booleans(),
     ),
 )

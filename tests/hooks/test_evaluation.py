@@ -144,7 +144,7 @@ def test_metrics_see_all_outputs_and_targets_of_a_train_step(make_runner: MakeRu
     runner.register_hook(EvalHook(pairs(), metrics=scores))
     runner.register_hook(lines, "VERY_LOW")
     runner.run([pairs()], TRAIN)
-    assert lines.lines == [(3, {"eval_iter_num": 2, "mae": 0.5, "n": 6})]
+    assert lines.lines[1:] == [(3, {"eval_iter_num": 2, "mae": 0.5, "n": 6})]
 
 
 def test_metrics_take_dicts_with_a_target(make_runner: MakeRunner) -> None:
@@ -158,7 +158,7 @@ def test_metrics_take_dicts_with_a_target(make_runner: MakeRunner) -> None:
     runner.register_hook(EvalHook(loader, metrics=scores))
     runner.register_hook(lines, "VERY_LOW")
     runner.run([make_loader(1)], TRAIN)
-    assert lines.lines[0][1] == {"eval_iter_num": 3, "mae": 0.25, "n": 6}
+    assert lines.lines[1][1] == {"eval_iter_num": 3, "mae": 0.25, "n": 6}
 
 
 def test_dataset_evaluate_gets_one_result_per_sample_and_the_arguments(
@@ -196,7 +196,7 @@ def test_a_loader_without_length(make_runner: MakeRunner) -> None:
     runner.register_hook(EvalHook(Endless(), metrics=scores))
     runner.register_hook(lines, "VERY_LOW")
     runner.run([pairs()], TRAIN)
-    assert lines.lines[0][1].keys() == {"mae", "n"}
+    assert lines.lines[1][1].keys() == {"mae", "n"}
 
 
 def test_no_batches_are_an_error_that_says_so(make_runner: MakeRunner) -> None:
@@ -214,7 +214,7 @@ def test_text_and_arrays_among_the_scores_are_logged_as_they_are(make_runner: Ma
     runner.register_hook(EvalHook(make_loader(scores=[scores])))
     runner.register_hook(lines, "VERY_LOW")
     runner.run([make_loader(1)], TRAIN)
-    output = lines.lines[0][1]
+    output = lines.lines[1][1]
     assert output["copypaste"] == "0.1 0.2"
     assert output["per_class"] is array
     assert type(output["one"]) is float

@@ -110,5 +110,6 @@ def test_the_text_log_says_which_epoch_was_evaluated_before_training(
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["mode"], line["epoch"], line["iter"]) for line in lines] == [
         ("val", 5, 4),
+        ("train", 6, 1),
         ("val", 6, 4),
     ]

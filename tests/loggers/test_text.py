@@ -138,7 +138,7 @@ def test_lines_of_a_val_epoch(make_runner: MakeRunner, caplog: pytest.LogCapture
     runner.register_timer_hook(Seconds())
     runner.register_logger_hooks({"hooks": [{"type": "TextLoggerHook"}]})
     runner.run([make_loader(4), make_loader(3)], [("train", 1), ("val", 1)])
-    (line,) = printed(caplog)
+    _, line = printed(caplog)
     assert re.fullmatch(r"Epoch\(val\) \[1\]\[3\]\tloss: \d+\.\d{4}", line)
 
 

@@ -76,6 +76,18 @@ TEST(the_end_of_an_epoch_of_unknown_length_is_asked_for) {
   CHECK(trigger.distance(clock) == 3);
 }
 
+TEST(the_end_of_a_short_epoch_is_never_asked_for) {
+  Trigger trigger = conditional();
+  trigger.end_of_short_epoch = 5;
+  Clock clock;
+  CHECK(trigger.distance(clock) == Trigger::kNever);
+  clock.epoch_length = 5;
+  CHECK(trigger.distance(clock) == Trigger::kNever);
+  clock.epoch_length = 4;
+  clock.inner_iter = 1;
+  CHECK(trigger.distance(clock) == 2);
+}
+
 TEST(log_ready_watches_the_flag) {
   Trigger trigger = conditional();
   trigger.log_ready = true;
@@ -98,6 +110,7 @@ TEST(distance_is_what_stepping_finds) {
         trigger.start = start;
         trigger.last_iter = period % 2 == 0;
         trigger.end_of_epoch = start % 2 == 0;
+        trigger.end_of_short_epoch = start + 4;
         Clock clock;
         clock.iter = iter;
         clock.inner_iter = iter % 4;

@@ -337,7 +337,7 @@ EXPECTED: Mapping[type, Mapping[str, int]] = {
         "val": 2,
         "call_hook": 4 + 6 * 2 + 2 * 2,
         "save_checkpoint": 2,
-        "current_lr": 2,
+        "current_lr": 4,  # of training and of validation
         "register_hook": 3,
         "get_hook_info": 1,
         "eval_weights": 4,  # and around each phase of validation
