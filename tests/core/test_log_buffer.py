@@ -281,3 +281,84 @@ def test_what_they_raise_leaves_the_buffer_whole() -> None:
         buffer.average()
     buffer.average()
     assert buffer.output == {"loss": 2.0}
+
+
+# Apart
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_a_separate_context_has_values_and_an_output_of_its_own(kind: str) -> None:
+    make, buffer = MAKERS[kind], LogBuffer()
+    buffer.reserve(5000)
+    for value in (1.0, 2.0, 3.0):
+        buffer.update({"loss": make(value)}, 1)
+    buffer.output["note"], output = "waits", buffer.output
+    with buffer.separate():
+        assert (buffer.output, buffer.ready, buffer.val_history) == ({}, False, {})
+        for _ in range(4000):
+            buffer.update({"loss": make(9.0), "other": make(8.0)}, 1)
+        buffer.average(4000)
+        assert buffer.output == {"loss": 9.0, "other": 8.0}
+        assert len(buffer.val_history["loss"]) == 4000  # what was reserved holds there too
+    assert (buffer.output, buffer.ready, buffer.averaged) == ({"note": "waits"}, False, False)
+    assert buffer.output is output
+    buffer.update({"loss": make(4.0)}, 1)
+    buffer.average(2)
+    assert buffer.output == {"note": "waits", "loss": 3.5}
+
+
+def test_what_is_reserved_in_a_separate_context_holds_behind_it() -> None:
+    buffer = LogBuffer()
+    buffer.update({"loss": 1.0})
+    with buffer.separate():
+        buffer.reserve(5000)
+    for value in range(4000):
+        buffer.update({"loss": float(value)})
+    assert len(buffer.val_history["loss"]) == 4001
+
+
+def test_a_separate_context_that_fails_gives_the_values_back() -> None:
+    buffer, read = LogBuffer(), []
+    buffer.update({"loss": 1.0})
+    with pytest.raises(KeyError), buffer.separate():
+        buffer.read_later(torch.tensor(5.0), read.append)
+        raise KeyError
+    buffer.average()
+    assert (buffer.output, read) == ({"loss": 1.0}, [5.0])
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_what_a_step_calls_time_is_not_the_timers(kind: str) -> None:
+    make, buffer = MAKERS[kind], LogBuffer()
+    for value in (1.0, 3.0):
+        buffer.update({"data_time": 0.5})
+        buffer.update({"time": make(10 * value), "data_time": make(value), "x": make(value)}, 2)
+        buffer.update({"time": value, "x": 8.0})
+    buffer.average()
+    times = {"time": 2.0, "data_time": 0.5}
+    assert buffer.output == {**times, "time_": 20.0, "data_time_": 2.0, "x": 4.0}
+    assert buffer.renamed() == {"time": "time_", "data_time": "data_time_"}
+    assert buffer.totals("time") == (4.0, 2.0)
+    assert buffer.totals("time_") == (80.0, 4.0)
+    assert buffer.totals("unknown") == (0.0, 0.0)
+    assert buffer.val_history["time_"] == [10.0, 30.0]
+    assert buffer.n_history["time"] == [1.0, 1.0]
+
+
+def test_whether_the_output_has_averages() -> None:
+    buffer = LogBuffer()
+    buffer.output["acc"] = 0.5
+    assert not buffer.averaged
+    buffer.average()
+    assert buffer.averaged
+    buffer.clear_output()
+    assert not buffer.averaged
+
+
+@pytest.mark.parametrize("method", ["totals", "_swap_values", "_push", "_push_totals"])
+def test_wrong_arguments_are_type_errors(method: str) -> None:
+    arguments = {"_push": (3, 1.0, 1.0), "_push_totals": (3, 1.0, 1.0, 1)}
+    with pytest.raises(TypeError):
+        getattr(LogBuffer(), method)(*arguments.get(method, (3,)))
+    with pytest.raises(KeyError):
+        LogBuffer()._push("unknown", 1.0, 1.0)
