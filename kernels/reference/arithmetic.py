@@ -33,7 +33,7 @@ def finish(
     average: Tensor | None,
     ema_momentum: float,
 ) -> None:
-    """Store the updated parameter and its low-precision copy; its average follows what is stored."""
+    """Store the updated parameter and its low-precision copy; its average follows what is kept."""
     param.copy_(updated)
     if model_param is not None:
         model_param.copy_(updated)
