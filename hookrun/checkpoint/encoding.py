@@ -28,6 +28,8 @@ Keys = tuple[Any, ...]  # keys and indices that lead to a value in the tree
 
 # As they are; torch.load knows them.
 _KEPT = (type(None), bool, complex, torch.dtype, torch.device)
+# Their subclasses lose the class.
+_MADE_PLAIN: tuple[type[Any], ...] = (int, float, bytes, bytearray)
 _VIEWS = (KeysView, ValuesView, ItemsView)
 _RARE = (ArithmeticError, RecursionError)  # of notes that nobody but an attacker writes
 _MAX_TEXT = 1 << 28  # characters of an array of strings, which takes as many for each of them
@@ -100,9 +102,9 @@ class Encoder:
             return self._encode_array(value, where, path)
         if isinstance(value, _KEPT):
             return value
-        for own_type in (int, float, bytes, bytearray):
-            if isinstance(value, own_type):
-                return own_type(value)
+        for number_or_bytes in _MADE_PLAIN:
+            if isinstance(value, number_or_bytes):
+                return number_or_bytes(value)
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, Mapping):
