@@ -1,6 +1,6 @@
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, final, overload
+from typing import Any, Final, final
 
 EVENTS: Final[tuple[str, ...]]
 
@@ -97,76 +97,64 @@ class Policy:
     def __call__(self, base: float, step: int, total: int = 0) -> float: ...
 
 class policies:
-    """A submodule: the policies, with the fields of their definitions in the same order."""
+    """A submodule: makes policies from the fields of their definitions, in the same order.
 
-    class Fixed(Policy): ...
+    Each raises ValueError where its definition does.
+    """
 
-    class Step(Policy):
-        def __init__(self, period: int, gamma: float, minimum: float) -> None: ...
-
-    class MultiStep(Policy):
-        def __init__(self, milestones: Sequence[int], gamma: float, minimum: float) -> None: ...
-
-    class Exp(Policy):
-        def __init__(self, gamma: float) -> None: ...
-
-    class Inv(Policy):
-        def __init__(self, gamma: float, power: float) -> None: ...
-
-    class Poly(Policy):
-        def __init__(self, power: float, end: float) -> None: ...
-
-    class CosineAnnealing(Policy):
-        def __init__(self, target: tuple[float, bool]) -> None: ...
-
-    class LinearAnnealing(Policy):
-        def __init__(self, target: tuple[float, bool]) -> None: ...
-
-    class FlatCosineAnnealing(Policy):
-        def __init__(self, start_percent: float, target: tuple[float, bool]) -> None: ...
-
-    class CosineRestart(Policy):
-        def __init__(
-            self, periods: Sequence[int], weights: Sequence[float], target: tuple[float, bool]
-        ) -> None: ...
-
-    class Cyclic(Policy):
-        def __init__(
-            self, peak: float, end: float, times: int, up: float, strategy: str, gamma: float
-        ) -> None: ...
-
-    class OneCycle(Policy):
-        def __init__(
-            self,
-            pct_start: float,
-            peak: float,
-            end: float,
-            strategy: str,
-            three_phase: bool,
-            total_steps: int,
-        ) -> None: ...
-
-    class WSD(Policy):
-        def __init__(
-            self, decay_steps: int, decay_ratio: float, strategy: str, target: tuple[float, bool]
-        ) -> None: ...
-
-    class Sequential(Policy):
-        def __init__(self, policies: Sequence[Policy], milestones: Sequence[int]) -> None: ...
+    @staticmethod
+    def Fixed() -> Policy: ...
+    @staticmethod
+    def Step(period: int, gamma: float, minimum: float, /) -> Policy: ...
+    @staticmethod
+    def MultiStep(milestones: Sequence[int], gamma: float, minimum: float, /) -> Policy: ...
+    @staticmethod
+    def Exp(gamma: float, /) -> Policy: ...
+    @staticmethod
+    def Inv(gamma: float, power: float, /) -> Policy: ...
+    @staticmethod
+    def Poly(power: float, end: float, /) -> Policy: ...
+    @staticmethod
+    def CosineAnnealing(target: tuple[float, bool], /) -> Policy: ...
+    @staticmethod
+    def LinearAnnealing(target: tuple[float, bool], /) -> Policy: ...
+    @staticmethod
+    def FlatCosineAnnealing(start_percent: float, target: tuple[float, bool], /) -> Policy: ...
+    @staticmethod
+    def CosineRestart(
+        periods: Sequence[int], weights: Sequence[float], target: tuple[float, bool], /
+    ) -> Policy: ...
+    @staticmethod
+    def Cyclic(
+        peak: float, end: float, times: int, up: float, strategy: str, gamma: float, /
+    ) -> Policy: ...
+    @staticmethod
+    def OneCycle(
+        pct_start: float,
+        peak: float,
+        end: float,
+        strategy: str,
+        three_phase: bool,
+        total_steps: int,
+        /,
+    ) -> Policy: ...
+    @staticmethod
+    def WSD(
+        decay_steps: int, decay_ratio: float, strategy: str, target: tuple[float, bool], /
+    ) -> Policy: ...
+    @staticmethod
+    def Sequential(policies: Sequence[Policy], milestones: Sequence[int], /) -> Policy: ...
 
 class Warmup:
-    """A factor over the first iterations of a run; without arguments, 1 throughout."""
+    """A factor over the first iterations of a run."""
 
-    @overload
-    def __init__(self) -> None: ...
-    @overload
-    def __init__(self, kind: str, iters: int, ratio: float) -> None: ...
     def factor(self, iteration: int) -> float: ...
+
+def make_warmup(kind: str, iters: int, ratio: float) -> Warmup: ...
 
 class GroupSchedule:
     """Sets one value, 'lr' or 'momentum', of every parameter group at each iteration."""
 
-    def __init__(self, value: str) -> None: ...
     def configure(
         self,
         hook: weakref.ref[Any],
@@ -174,11 +162,12 @@ class GroupSchedule:
         base: list[float] | dict[str, list[float]],
         policies: list[Policy] | dict[str, list[Policy]],
         by_epoch: bool,
-        warmup: Warmup,
+        warmup: Warmup | None,
     ) -> None: ...
     def regular(self) -> list[float] | dict[str, list[float]] | None: ...
     def action(self) -> Action: ...
 
+def make_group_schedule(value: str) -> GroupSchedule: ...
 def make_timer() -> tuple[dict[str, Action], Callable[[float], None]]: ...
 
 class cpu:

@@ -20,6 +20,10 @@ class Loop {
       keyword_names_ = py::tuple(extra.size());
       std::size_t index = 0;
       for (auto item : extra) {
+        if (!py::isinstance<py::str>(item.first)) {
+          throw py::type_error("keyword arguments of a step are named by strings, not by " +
+                               py::cast<std::string>(py::repr(item.first)));
+        }
         keyword_names_[index++] = item.first;
         keyword_values_.push_back(borrow(item.second.ptr()));
       }
@@ -171,6 +175,9 @@ void at_boundary(const py::object& runner, const RunState* state) {
 bool run_epoch(const py::object& runner, const py::object& batches, bool train,
                std::int64_t first_inner_iter, const py::object& kwargs) {
   RunState* state = check_runner(runner);
+  if (first_inner_iter < 0 || first_inner_iter > Clock::kMost) {
+    throw py::value_error("first_inner_iter must lie between 0 and 2**62 - 1");
+  }
   Loop loop(state, train, /*pass_optimizer=*/true, kwargs);
   const py::object iterator = steal(PyObject_GetIter(batches.ptr()));
   for (std::int64_t inner_iter = first_inner_iter;; ++inner_iter) {

@@ -96,7 +96,7 @@ class GroupSchedule {
 
   // `hook` is a weak reference, and `groups` has the form of `base`: the groups, or None for any.
   void configure(py::object hook, const py::object& groups, const py::object& base,
-                 const py::object& policies, bool by_epoch, Warmup warmup) {
+                 const py::object& policies, bool by_epoch, const Warmup* warmup) {
     std::vector<OptimizerPart> parts;
     if (py::isinstance<py::dict>(base)) {
       for (auto [name, values] : py::reinterpret_borrow<py::dict>(base)) {
@@ -113,7 +113,7 @@ class GroupSchedule {
                          [](const PolicyPtr& policy) { return policy->needs_total(); });
     });
     by_epoch_ = by_epoch;
-    warmup_ = warmup;
+    warmup_ = warmup ? *warmup : Warmup();
   }
 
   void set_values(RunState* state) {
@@ -294,54 +294,59 @@ using TargetArg = std::pair<double, bool>;
 
 Target to_target(const TargetArg& target) { return {target.first, target.second}; }
 
-template <class Kind>
-auto define(py::module_& module, const char* name) {
-  return py::class_<Kind, Policy, std::shared_ptr<Kind>>(module, name);
+// A method without named arguments takes its object by reference below: to a pointer, pybind11
+// gives None as null.
+
+// Types whose objects come from functions only: of `cls.__new__(cls)` there would be an object that
+// no constructor has seen.
+const auto kSealed = py::custom_type_setup([](PyHeapTypeObject* type) {
+  type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  type->ht_type.tp_new = nullptr;
+});
+
+template <class Kind, class... Arguments>
+std::shared_ptr<Policy> make(Arguments... arguments) {
+  return std::make_shared<Kind>(std::move(arguments)...);
 }
 
+using Policies = std::vector<std::shared_ptr<Policy>>;
+
 void bind_policies(py::module_& module) {
-  py::class_<Policy, std::shared_ptr<Policy>>(module, "Policy")
+  py::class_<Policy, std::shared_ptr<Policy>>(module, "Policy", kSealed, py::is_final())
       .def("__call__", &Policy::at, py::arg("base"), py::arg("step"), py::arg("total") = 0)
-      .def_property_readonly("needs_total", &Policy::needs_total);
-  define<Fixed>(module, "Fixed").def(py::init<>());
-  define<Step>(module, "Step").def(py::init<Count, double, double>());
-  define<MultiStep>(module, "MultiStep").def(py::init<std::vector<Count>, double, double>());
-  define<Exp>(module, "Exp").def(py::init<double>());
-  define<Inv>(module, "Inv").def(py::init<double, double>());
-  define<Poly>(module, "Poly").def(py::init<double, double>());
-  define<CosineAnnealing>(module, "CosineAnnealing").def(py::init([](TargetArg target) {
-    return CosineAnnealing(to_target(target));
-  }));
-  define<LinearAnnealing>(module, "LinearAnnealing").def(py::init([](TargetArg target) {
-    return LinearAnnealing(to_target(target));
-  }));
-  define<FlatCosineAnnealing>(module, "FlatCosineAnnealing")
-      .def(py::init([](double start_percent, TargetArg target) {
-        return FlatCosineAnnealing(start_percent, to_target(target));
-      }));
-  define<CosineRestart>(module, "CosineRestart")
-      .def(py::init([](std::vector<Count> periods, std::vector<double> weights, TargetArg target) {
-        return CosineRestart(std::move(periods), std::move(weights), to_target(target));
-      }));
-  define<Cyclic>(module, "Cyclic")
-      .def(py::init(
-          [](double peak, double end, Count times, double up, const std::string& strategy,
-             double gamma) { return Cyclic(peak, end, times, up, to_strategy(strategy), gamma); }));
-  define<OneCycle>(module, "OneCycle")
-      .def(py::init([](double pct_start, double peak, double end, const std::string& strategy,
-                       bool three_phase, Count total_steps) {
-        return OneCycle(pct_start, peak, end, to_strategy(strategy), three_phase, total_steps);
-      }));
-  define<WSD>(module, "WSD")
-      .def(py::init(
-          [](Count decay_steps, double decay_ratio, const std::string& strategy, TargetArg target) {
-            return WSD(decay_steps, decay_ratio, to_strategy(strategy), to_target(target));
-          }));
-  define<Sequential>(module, "Sequential")
-      .def(py::init(
-          [](const std::vector<std::shared_ptr<Policy>>& policies, std::vector<Count> milestones) {
-            return Sequential({policies.begin(), policies.end()}, std::move(milestones));
-          }));
+      .def_property_readonly("needs_total", [](const Policy& self) { return self.needs_total(); });
+  module.def("Fixed", &make<Fixed>);
+  module.def("Step", &make<Step, Count, double, double>);
+  module.def("MultiStep", &make<MultiStep, std::vector<Count>, double, double>);
+  module.def("Exp", &make<Exp, double>);
+  module.def("Inv", &make<Inv, double, double>);
+  module.def("Poly", &make<Poly, double, double>);
+  module.def("CosineAnnealing",
+             [](TargetArg target) { return make<CosineAnnealing>(to_target(target)); });
+  module.def("LinearAnnealing",
+             [](TargetArg target) { return make<LinearAnnealing>(to_target(target)); });
+  module.def("FlatCosineAnnealing", [](double start_percent, TargetArg target) {
+    return make<FlatCosineAnnealing>(start_percent, to_target(target));
+  });
+  module.def("CosineRestart",
+             [](std::vector<Count> periods, std::vector<double> weights, TargetArg target) {
+               return make<CosineRestart>(periods, weights, to_target(target));
+             });
+  module.def("Cyclic", [](double peak, double end, Count times, double up,
+                          const std::string& strategy, double gamma) {
+    return make<Cyclic>(peak, end, times, up, to_strategy(strategy), gamma);
+  });
+  module.def("OneCycle", [](double pct_start, double peak, double end, const std::string& strategy,
+                            bool three_phase, Count total_steps) {
+    return make<OneCycle>(pct_start, peak, end, to_strategy(strategy), three_phase, total_steps);
+  });
+  module.def("WSD", [](Count decay_steps, double decay_ratio, const std::string& strategy,
+                       TargetArg target) {
+    return make<WSD>(decay_steps, decay_ratio, to_strategy(strategy), to_target(target));
+  });
+  module.def("Sequential", [](const Policies& policies, std::vector<Count> milestones) {
+    return make<Sequential>(std::vector<PolicyPtr>(policies.begin(), policies.end()), milestones);
+  });
 }
 
 }  // namespace
@@ -350,18 +355,23 @@ void bind_schedule(py::module_& module) {
   auto policies = module.def_submodule("policies", "Schedules in C++.");
   bind_policies(policies);
   module.attr("Policy") = policies.attr("Policy");
-  py::class_<Warmup>(module, "Warmup")
-      .def(py::init<>())
-      .def(py::init(&make_warmup), py::arg("kind"), py::arg("iters"), py::arg("ratio"))
+  py::class_<Warmup>(module, "Warmup", kSealed, py::is_final())
       .def("factor", &Warmup::factor, py::arg("iteration"));
-  py::class_<GroupSchedule, std::shared_ptr<GroupSchedule>>(module, "GroupSchedule")
-      .def(py::init<const std::string&>(), py::arg("value"))
+  module.def("make_warmup", &make_warmup, py::arg("kind"), py::arg("iters"), py::arg("ratio"));
+  py::class_<GroupSchedule, std::shared_ptr<GroupSchedule>>(module, "GroupSchedule", kSealed,
+                                                            py::is_final())
       .def("configure", &GroupSchedule::configure, py::arg("hook"), py::arg("groups"),
            py::arg("base"), py::arg("policies"), py::arg("by_epoch"), py::arg("warmup"))
-      .def("regular", &GroupSchedule::regular)
+      // By reference: for a method without named arguments, pybind11 makes None a null pointer.
+      .def("regular", [](GroupSchedule& self) { return self.regular(); })
       .def("action", [](std::shared_ptr<GroupSchedule> schedule) {
+        if (!schedule) throw py::type_error("None is no schedule");
         return make_action(std::make_unique<ScheduleAction>(std::move(schedule)));
       });
+  module.def(
+      "make_group_schedule",
+      [](const std::string& value) { return std::make_shared<GroupSchedule>(value); },
+      py::arg("value"));
 }
 
 }  // namespace hookrun

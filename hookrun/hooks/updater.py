@@ -164,14 +164,14 @@ class UpdaterHook(Hook):
         return {}
 
     def _native_action(self) -> _native.Action:
-        schedule = self._native_schedule or _native.GroupSchedule(self.value)
+        schedule = self._native_schedule or _native.make_group_schedule(self.value)
         schedule.configure(
             hook=weakref.ref(self),
             groups=self._known,
             base=self._base,
             policies=self._native_policies(),
             by_epoch=self.by_epoch,
-            warmup=self._warmup().native() if self.warmup is not None else _native.Warmup(),
+            warmup=self._warmup().native() if self.warmup is not None else None,
         )
         self._native_schedule = schedule
         return schedule.action()

@@ -45,4 +45,4 @@ class Warmup:
 
     def native(self) -> _native.Warmup:
         """The same function in C++."""
-        return _native.Warmup(self.kind, self.iters, self.ratio)
+        return _native.make_warmup(self.kind, self.iters, self.ratio)

@@ -73,7 +73,7 @@ def test_parts_of_a_sequence_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize(("iters", "ratio"), [(-1, 0.1), (5, 0.0), (5, math.nan), (5, 1.5)])
 def test_a_warm_up_that_is_none_is_refused(iters: int, ratio: float) -> None:
-    for make in (Warmup, _native.Warmup):
+    for make in (Warmup, _native.make_warmup):
         with pytest.raises(ValueError, match=r"iters|ratio"):
             make("linear", iters, ratio)
 
