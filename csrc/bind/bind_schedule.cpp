@@ -87,7 +87,7 @@ void write_momentum(PyObject* group, double value) {
 // A schedule over the parameter groups of one optimizer, or of several by name. The base values
 // stay the hook's own lists, so that a change to them takes effect. Where the groups are no longer
 // those that the values are of, the hook's before_train_iter takes the step in place of this; by
-// epoch that is looked at once an epoch.
+// epoch that is looked at once an epoch. A learning rate that begins with 0 stays at 0.
 class GroupSchedule {
  public:
   explicit GroupSchedule(const std::string& value) : is_lr_(value == "lr") {
@@ -151,7 +151,7 @@ class GroupSchedule {
     const auto parts = parts_;
     for (OptimizerPart& part : *parts) {
       std::vector<double> values;
-      part.regular(step_, total_, values);
+      part.regular(step_, total_, is_lr_, values);
       if (!part.name) return py::cast(values);
       by_name[part.name] = py::cast(values);
     }
@@ -178,12 +178,16 @@ class GroupSchedule {
     }
 
     // Into `values`, which is the caller's own: what writes them may ask for them anew meanwhile.
-    void regular(Count step, Count total, std::vector<double>& values) const {
+    // Where `zero_stays`, a value that begins with 0 is 0 whatever the policy.
+    void regular(Count step, Count total, bool zero_stays, std::vector<double>& values) const {
       values.clear();
+      std::vector<std::size_t> zeros;  // allocates only where there are some
       for (Py_ssize_t i = 0; i < PyList_GET_SIZE(base.ptr()); ++i) {
         const py::object number = borrow(PyList_GET_ITEM(base.ptr(), i));
-        values.push_back(PyFloat_AsDouble(number.ptr()));
-        if (values.back() == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+        const double value = PyFloat_AsDouble(number.ptr());
+        if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+        if (zero_stays && value == 0.0) zeros.push_back(values.size());
+        values.push_back(value);
       }
       if (policies.size() == 1) {
         policies.front()->apply(values.data(), values.size(), step, total);
@@ -192,6 +196,7 @@ class GroupSchedule {
           policies[i]->apply(&values[i], 1, step, total);
         }
       }
+      for (const std::size_t i : zeros) values[i] = 0.0;
     }
   };
 
@@ -233,7 +238,7 @@ class GroupSchedule {
   // The groups are read anew each time: load_state_dict() of an optimizer replaces them.
   void set_groups(const py::list& groups, OptimizerPart& part, double factor) const {
     std::vector<double> values = std::move(part.memory);
-    part.regular(step_, total_, values);
+    part.regular(step_, total_, is_lr_, values);
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (static_cast<Py_ssize_t>(i) >= PyList_GET_SIZE(groups.ptr())) break;
       const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));

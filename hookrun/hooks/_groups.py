@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from operator import is_not
 from typing import Any
@@ -135,3 +136,18 @@ def carry_over(
 
 def _identity(group: dict[str, Any]) -> int:
     return id(group.get("params", group))
+
+
+def warn_if_all_zero(hook: Any) -> None:
+    """Say so where every group begins with a learning rate of 0: none would train."""
+    groups = hook.base_lr
+    values = (
+        [each for part in groups.values() for each in part] if isinstance(groups, dict) else groups
+    )
+    if values and not any(values):
+        warnings.warn(
+            f"{type(hook).__name__}: the initial learning rate of every parameter group is 0, and "
+            "a schedule leaves 0 as it is, so nothing will train: give the optimizer a learning "
+            "rate above 0",
+            stacklevel=2,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -28,7 +29,8 @@ class EMAHook(Hook):
     .. math:: ema \leftarrow (1 - m_t)\, ema + m_t\, x, \qquad
               m_t = \min\left(1 - (1 - m)^k, \frac{1 + t}{w + t}\right)
 
-    with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``.
+    with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``, unless that
+    is 0: then :math:`m_t = 1 - (1 - m)^k` from the first update on.
 
     The averages are buffers ``ema_<name with dots as underscores>`` of the model, so its
     ``state_dict`` has them; names are without the ``module.`` and ``_orig_mod.`` of wrappers. At
@@ -49,7 +51,7 @@ class EMAHook(Hook):
     Args:
         momentum: weight of the new parameters, in (0, 1).
         interval: update every so many iterations.
-        warm_up: the larger, the longer small momentums are used at the start.
+        warm_up: the larger, the longer small momentums are used at the start; 0 for no warm-up.
         resume_from: a checkpoint to resume when the first run starts; for one that needs
             ``trust=True``, call ``runner.resume`` instead.
         debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
@@ -86,8 +88,8 @@ class EMAHook(Hook):
                 raise TypeError(f"EMAHook: {name} must be a number, not {value!r}")
         if not 0 < momentum < 1:
             raise ValueError(f"EMAHook: momentum must lie between 0 and 1, not at {momentum!r}")
-        if warm_up < 1:
-            raise ValueError(f"EMAHook: warm_up must be at least 1, not {warm_up!r}")
+        if not 0 <= warm_up < math.inf:
+            raise ValueError(f"EMAHook: warm_up must be at least 0 and finite, not {warm_up!r}")
         self.interval = interval
         self.warm_up = warm_up
         self.momentum = 1 - (1 - momentum) ** interval
@@ -153,7 +155,8 @@ class EMAHook(Hook):
         if self.debias:
             updates = iteration // self.interval + 1
             return float(self.momentum / (1 - (1 - self.momentum) ** updates))
-        return float(min(self.momentum, (1 + iteration) / (self.warm_up + iteration)))
+        warm_up = max(self.warm_up, 1)  # with 1 or less, the warm-up's momentum is never below 1
+        return float(min(self.momentum, (1 + iteration) / (warm_up + iteration)))
 
     def after_train_epoch(self, runner: Any) -> None:
         self._check(runner)

@@ -122,7 +122,8 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
     """Up to ``max_lr``, then down far below the initial learning rate (arXiv:1708.07120).
 
     The values are those of ``torch.optim.lr_scheduler.OneCycleLR``. The initial learning rate is
-    ``max_lr / div_factor``, whatever the optimizer was made with.
+    ``max_lr / div_factor``, whatever the optimizer was made with, but for groups whose learning
+    rate was 0: they stay at 0, as under every policy.
 
     Args:
         max_lr: the highest learning rate: a number, a list with one per parameter group, or a dict
@@ -186,15 +187,19 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
     def _initials(self, optimizer: Any, name: str | None) -> list[float]:
         groups = optimizer.param_groups
         peaks = check.per_group(self, "max_lr", optimizer, name, added="initial_lr")
-        for group, peak in zip(groups, peaks, strict=False):
-            group.setdefault("initial_lr", peak / self.div_factor)
         added = groups[len(peaks) :]  # by the run that is resumed
-        return [peak / self.div_factor for peak in peaks] + list(map(self._initial, added))
+        return [*map(self._initial_below, groups, peaks), *map(self._initial, added)]
 
     def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
-        if check.is_real(check.for_optimizer(self, "max_lr", optimizer, name)):
-            return self._initials(optimizer, name)[0]
-        return self._initial(group)
+        peak = check.for_optimizer(self, "max_lr", optimizer, name)
+        return self._initial_below(group, peak) if check.is_real(peak) else self._initial(group)
+
+    def _initial_below(self, group: dict[str, Any], peak: float) -> float:
+        """Where a group's schedule starts that climbs to the peak, unless the group is frozen."""
+        frozen = float(group.get("initial_lr", group["lr"])) == 0.0
+        initial = 0.0 if frozen else peak / self.div_factor
+        group.setdefault("initial_lr", initial)
+        return initial
 
     def _check_run(self, runner: Any) -> None:
         super()._check_run(runner)

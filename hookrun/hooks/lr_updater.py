@@ -14,7 +14,7 @@ from hookrun.core.hook import HOOKS
 from hookrun.schedules import STRATEGIES, Policy, Target
 
 from . import _arguments as check
-from ._groups import Groups, by_optimizer, map_groups, write
+from ._groups import Groups, by_optimizer, map_groups, warn_if_all_zero, write
 from ._policies import step_policy
 from .updater import ScheduleSetting, UpdaterHook, unknown
 
@@ -41,7 +41,9 @@ class LrUpdaterHook(UpdaterHook):
         ValueError, TypeError: a wrong argument; the message names it and what is allowed. What
             takes a runner to know is checked in ``before_run``.
 
-    Different from MMCV: a tensor learning rate is filled and stays the same tensor; ``by_epoch``
+    Different from MMCV: a group whose initial learning rate is 0, as that of a frozen layer, stays
+    at 0 under every policy, where MMCV raises it towards ``min_lr`` (a ``get_lr`` of one's own
+    decides for itself); a tensor learning rate is filled and stays the same tensor; ``by_epoch``
     and ``warmup_by_epoch`` are refused in runs without epochs, where MMCV changes nothing or fails
     at the first iteration.
     """
@@ -93,8 +95,8 @@ class LrUpdaterHook(UpdaterHook):
         self._regular = values
 
     def get_lr(self, runner: Any, base_lr: float) -> float:
-        """The learning rate of this step for a group that began with ``base_lr``."""
-        return self._value(runner, base_lr)
+        """The learning rate of this step for a group that began with ``base_lr``; 0 stays 0."""
+        return self._value(runner, base_lr) if base_lr != 0.0 else 0.0
 
     def get_regular_lr(self, runner: Any) -> Groups:
         """The learning rates of this step without warm-up."""
@@ -125,6 +127,11 @@ class LrUpdaterHook(UpdaterHook):
                 f"{type(self).__name__}: warmup_by_epoch must be False where the data loader has "
                 "no length, not True"
             )
+
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        if self._is_shipped("get_lr", "get_regular_lr"):
+            warn_if_all_zero(self)
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.warmup_iters is None and self.warmup is not None:

@@ -42,9 +42,9 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.mark.parametrize("interval", [1, 3])
-@pytest.mark.parametrize("warm_up", [1, 7, 100])
+@pytest.mark.parametrize("warm_up", [0, 0.5, 1, 7, 100])
 def test_the_averages_follow_the_formula_in_double(
-    make_runner: MakeRunner, interval: int, warm_up: int
+    make_runner: MakeRunner, interval: int, warm_up: float
 ) -> None:
     runner, watch = make_runner(max_epochs=2), WatchSteps()
     start = weights_of(runner.model)
@@ -54,7 +54,9 @@ def test_the_averages_follow_the_formula_in_double(
     average = start["fc.weight"].double()
     for step, (raw, ema) in enumerate(zip(watch.raw, watch.ema, strict=True)):
         if step % interval == 0:
-            momentum = min(1 - (1 - 0.05) ** interval, (1 + step) / (warm_up + step))
+            momentum = 1 - (1 - 0.05) ** interval
+            if warm_up:
+                momentum = min(momentum, (1 + step) / (warm_up + step))
             average = (1 - momentum) * average + momentum * raw["fc.weight"].double()
         torch.testing.assert_close(ema["ema_fc_weight"].double(), average, rtol=2e-6, atol=1e-6)
 
@@ -261,7 +263,10 @@ def test_another_run_of_the_same_model_takes_the_same_names(make_runner: MakeRun
         ({"momentum": float("nan")}, "momentum must lie between"),
         ({"interval": 0}, "interval must be a positive int"),
         ({"interval": 1.5}, "interval must be a positive int"),
-        ({"warm_up": 0}, "warm_up must be at least 1"),
+        ({"warm_up": -1}, "warm_up must be at least 0 and finite, not -1"),
+        ({"warm_up": -0.5}, "warm_up must be at least 0"),
+        ({"warm_up": float("inf")}, "warm_up must be at least 0 and finite"),
+        ({"warm_up": float("nan")}, "warm_up must be at least 0"),
         ({"buffers": "averge"}, "buffers must be 'copy' or 'average', not 'averge'"),
         ({"device": "cudda"}, "device must be one such as 'cpu' or 'cuda:0', not 'cudda'"),
     ],
