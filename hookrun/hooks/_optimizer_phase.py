@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from hookrun.ops import FusedStep, LossScale, sync_buffers_, unscale_
+from hookrun.ops.step_hooks import why_replaced
 
 from ._masters import (
     LOW_PRECISION,
@@ -140,7 +141,7 @@ class OptimizerPhase:
 
     def rescale(self, factor: float) -> None:
         """Multiply the gradients, where fewer iterations came than they were divided by."""
-        unscale_(self._gradients(), factor, torch.zeros(1))
+        unscale_(self._gradients(), factor, torch.zeros(1, dtype=torch.float32, device="cpu"))
 
     def step(self, ema_momentum: float = 0.0) -> Step:
         """Step with the gradients there are.
@@ -213,7 +214,7 @@ class OptimizerPhase:
         gradients = [e.grad for e in self._entries() if e.grad is not None]
         if not gradients:
             return True
-        found_inf = torch.zeros(1, device=gradients[0].device)
+        found_inf = torch.zeros(1, dtype=torch.float32, device=gradients[0].device)
         inverse = 1.0 if self.scaler is None else 1.0 / self.scaler.scale
         unscale_(gradients, inverse, found_inf)
         finite = not bool(found_inf)
@@ -258,9 +259,7 @@ def _are_the_same(ours: Sequence[Any], given: Sequence[Any]) -> bool:
 
 def _is_torch(optimizer: Any) -> bool:
     """Whether it is a torch optimizer whose own ``step`` nobody replaced."""
-    replaced = vars(optimizer).get("step") if isinstance(optimizer, Optimizer) else None
-    by_scheduler = getattr(replaced, "_wrapped_by_lr_sched", False)
-    return isinstance(optimizer, Optimizer) and (replaced is None or by_scheduler)
+    return isinstance(optimizer, Optimizer) and why_replaced(optimizer) is None
 
 
 def _has_post_hooks(optimizer: Optimizer) -> bool:

@@ -56,7 +56,8 @@ class OptimizerHook(Hook):
             or moved since the run began.
         KeyError: at an iteration, there is no loss.
 
-    Different from MMCV: gradients stay scaled and unclipped in ``.grad`` after a fused step.
+    Different from MMCV: gradients stay scaled and unclipped in ``.grad`` after a fused step, unless
+    the optimizer has step hooks of torch's, which see them as its own step would show them.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"learning_rate", "momentum"})

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .device import is_dense, same_strides, triton_kernels, why_not
 from .rows import Rows
+from .step_hooks import why_replaced
 
 Ints = npt.NDArray[np.int64]
 _MOMENTS: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
@@ -28,6 +29,9 @@ def why_unknown(optimizer: Any) -> str | None:
     kind = type(optimizer)
     if kind not in _KNOWN:
         return f"the optimizer is a {kind.__name__}, not torch's SGD, Adam or AdamW"
+    replaced = why_replaced(optimizer)
+    if replaced is not None:
+        return replaced
     for group in optimizer.param_groups:
         for option in ("amsgrad", "differentiable"):
             if group.get(option):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,9 @@ from .device import declined, triton_kernels, why_not_on
 from .device_rows import DeviceRows, addresses, why_not_rows, why_unknown
 from .device_scale import DeviceScale
 from .ema import check_ema
+from .loss_scale import LossScale
 from .norm import grad_norm
 from .rows import Rows, collect
-
-if TYPE_CHECKING:
-    from .fused_step import FusedStep
 
 _TABLES = 8  # kept, for as many different sets of parameters with a gradient
 
@@ -96,11 +93,34 @@ def _host_block(count: int, device: torch.device) -> Tensor:
     return torch.empty(count, dtype=torch.int64, pin_memory=device.type == "cuda")
 
 
-class DeviceStep:
-    """Takes a `FusedStep`'s steps where its parameters are on a device with kernels."""
+class Wanted(NamedTuple):
+    """What a step is to do besides the update, as things are when it is taken."""
 
-    def __init__(self, step: FusedStep) -> None:
-        self._owner = weakref.ref(step)  # a cycle would keep it, and its claim on a loss scale
+    grad_clip: Mapping[str, Any] | None = None
+    loss_scaler: LossScale | None = None
+    update_scale: bool = True
+    may_skip: bool = False
+    skipped_steps: Any = 0
+    model_params: Sequence[Tensor] | None = None
+    ema: Sequence[Tensor] | None = None
+    momentum: float = 0.0
+
+    @property
+    def needs_norm(self) -> bool:
+        return self.grad_clip is not None or self.may_skip
+
+
+class Taken(NamedTuple):
+    """What a step left on the device: the norm if it was needed, the steps skipped so far."""
+
+    grad_norm: Tensor | None
+    skipped_steps: Any
+
+
+class DeviceStep:
+    """Takes steps where the parameters are on a device with kernels: one for each `FusedStep`."""
+
+    def __init__(self) -> None:
         self._tables: dict[Any, _Tables] = {}
         self._counts: dict[Tensor, tuple[Tensor, Tensor]] = {}
         self._control: Tensor | None = None
@@ -109,33 +129,22 @@ class DeviceStep:
         #: Why the latest step could not be taken here.
         self.obstacle: str | None = None
 
-    @property
-    def _step(self) -> FusedStep:
-        step = self._owner()
-        assert step is not None
-        return step
+    @staticmethod
+    def is_for(optimizer: Any) -> bool:
+        """Whether the optimizer's parameters are on a device that may have kernels."""
+        first = next((p for group in optimizer.param_groups for p in group["params"]), None)
+        return first is not None and (first.device.type != "cpu" or forced() == "triton")
 
-    def take(self, fire: Callable[[str], bool]) -> bool:
-        """Take a step, or return False where the kernels cannot.
+    def can_take(self, optimizer: Any, rows: Rows, wanted: Wanted) -> bool:
+        """Whether `take` would."""
+        return self.is_for(optimizer) and self._why_not(optimizer, rows, wanted) is None
 
-        Args:
-            fire: calls the optimizer's ``"pre"`` or ``"post"`` hooks; returns whether it has any.
-        """
-        params = [p for group in self._step.optimizer.param_groups for p in group["params"]]
-        if not params or (params[0].device.type == "cpu" and forced() != "triton"):
-            return False
-        momentum = self._step._momentum()
-        self._check_norm()
-        tables = self._find()
+    def take(self, optimizer: Any, wanted: Wanted) -> Taken | None:
+        """Take a step with the gradients there are, or return None where the kernels cannot."""
+        _check_norm(optimizer, wanted)
+        tables = self._find(optimizer, wanted)
         if tables is None:
-            return False
-        if fire("pre"):  # a hook may have exchanged gradients or groups
-            tables = self._find()
-            assert tables is not None
-        step = self._step
-        step.optimizer._opt_called = True  # what torch's schedulers look for
-        if step.loss_scaler is not None and step.update_scale:
-            step.loss_scaler._updated_by = weakref.ref(step)
+            return None
         rows = tables.rows
         capturing = rows.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         grads = rows.ordered(rows.rows.grads)
@@ -144,66 +153,41 @@ class DeviceStep:
             places = tables.send_captured(found)
             self._captured[id(tables)] = tables
         else:
-            tables.send(self._settings(tables, momentum), found)
+            tables.send(_settings(tables, wanted), found)
             tables.make_spare()
             places = tables.grads
-        self._launch(tables, places)
+        taken = self._launch(tables, places, wanted)
         of = rows.rows
         increment_version([*of.params, *_present(of.model_params), *_present(of.ema)])
-        fire("post")
-        return True
+        return taken
 
-    def refresh(self) -> None:
+    def refresh(self, wanted: Wanted) -> None:
         """Send the settings that changed, for graphs that hold captured steps."""
-        momentum = self._step._momentum()
         kept = {id(tables): tables for tables in self._tables.values()}
         for tables in (kept | self._captured).values():
-            tables.send(self._settings(tables, momentum), tables.addresses)
-        if self._step.loss_scaler is not None and self._control is not None:
-            self._scale(self._control.device)
+            tables.send(_settings(tables, wanted), tables.addresses)
+        if wanted.loss_scaler is not None and self._control is not None:
+            _scale_block(wanted.loss_scaler, self._control.device)
 
-    def _find(self) -> _Tables | None:
+    def _find(self, optimizer: Any, wanted: Wanted) -> _Tables | None:
         """The tables of the parameters that have gradients now; None if the kernels cannot."""
-        step = self._step
-        optimizer = step.optimizer
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        models = params if step.model_params is None else step.model_params
+        models = params if wanted.model_params is None else wanted.model_params
         grads = [model.grad for model in models]
-        key = self._key(grads)
+        has_momentum = tuple(bool(group.get("momentum")) for group in optimizer.param_groups)
+        key = bytes([grad is not None for grad in grads]), has_momentum
         if not any(key[0]):
             return None
         tables = self._tables.get(key)
-        if tables is not None and self._fit(tables, params):
+        if tables is not None and _fit(tables, optimizer, params, wanted):
             tables.rows.rows.grads = [g for g in grads if g is not None]
             if tables.rows.fit(tables.rows.rows.grads):
                 return tables
-        return self._make(key)
+        return self._make(optimizer, wanted, key)
 
-    def _check_norm(self) -> None:
-        """Look at the norm before anything is begun or counted, where a bad one shall raise."""
-        step = self._step
-        if step._may_skip or not (step.grad_clip or {}).get("error_if_nonfinite"):
-            return
-        rows = collect(step.optimizer, step.model_params, None)
-        check_finite(grad_norm(rows.grads))
-
-    def _key(self, grads: Sequence[Tensor | None]) -> Any:
-        groups = self._step.optimizer.param_groups
-        has_momentum = tuple(bool(group.get("momentum")) for group in groups)
-        return bytes([grad is not None for grad in grads]), has_momentum
-
-    def _fit(self, tables: _Tables, params: list[Tensor]) -> bool:
-        """Whether tables are of these very parameters, partners, groups and state."""
-        optimizer = self._step.optimizer
-        if tables.groups is not optimizer.param_groups or tables.state is not optimizer.state:
-            return False
-        now = [params, self._step.model_params, self._step.ema]
-        return all(map(_same, now, [tables.params, *tables.partners]))
-
-    def _make(self, key: Any) -> _Tables | None:
-        step = self._step
-        rows = collect(step.optimizer, step.model_params, step.ema)
-        self.obstacle = self._why_not(rows)
+    def _make(self, optimizer: Any, wanted: Wanted, key: Any) -> _Tables | None:
+        rows = collect(optimizer, wanted.model_params, wanted.ema)
+        self.obstacle = self._why_not(optimizer, rows, wanted)
         if self.obstacle is not None:
             return None
         check_lists("FusedStep", *rows.columns())
@@ -215,52 +199,30 @@ class DeviceStep:
                 "FusedStep: a CUDA graph is being captured, but no step was taken before with "
                 "these parameters, state and gradients; take warm-up steps outside first"
             )
-        tables = _Tables(step.optimizer, DeviceRows(step.optimizer, rows, self._counts))
-        copies = (step.model_params, step.ema)
+        tables = _Tables(optimizer, DeviceRows(optimizer, rows, self._counts))
+        copies = (wanted.model_params, wanted.ema)
         tables.partners = [None if c is None else list(c) for c in copies]
         if len(self._tables) >= _TABLES:
             self._tables.pop(next(iter(self._tables)))
         self._tables[key] = tables
         return tables
 
-    def _why_not(self, rows: Rows) -> str | None:
-        clip = self._step.grad_clip or {}
+    def _why_not(self, optimizer: Any, rows: Rows, wanted: Wanted) -> str | None:
+        clip = wanted.grad_clip or {}
         if float(clip.get("norm_type", 2.0)) != 2.0:
             return f"norm_type is {clip['norm_type']}"
         device = rows.params[0].device if rows.params else torch.device("cpu")
-        return why_not_on(device) or why_unknown(self._step.optimizer) or why_not_rows(rows)
+        return why_not_on(device) or why_unknown(optimizer) or why_not_rows(rows)
 
-    def _settings(self, tables: _Tables, momentum: float) -> npt.NDArray[np.float64]:
-        """What the host decides, as the device reads it; see control.py."""
-        adam = tables.rows.adam
-        clip = self._step.grad_clip or {}
-        lines = [[momentum, float(clip.get("max_norm", 0.0))]]
-        for group, _ in tables.rows.rows.groups:
-            sign = -1.0 if group["maximize"] else 1.0
-            line = [float(group["lr"]), float(group["weight_decay"]), sign]
-            if adam:
-                beta1, beta2 = group["betas"]
-                decoupled = float(group["decoupled_weight_decay"])
-                line += [float(beta1), float(beta2), float(group["eps"]), decoupled]
-            else:
-                nesterov = float(group["nesterov"])
-                line += [float(group["momentum"]), float(group["dampening"]), nesterov]
-            lines.append(line)
-        values = np.zeros((len(lines), tables.line))
-        for number, line in enumerate(lines):
-            values[number, : len(line)] = line
-        return values.ravel()
-
-    def _launch(self, tables: _Tables, grads: Tensor) -> None:
+    def _launch(self, tables: _Tables, grads: Tensor, wanted: Wanted) -> Taken:
         """First pass, decision, second pass, and the averages of parameters without gradients."""
-        kernels, step, rows = triton_kernels(), self._step, tables.rows
+        kernels, rows = triton_kernels(), tables.rows
         table = rows.table
-        may_skip = step.loss_scaler is not None or step.skip_nonfinite
-        clip = step.grad_clip is not None
-        control = self._control_block(rows.device, may_skip)
-        scale = self._scale(rows.device)
+        control = self._control_block(rows.device, wanted)
+        scaler = wanted.loss_scaler
+        scale = None if scaler is None else _scale_block(scaler, rows.device)
         norm = torch.empty((), dtype=torch.float32, device=rows.device)
-        if clip or may_skip:
+        if wanted.needs_norm:
             kernels.norm.launch(table.launches, table.chunks, grads, rows.partials, column=2)
         kernels.finalise(
             rows.partials.sums,
@@ -272,12 +234,11 @@ class DeviceStep:
             table.rows,
             table.bias,
             adam=rows.adam,
-            with_norm=clip or may_skip,
-            clip=clip,
-            may_skip=may_skip,
-            update_scale=step.update_scale,
+            with_norm=wanted.needs_norm,
+            clip=wanted.grad_clip is not None,
+            may_skip=wanted.may_skip,
+            update_scale=wanted.update_scale,
         )
-        step.grad_norm = norm if clip or may_skip else None
         phase = kernels.control.Phase(table.rows, grads, tables.settings, control, table.bias)
         update = kernels.adam_ if rows.adam else kernels.sgd_
         update(table.launches, table.chunks, phase)
@@ -285,29 +246,64 @@ class DeviceStep:
             skip = control.view(torch.int64)[kernels.control.SKIP.value]
             momentum = tables.settings[kernels.control.EMA_MOMENTUM.value]
             kernels.ema.launch(rows.idle, momentum, skip)
+        skipped = self._skipped if wanted.may_skip else wanted.skipped_steps
+        return Taken(norm if wanted.needs_norm else None, skipped)
 
-    def _control_block(self, device: torch.device, may_skip: bool) -> Tensor:
+    def _control_block(self, device: torch.device, wanted: Wanted) -> Tensor:
         """The control block, which also counts the skipped steps."""
         control = triton_kernels().control
         if self._control is None:
             self._control = torch.zeros(control.CONTROL_SIZE, dtype=torch.float64, device=device)
             self._skipped = self._control.view(torch.int64)[control.SKIPPED.value]
-        if may_skip and self._step.skipped_steps is not self._skipped:
+        if wanted.may_skip and wanted.skipped_steps is not self._skipped:
             assert self._skipped is not None
-            self._skipped.fill_(self._step.skipped_steps)
-            self._step.skipped_steps = self._skipped
+            self._skipped.fill_(wanted.skipped_steps)
         return self._control
 
-    def _scale(self, device: torch.device) -> Tensor | None:
-        """The scale block of the loss scale, up to date; it is shared by all that use the scale."""
-        scaler = self._step.loss_scaler
-        if scaler is None:
-            return None
-        if scaler._on_device is None:
-            scaler._on_device = DeviceScale(scaler, device)
-        scaler._on_device.refresh()
-        block: Tensor = scaler._on_device.block
-        return block
+
+def _check_norm(optimizer: Any, wanted: Wanted) -> None:
+    """Look at the norm before anything is begun or counted, where a bad one shall raise."""
+    if wanted.may_skip or not (wanted.grad_clip or {}).get("error_if_nonfinite"):
+        return
+    check_finite(grad_norm(collect(optimizer, wanted.model_params, None).grads))
+
+
+def _fit(tables: _Tables, optimizer: Any, params: list[Tensor], wanted: Wanted) -> bool:
+    """Whether tables are of these very parameters, partners, groups and state."""
+    if tables.groups is not optimizer.param_groups or tables.state is not optimizer.state:
+        return False
+    now = [params, wanted.model_params, wanted.ema]
+    return all(map(_same, now, [tables.params, *tables.partners]))
+
+
+def _settings(tables: _Tables, wanted: Wanted) -> npt.NDArray[np.float64]:
+    """What the host decides, as the device reads it; see control.py."""
+    clip = wanted.grad_clip or {}
+    lines = [[wanted.momentum, float(clip.get("max_norm", 0.0))]]
+    for group, _ in tables.rows.rows.groups:
+        sign = -1.0 if group["maximize"] else 1.0
+        line = [float(group["lr"]), float(group["weight_decay"]), sign]
+        if tables.rows.adam:
+            beta1, beta2 = group["betas"]
+            decoupled = float(group["decoupled_weight_decay"])
+            line += [float(beta1), float(beta2), float(group["eps"]), decoupled]
+        else:
+            nesterov = float(group["nesterov"])
+            line += [float(group["momentum"]), float(group["dampening"]), nesterov]
+        lines.append(line)
+    values = np.zeros((len(lines), tables.line))
+    for number, line in enumerate(lines):
+        values[number, : len(line)] = line
+    return values.ravel()
+
+
+def _scale_block(scaler: LossScale, device: torch.device) -> Tensor:
+    """The block of the loss scale, up to date; it is shared by all that use the scale."""
+    if scaler._on_device is None:
+        scaler._on_device = DeviceScale(scaler, device)
+    scaler._on_device.refresh()
+    block: Tensor = scaler._on_device.block
+    return block
 
 
 def _averaged(rows: Rows) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -11,21 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
-from torch.optim import optimizer as torch_optimizer
 
 from . import rules
 from .backend import declined, forced
 from .checks import Column, check_lists
-from .clip_grad_norm import check_finite, check_max_norm, clip_factor
+from .clip_grad_norm import check_finite, clip_factor
 from .convert import convert_as
-from .device_step import DeviceStep
+from .device_step import DeviceStep, Wanted
 from .ema import check_ema, check_momentum, ema_update_
 from .loss_scale import LossScale
-from .norm import check_norm_type, total_norm
-from .rows import Rows, all_columns, collect
+from .norm import total_norm
+from .rows import Rows, all_columns, collect, masters_with_copies
+from .step_arguments import check_step_arguments
+from .step_hooks import (
+    ClosureCall,
+    closure_in,
+    fire_post_hooks,
+    fire_pre_hooks,
+    has_step_hooks,
+    step_without_hooks,
+)
 from .unscale import unscale_
-
-_CLIP_ARGUMENTS = {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
 
 
 class FusedStep:
@@ -35,22 +40,27 @@ class FusedStep:
     state, low-precision copies and averages once. Gradients are not rewritten: after a step they
     are still scaled and unclipped.
 
+    An optimizer's step hooks, and those of all optimizers, see what they would under torch:
+    unscaled, clipped gradients and the arguments of ``optimizer.step``; what they change is used.
+    Where there are any, gradients are rewritten, which takes a pass more; copies and averages are
+    written after the hooks.
+
     It works on torch's own ``SGD``, ``Adam`` and ``AdamW`` objects and on their state tensors, so
     the optimizer's ``state_dict`` stays torch's, and steps of both kinds can alternate. Learning
     rates and other options are read from the groups at each step; parameters without a gradient
-    are left out, groups may be added. The optimizer's step hooks fire and torch's schedulers see
-    the step. Any other optimizer, or one with ``amsgrad``, ``differentiable`` or ``capturable``, or
-    with sparse gradients or complex parameters, gets its gradients scaled and clipped in place and
-    takes its own step. Parameters may be DTensors; then all processes take each step together.
+    are left out, groups may be added. Torch's schedulers see the step. Any other optimizer, or one
+    with ``amsgrad``, ``differentiable`` or ``capturable``, with sparse gradients or complex
+    parameters, or whose ``step`` someone replaced, gets its gradients scaled and clipped in place
+    and takes its own step. Parameters may be DTensors; then all processes take each step together.
 
     A step whose gradients are not finite is skipped under a loss scale or ``skip_nonfinite``: then
     parameters, state, step counts and averages stay as they are, and no hook fires. Otherwise it is
     taken, as torch would.
 
-    On a GPU with Triton nothing of this makes the host wait. ``grad_norm``, ``skipped_steps`` and
-    the loss scale are tensors there; hooks fire at skipped steps too, and before the norm is taken;
-    Adam's step counts move to the device, where torch keeps them for ``fused=True`` and
-    ``capturable=True`` (its plain step reads them there too, but waits). ``capturable`` is no
+    On a GPU with Triton nothing of this makes the host wait, unless there are step hooks.
+    ``grad_norm``, ``skipped_steps`` and the loss scale are tensors there; Adam's step counts move
+    to the device, where torch keeps them for ``fused=True`` and ``capturable=True`` (its plain step
+    reads them there too, but waits). ``capturable`` is no
     obstacle; a learning rate that is a tensor on the GPU is. A step can be captured into a CUDA
     graph after one was taken outside; `refresh` before each replay sends changed settings. SGD's
     first step is told from the later ones on the device: if it is skipped, the optimizer's state
@@ -94,7 +104,7 @@ class FusedStep:
         fused: str | bool = "auto",
         update_scale: bool = True,
     ) -> None:
-        _check_arguments(optimizer, grad_clip, loss_scaler, fused)
+        check_step_arguments(optimizer, grad_clip, loss_scaler, fused)
         if (ema is None) != (ema_momentum is None):
             raise ValueError("FusedStep: ema and ema_momentum go together; give both or neither")
         if ema_momentum is not None and not callable(ema_momentum):
@@ -113,7 +123,7 @@ class FusedStep:
         self.grad_norm: Tensor | None = None
         #: Steps skipped so far because a gradient was not finite; on a GPU a 0-dim tensor.
         self.skipped_steps: Any = 0
-        self._on_device = DeviceStep(self)
+        self._on_device = DeviceStep()
         collect(optimizer, model_params, ema)
         check_lists("FusedStep", *all_columns(optimizer, model_params, ema))
 
@@ -122,47 +132,53 @@ class FusedStep:
         """Take one step with the gradients there are; it may be skipped (see the class).
 
         Args:
-            closure: called first, once, with gradients enabled, to compute them; under
-                ``fused='auto'`` only.
+            closure: called once, with gradients enabled, to compute them; under ``fused='auto'``
+                only. It is called first; but where the optimizer has step hooks, and nothing is to
+                be done to the gradients, after the pre-hooks, as in torch.
 
         Returns:
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: the norm is not finite, under ``grad_clip``'s ``error_if_nonfinite``.
+            RuntimeError: the norm is not finite, under ``grad_clip``'s ``error_if_nonfinite``; a
+                step pre-hook returned something else than None or new arguments.
             TypeError: under ``fused=True`` a closure, or tensors that no kernel takes; sparse
                 gradients for an optimizer that takes none.
             ValueError: lists that do not fit, or tensors that share memory. Nothing is changed.
-            Exception: what an optimizer's own step raises. By then its gradients are unscaled and
-                clipped in place, but not those of copies in ``model_params``; to try again, compute
-                them anew.
+            Exception: what a hook or an optimizer's own step raises. By then its gradients are
+                unscaled and clipped in place, but not those of copies in ``model_params``; to try
+                again, compute them anew.
         """
-        loss = None
-        if closure is not None:
-            if self.fused is True:
-                raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
-            with torch.enable_grad():
-                loss = closure()
+        if closure is not None and self.fused is True:
+            raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
+        optimizer = self.optimizer
+        hooked = has_step_hooks(optimizer)
+        call = ClosureCall(closure)
+        if not hooked or self._changes_gradients:
+            call.now()
         self._check_scale()
-        if self._on_device.take(self._fire):
-            return loss
-        rows = collect(self.optimizer, self.model_params, self.ema)
+        if not hooked and DeviceStep.is_for(optimizer) and self._take_on_device():
+            return call.result
+        rows = collect(optimizer, self.model_params, self.ema)
         momentum = self._momentum()
-        obstacle = rules.why_unknown(self.optimizer) or rules.why_other_gradients(rows)
-        self._check(rows, obstacle)
-        self.optimizer._opt_called = True  # what torch's schedulers look for
+        obstacle = self._why_own_step(rows, hooked)
+        in_place = hooked or obstacle is not None
+        self._check(rows, obstacle, in_place)
+        optimizer._opt_called = True  # what torch's schedulers look for
         norm = self._first_pass(rows)
         finite = norm is None or math.isfinite(norm)
-        if finite or not self._may_skip:
-            self._take(rows, self._factor(norm), momentum, obstacle)
-        else:
+        if not finite and self._may_skip:
             self.skipped_steps += 1
+        elif in_place:
+            self._take_in_place(rows, self._factor(norm), momentum, obstacle, call)
+        else:
+            self._take_fused(rows, self._factor(norm), momentum)
         if self.loss_scaler is not None:
             self.loss_scaler.note(finite)
             if self.update_scale:
                 self.loss_scaler._updated_by = weakref.ref(self)
                 self.loss_scaler.update()
-        return loss
+        return call.result
 
     def refresh(self) -> None:
         """Send changed settings to the GPU, before a CUDA graph that holds a step is replayed.
@@ -170,7 +186,7 @@ class FusedStep:
         Learning rates, other options of the groups, the averages' momentum and what was assigned to
         the loss scale. A replay does nothing else on the host: no hook fires.
         """
-        self._on_device.refresh()
+        self._on_device.refresh(self._wanted())
 
     def state_dict(self) -> dict[str, Any]:
         """What the step itself remembers; the optimizer's state is in the optimizer's.
@@ -215,18 +231,52 @@ class FusedStep:
                 "update_scale=False and call loss_scaler.update() after the last step"
             )
 
-    def _check(self, rows: Rows, obstacle: str | None) -> None:
+    @property
+    def _changes_gradients(self) -> bool:
+        """Whether a step with hooks needs gradients to do something to them first."""
+        return self.grad_clip is not None or self._may_skip or self.model_params is not None
+
+    def _why_own_step(self, rows: Rows, hooked: bool) -> str | None:
+        """Why the optimizer must take its own step; None where kernels know its update."""
+        if hooked and self._on_device.can_take(self.optimizer, rows, Wanted()):
+            return None
+        return rules.why_unknown(self.optimizer) or rules.why_other_gradients(rows)
+
+    def _check(self, rows: Rows, obstacle: str | None, in_place: bool) -> None:
         """Find what would raise only after something was written."""
-        if obstacle is not None:
-            if self.fused is True:
-                raise TypeError(
-                    f"FusedStep: fused=True, but {obstacle}; fused='auto' lets the optimizer take "
-                    "its own step"
-                )
-            rules.check_own_step(self.optimizer, rows, scaled=self.grad_clip is not None)
-        if rows.idle_ema or (obstacle is not None and self.ema is not None):
+        if obstacle is not None and self.fused is True:
+            raise TypeError(
+                f"FusedStep: fused=True, but {obstacle}; fused='auto' lets the optimizer take "
+                "its own step"
+            )
+        if in_place:
+            scaled = self.grad_clip is not None or self.loss_scaler is not None
+            rules.check_own_step(self.optimizer, rows, scaled=scaled)
+        if rows.idle_ema or (in_place and self.ema is not None):
             averages = [average for average in rows.ema if average is not None]
             check_ema("FusedStep", averages + rows.idle_ema, rows.params + rows.idle_params)
+
+    def _take_on_device(self) -> bool:
+        taken = self._on_device.take(self.optimizer, self._wanted())
+        if taken is None:
+            return False
+        self.grad_norm, self.skipped_steps = taken
+        self.optimizer._opt_called = True  # what torch's schedulers look for
+        if self.loss_scaler is not None and self.update_scale:
+            self.loss_scaler._updated_by = weakref.ref(self)
+        return True
+
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            self.grad_clip,
+            self.loss_scaler,
+            self.update_scale,
+            self._may_skip,
+            self.skipped_steps,
+            self.model_params,
+            self.ema,
+            self._momentum(),
+        )
 
     def _first_pass(self, rows: Rows) -> float | None:
         """The norm of the unscaled gradients; None if nobody asks.
@@ -236,16 +286,21 @@ class FusedStep:
         self.grad_norm = None
         if self.grad_clip is None and not self._may_skip:
             return None
+        if _is_capturing(rows):
+            raise RuntimeError(
+                "FusedStep: the host needs the norm of this step, for its hooks or because "
+                "no kernel takes it, so it cannot be captured into a CUDA graph"
+            )
         column = Column("grads", rows.grads, sparse=True)
         norm_type = float((self.grad_clip or {}).get("norm_type", 2.0))
         norm = float(total_norm("grad_norm", column, norm_type)) * self._inverse_scale()
         if not self._may_skip and (self.grad_clip or {}).get("error_if_nonfinite"):
             check_finite(norm)
-        self.grad_norm = torch.tensor(norm, dtype=torch.float32)
+        self.grad_norm = torch.tensor(norm, dtype=torch.float32, device="cpu")
         return norm
 
     def _inverse_scale(self) -> float:
-        return 1.0 if self.loss_scaler is None else 1.0 / self.loss_scaler.scale
+        return 1.0 if self.loss_scaler is None else 1.0 / float(self.loss_scaler.scale)
 
     def _factor(self, norm: float | None) -> float:
         """What the gradients are to be multiplied by."""
@@ -253,112 +308,81 @@ class FusedStep:
             return self._inverse_scale()
         return self._inverse_scale() * clip_factor(norm, self.grad_clip["max_norm"])
 
-    def _take(self, rows: Rows, factor: float, momentum: float, obstacle: str | None) -> None:
-        if forced() == "triton" and rows.params:
-            check_lists("FusedStep", *rows.columns(sparse=True))
-            raise RuntimeError(
-                "HOOKRUN_BACKEND=triton, but FusedStep cannot run there: "
-                f"{self._on_device.obstacle}"
-            )
-        if obstacle is not None:
-            declined("FusedStep", obstacle)
-            self._own_step(rows, factor, momentum)
-        else:
-            self._second_pass(rows, factor, momentum)
+    def _take_fused(self, rows: Rows, factor: float, momentum: float) -> None:
+        """Update, cast and average in one pass; the gradients stay as they are."""
+        self._check_backend(rows, self._on_device.obstacle)
+        rules.update(self.optimizer, rows, factor, momentum, fused=self.fused is True)
+        written = (*rows.params, *rows.model_params, *rows.ema)
+        increment_version([each for each in written if each is not None])
         if rows.idle_ema:
             ema_update_(rows.idle_ema, rows.idle_params, momentum)
 
-    def _second_pass(self, rows: Rows, factor: float, momentum: float) -> None:
-        optimizer = self.optimizer
-        if self._fire("pre"):  # a hook may have exchanged gradients or groups
-            rows = collect(optimizer, self.model_params, self.ema)
-        rules.update(optimizer, rows, factor, momentum, fused=self.fused is True)
-        written = (*rows.params, *rows.model_params, *rows.ema)
-        increment_version([each for each in written if each is not None])
-        self._fire("post")
-
-    def _fire(self, when: str) -> bool:
-        """Call the optimizer's step hooks, "pre" or "post"; returns whether there are any."""
-        everyones = _hooks(f"_global_optimizer_{when}_hooks")
-        own = _values(self.optimizer, when)
-        hooks = [*everyones, *own] if when == "pre" else [*own, *everyones]
-        for hook in hooks:
-            hook(self.optimizer, (), {})
-        return bool(hooks)
-
-    def _own_step(self, rows: Rows, factor: float, momentum: float) -> None:
-        """Scaled gradients in place, then the optimizer's own step, with its own hooks.
+    def _take_in_place(
+        self, rows: Rows, factor: float, momentum: float, obstacle: str | None, call: ClosureCall
+    ) -> None:
+        """Scaled gradients in place, then the optimizer's own step, or ours between its hooks.
 
         Where the gradients are a low-precision model's, they are copied to the masters first: in
-        fp16 the unscaled ones would underflow.
+        fp16 the unscaled ones would underflow. Hooks may write parameters, so that copies and
+        averages come last.
         """
-        copies = [
-            (param, model_param)
-            for param, model_param in zip(rows.params, rows.model_params, strict=True)
-            if model_param is not None
-        ]
+        pairs = masters_with_copies(self.optimizer, self.model_params)
+        stepped = [(p, m) for p, m in pairs if m.grad is not None]
         try:
-            for param, model_param in copies:
-                assert model_param.grad is not None
-                param.grad = model_param.grad.to(param)
-            if factor != 1.0:
-                grads = [p.grad for p in rows.params if p.grad is not None]
-                unscale_(grads, factor, torch.zeros(()))
-            self.optimizer.step()
+            for param, model_param in stepped:
+                param.grad = model_param.grad.to(param, copy=True)
+            grads = [p.grad for p in rows.params if p.grad is not None]
+            if factor != 1.0 and grads:
+                nobody_asks = torch.zeros((), dtype=torch.float32, device=grads[0].device)
+                unscale_(grads, factor, nobody_asks)
+            if obstacle is None:
+                self._update_between_hooks(call)
+            else:
+                self._check_backend(rows, obstacle)
+                declined("FusedStep", obstacle)
+                call.let(self.optimizer.step)
         finally:
-            for param, _ in copies:
+            for param, _ in pairs:
                 param.grad = None
-        if copies:
-            convert_as("convert_", [m for _, m in copies], [p for p, _ in copies])
-        averages = [average for average in rows.ema if average is not None]
-        if averages:
-            ema_update_(averages, rows.params, momentum)
+        copied = pairs if has_step_hooks(self.optimizer) else stepped
+        if copied:
+            convert_as("convert_", [m for _, m in copied], [p for p, _ in copied])
+        averaged = [(e, p) for e, p in zip(rows.ema, rows.params, strict=True) if e is not None]
+        averaged += zip(rows.idle_ema, rows.idle_params, strict=True)
+        if averaged:
+            ema_update_([e for e, _ in averaged], [p for _, p in averaged], momentum)
+
+    def _update_between_hooks(self, call: ClosureCall) -> None:
+        """What torch's own step does: pre-hooks, the closure, the update, post-hooks."""
+        optimizer = self.optimizer
+        args, kwargs = fire_pre_hooks(optimizer, (optimizer, *call.arguments), {})
+        call.of(closure_in(optimizer, args, kwargs))
+        # Hooks and closures may have exchanged gradients, groups or their options.
+        rows = collect(optimizer, None, None)
+        if not (
+            DeviceStep.is_for(optimizer)
+            and self._on_device.take(optimizer, Wanted(skipped_steps=self.skipped_steps))
+        ):
+            obstacle = rules.why_unknown(optimizer) or rules.why_other_gradients(rows)
+            self._check(rows, obstacle, in_place=False)
+            self._check_backend(rows, obstacle or self._on_device.obstacle)
+            if obstacle is None:
+                rules.update(optimizer, rows, 1.0, 0.0, fused=self.fused is True)
+                increment_version(rows.params)
+            else:
+                declined("FusedStep", obstacle)
+                step_without_hooks(optimizer)
+        fire_post_hooks(optimizer, args, kwargs)
+
+    def _check_backend(self, rows: Rows, obstacle: str | None) -> None:
+        """Refuse to take another way than the one that was asked for."""
+        if forced() == "triton" and rows.params:
+            check_lists("FusedStep", *rows.columns(sparse=True))
+            raise RuntimeError(
+                f"HOOKRUN_BACKEND=triton, but FusedStep cannot run there: {obstacle}"
+            )
 
 
-def _hooks(name: str) -> list[Callable[..., Any]]:
-    return list(getattr(torch_optimizer, name).values())
-
-
-def _values(optimizer: Any, when: str) -> list[Callable[..., Any]]:
-    return list(getattr(optimizer, f"_optimizer_step_{when}_hooks").values())
-
-
-def _check_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused: Any) -> None:
-    if fused is not True and fused != "auto":
-        raise ValueError(f"FusedStep: fused must be 'auto' or True, not {fused!r}")
-    if not hasattr(optimizer, "param_groups") or not callable(getattr(optimizer, "step", None)):
-        raise TypeError(f"FusedStep: optimizer must be torch's, not {optimizer!r}")
-    obstacle = rules.why_unknown(optimizer)
-    if fused is True and obstacle is not None:
-        raise TypeError(
-            f"FusedStep: fused=True, but {obstacle}; fused='auto' lets the optimizer take its own "
-            "step"
-        )
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise TypeError(
-            f"FusedStep: {type(optimizer).__name__} cannot step without a closure, which it calls "
-            "several times; call its own step"
-        )
-    if grad_clip is not None:
-        _check_grad_clip(grad_clip)
-    if loss_scaler is not None and not isinstance(loss_scaler, LossScale):
-        raise TypeError(
-            f"FusedStep: loss_scaler must be a LossScale, not a {type(loss_scaler).__name__}; "
-            "LossScale().load_state_dict(scaler.state_dict()) takes over torch's GradScaler"
-        )
-
-
-def _check_grad_clip(grad_clip: Any) -> None:
-    if not isinstance(grad_clip, Mapping) or "max_norm" not in grad_clip:
-        raise TypeError(
-            "FusedStep: grad_clip is a dict of arguments of clip_grad_norm_, such as "
-            f"dict(max_norm=35), not {grad_clip!r}"
-        )
-    unknown = set(grad_clip) - _CLIP_ARGUMENTS
-    if unknown:
-        raise TypeError(
-            f"FusedStep: clip_grad_norm_ has no argument {', '.join(map(repr, sorted(unknown)))}"
-        )
-    check_norm_type("FusedStep", grad_clip.get("norm_type", 2.0))
-    check_max_norm("FusedStep: grad_clip", grad_clip["max_norm"])
+def _is_capturing(rows: Rows) -> bool:
+    on_gpu = bool(rows.grads) and rows.grads[0].is_cuda
+    return on_gpu and torch.cuda.is_current_stream_capturing()

@@ -85,6 +85,17 @@ def collect(
     return rows
 
 
+def masters_with_copies(
+    optimizer: Any, model_params: Sequence[Tensor] | None
+) -> list[tuple[Tensor, Any]]:
+    """The optimizer's parameters that have a model parameter of their own, with it."""
+    if model_params is None:
+        return []
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    pairs = {id(p): (p, m) for p, m in zip(params, model_params, strict=True) if m is not p}
+    return list(pairs.values())
+
+
 def all_columns(
     optimizer: Any, model_params: Sequence[Tensor] | None, ema: Sequence[Tensor] | None
 ) -> list[Column]:

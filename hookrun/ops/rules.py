@@ -17,6 +17,7 @@ from .checks import Column, check_lists
 from .ema import ema_update_
 from .rows import Rows, in_their_order
 from .sharded import is_sharded, local, local_like
+from .step_hooks import why_replaced
 
 _KNOWN = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 _layout_of = attrgetter("layout")
@@ -27,6 +28,9 @@ def why_unknown(optimizer: Any) -> str | None:
     """Why the optimizer must take its own step, or None if it need not."""
     if type(optimizer) not in _KNOWN:
         return f"the optimizer is a {type(optimizer).__name__}, not torch's SGD, Adam or AdamW"
+    replaced = why_replaced(optimizer)
+    if replaced is not None:
+        return replaced
     for group in optimizer.param_groups:
         for option in _UNKNOWN_OPTIONS:
             if group.get(option):

@@ -1,0 +1,115 @@
+"""The functions that users register around an optimizer's step, called as torch calls them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+
+def has_step_hooks(optimizer: Any) -> bool:
+    """Whether something is registered for the optimizer's steps, or for those of all optimizers."""
+    return bool(
+        torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+        or getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        or getattr(optimizer, "_optimizer_step_post_hooks", None)
+    )
+
+
+def fire_pre_hooks(
+    optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Call the pre-hooks; returns the arguments of the step as they leave them.
+
+    Args:
+        args, kwargs: as ``optimizer.step(...)`` hands them on: the optimizer itself comes first.
+
+    Raises:
+        RuntimeError: a hook returned something else than None or new ``(args, kwargs)``.
+    """
+    everyones = torch_optimizer._global_optimizer_pre_hooks.values()
+    for hook in [*everyones, *optimizer._optimizer_step_pre_hooks.values()]:
+        result = hook(optimizer, args, kwargs)
+        if result is None:
+            continue
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise RuntimeError(
+                f"the step pre-hook {hook!r} must return None or a tuple of new args and kwargs, "
+                f"not {result!r}"
+            )
+        args, kwargs = result
+    return args, kwargs
+
+
+def fire_post_hooks(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Call the post-hooks with the arguments that the step was taken with."""
+    everyones = torch_optimizer._global_optimizer_post_hooks.values()
+    for hook in [*optimizer._optimizer_step_post_hooks.values(), *everyones]:
+        hook(optimizer, args, kwargs)
+
+
+def closure_in(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The closure among the arguments of a step, or None.
+
+    Raises:
+        TypeError: they are not the arguments of this optimizer's ``step``.
+    """
+    try:
+        given = inspect.signature(type(optimizer).step).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise TypeError(
+            f"a step pre-hook returned arguments that {type(optimizer).__name__}.step does not "
+            f"take, which begin with the optimizer: {error}"
+        ) from error
+    if next(iter(given.values())) is not optimizer:
+        raise TypeError("a step pre-hook returned new args that do not begin with the optimizer")
+    return given.get("closure")
+
+
+def step_without_hooks(optimizer: Any) -> None:
+    """Take the own step of an optimizer of torch's whose hooks have been called."""
+    type(optimizer).step.__wrapped__(optimizer)
+
+
+def why_replaced(optimizer: Any) -> str | None:
+    """Says so where someone put a ``step`` of their own on this optimizer; else None.
+
+    What torch's schedulers put there only notes that a step was taken.
+    """
+    step: Callable[..., Any] | None = getattr(optimizer, "__dict__", {}).get("step")
+    by_scheduler = getattr(step, "_wrapped_by_lr_sched", False)
+    original = getattr(type(optimizer), "step", None)
+    if step is None or (by_scheduler and getattr(step, "__wrapped__", None) is original):
+        return None
+    return "the optimizer's step was replaced"
+
+
+class ClosureCall:
+    """A closure that is called once, now or later, and what it returned."""
+
+    def __init__(self, closure: Callable[[], Any] | None) -> None:
+        self.closure = closure
+        self.arguments = () if closure is None else (closure,)
+        self.result: Any = None
+
+    def now(self) -> None:
+        """Call it with gradients enabled, unless it was."""
+        if self.closure is not None:
+            with torch.enable_grad():
+                self.result = self.closure()
+            self.closure = None
+
+    def of(self, closure: Callable[[], Any] | None) -> None:
+        """Call another one in its place, unless this is the one that was called."""
+        if self.arguments != (closure,):
+            self.closure = closure
+        self.now()
+
+    def let(self, step: Callable[..., Any]) -> None:
+        """Let an optimizer's own step call it, or one that a hook puts in its place."""
+        result = step() if self.closure is None else step(self.closure)
+        self.result = self.result if result is None else result
