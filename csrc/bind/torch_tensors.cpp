@@ -15,6 +15,12 @@ std::size_t word_with(const void* object, std::size_t words, const py::object& a
   return 0;
 }
 
+// Whatever device and dtype are the default at the moment.
+py::object real_tensor(const py::module_& torch, int numel) {
+  using namespace py::literals;
+  return torch.attr("empty")(numel, "dtype"_a = torch.attr("float32"), "device"_a = "cpu");
+}
+
 }  // namespace
 
 const Torch& Torch::get() {
@@ -34,7 +40,7 @@ Torch::Torch() {
   while (api != nullptr && api->version.major != 1) api = api->previous;
   if (api != nullptr && api->tensor_from_object == nullptr) api = nullptr;
 
-  const py::object sample = torch.attr("empty")(0);
+  const py::object sample = real_tensor(torch, 0);
   impl_word = word_with(sample.ptr(), 5, sample.attr("_cdata"));
   if (impl_word == 0) return;
   find_lazy_flags(torch);
@@ -50,8 +56,8 @@ void Torch::find_lazy_flags(const py::module_& torch) {
   const auto bits = [](const py::object& set) {
     return set.attr("raw_repr")().cast<std::uint64_t>();
   };
-  const py::object real = torch.attr("empty")(1);
-  const py::object complex = torch.attr("view_as_complex")(torch.attr("empty")(2));
+  const py::object real = real_tensor(torch, 1);
+  const py::object complex = torch.attr("view_as_complex")(real_tensor(torch, 2));
   const py::object samples[] = {real, torch.attr("_neg_view")(real), complex,
                                 complex.attr("conj")(), torch.attr("nn").attr("Parameter")(real)};
   constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words

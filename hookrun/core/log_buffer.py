@@ -146,7 +146,7 @@ class LogBuffer(_native.LogBuffer):
         pending = self._pending[name]
         half = len(pending) // 2
         older, self._pending[name] = pending[:half], pending[half:]
-        weighted = [torch.as_tensor(value).reshape(()).double() * count for value, count in older]
+        weighted = [_as_double(value) * count for value, count in older]
         device = weighted[-1].device
         total = torch.stack([each.to(device) for each in weighted]).sum()
         count = sum(count for _, count in older)
@@ -175,6 +175,12 @@ class LogBuffer(_native.LogBuffer):
         self._settle()
         for _, then in later:
             then(next(numbers))
+
+
+def _as_double(value: float | Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.reshape(()).double()
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _as_number(name: str, value: Any) -> float:

@@ -23,7 +23,7 @@ def rng_state(cuda: bool = True) -> dict[str, Any]:
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
-        "python": (version, torch.tensor(words), gauss),
+        "python": (version, torch.tensor(words, device="cpu"), gauss),
         "numpy": (
             str(kind),
             torch.from_numpy(np.asarray(keys, dtype=np.int64)),

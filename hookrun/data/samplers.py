@@ -162,9 +162,9 @@ class ResumableDistributedSampler(Sampler[int]):
         size = len(self.dataset)
         if not self.shuffle:
             return list(range(size))
-        generator = torch.Generator()
+        generator = torch.Generator(device="cpu")
         generator.manual_seed(self.seed + self.epoch)
-        return torch.randperm(size, generator=generator).tolist()
+        return torch.randperm(size, generator=generator, device="cpu").tolist()
 
 
 class ResumableSampler(ResumableDistributedSampler):

@@ -73,7 +73,7 @@ class StopAgreement:
         per_step = (now - self._since) / self._steps
         self._since = now
         steps = min(max(int(PERIOD / max(per_step, 1e-9)), 1), _MOST_STEPS)
-        numbers = torch.tensor([stop, int(finished), -steps])
+        numbers = torch.tensor([stop, int(finished), -steps], device="cpu")
         work = dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self._group, async_op=True)
         self._pending = work, numbers
 

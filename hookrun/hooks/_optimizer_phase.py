@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from hookrun.ops import FusedStep, LossScale, sync_buffers_, unscale_
-from hookrun.ops.step_hooks import why_replaced
+from hookrun.ops.step_hooks import own_step, why_replaced
 
 from ._masters import (
     LOW_PRECISION,
@@ -89,7 +90,7 @@ class OptimizerPhase:
         fusible = fused is not False and all(map(_is_torch, optimizers))
         self.whole: FusedStep | None = None
         how = True if fused is True else "auto"
-        self._updates = [each.step for each in self.optimizers]
+        self._updates: list[Callable[[], Any]] = [partial(own_step, o) for o in self.optimizers]
         if fusible and len(self.optimizers) == 1 and not clips_itself:
             self.whole = FusedStep(
                 self.optimizers[0],

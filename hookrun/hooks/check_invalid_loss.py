@@ -109,7 +109,9 @@ class CheckInvalidLossHook(Hook):
 
     @may_sync
     def _check_now(self, loss: Any, check: Any) -> None:
-        check(float(_as_one_value(torch.as_tensor(loss))))
+        if not isinstance(loss, Tensor):
+            loss = torch.as_tensor(loss, device="cpu")
+        check(float(_as_one_value(loss)))
 
 
 def _is_logged(runner: Any) -> bool:

@@ -138,7 +138,7 @@ class DeviceRows:
         on_host = []
         for param, state in zip(self.rows.params, self._states, strict=True):
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
                 for name in _MOMENTS:
                     state[name] = torch.zeros_like(param).detach()
             for name in _MOMENTS:
@@ -171,7 +171,8 @@ class DeviceRows:
             state["momentum_buffer"] = buffer
             known = counts.get(param)
             if known is None or known[0] is not buffer:
-                counts[param] = known = (buffer, torch.full((), taken, device=self.device))
+                count = torch.full((), taken, dtype=torch.float32, device=self.device)
+                counts[param] = known = (buffer, count)
             buffers.append(buffer)
             steps.append(known[1])
         return buffers, steps

@@ -70,5 +70,5 @@ def _assign(place: Tensor, value: Any) -> None:
 
 
 def _on_host(values: tuple[float, ...], like: Tensor) -> Tensor:
-    host = torch.tensor(values, dtype=torch.float32)
+    host = torch.tensor(values, dtype=torch.float32, device="cpu")
     return host.pin_memory() if like.is_cuda else host

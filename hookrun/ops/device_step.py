@@ -90,7 +90,8 @@ def _host_block(count: int, device: torch.device) -> Tensor:
 
     Torch's cache of pinned memory does not hand it out again before such a copy is done.
     """
-    return torch.empty(count, dtype=torch.int64, pin_memory=device.type == "cuda")
+    pinned = device.type == "cuda"
+    return torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=pinned)
 
 
 class Wanted(NamedTuple):

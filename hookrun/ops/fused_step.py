@@ -151,6 +151,9 @@ class FusedStep:
         """
         if closure is not None and self.fused is True:
             raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
+        if torch.is_inference_mode_enabled():  # where state is begun that later steps go on with
+            with torch.inference_mode(False):
+                return self.step(closure)
         optimizer = self.optimizer
         hooked = has_step_hooks(optimizer)
         call = ClosureCall(closure)
@@ -340,7 +343,7 @@ class FusedStep:
             else:
                 self._check_backend(rows, obstacle)
                 declined("FusedStep", obstacle)
-                call.let(self.optimizer.step)
+                call.by_own_step(self.optimizer)
         finally:
             for param, _ in pairs:
                 param.grad = None

@@ -73,7 +73,9 @@ def rounded(norm: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """The norm in the dtype in which it is handed out, on the first tensor's device."""
     wide = not {t.dtype for t in tensors}.isdisjoint((torch.float64, torch.complex128))
     dtype = torch.float64 if wide else torch.float32
-    return norm.to(dtype) if isinstance(norm, Tensor) else torch.tensor(norm, dtype=dtype)
+    if isinstance(norm, Tensor):
+        return norm.to(dtype)
+    return torch.tensor(norm, dtype=dtype, device="cpu")
 
 
 def why_not_norm(norm_type: float) -> str | None:

@@ -160,7 +160,7 @@ def _new_adam_state(param: Tensor) -> dict[str, Any]:
     """A parameter's state, begun as torch begins it."""
     dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
     return {
-        "step": torch.zeros((), dtype=dtype),
+        "step": torch.zeros((), dtype=dtype, device="cpu"),
         "exp_avg": torch.zeros_like(param, memory_format=torch.preserve_format).detach(),
         "exp_avg_sq": torch.zeros_like(param, memory_format=torch.preserve_format).detach(),
     }

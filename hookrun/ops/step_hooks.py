@@ -70,6 +70,17 @@ def closure_in(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return given.get("closure")
 
 
+def own_step(optimizer: Any, *closure: Any) -> Any:
+    """The optimizer's own step, which counts its steps in memory whatever the default device is.
+
+    Some of torch's begin their counts there, which would be lost on the device meta.
+    """
+    if torch.get_default_device().type != "meta":
+        return optimizer.step(*closure)
+    with torch.device("cpu"):
+        return optimizer.step(*closure)
+
+
 def step_without_hooks(optimizer: Any) -> None:
     """Take the own step of an optimizer of torch's whose hooks have been called."""
     type(optimizer).step.__wrapped__(optimizer)
@@ -109,7 +120,8 @@ class ClosureCall:
             self.closure = closure
         self.now()
 
-    def let(self, step: Callable[..., Any]) -> None:
-        """Let an optimizer's own step call it, or one that a hook puts in its place."""
-        result = step() if self.closure is None else step(self.closure)
+    def by_own_step(self, optimizer: Any) -> None:
+        """Let the optimizer's own step call it, or one that a hook puts in its place."""
+        pending = () if self.closure is None else (self.closure,)
+        result = own_step(optimizer, *pending)
         self.result = self.result if result is None else result

@@ -119,7 +119,7 @@ def preview(
     """
     length = _length(max_epochs, iters_per_epoch, max_iters)
     rates = [base_lr] if isinstance(base_lr, (int, float)) else list(base_lr)
-    groups = [{"params": [torch.zeros(())], "lr": lr} for lr in rates]
+    groups = [{"params": [torch.zeros((), device="cpu")], "lr": lr} for lr in rates]
     optimizer = torch.optim.SGD(groups, lr=rates[0], momentum=base_momentum)
     run = Rehearsal(optimizer, length, max_epochs)
     for config, suffix, name in (

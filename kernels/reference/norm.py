@@ -27,7 +27,7 @@ def grad_norm(
     """
     if dtype is None:
         dtype = torch.float64 if any(t.dtype in _WIDE for t in tensors) else torch.float32
-    device = tensors[0].device if tensors else None
+    device = tensors[0].device if tensors else torch.device("cpu")
     dense = [t.coalesce().values() if t.layout is torch.sparse_coo else t for t in tensors]
     norms = [_norm(t, norm_type).to(device) for t in dense if t.numel() > 0]
     if not norms:
