@@ -6,6 +6,21 @@ from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
+class ResumesRun(Protocol):
+    """A hook that may resume the run from a checkpoint of its own choice."""
+
+    def resume_run(self, runner: Any) -> None:
+        """Call ``runner.resume(...)`` where the run is to go on from a checkpoint.
+
+        It is called when a run starts, before the event ``before_run``: then all hooks find the
+        run resumed, whatever the priorities.
+
+        Args:
+            runner: whose run it is.
+        """
+
+
+@runtime_checkable
 class ChecksBeforeSaving(Protocol):
     """A hook that may refuse a checkpoint of the run, because the state to be saved is no good."""
 

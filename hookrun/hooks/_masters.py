@@ -54,7 +54,16 @@ def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
     for group in optimizer.param_groups:
         group["params"] = [_master(entry, state) for entry in group["params"]]
     if state and resumed is not None:
-        optimizer.load_state_dict(dict(resumed))
+        optimizer.load_state_dict({**resumed, "param_groups": _renumbered(optimizer, resumed)})
+
+
+def _renumbered(optimizer: Any, resumed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups with the options they have now, under the numbers that the state goes by."""
+    now = optimizer.state_dict()["param_groups"]
+    return [
+        {**group, "params": theirs["params"]}
+        for group, theirs in zip(now, resumed["param_groups"], strict=True)
+    ]
 
 
 def _master(entry: Tensor, state: dict[Tensor, Any]) -> Tensor:

@@ -114,12 +114,16 @@ class EMAHook(Hook):
         # At iterations 0, k, 2k, ... counted from 0, as in MMCV.
         return {"after_train_iter": Trigger(iters=self.interval, start=1)}
 
-    def before_run(self, runner: Any) -> None:
-        if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
-            raise ValueError("two EMAHooks would swap each other's averages: register one of them")
+    def resume_run(self, runner: Any) -> None:
+        """Go on from ``resume_from``; the runner calls it before ``before_run``."""
         if self.checkpoint is not None and not self._resumed_from:
             runner.resume(self.checkpoint)
             self._resumed_from = True  # a second run goes on, not back
+
+    def before_run(self, runner: Any) -> None:
+        if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
+            raise ValueError("two EMAHooks would swap each other's averages: register one of them")
+        self.resume_run(runner)
         resumed = isinstance(runner.resumed, Mapping)
         if not resumed and self._swapped:
             self._restore_raw_unless_replaced(runner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -139,6 +139,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         )
         high = check.per_group(self, "_max_momentum", optimizer, name, 1.0, added="max_momentum")
         groups = optimizer.param_groups
+        _note_initial(self, groups)
         for group, momentum in zip(groups, low, strict=False):
             group["base_momentum"] = momentum
         for group, momentum in zip(groups, high, strict=False):
@@ -151,6 +152,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         require_momentum(self, optimizer)
         low = check.for_optimizer(self, "_base_momentum", optimizer, name)
         high = check.for_optimizer(self, "_max_momentum", optimizer, name)
+        _note_initial(self, [group])
         first_low, first_high = (each if check.is_real(each) else each[0] for each in (low, high))
         if check.is_real(high):
             group["max_momentum"] = float(high)
@@ -190,3 +192,10 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         if isinstance(self._base, dict):
             return {name: cycles(name) for name in self._base}
         return cycles(None)
+
+
+def _note_initial(hook: MomentumUpdaterHook, groups: Iterable[dict[str, Any]]) -> None:
+    """Let groups remember what they were given, for schedules that come after the cycle."""
+    for group in groups:
+        if "max_momentum" not in group:  # else it is in a cycle already
+            hook._initial(group)

@@ -24,6 +24,7 @@ from hookrun.distributed import get_dist_info
 
 from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
+from .group_options import GroupOptions
 from .registration import HookRegistration
 from .stopping import StopRequests
 
@@ -94,6 +95,7 @@ class BaseRunner(HookRegistration, ABC):
         self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.resumed: dict[str, Any] | None = None
         self._hook_states: dict[str, Any] = {}
+        self._group_options = GroupOptions()
         self._writer = Writer()
         # Where the run is in its workflow and its data; see position.py.
         self._workflow: list[tuple[str, int]] | None = None
@@ -219,6 +221,7 @@ class BaseRunner(HookRegistration, ABC):
         map_location: MapLocation = "default",
         *,
         trust: bool = False,
+        param_groups: str = "file",
     ) -> None:
         """Go on from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
 
@@ -231,13 +234,18 @@ class BaseRunner(HookRegistration, ABC):
             trust: take a file too that holds other objects than plain types and tensors, as old
                 ones may. Doing that runs code from the file, and is warned about. Such objects in
                 ``meta`` are left out, for no later checkpoint could hold them.
+            param_groups: whose options of parameter groups count, such as learning rates and weight
+                decay: those of the ``'file'``, where differences are warned about, or those
+                ``'given'`` to this runner's optimizer. The optimizer's state is the file's either
+                way. What is set in the groups after ``resume()`` counts most: schedules start from
+                a learning rate or momentum set there.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is no checkpoint of a run, is of a newer format, or does not fit
                 the model or the optimizer. The runner is unchanged then.
         """
-        resuming.resume(self, checkpoint, resume_optimizer, map_location, trust)
+        resuming.resume(self, checkpoint, resume_optimizer, map_location, trust, param_groups)
 
     def gather_state(self) -> None:
         """Bring what each process keeps for itself to the next checkpoint.

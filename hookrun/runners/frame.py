@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hookrun.core.protocols import ResumesRun
 from hookrun.core.sync_guard import SyncGuard
 
 from . import position, saving, stopping
+from .optimizer_state import named_optimizers
 from .run_options import watched
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def running(
         runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
         runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
         with watched(runner, sync_guard):
+            for hook in list(runner.hooks):
+                if isinstance(hook, ResumesRun):
+                    hook.resume_run(runner)
+            optimizers = named_optimizers(runner.optimizer)
+            runner._group_options.begin(optimizers, runner.hooks, runner.logger)
             runner.call_hook("before_run")
             runner.resumed = None
             saving.check_contents(runner)
@@ -52,6 +59,7 @@ def running(
             _close_hooks(runner, error)
         finally:
             error = None  # it holds this frame, by its traceback
+            runner._group_options.note_left(named_optimizers(runner.optimizer))
 
 
 def _close_hooks(runner: BaseRunner, error: BaseException | None) -> None:

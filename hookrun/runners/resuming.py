@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
 from .finding import find_newest
+from .group_options import Which, check_choice, list_differences
+from .group_record import Difference
 from .optimizer_state import OptimizerState, matching_states, named_optimizers
 from .saving import keyed_hooks
 
@@ -30,19 +33,24 @@ def resume(
     resume_optimizer: bool,
     map_location: ckpt.MapLocation,
     trust: bool,
+    param_groups: str,
 ) -> None:
     """Load a checkpoint into the runner, or leave it as it was and raise; see ``Runner.resume``."""
+    whose_options = check_choice(param_groups)
     location = "cpu" if map_location == "default" else map_location
     if source == "auto":
         found = find_newest(runner, location, trust)
         if found is None:
+            optimizers = named_optimizers(runner.optimizer)
+            runner._group_options.note_given(optimizers)
+            runner._group_options.note_left(optimizers)
             return
         source, checkpoint = found
     else:
         checkpoint = ckpt.read_checkpoint(source, location, trust=trust)
 
     try:
-        _apply(runner, checkpoint, source, resume_optimizer)
+        differences = _apply(runner, checkpoint, source, resume_optimizer, whose_options)
     except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         raise ValueError(
@@ -51,12 +59,21 @@ def resume(
         ) from error
     if get_dist_info()[0] == 0:
         runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
+        _tell_of_options(runner, differences, source, whose_options)
 
 
 def _apply(
-    runner: BaseRunner, checkpoint: dict[str, Any], source: Any, resume_optimizer: bool
-) -> None:
-    """Take over a checkpoint that has been read, or leave the runner as it was and raise."""
+    runner: BaseRunner,
+    checkpoint: dict[str, Any],
+    source: Any,
+    resume_optimizer: bool,
+    whose_options: Which,
+) -> list[Difference]:
+    """Take over a checkpoint that has been read, or leave the runner as it was and raise.
+
+    Returns:
+        Options of parameter groups that differ between the file and the run.
+    """
     own = _check(checkpoint, source)
     weights = ckpt.state_dict_of(checkpoint)
     _check_weights(runner, weights, source)
@@ -64,8 +81,12 @@ def _apply(
     if resume_optimizer and "optimizer" in checkpoint:
         optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
     with _undone_on_error(runner):
-        for optimizer, state in optimizers.values():
-            optimizer.load_state_dict(dict(state))
+        options = runner._group_options = copy.copy(runner._group_options)
+        differences = []
+        if optimizers:
+            differences = options.load(optimizers, own.get("group_options"), whose_options)
+        else:
+            options.note_given(named_optimizers(runner.optimizer))
         ckpt.load_state_dict(runner.model, weights)
         _take_position(runner, checkpoint["meta"], own)
         # What this run was given stays, but for what the file knows better.
@@ -76,6 +97,25 @@ def _apply(
         runner._hook_states = dict(own.get("hooks") or {})
         for hook in runner.hooks:
             restore_hook(runner, hook)
+    return differences
+
+
+def _tell_of_options(
+    runner: BaseRunner, differences: list[Difference], source: Any, whose: Which
+) -> None:
+    """Name the options that are not those of the file and of the run alike."""
+    if not differences:
+        return
+    named = list_differences(differences)
+    if whose == "given":
+        runner.logger.info("the options given are used, not those of %s: %s", source, named)
+    else:
+        runner.logger.warning(
+            "%s was trained with other options of parameter groups than this run was given, and "
+            "its own are used: %s. To use those given, call resume(..., param_groups='given')",
+            source,
+            named,
+        )
 
 
 def _savable(runner: BaseRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +190,8 @@ def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
         for name, value in model.state_dict().items()
     }
     # Loading replaces an optimizer's state: the old one need not be copied.
-    optimizers = [(each, each.state_dict()) for each in named_optimizers(runner.optimizer).values()]
+    named = named_optimizers(runner.optimizer)
+    optimizers = [(each, each.state_dict()) for each in named.values()]
     attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
     hooks = [(hook, hook.state_dict()) for hook in runner.hooks]
     try:
@@ -164,6 +205,7 @@ def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
             optimizer.load_state_dict(state)
         for name, value in attributes.items():
             setattr(runner, name, value)
+        runner._group_options.follow_groups(named)
         raise
 
 
@@ -175,6 +217,7 @@ _RESUMED_ATTRIBUTES = (
     "_data_loaders",
     "_samples",
     "_resumption",
+    "_group_options",
     "meta",
     "resumed",
     "_hook_states",

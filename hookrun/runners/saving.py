@@ -53,6 +53,7 @@ def save(
     checkpoint["hookrun"] = {
         "format": ckpt.FORMAT,
         **encoder.encode(position.tree(runner), "the position", ("hookrun",)),
+        "group_options": runner._group_options.state_dict(),
         "hooks": {
             key: encoder.encode(state, f"{key}.state_dict()", ("hookrun", "hooks", key))
             for key, state in _hook_states(runner)

@@ -1,0 +1,174 @@
+"""What a checkpoint says of the options of its run's parameter groups, and how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from .group_values import SCHEDULED, Group, comparable_options, differ, options_of
+from .optimizer_state import OptimizerState
+
+# By the optimizers' names, one dict of options for each parameter group.
+ByGroup = dict[str, list[Group]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the file of a run says of its options, in plain types.
+
+    Attributes:
+        given: those that the run was given; where it was resumed, those of the run that it goes on
+            with, unless it was resumed with its own.
+        set_later: those that somebody set after resuming, or between two runs.
+        scheduled: which of ``SCHEDULED`` a hook of the run sets.
+    """
+
+    given: ByGroup
+    set_later: ByGroup = field(default_factory=dict)
+    scheduled: frozenset[str] = frozenset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "given": self.given,
+            "set_later": self.set_later,
+            "scheduled": sorted(self.scheduled),
+        }
+
+    def with_options_set(self, options: Mapping[tuple[str, int], Group]) -> Record:
+        """The record of a run in which somebody has set these, by optimizer and group."""
+        if not any(options.values()):
+            return self
+        later = {name: list(groups) for name, groups in self.set_later.items()}
+        for (name, number), values in options.items():
+            groups = later.setdefault(name, [])
+            groups.extend({} for _ in range(number + 1 - len(groups)))
+            groups[number] = {**groups[number], **comparable_options(values)}
+        return replace(self, set_later=later)
+
+    @classmethod
+    def read(cls, state: Any) -> Record | None:
+        """What :meth:`state_dict` gave; None for a file without it.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        if state is None:
+            return None
+        if not isinstance(state, Mapping) or not isinstance(state.get("scheduled"), Sequence):
+            raise TypeError(f"the options of parameter groups are {state!r:.80}")
+        known = frozenset(SCHEDULED) & frozenset(map(str, state["scheduled"]))
+        return cls(_by_group(state.get("given")), _by_group(state.get("set_later")), known)
+
+    @classmethod
+    def of_groups(cls, states: Mapping[str, OptimizerState]) -> Record:
+        """As far as the groups in a file tell by themselves, that of a run which may have been
+        scheduled in every way.
+        """
+        given = {
+            name: list(map(_start, state["param_groups"])) for name, (_, state) in states.items()
+        }
+        return cls(given, {}, frozenset(SCHEDULED))
+
+
+class Difference(NamedTuple):
+    """An option of which a file has another value than the run was given."""
+
+    optimizer: str
+    option: str
+    file: Any
+    given: Any
+    groups: list[int]
+
+    def __str__(self) -> str:
+        owners = name_groups(self.optimizer, self.groups)
+        file, given = _shown(self.file), _shown(self.given)
+        return f"{self.option} of {owners} ({file} in the file, {given} given)"
+
+
+def find_differences(
+    states: Mapping[str, OptimizerState], record: Record, given: ByGroup
+) -> tuple[list[Difference], list[Difference]]:
+    """Options whose values in a file count, though the run was given others.
+
+    Returns:
+        Those that its run was given differently; and those that it was given alike, but that
+        somebody set later: they may be about to be set again.
+    """
+    given_otherwise: list[Difference] = []
+    set_later: list[Difference] = []
+    for name, (_, state) in states.items():
+        for number, group in enumerate(state["param_groups"]):
+            now = comparable_options(options_of(group))
+            then = _at(record.given, name, number, _start(group))
+            later = _at(record.set_later, name, number, {})
+            for option, ours in comparable_options(given[name][number]).items():
+                theirs = now.get(option, ours)
+                if not differ(theirs, ours):
+                    continue
+                if differ(then.get(option, ours), ours):
+                    _add(given_otherwise, Difference(name, option, theirs, ours, [number]))
+                elif option in later:
+                    _add(set_later, Difference(name, option, theirs, ours, [number]))
+    return given_otherwise, set_later
+
+
+def name_groups(optimizer: str, numbers: Sequence[int]) -> str:
+    """``groups 0-2, 5 of optimizer 'a'``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    text = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+    owner = f" of optimizer {optimizer!r}" if optimizer else ""
+    return f"group{'s' if len(numbers) > 1 else ''} {text}{owner}"
+
+
+def plain_options(options: ByGroup) -> ByGroup:
+    """The options that can be compared, in plain types."""
+    return {name: list(map(comparable_options, groups)) for name, groups in options.items()}
+
+
+def _add(found: list[Difference], new: Difference) -> None:
+    """Add a difference, to a group's like one where there is that."""
+    for each in found:
+        if each[:-1] == new[:-1]:
+            each.groups.extend(new.groups)
+            return
+    found.append(new)
+
+
+def _at(options: ByGroup, name: str, number: int, missing: Group) -> Group:
+    groups = options.get(name, [])
+    return groups[number] if number < len(groups) else missing
+
+
+def _by_group(options: Any) -> ByGroup:
+    if not isinstance(options, Mapping) or not all(
+        isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)
+        for groups in options.values()
+    ):
+        raise TypeError(f"the options of parameter groups are {options!r:.80}")
+    return plain_options(dict(options))
+
+
+def _start(group: Mapping[str, Any]) -> Group:
+    """What a group in a file was given, as far as the group itself tells."""
+    unknown = {
+        option
+        for each in SCHEDULED.values()
+        if not each.knows_start(group)
+        for option in each.options
+    }
+    options = comparable_options(options_of(group))
+    return {option: value for option, value in options.items() if option not in unknown}
+
+
+def _shown(value: Any) -> str:
+    """The value without what the rounding of a tensor adds."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return repr(float(f"{value:.7g}") if isinstance(value, float) else value)
