@@ -6,7 +6,7 @@ from .hook import HOOKS, Hook, TriggerSetting, is_shipped, listening_method
 from .log_buffer import LogBuffer
 from .logger_hook import LoggerHook
 from .priority import Priority, get_priority
-from .protocols import ChecksBeforeSaving
+from .protocols import ChecksBeforeSaving, ChecksRunner
 from .registry import Registry
 from .sync_guard import HostSync, HostSyncError, SyncGuard, SyncReport
 from .triggers import Trigger, every, last, once
@@ -17,6 +17,7 @@ __all__ = [
     "HOOKS",
     "STAGES",
     "ChecksBeforeSaving",
+    "ChecksRunner",
     "Hook",
     "HookList",
     "HostSync",

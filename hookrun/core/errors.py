@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+
+def missing_key(what: str, key: str, given: Iterable[Any]) -> str:
+    """The beginning of an error message about a key that a dict lacks, and what may be meant by it.
+
+    Args:
+        what: what the dict is called.
+        key: the key.
+        given: the keys that it has.
+    """
+    names = sorted({name for name in given if isinstance(name, str)})
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    return f"{what} needs the key {key!r}" + (f" (instead of {near[0]!r}?)" if near else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -197,6 +197,11 @@ def tie_to_runner(hook: Hook, refresh: Callable[[], None]) -> None:
     vars(hook)["_refresh"] = weakref.WeakMethod(refresh)
 
 
+def untie_from_runner(hook: Hook) -> None:
+    """Undo :func:`tie_to_runner`."""
+    vars(hook).pop("_refresh", None)
+
+
 def is_shipped(hook: Hook, cls: type, names: Iterable[str]) -> bool:
     """Whether all these methods are those of ``cls``: neither a subclass nor the hook replaced one.
 

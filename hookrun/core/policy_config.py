@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import did_you_mean
+from .errors import did_you_mean, missing_key
 from .hook import HOOKS
 
 
@@ -22,7 +22,7 @@ def policy_hook_config(config: Mapping[str, Any], suffix: str, name: str) -> dic
         TypeError: the policy is no string.
     """
     if "policy" not in config:
-        raise KeyError(f"{name} needs the key 'policy', such as 'step': {config!r}")
+        raise KeyError(missing_key(name, "policy", config) + f", such as 'step': {dict(config)!r}")
     arguments = dict(config)
     policy = arguments.pop("policy")
     if not isinstance(policy, str):

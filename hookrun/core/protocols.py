@@ -38,3 +38,20 @@ class ChecksBeforeSaving(Protocol):
         Raises:
             Exception: what is wrong with the state. It ends the run.
         """
+
+
+@runtime_checkable
+class ChecksRunner(Protocol):
+    """A hook that can tell only from its runner whether its arguments make sense."""
+
+    def check_runner(self, runner: Any) -> None:
+        """Raise where the hook could not do in this runner what it was made for.
+
+        It is called when the hook is registered, before it is in the list of hooks.
+
+        Args:
+            runner: the runner.
+
+        Raises:
+            Exception: what does not fit. The hook is not registered.
+        """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-from .errors import did_you_mean
+from .errors import did_you_mean, missing_key
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -96,34 +96,52 @@ class Registry:
 
         return register
 
-    def build(self, cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:
+    def build(
+        self,
+        cfg: Mapping[str, Any],
+        default_args: Mapping[str, Any] | None = None,
+        *,
+        other_keys: Sequence[str] = (),
+    ) -> Any:
         """Build an object from a config dict; the dict is left as it is.
 
         Args:
             cfg: ``type``, a registered name or a class, and the arguments for it.
             default_args: arguments for those that ``cfg`` does not give.
+            other_keys: keys that the caller has taken out of ``cfg``: near spellings of them are
+                named in errors.
 
         Raises:
             KeyError: no ``type``, or an unknown one.
-            TypeError: the config is no dict, or the type neither a name nor a class.
+            TypeError: the config is no dict, a key is no string, the type is neither a name nor a
+                class, or it has no such argument (near spellings are named).
             Exception: whatever the constructor raises, with a note that names the class.
         """
         if not isinstance(cfg, Mapping):
             raise TypeError(f"a {self._name} config is a dict, not {type(cfg).__name__}: {cfg!r}")
         arguments = {**(default_args or {}), **cfg}
-        try:
-            kind = arguments.pop("type")
-        except KeyError:
-            raise KeyError(f"a {self._name} config needs the key 'type': {dict(cfg)!r}") from None
-        constructor = self._constructor(kind)
+        for key in arguments:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"the keys of a {self._name} config are strings, not {key!r}: {dict(cfg)!r}"
+                )
+        if "type" not in arguments:
+            raise KeyError(f"{missing_key(f'a {self._name} config', 'type', cfg)}: {dict(cfg)!r}")
+        constructor = self._constructor(arguments.pop("type"))
+        name = getattr(constructor, "__name__", repr(constructor))
+        note = f"while building the {self._name} {name} from {dict(cfg)!r}"
         try:
             return constructor(**arguments)
+        except TypeError as error:
+            hints = _unknown_arguments(constructor, arguments, other_keys)
+            if not hints or not _MISFIT.search(str(error)):
+                error.add_note(note)
+                raise
+            named = TypeError(" ".join(f"{name} {hint}" for hint in hints))
+            named.add_note(note)
+            raise named from error
         except Exception as error:
-            name = getattr(constructor, "__name__", repr(constructor))
-            error.add_note(f"while building the {self._name} {name} from {dict(cfg)!r}")
-            if isinstance(error, TypeError):
-                for hint in _unknown_arguments(constructor, arguments):
-                    error.add_note(f"{name} {hint}")
+            error.add_note(note)
             raise
 
     def _constructor(self, kind: Any) -> Callable[..., Any]:
@@ -155,18 +173,39 @@ class Registry:
             self._modules[each] = module
 
 
-def _unknown_arguments(constructor: Any, arguments: Mapping[str, Any]) -> Iterator[str]:
-    """What to say of each argument that neither the class nor one of its bases takes."""
-    layers = (
-        [vars(cls).get("__init__") for cls in inspect.getmro(constructor)[:-1]]
-        if (inspect.isclass(constructor))
-        else [constructor]
-    )
+_OTHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+# What Python says where arguments do not fit a signature.
+_MISFIT = re.compile(r"\(\) (got an unexpected keyword argument|missing \d+ required|takes no arg)")
+
+
+def _unknown_arguments(
+    constructor: Any, arguments: Mapping[str, Any], other_keys: Sequence[str]
+) -> list[str]:
+    """What to say of each argument that the constructor does not take."""
+    known, _ = known_arguments(constructor)
+    return [
+        f"has no argument {name!r}. {did_you_mean(name, known | set(other_keys))}"
+        for name in arguments
+        if name not in known
+    ]
+
+
+def known_arguments(constructor: Any) -> tuple[set[str], bool]:
+    """The names of the arguments that a class or a function takes, and whether it takes others too.
+
+    A constructor with ``**kwargs`` is taken to hand them to that of the next base class.
+    """
+    layers = [constructor]
+    if inspect.isclass(constructor):
+        layers = [vars(cls).get("__init__") for cls in inspect.getmro(constructor)[:-1]]
+    layers = [layer for layer in layers if layer is not None]
     known: set[str] = set()
-    for layer in filter(None, layers):
-        with contextlib.suppress(ValueError, TypeError):  # compiled ones may not say
-            known |= set(inspect.signature(layer).parameters)
-    known -= {"self", "args", "kwargs"}
-    for name in arguments:
-        if name not in known:
-            yield f"has no argument {name!r}. {did_you_mean(name, known)}"
+    for layer in layers:
+        try:
+            parameters = inspect.signature(layer).parameters
+        except (ValueError, TypeError):  # compiled ones may not say
+            return known, True
+        known |= {name for name, each in parameters.items() if each.kind not in _OTHERS}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            return known - {"self"}, False
+    return known - {"self"}, bool(layers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -115,6 +117,7 @@ def check_scoring(
         except ValueError:  # a compiled function may have no signature
             return
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            _warn_of_misspellings(set(eval_kwargs) - set(parameters), own)
             return
         taken = set(parameters)
     for name in eval_kwargs:
@@ -122,4 +125,19 @@ def check_scoring(
             raise TypeError(
                 f"EvalHook has no argument {name!r}, and evaluation takes none. "
                 + did_you_mean(name, own | taken)
+            )
+
+
+def _warn_of_misspellings(names: set[str], own: set[str]) -> None:
+    """Warn about arguments that evaluation may take, but that read like one of the hook's own.
+
+    ``metric`` is what many datasets of MMCV's call theirs.
+    """
+    for name in sorted(names - {"metric"}):
+        near = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
+        if near:
+            warnings.warn(
+                f"EvalHook has no argument {name!r}: it goes to the dataset's evaluate(). "
+                f"Did you mean {near[0]!r}?",
+                stacklevel=4,
             )

@@ -138,7 +138,7 @@ class CheckpointHook(Hook):
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
         self._saved = []
-        self._check_arguments(runner)
+        self.check_runner(runner)
         self._check_template()
         warn_without_epochs(self, runner)
         self._check_meta()
@@ -249,15 +249,15 @@ class CheckpointHook(Hook):
             )
         plain(meta, "CheckpointHook: meta")
 
-    def _check_arguments(self, runner: Any) -> None:
+    def check_runner(self, runner: Any) -> None:
         known = inspect.signature(runner.save_checkpoint).parameters
         if any(p.kind is p.VAR_KEYWORD for p in known.values()):
             return
         for name in self.args:
             if name not in known:
-                own = inspect.signature(type(self).__init__).parameters
+                own = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
                 raise TypeError(
                     f"CheckpointHook has no argument {name!r}, and neither has "
                     f"{type(runner).__name__}.save_checkpoint. "
-                    + did_you_mean(name, [*own, *known])
+                    + did_you_mean(name, own | set(known) | {"priority"})
                 )

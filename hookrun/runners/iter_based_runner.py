@@ -21,6 +21,7 @@ from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
 from .frame import running
+from .hook_configs import by_iter
 from .position import add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
 from .run_options import prefetched
@@ -233,7 +234,7 @@ class IterBasedRunner(BaseRunner):
     def register_logger_hooks(self, log_config: Mapping[str, Any] | None) -> None:
         """As for every runner, but loggers made from configs count by iteration."""
         if isinstance(log_config, Mapping) and isinstance(log_config.get("hooks"), (list, tuple)):
-            log_config = {**log_config, "hooks": [_by_iter(each) for each in log_config["hooks"]]}
+            log_config = {**log_config, "hooks": [by_iter(each) for each in log_config["hooks"]]}
         super().register_logger_hooks(log_config)
 
     def register_training_hooks(
@@ -248,16 +249,11 @@ class IterBasedRunner(BaseRunner):
     ) -> None:
         """As for every runner, but LR, momentum, checkpoint and loggers count by iteration."""
         super().register_training_hooks(
-            lr_config=_by_iter(lr_config),
+            lr_config=by_iter(lr_config),
             optimizer_config=optimizer_config,
-            checkpoint_config=_by_iter(checkpoint_config),
+            checkpoint_config=by_iter(checkpoint_config),
             log_config=log_config,
-            momentum_config=_by_iter(momentum_config),
+            momentum_config=by_iter(momentum_config),
             timer_config=timer_config,
             custom_hooks_config=custom_hooks_config,
         )
-
-
-def _by_iter(config: Any) -> Any:
-    """The config with ``by_epoch=False`` unless it says otherwise; hooks are left alone."""
-    return {"by_epoch": False, **config} if isinstance(config, Mapping) else config

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hookrun._native import RunState
 from hookrun.core.access import place
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
-from hookrun.core.hook import HOOKS, Hook, tie_to_runner
-from hookrun.core.policy_config import policy_hook_config
+from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner
 from hookrun.core.priority import Priority, get_priority, priority_name
+from hookrun.core.protocols import ChecksRunner
+
+from .hook_configs import build_hook, config_hint, custom_configs, logger_configs
 
 HookConfig = Mapping[str, Any] | Hook | None
 
@@ -20,6 +23,7 @@ class HookRegistration(RunState):
 
     _dispatcher: Dispatcher
     _hook_list: HookList
+    _hook_states: dict[str, Any]
 
     def _init_hooks(self) -> None:
         self._dispatcher = make_dispatcher(self)
@@ -71,13 +75,10 @@ class HookRegistration(RunState):
             KeyError: an unknown type or priority level; near names are given.
         """
         if isinstance(hook, Mapping):
-            config = dict(hook)
-            own_priority = config.pop("priority", None)
-            hook = HOOKS.build(config)
+            hook, own_priority = build_hook(hook, "the config given to register_hook")
             priority = own_priority if priority is None else priority
         if not isinstance(hook, Hook):
-            hint = ": register an object of the class" if isinstance(hook, type) else ""
-            raise TypeError(f"only hooks can be registered, not {hook!r}{hint}")
+            raise TypeError(f"only hooks can be registered, not {hook!r}{config_hint(hook)}")
         level = get_priority("NORMAL" if priority is None else priority)
         name = type(hook).__name__
         if any(hook is other for other in self._hook_list):
@@ -87,6 +88,8 @@ class HookRegistration(RunState):
                 f"this {name} has a 'priority' already: the attribute is set by registration, so "
                 "either the hook belongs to another runner or its class uses the reserved name"
             )
+        if isinstance(hook, ChecksRunner):
+            hook.check_runner(self)
         registered = [(other, _priority_of(other)) for other in self._hook_list]
         position = place(hook, level, registered)
         if position is None:
@@ -114,29 +117,29 @@ class HookRegistration(RunState):
             lr_config: a hook, or ``policy`` (such as ``'step'`` or ``'CosineAnnealing'``) and the
                 arguments of ``POLICYLrUpdaterHook``. None registers nothing.
         """
-        self._register(lr_config, "VERY_HIGH", policy_suffix="LrUpdaterHook", name="lr_config")
+        self._register_usual(lr_config, "lr_config", "VERY_HIGH", policy_suffix="LrUpdaterHook")
 
     def register_momentum_hook(self, momentum_config: HookConfig) -> None:
         """Register a momentum schedule at HIGH (30); the config is as for the learning rate."""
-        self._register(
-            momentum_config, "HIGH", policy_suffix="MomentumUpdaterHook", name="momentum_config"
+        self._register_usual(
+            momentum_config, "momentum_config", "HIGH", policy_suffix="MomentumUpdaterHook"
         )
 
     def register_optimizer_hook(self, optimizer_config: HookConfig) -> None:
         """Register the optimizer hook at ABOVE_NORMAL (40); ``OptimizerHook`` by default."""
-        self._register(optimizer_config, "ABOVE_NORMAL", "OptimizerHook", name="optimizer_config")
+        self._register_usual(optimizer_config, "optimizer_config", "ABOVE_NORMAL", "OptimizerHook")
 
     def register_checkpoint_hook(self, checkpoint_config: HookConfig) -> None:
         """Register the checkpoint hook at NORMAL (50); ``CheckpointHook`` by default."""
-        self._register(checkpoint_config, "NORMAL", "CheckpointHook", name="checkpoint_config")
+        self._register_usual(checkpoint_config, "checkpoint_config", "NORMAL", "CheckpointHook")
 
     def register_timer_hook(self, timer_config: HookConfig) -> None:
         """Register the timer at LOW (70); ``IterTimerHook`` by default."""
-        self._register(timer_config, "LOW", "IterTimerHook", name="timer_config")
+        self._register_usual(timer_config, "timer_config", "LOW", "IterTimerHook")
 
     def register_profiler_hook(self, profiler_config: HookConfig) -> None:
         """Register the profiler at NORMAL (50); ``ProfilerHook`` by default."""
-        self._register(profiler_config, "NORMAL", "ProfilerHook", name="profiler_config")
+        self._register_usual(profiler_config, "profiler_config", "NORMAL", "ProfilerHook")
 
     def register_logger_hooks(self, log_config: Mapping[str, Any] | None) -> None:
         """Register loggers at VERY_LOW (90).
@@ -147,16 +150,9 @@ class HookRegistration(RunState):
         """
         if log_config is None:
             return
-        if not isinstance(log_config, Mapping) or not isinstance(
-            log_config.get("hooks"), (list, tuple)
-        ):
-            raise TypeError(
-                f"log_config is a dict with a list of loggers under 'hooks', not {log_config!r}"
-            )
-        interval = log_config.get("interval", 10)
-        for logger in log_config["hooks"]:
-            config = {"interval": interval, **logger} if isinstance(logger, Mapping) else logger
-            self._register(config, "VERY_LOW", name="a logger of log_config")
+        with self._all_or_none():
+            for config, name in logger_configs(log_config):
+                self._register(config, name, "VERY_LOW")
 
     def register_custom_hooks(
         self, custom_config: HookConfig | Sequence[Mapping[str, Any] | Hook]
@@ -164,11 +160,9 @@ class HookRegistration(RunState):
         """Register one hook or config, or a list of them, at NORMAL (50) or their own priority."""
         if custom_config is None:
             return
-        hooks = [custom_config] if isinstance(custom_config, (Mapping, Hook)) else custom_config
-        if not isinstance(hooks, Sequence) or isinstance(hooks, str):
-            raise TypeError(f"custom hooks are hooks, configs or a list of them, not {hooks!r}")
-        for hook in hooks:
-            self.register_hook(hook)
+        with self._all_or_none():
+            for config, name in custom_configs(custom_config):
+                self._register(config, name)
 
     def register_training_hooks(
         self,
@@ -195,15 +189,17 @@ class HookRegistration(RunState):
         ====================  ============
 
         Each argument is a config dict or a hook, None to leave it out; the dicts stay as they are.
-        Custom hooks of a default hook's priority fire after it.
+        Custom hooks of a default hook's priority fire after it. Where one of them is refused, none
+        is registered.
         """
-        self.register_lr_hook(lr_config)
-        self.register_momentum_hook(momentum_config)
-        self.register_optimizer_hook(optimizer_config)
-        self.register_checkpoint_hook(checkpoint_config)
-        self.register_timer_hook(timer_config)
-        self.register_logger_hooks(log_config)
-        self.register_custom_hooks(custom_hooks_config)
+        with self._all_or_none():
+            self.register_lr_hook(lr_config)
+            self.register_momentum_hook(momentum_config)
+            self.register_optimizer_hook(optimizer_config)
+            self.register_checkpoint_hook(checkpoint_config)
+            self.register_timer_hook(timer_config)
+            self.register_logger_hooks(log_config)
+            self.register_custom_hooks(custom_hooks_config)
 
     def get_hook_info(self) -> str:
         """A text that lists, for each point of a run, the hooks that listen in calling order."""
@@ -218,27 +214,40 @@ class HookRegistration(RunState):
                 parts.append("\n".join([f"{stage}:", *lines, " -------------------- "]))
         return "\n".join(parts)
 
+    def _register_usual(self, config: HookConfig, *arguments: Any, **keywords: Any) -> None:
+        if config is not None:
+            self._register(config, *arguments, **keywords)
+
     def _register(
         self,
-        config: HookConfig,
-        priority: str,
-        default_type: str | None = None,
-        *,
+        config: Any,
         name: str,
+        default_priority: str = "NORMAL",
+        default_type: str | None = None,
         policy_suffix: str | None = None,
     ) -> None:
-        if config is None:
-            return
-        hook = config
-        if isinstance(config, Mapping):
-            config = dict(config)
-            priority = config.pop("priority", priority)
-            if policy_suffix is not None:
-                config = policy_hook_config(config, policy_suffix, name)
-            hook = HOOKS.build({"type": default_type, **config})
-        if not isinstance(hook, Hook):
-            raise TypeError(f"{name} is a config dict or a hook, not {config!r}")
-        self.register_hook(hook, priority=priority)
+        try:
+            hook, priority = build_hook(config, name, default_type, policy_suffix)
+            self.register_hook(hook, priority=default_priority if priority is None else priority)
+        except Exception as error:
+            error.add_note(f"in {name}")
+            raise
+
+    @contextlib.contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """A context whose registrations are taken back if one of them fails."""
+        hooks, registered = list(self._hook_list), list(self._registered)
+        waiting_states = dict(self._hook_states)
+        try:
+            yield
+        except BaseException:
+            added, self._registered = self._registered[len(registered) :], registered
+            self._hook_list[:] = hooks
+            for hook in added:
+                del hook.priority
+                untie_from_runner(hook)
+            self._hook_states = waiting_states
+            raise
 
 
 def _priority_of(hook: Hook) -> int:

@@ -65,7 +65,10 @@ class FileClient:
         if self.protocol != "file":
             self._remote = _open_remote(name, self.protocol, self.arguments)
         elif kwargs:
-            raise TypeError(f"FileClient: the local disk takes no arguments, not {sorted(kwargs)}")
+            raise TypeError(
+                f"FileClient: the local disk takes no arguments, not {sorted(kwargs)} "
+                "(backend or prefix choose another storage)"
+            )
 
     @staticmethod
     def parse_uri_prefix(uri: PathLike) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hookrun import HOOKS, Registry
+from hookrun.core.registry import known_arguments
 
 
 @pytest.fixture
@@ -69,11 +70,36 @@ def test_a_constructors_error_stays_and_names_the_class(shapes: Registry) -> Non
 
 
 def test_a_misspelt_argument_gets_its_near_spelling() -> None:
-    with pytest.raises(TypeError) as caught:
-        HOOKS.build({"type": "StepLrUpdaterHook", "stepp": [3]})
-    assert "StepLrUpdaterHook has no argument 'stepp'. Did you mean 'step'" in str(
-        caught.value.__notes__
-    )
+    wrong = {"type": "StepLrUpdaterHook", "stepp": [3]}
+    with pytest.raises(
+        TypeError, match=r"^StepLrUpdaterHook has no argument 'stepp'. Did you.*'st"
+    ):
+        HOOKS.build(wrong)
+
+
+def test_what_a_constructor_takes() -> None:
+    class Base:
+        def __init__(self, a: int, b: int = 0) -> None: ...
+
+    class Passes(Base):
+        def __init__(self, c: int, **kwargs: Any) -> None: ...
+
+    class Narrow(Base):
+        def __init__(self, c: int) -> None: ...
+
+    class Swallows:
+        def __init__(self, *args: Any, d: int, **kwargs: Any) -> None: ...
+
+    def make(e: int, /, f: int) -> None: ...
+
+    class Plain: ...
+
+    assert known_arguments(Base) == ({"a", "b"}, False)
+    assert known_arguments(Passes) == ({"a", "b", "c"}, False)
+    assert known_arguments(Narrow) == ({"c"}, False)
+    assert known_arguments(Swallows) == ({"d"}, True)
+    assert known_arguments(make) == ({"e", "f"}, False)
+    assert known_arguments(Plain) == (set(), False)
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,10 @@ def test_numbers_that_mean_nothing_are_refused(name: str, value: Any) -> None:
 
 def test_a_misspelt_argument_is_named_with_its_near_spelling(make_runner: MakeRunner) -> None:
     runner = make_runner()
-    runner.register_checkpoint_hook({"interval": 1, "max_keep_ckpt": 3})
+    with pytest.raises(TypeError, match=r"'max_keep_ckpt'.*Did you mean 'max_keep_ckpts'"):
+        runner.register_checkpoint_hook({"interval": 1, "max_keep_ckpt": 3})
+    assert runner.hooks == []
+    runner.hooks.append(CheckpointHook(1, max_keep_ckpt=3))
     with pytest.raises(TypeError, match=r"'max_keep_ckpt'.*Did you mean 'max_keep_ckpts'"):
         runner.run([make_loader()], [("train", 1)])
     assert runner.iter == 0
