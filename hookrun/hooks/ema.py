@@ -17,6 +17,7 @@ from . import _arguments as check
 from ._averages import Averages
 from ._masters import follow_model
 from ._parameters import ParameterWatch
+from ._resume_from import goes_on_from
 from .optimizer import OptimizerHook, optimizers_of
 
 
@@ -52,8 +53,9 @@ class EMAHook(Hook):
         momentum: weight of the new parameters, in (0, 1).
         interval: update every so many iterations.
         warm_up: the larger, the longer small momentums are used at the start; 0 for no warm-up.
-        resume_from: a checkpoint to resume when the first run starts; for one that needs
-            ``trust=True``, call ``runner.resume`` instead.
+        resume_from: a checkpoint to resume when the first run starts, unless the run is further
+            already, which is warned about; for one that needs ``trust=True``, call
+            ``runner.resume`` instead.
         debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
         buffers: ``'copy'`` evaluates with the model's own buffers, such as BatchNorm's statistics;
             ``'average'`` averages those of floating point too.
@@ -116,9 +118,11 @@ class EMAHook(Hook):
 
     def resume_run(self, runner: Any) -> None:
         """Go on from ``resume_from``; the runner calls it before ``before_run``."""
-        if self.checkpoint is not None and not self._resumed_from:
+        if self.checkpoint is None or self._resumed_from:
+            return
+        if goes_on_from(runner, self.checkpoint):
             runner.resume(self.checkpoint)
-            self._resumed_from = True  # a second run goes on, not back
+        self._resumed_from = True  # a second run goes on, not back
 
     def before_run(self, runner: Any) -> None:
         if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:

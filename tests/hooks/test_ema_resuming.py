@@ -120,6 +120,58 @@ def test_resume_from_is_not_gone_back_to_by_a_second_run(make_runner: MakeRunner
     assert runner.iter == 12
 
 
+@pytest.mark.parametrize("runner_type", RUNNERS)
+@pytest.mark.parametrize(
+    ("before", "given", "start", "warns"),
+    [  # epochs: what the run was resumed from or trained, resume_from, and where it goes on
+        (3, 1, 3, "not from the file"),
+        (3, 2, 3, "not from the file"),
+        (2, 1, 2, "not from the file"),
+        (1, 3, 3, "goes on from the file"),
+        (2, 2, 2, ""),
+        (0, 2, 2, ""),
+        ("trained", 1, 2, "not from the file"),
+        ("trained", 3, 3, "goes on from the file"),
+    ],
+)
+def test_resume_from_never_goes_back(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    runner_type: type,
+    before: Any,
+    given: int,
+    start: int,
+    warns: str,
+) -> None:
+    whole = train(make_runner, runner_type, 4)
+    kept = Path(whole.work_dir).rename(tmp_path / "kept")
+    caplog.clear()
+    by_epoch = runner_type is EpochBasedRunner
+
+    def file(epoch: int) -> Path:
+        return kept / (f"epoch_{epoch}.pth" if by_epoch else f"iter_{4 * epoch}.pth")
+
+    trained = 2 if before == "trained" else None
+    limit = trained or 4
+    limits = {"max_epochs": limit} if by_epoch else {"max_iters": 4 * limit}
+    runner = make_runner(runner_type, model=TinyModel(7), **limits)
+    if trained:
+        runner.run([make_loader()], TRAIN)
+        runner._max_epochs, runner._max_iters = (4, None) if by_epoch else (None, 16)
+    elif before:
+        runner.resume(file(before))
+    with_ema(runner, resume_from=str(file(given)))
+    starts: list[int] = []
+    runner.register_hook(ClosureHook("before_train_iter", lambda r: starts.append(r.iter)))
+    runner.run([make_loader()], TRAIN)
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert starts == list(range(4 * start, 16))
+    assert [warns in text for text in warned] == ([True] if warns else [])
+    if not trained or start == given:
+        assert same(weights_of(runner.model, ""), weights_of(whole.model, ""))
+
+
 def test_a_checkpoint_of_mmcv_goes_on_from_its_raw_weights(make_runner: MakeRunner) -> None:
     data = json.loads((DATA / "mmcv_ema.json").read_text())
     model, steps = TinyModel(), WatchSteps()
