@@ -96,18 +96,27 @@ class LoggerHook(LogReader, Hook):
     def before_run(self, runner: Any) -> None:
         self._logged_iter = None
         self._logged_in_run = False
-        if self.by_epoch and not has_epochs(runner):
-            self.by_epoch = False
-            runner.logger.warning(
-                "%s counts iterations within an epoch, but %s has no epochs: it logs every %d "
-                "iterations of the run instead; by_epoch=False says so",
-                type(self).__name__,
-                type(runner).__name__,
-                self.interval,
-            )
+        if not has_epochs(runner):
+            self.count_by_iter(runner)
         reserve = getattr(runner.log_buffer, "reserve", None)
         if reserve is not None:
             reserve(self.interval)
+
+    def count_by_iter(self, runner: Any) -> None:
+        """Count iterations of the whole run, with a warning if ``by_epoch`` was asked for.
+
+        A runner without epochs calls it before the run, for a subclass may override ``before_run``.
+        """
+        if not self.by_epoch:
+            return
+        self.by_epoch = False
+        runner.logger.warning(
+            "%s counts iterations within an epoch, but %s has no epochs: it logs every %d "
+            "iterations of the run instead; by_epoch=False says so",
+            type(self).__name__,
+            type(runner).__name__,
+            self.interval,
+        )
 
     def before_epoch(self, runner: Any) -> None:
         runner.log_buffer.clear()  # averages do not reach into the epoch before

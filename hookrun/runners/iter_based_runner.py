@@ -121,6 +121,9 @@ class IterBasedRunner(BaseRunner):
             )
         check_run(self, data_loaders, workflow)
         data_loaders = prefetched(data_loaders, prefetch, self.model)
+        for hook in self.hooks:
+            if isinstance(hook, LoggerHook):
+                hook.count_by_iter(self)
         with running(self, workflow, f"{self._max_iters} iters", sync_guard):
             first, done = self._begin(data_loaders, workflow)
             resumption, self._resumption = self._resumption, None

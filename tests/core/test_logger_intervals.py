@@ -245,6 +245,19 @@ def test_a_logger_by_epoch_where_there_are_none_counts_iterations(
         assert "by_epoch=False" in warned[0]
 
 
+def test_a_subclass_that_overrides_before_run_counts_iterations_too(make_runner: Any) -> None:
+    class Connects(Lines):
+        def before_run(self, runner: Any) -> None:
+            self.connected = True
+
+    lines = Connects(interval=4)
+    runner = make_runner(IterBasedRunner, model=Counting(), max_iters=8)
+    runner.register_hook(lines, "VERY_LOW")
+    runner.run([make_loader(3)], TRAIN)
+    assert lines.connected
+    assert lines.lines == [(4, 2.5), (8, 6.5)]
+
+
 def test_ordinary_loggers_are_not_warned_about(
     make_runner: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
