@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
@@ -18,6 +17,7 @@ from hookrun.core.triggers import NEVER
 from hookrun.distributed import all_gather_objects, get_dist_info
 from hookrun.storage import FileClient
 
+from ._best import file_name, replaced_file, start_anew_for_another_score
 from ._evaluation_arguments import (
     GREATER_KEYS,
     LESS_KEYS,
@@ -182,8 +182,7 @@ class EvalHook(Hook):
         self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
         if runner.meta is None:
             runner.meta = {}
-        messages = runner.meta.setdefault("hook_msgs", {})
-        self.best_ckpt_path = messages.get("best_ckpt")
+        self._take_best(runner)
 
     @may_sync
     def catch_up_evaluation(self, runner: Any) -> None:
@@ -322,6 +321,7 @@ class EvalHook(Hook):
             return None
         if self.key_indicator == "auto":
             self._init_rule(self.rule, next(iter(scores)))
+            self._take_best(runner)
         return score_of(scores, self.key_indicator)
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
@@ -332,10 +332,11 @@ class EvalHook(Hook):
             return
         kind = "epoch" if self.by_epoch else "iter"
         number = self._finished(runner)
-        name = f"best_{self.key_indicator.replace(os.sep, '_')}_{kind}_{number}.pth"
+        name = file_name(self.key_indicator, kind, number)
         path = self.file_client.join_path(self.out_dir or "", name)
         before, old_path = dict(messages), self.best_ckpt_path
         messages.update(best_score=key_score, best_ckpt=path)
+        messages.update(best_key=self.key_indicator, best_rule=self.rule)
         self.best_ckpt_path = path
 
         def undo() -> None:
@@ -343,15 +344,16 @@ class EvalHook(Hook):
             messages.update(before)
             self.best_ckpt_path = old_path
 
-        # A file in another folder is of the run that was resumed: that one keeps its best.
-        replaced = old_path and old_path != path and Path(old_path).parent == Path(path).parent
         if get_dist_info()[0] == 0:
             with runner._writer.saving(self.background, self.file_client, undo):
                 runner.save_checkpoint(
                     self.out_dir, filename_tmpl=literal(name), create_symlink=False
                 )
-                if replaced:
-                    runner._writer.then(partial(self._remove, str(old_path)))
+                old = replaced_file(
+                    old_path, self.key_indicator, self.out_dir or "", self.file_client
+                )
+                if old is not None and old != path:
+                    runner._writer.then(partial(self._remove, old))
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
             self.key_indicator,
@@ -360,6 +362,13 @@ class EvalHook(Hook):
             number,
             name,
         )
+
+    def _take_best(self, runner: Any) -> None:
+        """Know the best so far, if it is of the score that decides now; with 'auto', once known."""
+        messages = runner.meta.setdefault("hook_msgs", {})
+        if self.rule is not None and self.key_indicator != "auto":
+            start_anew_for_another_score(messages, self.key_indicator, self.rule, runner.logger)
+        self.best_ckpt_path = messages.get("best_ckpt")
 
     def _is_best(self, runner: Any, score: float | None) -> bool:
         if score is None or math.isnan(score):
