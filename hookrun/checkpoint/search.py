@@ -18,6 +18,7 @@ def newest_valid(
     *,
     trust: bool = False,
     others: Iterable[str | Path] = (),
+    with_optimizer: bool = False,
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of a folder that is whole and of a run, and where it is.
 
@@ -32,21 +33,35 @@ def newest_valid(
         map_location: as for ``torch.load``.
         trust: as for :func:`~hookrun.checkpoint.files.read_checkpoint`.
         others: further folders, whose files are tried among those of the first one.
+        with_optimizer: whether the newest file that has an optimizer's state comes before newer
+            ones that have none; these are named in a warning.
 
     Returns:
         (path, checkpoint), or None where there is no valid checkpoint.
     """
     paths = list(newest_first(folder, *others))
+    passed: list[Path] = []  # whole, but without what is wanted
+    fallback = None
     for tried, path in enumerate(paths, 1):
         try:
             checkpoint = read_checkpoint(path, map_location, trust=trust)
         except (ValueError, OSError) as error:
             logger.warning("passing over a damaged checkpoint: %s", error)
             continue
-        if is_of_a_run(checkpoint):
+        if is_of_a_run(checkpoint) and (checkpoint.get("optimizer") or not with_optimizer):
+            if passed and with_optimizer:
+                logger.warning(
+                    "%s is taken, for it has the optimizer's state: what was written later has "
+                    "none (%s). To go on from such a file, name it",
+                    path,
+                    ", ".join(each.name for each in passed),
+                )
             _warn_of_farther(path, checkpoint["meta"], paths[tried:], logger)
             return path, checkpoint
-    return None
+        passed.append(path)
+        if fallback is None and is_of_a_run(checkpoint):
+            fallback = path, checkpoint
+    return fallback
 
 
 def newest_first(*folders: str | Path) -> Iterator[Path]:

@@ -228,7 +228,7 @@ class BaseRunner(HookRegistration, ABC):
         Args:
             checkpoint: a file; or ``'auto'`` for the newest readable ``*.pth`` in ``work_dir``
                 and the local folders of the hooks registered so far, or a fresh start where there
-                is none.
+                is none. Files with an optimizer's state come first, where it is to be resumed.
             resume_optimizer: whether to take over the optimizer's state, where the file has one.
             map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
             trust: take a file too that holds other objects than plain types and tensors, as old

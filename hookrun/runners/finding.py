@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 
 def find_newest(
-    runner: BaseRunner, map_location: Any, trust: bool
+    runner: BaseRunner, map_location: Any, trust: bool, with_optimizer: bool
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of the run and where it is, or None, which is logged.
+
+    Args:
+        runner: whose run it is.
+        map_location, trust: as for ``resume``.
+        with_optimizer: whether files that have an optimizer's state are preferred.
 
     Raises:
         ValueError: the runner has no ``work_dir``.
@@ -24,7 +29,12 @@ def find_newest(
         raise ValueError("resume('auto') looks into work_dir, but the runner has none")
     folders = _folders(runner, runner.work_dir)
     found = ckpt.newest_valid(
-        folders[0], runner.logger, map_location, trust=trust, others=folders[1:]
+        folders[0],
+        runner.logger,
+        map_location,
+        trust=trust,
+        others=folders[1:],
+        with_optimizer=with_optimizer,
     )
     if found is None:
         _tell_of_a_fresh_start(runner, folders)

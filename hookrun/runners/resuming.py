@@ -39,7 +39,8 @@ def resume(
     whose_options = check_choice(param_groups)
     location = "cpu" if map_location == "default" else map_location
     if source == "auto":
-        found = find_newest(runner, location, trust)
+        wants_optimizer = resume_optimizer and bool(runner.optimizer)
+        found = find_newest(runner, location, trust, wants_optimizer)
         if found is None:
             optimizers = named_optimizers(runner.optimizer)
             runner._group_options.note_given(optimizers)
@@ -78,7 +79,7 @@ def _apply(
     weights = ckpt.state_dict_of(checkpoint)
     _check_weights(runner, weights, source)
     optimizers: dict[str, OptimizerState] = {}
-    if resume_optimizer and "optimizer" in checkpoint:
+    if resume_optimizer and checkpoint.get("optimizer") is not None:
         optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
     with _undone_on_error(runner):
         options = runner._group_options = copy.copy(runner._group_options)
@@ -87,6 +88,12 @@ def _apply(
             differences = options.load(optimizers, own.get("group_options"), whose_options)
         else:
             options.note_given(named_optimizers(runner.optimizer))
+            if resume_optimizer and runner.optimizer and get_dist_info()[0] == 0:
+                runner.logger.warning(
+                    "%s has no optimizer state: the optimizer starts anew. "
+                    "resume_optimizer=False says that this is meant",
+                    source,
+                )
         ckpt.load_state_dict(runner.model, weights)
         _take_position(runner, checkpoint["meta"], own)
         # What this run was given stays, but for what the file knows better.
