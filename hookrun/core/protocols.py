@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class LendsWeights(Protocol):
+    """A hook that keeps other weights of the model, such as averages, and lends them to it."""
+
+    def applied(self) -> AbstractContextManager[Any]:
+        """A context in which the model holds the other weights."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from hookrun.core.sync_guard import SyncGuard
 
 from . import position, saving, stopping
 from .optimizer_state import named_optimizers
+from .raw_weights import take_raw_weights
 from .run_options import watched
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def running(
             for hook in list(runner.hooks):
                 if isinstance(hook, ResumesRun):
                     hook.resume_run(runner)
+            take_raw_weights(runner)
             optimizers = named_optimizers(runner.optimizer)
             runner._group_options.begin(optimizers, runner.hooks, runner.logger)
             runner.call_hook("before_run")

@@ -172,6 +172,59 @@ def test_resume_from_never_goes_back(
         assert same(weights_of(runner.model, ""), weights_of(whole.model, ""))
 
 
+@pytest.mark.parametrize("runner_type", RUNNERS)
+@pytest.mark.parametrize("late", [False, True])
+def test_without_emahook_a_run_goes_on_with_the_raw_weights_and_says_so(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    runner_type: type,
+    late: bool,
+) -> None:
+    by_epoch = runner_type is EpochBasedRunner
+
+    def start(work_dir: str, ema: bool, resume: Any = None) -> Any:
+        limit = {"max_epochs": 2} if by_epoch else {"max_iters": 8}
+        runner = make_runner(runner_type, work_dir=str(tmp_path / work_dir), **limit)
+        if resume is not None and late:
+            runner.resume(resume)
+        if ema:
+            with_ema(runner)
+        else:
+            runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+        steps = WatchSteps()
+        runner.register_hook(steps)
+        interval = 1 if by_epoch else 4
+        runner.register_checkpoint_hook({"interval": interval, "by_epoch": by_epoch})
+        if resume is not None and not late:
+            runner.resume(resume)
+        runner.run([make_loader()], TRAIN)
+        return steps.raw
+
+    name = "epoch_1.pth" if by_epoch else "iter_4.pth"
+    whole = start("whole", True)
+    again = start("again", False, tmp_path / "whole" / name)
+    assert [same(a, b) for a, b in zip(again, whole[4:], strict=True)] == [True] * 4
+    assert caplog.text.count("it goes on with the raw weights") == 1
+    # What this run saves has raw weights, and says nothing else.
+    last = torch.load(tmp_path / "again" / "latest.pth")
+    assert not any("swapped" in state for state in last["hookrun"]["hooks"].values())
+
+
+def test_a_file_of_mmcv_without_emahook(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, begins = make_runner(max_epochs=3), Watch()
+    runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+    runner.register_hook(ClosureHook("before_train_epoch", begins.note))
+    runner.resume(DATA / "mmcv_epoch_2.pth")
+    runner.run([make_loader()], TRAIN)
+    weights = torch.load(DATA / "mmcv_epoch_2.pth", weights_only=False)["state_dict"]
+    raw = {"fc.weight": weights["ema_fc_weight"], "fc.bias": weights["ema_fc_bias"]}
+    assert same(begins.raw[0], raw)
+    assert "it goes on with the raw weights" in caplog.text
+
+
 def test_a_checkpoint_of_mmcv_goes_on_from_its_raw_weights(make_runner: MakeRunner) -> None:
     data = json.loads((DATA / "mmcv_ema.json").read_text())
     model, steps = TinyModel(), WatchSteps()
