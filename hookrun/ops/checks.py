@@ -194,7 +194,7 @@ def _check_elements(op: str, places: Sequence[_Place]) -> None:
     sizes = [place.tensor.element_size() for place in places]
     unit = math.gcd(*sizes, *(place.begin - begin for place in places))
     taken = torch.zeros((end - begin) // unit, dtype=torch.bool, device="cpu")
-    written = torch.zeros_like(taken)
+    written = taken if all(place.written for place in places) else torch.zeros_like(taken)
     for number, place in enumerate(places):
         if bool(place.part_of(taken if place.written else written, begin, unit).any()):
             if number > 1:  # with which of those before?
@@ -204,5 +204,5 @@ def _check_elements(op: str, places: Sequence[_Place]) -> None:
                 f"{op}: {place.name} and {places[0].name} share memory, and one of them is written"
             )
         place.part_of(taken, begin, unit).fill_(True)
-        if place.written:
+        if place.written and written is not taken:
             place.part_of(written, begin, unit).fill_(True)
