@@ -42,7 +42,7 @@ def check_loss(hook: str, outputs: Mapping[str, Any]) -> Tensor:
         raise ValueError(
             f"{hook}: outputs['loss'] depends on no parameter: it was detached, or computed under "
             "torch.no_grad(), or every parameter is frozen. A train_step that steps the optimizers "
-            "itself needs no optimizer hook."
+            "itself needs no optimizer hook (optimizer_config=None)."
         )
     return loss
 

@@ -83,7 +83,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
             phase.clear()
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
-        phase.backward(loss, self._get_loss_factor(runner))
+        self._backward(phase, loss, self._get_loss_factor(runner))
         if self._no_sync is not None:
             self._no_sync.leave()
         if self._window.count(runner.outputs.get("num_samples", 1)):
@@ -137,6 +137,9 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
     def _get_loss_factor(self, runner: Any) -> int:
         """What the loss of this iteration is divided by."""
         return self._window.length
+
+    def _adds_up(self) -> bool:
+        return self.cumulative_iters > 1 and not self._window.is_open
 
     def _iterations_per_step(self) -> int:
         return self.cumulative_iters

@@ -16,6 +16,7 @@ from hookrun.ops import LossScale
 from . import _arguments as check
 from ._loss import check_loss, parameters_without_loss
 from ._optimizer_phase import OptimizerPhase, Step
+from ._own_training import FirstIteration, used_already
 from ._parameters import ParameterWatch
 from .updater import UpdaterHook
 
@@ -52,8 +53,8 @@ class OptimizerHook(Hook):
         TypeError: ``grad_clip`` is no dict, or has arguments that ``clip_grad_norm_`` has not; at
             an iteration, the loss is no tensor.
         ValueError: a ``max_norm`` that is not above 0: gradients would vanish or turn around; at an
-            iteration, the loss is no scalar or depends on no parameter, or parameters were replaced
-            or moved since the run began.
+            iteration, the loss is no scalar or depends on no parameter, ``train_step`` has trained
+            by itself, or parameters were replaced or moved since the run began.
         KeyError: at an iteration, there is no loss.
 
     Different from MMCV: gradients stay scaled and unclipped in ``.grad`` after a fused step, unless
@@ -69,11 +70,12 @@ class OptimizerHook(Hook):
     # What belongs to a run; copies of the hook begin without it.
     _phase: OptimizerPhase | None = None
     _watch: ParameterWatch | None = None
+    _first: FirstIteration | None = None  # until its step
     _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
     _averaged_at = _skipped_at = -1
     _told: frozenset[frozenset[str]] = frozenset()  # sets of parameters that were warned about
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (
-        *("_phase", "_watch", "_ema_momentum"),
+        *("_phase", "_watch", "_first", "_ema_momentum"),
         *("_averaged_at", "_skipped_at", "_told"),
     )
 
@@ -118,6 +120,8 @@ class OptimizerHook(Hook):
         if isinstance(runner.model, nn.Module):
             self._watch = ParameterWatch(type(self).__name__, runner.model)
         self._hold_schedules(runner)
+        self._forget_first()
+        self._first = FirstIteration(optimizers_of(runner))
 
     def after_train_iter(self, runner: Any) -> None:
         phase = self._ready_phase(runner)
@@ -125,11 +129,12 @@ class OptimizerHook(Hook):
         phase.clear()
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
-        phase.backward(loss, 1)
+        self._backward(phase, loss, 1)
         self._take_step(runner, phase, runner.outputs.get("num_samples", 1))
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self._drop_phase()
+        self._forget_first()
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were skipped, if any."""
@@ -208,6 +213,9 @@ class OptimizerHook(Hook):
 
     def _ready_phase(self, runner: Any) -> OptimizerPhase:
         """The phase, made anew where the runner has another optimizer or more parameters."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            first.check(type(self).__name__, self._adds_up())
         if self._watch is not None:
             self._watch.check_first()
             if runner.iter % _WATCH_EVERY == 0 or runner.iter + 1 == runner.max_iters:
@@ -236,6 +244,24 @@ class OptimizerHook(Hook):
         self._skipped_before = self.skipped_steps
         self._phase, self._ema_momentum = None, None
         self._averaged_at = self._skipped_at = -1
+
+    def _forget_first(self) -> None:
+        if self._first is not None:
+            self._first.end()
+            self._first = None
+
+    def _adds_up(self) -> bool:
+        """Whether gradients that are there when an iteration begins count for the next step."""
+        return False
+
+    def _backward(self, phase: OptimizerPhase, loss: Tensor, iterations: int) -> None:
+        try:
+            phase.backward(loss, iterations)
+        except RuntimeError as error:
+            explanation = used_already(type(self).__name__, error)
+            if explanation is None:
+                raise
+            raise ValueError(explanation) from error
 
     def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Step:
         self._skipped_at = -1

@@ -12,6 +12,7 @@ from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner
 from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner
+from hookrun.core.spelling import check_spelling
 
 from .hook_configs import build_hook, config_hint, custom_configs, logger_configs
 
@@ -55,6 +56,7 @@ class HookRegistration(RunState):
         for hook in self._hook_list:
             if not isinstance(hook, Hook):
                 raise TypeError(f"only hooks can be in the list of hooks, not {hook!r}")
+            check_spelling(hook)
         self._dispatcher.replace([(hook, _priority_of(hook)) for hook in self._hook_list])
 
     def register_hook(
@@ -71,7 +73,7 @@ class HookRegistration(RunState):
             TypeError: no hook.
             ValueError: it is registered already, sets the reserved attribute ``priority``, or must
                 not stand where it would by what it and others write (the message says how to fix
-                it).
+                it); or it has a method whose name is a misspelt one, such as ``after_trian_iter``.
             KeyError: an unknown type or priority level; near names are given.
         """
         if isinstance(hook, Mapping):
@@ -88,6 +90,7 @@ class HookRegistration(RunState):
                 f"this {name} has a 'priority' already: the attribute is set by registration, so "
                 "either the hook belongs to another runner or its class uses the reserved name"
             )
+        check_spelling(hook)
         if isinstance(hook, ChecksRunner):
             hook.check_runner(self)
         registered = [(other, _priority_of(other)) for other in self._hook_list]

@@ -1,0 +1,109 @@
+"""Misspelt methods of hooks, which nobody would ever call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from .events import EVENTS
+from .hook import Hook
+
+# What a hook may override beside the points of a run, as far as a near spelling means nothing else.
+_OTHERS = (
+    *("close", "state_dict", "load_state_dict", "gather_state", "checkpoint_folder"),
+    "check_before_saving",
+)
+_KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHERS)}
+# Words one letter away from those of the known names that people mean as they write them.
+_REAL_WORDS = frozenset(
+    {"alter", "later", "brain", "drain", "grain", "trail", "trait", "strain", "item", "items"}
+    | {"inter", "eval", "clone", "chose", "closer", "closed", "stats", "stage"}
+)
+# What people write in place of a word between two others.
+_LONG_FORMS = {
+    "train": ("training",),
+    "val": ("valid", "validate", "validation"),
+    "iter": ("iteration", "iterations"),
+    "saving": ("save",),
+}
+
+
+def check_spelling(hook: Hook) -> None:
+    """Refuse a hook with a public method whose name is nearly that of one which is called.
+
+    Methods of other names, such as those of custom events, are the hook's own affair.
+
+    Raises:
+        ValueError: there is such a method, on the hook or in its class; the message names both.
+    """
+    own = [name for name, value in vars(hook).items() if callable(value)]
+    found = _first_misspelt(own) or _misspelt_in(type(hook))
+    if found is not None:
+        raise ValueError(
+            f"{type(hook).__name__}.{found[0]} would never be called: did you mean {found[1]!r}? "
+            "(A method for something else needs a name that is less like it.)"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _misspelt_in(cls: type[Hook]) -> tuple[str, str] | None:
+    """The first misspelt method of a class and its bases, and what is meant."""
+    bases = cls.__mro__[: cls.__mro__.index(Hook)]
+    names = [name for base in bases for name, value in vars(base).items() if callable(value)]
+    return _first_misspelt(names)
+
+
+def _first_misspelt(names: Iterable[str]) -> tuple[str, str] | None:
+    return next(((name, meant) for name in names if (meant := _meant(name)) is not None), None)
+
+
+@lru_cache(maxsize=4096)
+def _meant(name: str) -> str | None:
+    """The known name that this one is a misspelling of; None for a known or another one."""
+    if name.startswith("_") or name in _KNOWN or hasattr(Hook, name):
+        return None
+    words = [word.lower() for word in re.findall(r"[A-Z]*[a-z0-9]+|[A-Z]+", name)]
+    for known, its_words in _KNOWN.items():
+        if _are_near(words, its_words):
+            return known
+    return None
+
+
+def _are_near(words: list[str], known: list[str]) -> bool:
+    """Whether each word is the known one or a misspelling of it; of three the order may differ."""
+    if len(words) != len(known):
+        return _distance("".join(words), "".join(known)) <= 1  # an underscore is missing
+    if len(known) < 3:
+        return all(map(_is_near, words, known))
+    return sorted(words) == sorted(known) or all(
+        _is_near(word, its) or word in _LONG_FORMS.get(its, ())
+        for word, its in zip(words, known, strict=True)
+    )
+
+
+def _is_near(word: str, known: str) -> bool:
+    """Whether a word is known or differs by a slip: of long words by two, of short ones by no
+    letter in place of another, for that makes other words.
+    """
+    if word == known or word in _REAL_WORDS:
+        return word == known
+    if len(known) <= 3 and len(word) == len(known) and sorted(word) != sorted(known):
+        return False
+    return _distance(word, known) <= (2 if len(known) >= 6 else 1)
+
+
+def _distance(a: str, b: str) -> int:
+    """Letters to add, leave out, replace or exchange with the next, to turn one into the other."""
+    rows = [list(range(len(b) + 1))]
+    for i in range(1, len(a) + 1):
+        row = [i]
+        for j in range(1, len(b) + 1):
+            cost = min(
+                rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + (a[i - 1] != b[j - 1])
+            )
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                cost = min(cost, rows[i - 2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]
