@@ -210,3 +210,23 @@ def group_numbers(hook: Hook, name: str) -> None:
     value = getattr(hook, name)
     if not (is_real(value) or _is_list(value) or isinstance(value, Mapping)):
         raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)
+
+
+def has_optimizer(hook: Hook, runner: Any, wants: str) -> None:
+    """Refuse a run without an optimizer.
+
+    Args:
+        hook: the hook, for the error.
+        runner: whose optimizer is meant.
+        wants: what the hook does with it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    optimizer = runner.optimizer
+    if optimizer is None or (isinstance(optimizer, Mapping) and not optimizer):
+        raise ValueError(
+            f"{type(hook).__name__} {wants}, but the runner has no optimizer: give "
+            "optimizer=torch.optim.SGD(model.parameters(), ...) to the runner, or leave the hook "
+            "out"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -19,6 +20,11 @@ from ._masters import follow_model
 from ._parameters import ParameterWatch
 from ._resume_from import goes_on_from
 from .optimizer import OptimizerHook, optimizers_of
+
+_OTHER_CONVENTION = (
+    "EMAHook: momentum={0:g} is the weight of the new parameters, so the averages hardly average: "
+    "where the averages are to keep {0:g} of themselves, give momentum={1:.6g}"
+)
 
 
 @HOOKS.register_module()
@@ -50,7 +56,8 @@ class EMAHook(Hook):
     ``runner.resume`` restores them without ``resume_from``.
 
     Args:
-        momentum: weight of the new parameters, in (0, 1).
+        momentum: weight of the new parameters, in (0, 1). One above 0.5 is warned about: elsewhere,
+            the momentum or decay is often the weight of the average.
         interval: update every so many iterations.
         warm_up: the larger, the longer small momentums are used at the start; 0 for no warm-up.
         resume_from: a checkpoint to resume when the first run starts, unless the run is further
@@ -90,6 +97,9 @@ class EMAHook(Hook):
                 raise TypeError(f"EMAHook: {name} must be a number, not {value!r}")
         if not 0 < momentum < 1:
             raise ValueError(f"EMAHook: momentum must lie between 0 and 1, not at {momentum!r}")
+        self._doubt = _OTHER_CONVENTION.format(momentum, 1 - momentum) if momentum > 0.5 else None
+        if self._doubt is not None:
+            warnings.warn(self._doubt, stacklevel=2)
         if not 0 <= warm_up < math.inf:
             raise ValueError(f"EMAHook: warm_up must be at least 0 and finite, not {warm_up!r}")
         self.interval = interval
@@ -127,6 +137,8 @@ class EMAHook(Hook):
     def before_run(self, runner: Any) -> None:
         if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
             raise ValueError("two EMAHooks would swap each other's averages: register one of them")
+        if self._doubt is not None:  # the log of the run has it too
+            runner.logger.warning("%s", self._doubt)
         self.resume_run(runner)
         resumed = isinstance(runner.resumed, Mapping)
         if not resumed and self._swapped:

@@ -108,13 +108,7 @@ class OptimizerHook(Hook):
         return self._skipped_before + (0 if self._phase is None else int(self._phase.skipped_steps))
 
     def before_run(self, runner: Any) -> None:
-        if runner.optimizer is None or (
-            isinstance(runner.optimizer, Mapping) and not runner.optimizer
-        ):
-            raise ValueError(
-                f"{type(self).__name__} steps the optimizer, but the runner has none: give "
-                "optimizer=torch.optim.SGD(model.parameters(), ...) to the runner"
-            )
+        check.has_optimizer(self, runner, "steps the optimizer")
         self._drop_phase()
         self._told = frozenset()
         if isinstance(runner.model, nn.Module):

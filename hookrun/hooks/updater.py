@@ -28,6 +28,9 @@ from ._groups import (
 _FIRST = Trigger(inner_iters=1 << 60, start=1)  # at the first iteration of an epoch
 
 
+_NAMES = {"lr": "learning rate", "momentum": "momentum"}
+
+
 class ScheduleSetting(TriggerSetting):
     """An argument of a schedule: assigning it renews the schedule and the dispatcher."""
 
@@ -205,6 +208,7 @@ class UpdaterHook(Hook):
         return state
 
     def before_run(self, runner: Any) -> None:
+        check.has_optimizer(self, runner, f"schedules the {_NAMES[self.value]}")
         self._check_run(runner)
         separate_tensors(runner.optimizer, self.value)
         self._set_base(runner, self._initials)
