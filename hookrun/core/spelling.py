@@ -38,7 +38,7 @@ def check_spelling(hook: Hook) -> None:
         ValueError: there is such a method, on the hook or in its class; the message names both.
     """
     own = [name for name, value in vars(hook).items() if callable(value)]
-    found = _first_misspelt(own) or _misspelt_in(type(hook))
+    found = _first_misspelt(own) or _misspelt_in(type(hook))  # type: ignore[arg-type] # mypy: a class is hashable
     if found is not None:
         raise ValueError(
             f"{type(hook).__name__}.{found[0]} would never be called: did you mean {found[1]!r}? "

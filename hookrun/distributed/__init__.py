@@ -2,12 +2,19 @@
 
 from .agreement import StopAgreement
 from .collectives import all_gather_objects, allreduce_params
-from .environment import get_dist_info, is_module_wrapper, master_only, unwrap_model
+from .environment import (
+    averages_gradients,
+    get_dist_info,
+    is_module_wrapper,
+    master_only,
+    unwrap_model,
+)
 
 __all__ = [
     "StopAgreement",
     "all_gather_objects",
     "allreduce_params",
+    "averages_gradients",
     "get_dist_info",
     "is_module_wrapper",
     "master_only",

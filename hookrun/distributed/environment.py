@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,6 +37,20 @@ def is_module_wrapper(module: Any) -> bool:
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
     return isinstance(module, (DataParallel, DistributedDataParallel))
+
+
+def averages_gradients(model: nn.Module) -> bool:
+    """Whether the model, or a part of it, averages gradients over processes: DDP, FSDP."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    kinds: list[type] = [DistributedDataParallel]
+    # Where nobody has imported them, there are none.
+    fsdp, dtensor = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
+    if fsdp is not None:
+        kinds.append(fsdp.FullyShardedDataParallel)
+    if any(isinstance(module, tuple(kinds)) for module in model.modules()):
+        return True
+    return dtensor is not None and any(isinstance(p, dtensor.DTensor) for p in model.parameters())
 
 
 def unwrap_model(module: Any) -> Any:

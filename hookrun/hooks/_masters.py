@@ -12,17 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.core.masters import STANDS_FOR
 from hookrun.ops import convert_
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
-# The attribute of a master that holds the parameter of the model.
-_STANDS_FOR = "_hookrun_stands_for"
-
-
-def model_parameter(parameter: Tensor) -> Tensor:
-    """The tensor that the model computes with, for an entry of ``param_groups``."""
-    found: Tensor = getattr(parameter, _STANDS_FOR, parameter)
-    return found
 
 
 def parameters_of(optimizer: Any) -> list[Tensor]:
@@ -33,10 +26,10 @@ def parameters_of(optimizer: Any) -> list[Tensor]:
 def master_pairs(optimizers: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
     """Each master with the parameter that it stands for."""
     return [
-        (entry, getattr(entry, _STANDS_FOR))
+        (entry, getattr(entry, STANDS_FOR))
         for optimizer in optimizers
         for entry in parameters_of(optimizer)
-        if hasattr(entry, _STANDS_FOR)
+        if hasattr(entry, STANDS_FOR)
     ]
 
 
@@ -70,7 +63,7 @@ def _master(entry: Tensor, state: dict[Tensor, Any]) -> Tensor:
     if entry.dtype not in LOW_PRECISION:
         return entry
     master = nn.Parameter(entry.detach().float(), requires_grad=entry.requires_grad)
-    setattr(master, _STANDS_FOR, entry)
+    setattr(master, STANDS_FOR, entry)
     if entry in state:
         state[master] = {
             name: value.float()

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from hookrun.core.masters import model_parameter
 from hookrun.ops import FusedStep, LossScale, sync_buffers_, unscale_
 from hookrun.ops.step_hooks import own_step, why_replaced
 
 from ._masters import (
     LOW_PRECISION,
     master_pairs,
-    model_parameter,
     take_gradients,
     update_model,
 )

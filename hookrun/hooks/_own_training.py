@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ._masters import model_parameter, parameters_of
+from hookrun.core.masters import model_parameter
+
+from ._masters import parameters_of
 
 _CURE = (
     "A train_step that trains by itself, calling backward() and step(), needs no optimizer hook: "

@@ -26,7 +26,8 @@ from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .group_options import GroupOptions
 from .registration import HookRegistration
-from .stopping import StopRequests
+from .stopping import NEVER, StopRequests
+from .training_watch import TrainingWatch, check_training
 
 Workflow = Sequence[tuple[str, int]]
 
@@ -108,6 +109,7 @@ class BaseRunner(HookRegistration, ABC):
         self._gathered: tuple[int, dict[int, Any]] | None = None
         self._meeting: list[Hook] = []
         self._stop_requests: StopRequests | None = None
+        self._training_watch: TrainingWatch | None = None
         self._init_hooks()
 
     @property
@@ -292,6 +294,9 @@ class BaseRunner(HookRegistration, ABC):
 
     def _at_boundary(self) -> None:
         """Between two steps, once ``iter`` has reached ``_check_at``: end the run if asked to."""
+        if self._world_size == 1:
+            self._check_at = NEVER  # a signal that comes from here on lowers it again
+        check_training(self)
         if self._stop_requests is not None:
             self._stop_requests.check(self)
 

@@ -13,6 +13,7 @@ from . import position, saving, stopping
 from .optimizer_state import named_optimizers
 from .raw_weights import take_raw_weights
 from .run_options import watched
+from .training_watch import warn_of_what_cannot_train, watching_training
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -46,10 +47,11 @@ def running(
             take_raw_weights(runner)
             optimizers = named_optimizers(runner.optimizer)
             runner._group_options.begin(optimizers, runner.hooks, runner.logger)
+            warn_of_what_cannot_train(runner)
             runner.call_hook("before_run")
             runner.resumed = None
             saving.check_contents(runner)
-            with stopping.handling_signals(runner):
+            with stopping.handling_signals(runner), watching_training(runner):
                 position.meet(runner)
                 yield
             runner.call_hook("after_run")

@@ -19,7 +19,8 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, "try again later": no failure gives it, nor does death by a signal."""
 
 FILE_NAME = "preempted.pth"
-_NEVER = 1 << 62  # of the iterations that are counted
+NEVER = 1 << 62
+"""Of the iterations that are counted."""
 
 
 class Preempted(SystemExit):
@@ -69,7 +70,7 @@ class StopRequests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._runner._check_at = _NEVER
+        self._runner._check_at = NEVER
         for each in self._taken:
             signal.signal(each, signal.SIG_DFL)
 
@@ -105,7 +106,7 @@ class StopRequests:
             self._runner._check_at = 0
 
     def _stop(self, runner: BaseRunner, signum: int) -> None:
-        runner._check_at = _NEVER
+        runner._check_at = NEVER
         together = self._agreement is not None and not self._agreement.over
         path = None
         if runner.work_dir is not None:

@@ -150,7 +150,7 @@ def test_a_missing_loss_is_an_error_that_lists_what_there_is(make_runner: MakeRu
 def test_no_optimizer_is_refused_before_training(make_runner: MakeRunner, optimizer: Any) -> None:
     runner = make_runner(optimizer=optimizer)
     runner.register_hook(OptimizerHook())
-    with pytest.raises(ValueError, match="the runner has none"):
+    with pytest.raises(ValueError, match="the runner has no optimizer"):
         runner.run([make_loader()], TRAIN)
 
 

@@ -1,0 +1,139 @@
+"""Tells of runs that cannot train, or do not: before they begin, or after some iterations."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hookrun.core.masters import model_parameter
+from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
+
+from .optimizer_state import named_optimizers
+
+if TYPE_CHECKING:
+    from .base_runner import BaseRunner
+
+# Iterations after which something must have been trained. A loss scaler skips some of the first.
+_PATIENCE = 10
+
+
+def warn_of_what_cannot_train(runner: BaseRunner) -> None:
+    """Warn of optimizers of other parameters than the model's, and of processes that go apart.
+
+    To be called before the hooks' ``before_run``, which may put masters into the optimizers.
+    """
+    model = unwrap_model(runner.model)
+    if not isinstance(model, nn.Module):
+        return
+    own = {id(parameter) for parameter in model.parameters()}
+    for name, optimizer in named_optimizers(runner.optimizer).items():
+        entries = [model_parameter(entry) for entry in _entries(optimizer)]
+        if own and entries and not any(id(entry) in own for entry in entries):
+            runner.logger.warning(
+                "the optimizer%s has none of the model's parameters, so that the model will not be "
+                "trained: make it of runner.model.parameters(), after the model was copied, moved "
+                "to another dtype or built anew",
+                f" {name!r}" if name else "",
+            )
+    rank, world_size = get_dist_info()
+    apart = world_size > 1 and not averages_gradients(runner.model)
+    if apart and rank == 0 and own and runner.optimizer is not None:
+        runner.logger.warning(
+            "%d processes train models of their own, for nothing averages their gradients: wrap "
+            "the model into torch.nn.parallel.DistributedDataParallel, or shard it by fully_shard",
+            world_size,
+        )
+
+
+class TrainingWatch:
+    """Watches whether the first iterations train anything; warns once where they do not.
+
+    Nothing is trained where no optimizer is stepped, no parameter is written and none has a
+    gradient. Where an optimizer hook is registered, it sees to that.
+
+    Args:
+        runner: whose run it is.
+    """
+
+    def __init__(self, runner: BaseRunner) -> None:
+        self._optimizers = [*named_optimizers(runner.optimizer).values()]
+        self._stepped = False
+        self._begin = runner.iter
+        self._handles: list[Any] = []
+        if not any({"parameters", "gradients"} <= hook.writes for hook in runner.hooks):
+            self._handles = [each.register_step_post_hook(self._note) for each in self._optimizers]
+        self._versions = self._written()
+
+    def due_at(self) -> int | None:
+        """The count of iterations after which to check; None where there is nothing to watch."""
+        return self._begin + _PATIENCE if self._handles else None
+
+    def check(self, runner: BaseRunner) -> None:
+        """Warn if nothing has been trained so far, and stop watching."""
+        done = runner.iter - self._begin
+        if self._handles and done > 0 and not self._has_trained() and get_dist_info()[0] == 0:
+            runner.logger.warning(
+                "nothing has been trained in %d iterations: no hook steps the optimizer, nor does "
+                "the model's train_step. Give optimizer_config=dict() to register_training_hooks, "
+                "or call register_optimizer_hook(dict())",
+                done,
+            )
+        self.end()
+
+    def end(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _note(self, *_: Any) -> None:
+        self._stepped = True
+
+    def _has_trained(self) -> bool:
+        return (
+            self._stepped
+            or self._versions != self._written()
+            or any(entry.grad is not None for entry in self._all_entries())
+        )
+
+    def _written(self) -> list[int]:
+        """How often each parameter has been written."""
+        if not self._handles:
+            return []
+        return [0 if each.is_inference() else each._version for each in self._all_entries()]
+
+    def _all_entries(self) -> Iterator[Tensor]:
+        for optimizer in self._optimizers:
+            yield from _entries(optimizer)
+
+
+@contextlib.contextmanager
+def watching_training(runner: BaseRunner) -> Iterator[None]:
+    """A context around the steps of a run, which tells if they train nothing."""
+    watch = runner._training_watch = TrainingWatch(runner)
+    due_at = watch.due_at()
+    if due_at is not None and get_dist_info()[1] == 1:  # others look when processes agree, or last
+        runner._check_at = min(runner._check_at, due_at)
+    try:
+        yield
+        watch.check(runner)
+    finally:
+        watch.end()
+        runner._training_watch = None
+
+
+def check_training(runner: BaseRunner) -> None:
+    """Between two steps: check what :func:`watching_training` watches, once that is due."""
+    watch = runner._training_watch
+    due_at = None if watch is None else watch.due_at()
+    if watch is not None and due_at is not None and runner.iter >= due_at:
+        watch.check(runner)
+
+
+def _entries(optimizer: Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
