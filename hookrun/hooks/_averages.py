@@ -79,6 +79,14 @@ class Averages:
         self._versions: list[int] = []
         _keep_from_ddp(model, own)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_versions": self.changed_since_swap()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        # Copies of tensors count their versions anew.
+        self._versions = [] if state["_versions"] else self._versions_now()
+
     def use_masters(self, optimizers: Iterable[Any]) -> None:
         """Average the fp32 masters of parameters that have some."""
         known = [each for each in optimizers if isinstance(each, Optimizer)]

@@ -20,10 +20,14 @@ _KNOWN = (
 
 
 class StaticLossScale(LossScale):
-    """A loss scale that stays as it was configured, in a resumed run too."""
+    """A loss scale that stays as it was configured, in a resumed run too, or set since."""
 
     def __init__(self, scale: float) -> None:
         super().__init__(scale, min_scale=scale, max_scale=scale)
+
+    def _set(self, scale: Any) -> None:
+        super()._set(scale)
+        self.min_scale = self.max_scale = float(scale)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """There is nothing to go on from."""

@@ -12,10 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookrun.core.masters import STANDS_FOR
+from hookrun.core.masters import STANDS_FOR, model_parameter
 from hookrun.ops import convert_
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class _Entries(list[Tensor]):
+    """A group's entries, and the parameters of the model that they stand for.
+
+    Deep copies of parameters lose their attributes; those of a list keep them.
+    """
+
+    def __init__(self, entries: Iterable[Tensor]) -> None:
+        super().__init__(entries)
+        self.stand_for = [model_parameter(entry) for entry in self]
+
+
+def _recognise(optimizer: Any) -> None:
+    """Let masters of a copied optimizer stand for the parameters of the model copied with it."""
+    for group in optimizer.param_groups:
+        entries = group["params"]
+        if isinstance(entries, _Entries):
+            for entry, parameter in zip(entries, entries.stand_for, strict=False):
+                is_master = entry.dtype == torch.float32 and parameter.dtype in LOW_PRECISION
+                if is_master and entry.shape == parameter.shape:
+                    setattr(entry, STANDS_FOR, parameter)
 
 
 def parameters_of(optimizer: Any) -> list[Tensor]:
@@ -41,11 +63,12 @@ def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
         optimizer: a torch optimizer; nothing happens to one without such entries.
         resumed: the state it was resumed from, if it was: what it loaded then was rounded.
     """
+    _recognise(optimizer)
     if not any(entry.dtype in LOW_PRECISION for entry in parameters_of(optimizer)):
         return
     state = optimizer.state
     for group in optimizer.param_groups:
-        group["params"] = [_master(entry, state) for entry in group["params"]]
+        group["params"] = _Entries([_master(entry, state) for entry in group["params"]])
     if state and resumed is not None:
         optimizer.load_state_dict({**resumed, "param_groups": _renumbered(optimizer, resumed)})
 

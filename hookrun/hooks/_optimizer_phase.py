@@ -220,7 +220,7 @@ class OptimizerPhase:
         unscale_(gradients, inverse, found_inf)
         finite = not bool(found_inf)
         if self.scaler is not None:
-            self.scaler.update(finite)
+            self.scaler.update(finite=finite)
         return finite
 
     def _entries(self) -> Iterator[Any]:

@@ -114,13 +114,26 @@ class EMAHook(Hook):
         self._resumed_from = False
         self.param_ema_buffer: dict[str, str] = {}
         self._averages: Averages | None = None
-        self._watch: ParameterWatch | None = None
         self._file: Mapping[str, Any] = {}  # what a resumed checkpoint says of the two weights
+        self._leave_run()
+
+    def _leave_run(self) -> None:
+        """Forget what belongs to a run."""
+        self._watch: ParameterWatch | None = None
         # The optimizer hook whose steps move averages, those it moves, and the hooks there were
         # when that was decided.
         self._stepper: OptimizerHook | None = None
         self._moved: dict[int, Tensor] = {}
         self._decided_for: list[Hook] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies begin without the run, but know which weights a model copied with them holds."""
+        of_a_run = ("_watch", "_stepper", "_moved", "_decided_for")
+        return {n: value for n, value in super().__getstate__().items() if n not in of_a_run}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._leave_run()
 
     def triggers(self) -> Mapping[str, Trigger]:
         # At iterations 0, k, 2k, ... counted from 0, as in MMCV.
@@ -157,8 +170,8 @@ class EMAHook(Hook):
         if momentum == 0.0:
             return
         assert self._averages is not None
-        assert self._watch is not None
-        self._watch.check_first()
+        if self._watch is not None:
+            self._watch.check_first()
         if self._decided_for != list(runner.hooks):
             self._decide(runner)
         stepper = self._stepper

@@ -51,6 +51,9 @@ class ProgressBarHook(Hook):
             self._progress.stop()
             self._progress = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_progress": None}
+
 
 def _make_progress(runner: Any, refresh_per_second: float) -> Any:
     # Imported here: rich is needed only where there is a terminal to draw on.

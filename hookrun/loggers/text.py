@@ -200,6 +200,9 @@ class TextLoggerHook(LoggerHook):
         self._file.write(json.dumps(rounded, default=_as_json) + "\n")
         self._file.flush()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_file": None}
+
     def _close_file(self) -> None:
         if self._file is not None:
             self._file.close()

@@ -90,6 +90,11 @@ def why_not_on(device: torch.device) -> str | None:
     return None if has_triton() else "Triton is not installed"
 
 
+def is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured there."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def _why_not_row(row: Sequence[Tensor], first: Tensor, op: str) -> str | None:
     for tensor in row:
         if type(tensor) not in _PLAIN or tensor.layout is not torch.strided:

@@ -51,6 +51,16 @@ class DeviceScale:
             self._found_inf.fill_(int(scaler._found_inf))
             scaler.finite_steps = self._finite_steps
 
+    def set(self, scale: float | Tensor) -> None:
+        """Go on with another scale, and forget what was noted."""
+        self.refresh()
+        _assign(self._scale, scale)
+        self._found_inf.fill_(0)
+
+    def found_inf(self) -> bool:
+        """Whether what was noted since the latest update was not finite; the host waits for it."""
+        return bool(self._found_inf)
+
     def note(self, finite: bool) -> None:
         """Keep whether the gradients of a step that was not taken here were finite."""
         if not finite:

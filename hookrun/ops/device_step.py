@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 from .backend import forced
 from .checks import check_lists
 from .clip_grad_norm import check_finite
-from .device import declined, triton_kernels, why_not_on
+from .device import declined, is_capturing, triton_kernels, why_not_on
 from .device_rows import DeviceRows, addresses, why_not_rows, why_unknown
 from .device_scale import DeviceScale
 from .ema import check_ema
@@ -121,9 +121,10 @@ class Taken(NamedTuple):
 class DeviceStep:
     """Takes steps where the parameters are on a device with kernels: one for each `FusedStep`."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: dict[Tensor, tuple[Tensor, Tensor]] | None = None) -> None:
         self._tables: dict[Any, _Tables] = {}
-        self._counts: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        #: What SGD's state does not tell of the parameters: see `DeviceRows`.
+        self.counts = {} if counts is None else counts
         self._control: Tensor | None = None
         self._skipped: Tensor | None = None
         self._captured: dict[int, _Tables] = {}  # which graphs need as long as they live
@@ -147,7 +148,7 @@ class DeviceStep:
         if tables is None:
             return None
         rows = tables.rows
-        capturing = rows.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        capturing = is_capturing(rows.device)
         grads = rows.ordered(rows.rows.grads)
         found = addresses(grads)
         if capturing:
@@ -194,13 +195,12 @@ class DeviceStep:
         check_lists("FusedStep", *rows.columns())
         check_ema("FusedStep", _present(rows.ema) + rows.idle_ema, _averaged(rows))
         declined("FusedStep", None)
-        device = rows.params[0].device
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if is_capturing(rows.params[0].device):
             raise RuntimeError(
                 "FusedStep: a CUDA graph is being captured, but no step was taken before with "
                 "these parameters, state and gradients; take warm-up steps outside first"
             )
-        tables = _Tables(optimizer, DeviceRows(optimizer, rows, self._counts))
+        tables = _Tables(optimizer, DeviceRows(optimizer, rows, self.counts))
         copies = (wanted.model_params, wanted.ema)
         tables.partners = [None if c is None else list(c) for c in copies]
         if len(self._tables) >= _TABLES:

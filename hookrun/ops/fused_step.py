@@ -16,6 +16,7 @@ from .backend import declined, forced
 from .checks import Column, check_lists
 from .clip_grad_norm import check_finite, clip_factor
 from .convert import convert_as
+from .device import is_capturing
 from .device_step import DeviceStep, Wanted
 from .ema import check_ema, check_momentum, ema_update_
 from .loss_scale import LossScale
@@ -56,6 +57,9 @@ class FusedStep:
     A step whose gradients are not finite is skipped under a loss scale or ``skip_nonfinite``: then
     parameters, state, step counts and averages stay as they are, and no hook fires. Otherwise it is
     taken, as torch would.
+
+    A deep copy, or what is unpickled, steps its copy of the optimizer; copy the model in the same
+    call. Torch's optimizers leave their step hooks behind then.
 
     On a GPU with Triton nothing of this makes the host wait, unless there are step hooks.
     ``grad_norm``, ``skipped_steps`` and the loss scale are tensors there; Adam's step counts move
@@ -208,6 +212,15 @@ class FusedStep:
             self.loss_scaler.load_state_dict(state["loss_scaler"])
         self.skipped_steps = state["skipped_steps"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what it keeps on a GPU, for which the host waits."""
+        state = {**vars(self), "skipped_steps": int(self.skipped_steps)}
+        return {**state, "_on_device": self._on_device.counts}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._on_device = DeviceStep(state["_on_device"])
+
     @property
     def _may_skip(self) -> bool:
         return self.loss_scaler is not None or self.skip_nonfinite
@@ -289,7 +302,7 @@ class FusedStep:
         self.grad_norm = None
         if self.grad_clip is None and not self._may_skip:
             return None
-        if _is_capturing(rows):
+        if rows.grads and is_capturing(rows.grads[0].device):
             raise RuntimeError(
                 "FusedStep: the host needs the norm of this step, for its hooks or because "
                 "no kernel takes it, so it cannot be captured into a CUDA graph"
@@ -384,8 +397,3 @@ class FusedStep:
             raise RuntimeError(
                 f"HOOKRUN_BACKEND=triton, but FusedStep cannot run there: {obstacle}"
             )
-
-
-def _is_capturing(rows: Rows) -> bool:
-    on_gpu = bool(rows.grads) and rows.grads[0].is_cuda
-    return on_gpu and torch.cuda.is_current_stream_capturing()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -17,7 +20,8 @@ class LossScale:
     share one, each with an optimizer of its own, the scale must stay until all of them have used
     it: give them ``update_scale=False`` and call `update` after the last.
 
-    The state dict is that of ``torch.amp.GradScaler`` and either loads the other's.
+    The state dict is that of ``torch.amp.GradScaler`` and either loads the other's; `update` takes
+    a new scale as there. But ``scale`` is the number itself: ``(loss * scaler.scale).backward()``.
 
     Args:
         init_scale: the first scale.
@@ -36,6 +40,7 @@ class LossScale:
         min_scale, max_scale: as given.
 
     Raises:
+        TypeError: ``init_scale`` is no number; unlike GradScaler's, no device comes first.
         ValueError: an argument outside its range.
     """
 
@@ -48,6 +53,7 @@ class LossScale:
         min_scale: float = 2.0**-24,
         max_scale: float = 2.0**32,
     ) -> None:
+        _check_number("LossScale: init_scale must be a number", init_scale)
         if not 0 < min_scale <= init_scale <= max_scale < math.inf:
             raise ValueError(
                 f"LossScale: init_scale must lie between min_scale {min_scale!r} and max_scale "
@@ -73,12 +79,29 @@ class LossScale:
         else:
             self._found_inf = self._found_inf or not finite
 
-    def update(self, finite: bool | None = None) -> None:
-        """Change the scale after what was noted since the latest update.
+    def update(
+        self, new_scale: float | Tensor | None = None, *, finite: bool | None = None
+    ) -> None:
+        """Change the scale after what was noted since the latest update, or set it.
 
         Args:
+            new_scale: the scale from now on, in place of what follows from the notes, which are
+                forgotten: a number, or a tensor of one element, which is copied. Finite steps are
+                counted on. (A bool is taken for ``finite``.)
             finite: noted first, if given.
+
+        Raises:
+            TypeError: the new scale is neither; or both arguments are given.
+            ValueError: it is not positive and finite (one on a GPU is not looked at: the host would
+                wait for it), has not one element, or requires a gradient. Nothing is changed.
         """
+        if _is_bool(new_scale):
+            new_scale, finite = None, bool(new_scale)
+        if new_scale is not None:
+            if finite is not None:
+                raise TypeError("LossScale.update: give a new scale, or whether steps were finite")
+            self._set(_new_scale(new_scale))
+            return
         if finite is not None:
             self.note(finite)
         if self._on_device is not None:
@@ -95,6 +118,13 @@ class LossScale:
                 highest = max(self.scale, self.max_scale)
                 self.scale = min(self.scale * self.growth_factor, highest)
                 self.finite_steps = 0
+        self._found_inf = False
+
+    def _set(self, scale: float | Tensor) -> None:
+        if self._on_device is not None:
+            self._on_device.set(scale)
+        else:
+            self.scale = scale
         self._found_inf = False
 
     def check(self) -> None:
@@ -149,8 +179,49 @@ class LossScale:
         self._found_inf = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy, as by pickle, has no FusedStep yet."""
-        return {**self.__dict__, "_updated_by": None}
+        """A copy, as by pickle, has no FusedStep yet and keeps its scale on the host.
+
+        Where the scale is on a GPU, the host waits for it.
+        """
+        on_host = {"scale": float(self.scale), "finite_steps": int(self.finite_steps)}
+        if self._on_device is not None:
+            on_host["_found_inf"] = self._on_device.found_inf()
+        return {**self.__dict__, **on_host, "_updated_by": None, "_on_device": None}
+
+
+def _check_number(wanted: str, value: Any) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{wanted}, not {value!r}")
+
+
+def _is_bool(value: Any) -> bool:
+    is_tensor = isinstance(value, Tensor) and value.dtype == torch.bool and value.numel() == 1
+    return is_tensor or isinstance(value, (bool, np.bool_))
+
+
+def _new_scale(given: Any) -> float | Tensor:
+    """A scale to go on with, apart from the tensor that holds it.
+
+    Raises:
+        TypeError, ValueError: see `LossScale.update`.
+    """
+    if isinstance(given, Tensor):
+        if given.is_complex() or given.dtype == torch.bool:
+            raise TypeError(f"LossScale.update: the new scale is a tensor of {given.dtype}")
+        if given.numel() != 1 or given.requires_grad or given.is_meta:
+            raise ValueError(
+                "LossScale.update: a new scale that is a tensor has one element, which requires no "
+                f"gradient, not {given!r:.80}"
+            )
+        if given.device.type != "cpu":
+            return given.detach().reshape(()).to(torch.float32, copy=True)
+        given = given.item()
+    _check_number("LossScale.update: the new scale must be a number or a tensor", given)
+    if not 0 < given < math.inf:
+        raise ValueError(
+            f"LossScale.update: the new scale must be positive and finite, not {given!r}"
+        )
+    return float(given)
 
 
 def _check_factors(growth_factor: float, backoff_factor: float, growth_interval: int) -> None:

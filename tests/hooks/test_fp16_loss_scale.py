@@ -91,6 +91,11 @@ def test_what_loss_scales_mean() -> None:
         assert isinstance(scaler, StaticLossScale)
         scaler.update(False)
         assert scaler.scale == 128.0
+        for scale in (512.0, 2.0):
+            scaler.update(scale)
+            for finite in [False] * 3 + [True] * 2001:
+                scaler.update(finite)
+            assert scaler.scale == scale
     assert make_loss_scale("Hook", None) is None
     assert make_loss_scale("Hook", {"enabled": False}) is None
     dynamic = make_loss_scale("Hook", "dynamic")
