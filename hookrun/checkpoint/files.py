@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 import torch
 
-from hookrun.storage import FileClient, written_whole
+from hookrun.storage import FileClient, open_file, special_kind, written_whole
 
 from .archive import check_archive
 from .digest import Sealer, check_digest
@@ -139,7 +139,12 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 def _opened(path: str | os.PathLike[str], client: FileClient, name: str) -> BinaryIO:
     """An open file; where there is none, and only then, it is asked what is there instead."""
     try:
-        return open(path, "rb") if client.is_local else io.BytesIO(client.get(path))
+        if not client.is_local:
+            return io.BytesIO(client.get(path))
+        kind = special_kind(path)
+        if kind is not None:
+            raise ValueError(f"{name} is {kind}, not a checkpoint file")
+        return open_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         if _is_folder(path, client):
             raise ValueError(f"{name} is a folder, not a checkpoint file") from error

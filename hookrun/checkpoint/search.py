@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,14 +67,20 @@ def newest_valid(
 
 
 def newest_first(*folders: str | Path) -> Iterator[Path]:
-    """The ``*.pth`` files of folders, the one written last first; links are left out.
+    """The ``*.pth`` files of folders, the one written last first.
+
+    Links are left out, and what is no file, such as folders and named pipes.
 
     Of files written at the same time, one with a greater number in its name comes first.
     """
-    # Links such as latest.pth mean one of the others.
     found = {path for folder in folders for path in Path(folder).glob("*.pth")}
-    files = [path for path in found if path.is_file() and not path.is_symlink()]
-    yield from sorted(files, key=lambda p: (p.stat().st_mtime_ns, _number(p)), reverse=True)
+    files = []
+    for path in found:
+        with contextlib.suppress(OSError):  # another run may delete it meanwhile
+            status = path.lstat()  # links such as latest.pth mean one of the others
+            if stat.S_ISREG(status.st_mode):
+                files.append((status.st_mtime_ns, _number(path), path))
+    yield from (path for *_, path in sorted(files, key=lambda f: f[:2], reverse=True))
 
 
 def is_of_a_run(checkpoint: Mapping[str, Any]) -> bool:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import written_whole
-from .remote import Entry, RemoteFiles
+from .listing import local_entries, local_entry, walk
+from .remote import RemoteFiles
+from .special_files import open_file
 
 PathLike = str | os.PathLike[str]
 
@@ -108,7 +110,8 @@ class FileClient:
     def get(self, filepath: PathLike) -> bytes:
         """The bytes of a file. Raises FileNotFoundError where there is none."""
         if self.is_local:
-            return _local(filepath).read_bytes()
+            with open_file(_local(filepath)) as file:
+                return file.read()
         return self._remote.read(os.fspath(filepath))
 
     def get_text(self, filepath: PathLike, encoding: str = "utf-8") -> str:
@@ -186,7 +189,7 @@ class FileClient:
             dir_path: the folder.
             list_dir, list_file: whether to name folders, and files.
             suffix: the ends of the names of files to list; all by default.
-            recursive: whether to go into folders.
+            recursive: whether to go into folders. It ends also where links lead in a circle.
 
         Raises:
             TypeError: a suffix with ``list_dir``, or of another type.
@@ -195,32 +198,19 @@ class FileClient:
             raise TypeError("list_dir_or_file: suffix is of files: give list_dir=False with it")
         if suffix is not None and not isinstance(suffix, (str, tuple)):
             raise TypeError(f"list_dir_or_file: suffix is a string or a tuple, not {suffix!r}")
-        return self._list(os.fspath(dir_path), "", list_dir, list_file, suffix or "", recursive)
+        return self._list(os.fspath(dir_path), list_dir, list_file, suffix or "", recursive)
 
     def _list(
-        self,
-        root: str,
-        below: str,
-        folders: bool,
-        files: bool,
-        suffix: str | tuple[str, ...],
-        deep: bool,
+        self, root: str, folders: bool, files: bool, suffix: str | tuple[str, ...], deep: bool
     ) -> Iterator[str]:
-        for each in self._entries(self.join_path(root, below) if below else root):
-            if each.name.startswith("."):
-                continue
-            path = self.join_path(below, each.name) if below else each.name
-            if folders if each.is_folder else files and each.name.endswith(suffix):
+        if self.is_local:
+            root = str(_local(root))
+            found = walk(local_entries, os.path.join, root, local_entry(Path(root)).identity, deep)
+        else:
+            found = walk(self._remote.entries, posixpath.join, root, None, deep)
+        for path, each in found:
+            if folders if each.is_folder else files and each.is_file and path.endswith(suffix):
                 yield path
-            if each.is_folder and deep:
-                yield from self._list(root, path, folders, files, suffix, deep)
-
-    def _entries(self, folder: str) -> list[Entry]:
-        """What is in a folder, in order of the names."""
-        if not self.is_local:
-            return self._remote.entries(folder)
-        found = _local(folder).iterdir()
-        return sorted(Entry(each.name, each.is_dir(), each.is_symlink()) for each in found)
 
 
 def _local(path: PathLike) -> Path:

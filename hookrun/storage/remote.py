@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from .listing import Entry
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp"}
 _READ_ONLY = {"http"}
@@ -17,14 +19,6 @@ _OBJECT_STORES = {"s3": "Metadata", "gs": "metadata"}
 _NEVER_REPLACE = {"arrow_hdfs", "hdfs", "smb", "webHDFS", "webhdfs"}
 _UPLOAD_ID = "hookrun-upload"
 _TRIES = 3
-
-
-class Entry(NamedTuple):
-    """What a folder holds under a name."""
-
-    name: str
-    is_folder: bool
-    is_link: bool
 
 
 class RemoteFiles:
@@ -109,7 +103,7 @@ class RemoteFiles:
                 continue  # an object that stands for the folder
             name = path.removeprefix(own + "/").rpartition("/")[2]
             is_link = kind == "link" or bool(each.get("islink"))
-            found.append(Entry(name, kind == "directory", is_link))
+            found.append(Entry(name, kind == "directory", kind == "file" or is_link, is_link))
         return sorted(found)
 
     def remove(self, path: str) -> None:
@@ -218,14 +212,14 @@ class RemoteFiles:
                 pass
         aside = f"{temporary}.old"
         replaced = self.kind(path) is not None
-        if replaced:
-            self._system.mv(path, aside)
         try:
+            if replaced:
+                self._system.mv(path, aside)
             self._system.mv(temporary, path)
             if self.kind(path) is None:
                 raise OSError(f"{path!r}: the storage did not move the new file to its name")
         except BaseException:
-            if replaced:
+            if replaced and self.kind(path) is None:  # what raises may have moved it all the same
                 self._system.mv(aside, path)
             raise
         if replaced:

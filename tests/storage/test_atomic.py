@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hookrun.storage import atomic, link, remove_leftovers, written_whole
+from hookrun.storage.locks import try_lock
 
 
 def write(path: Path, data: bytes) -> None:
@@ -94,14 +97,125 @@ def test_a_failing_link_leaves_nothing_behind(path: Path) -> None:
     assert sorted(os.listdir(path.parent)) == ["a.pth", "latest.pth"]
 
 
-def test_what_killed_processes_left_is_removed_and_nothing_else(path: Path) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    mine = atomic.temporary_name(path)
-    theirs = path.with_name(mine.name.replace(str(os.getpid()), str(int(dead.stdout))))
-    elsewhere = path.with_name(f".a.pth.other_host-{int(dead.stdout)}.tmp")
-    for each in (mine, theirs, elsewhere, path.with_name(".a.tmp")):
-        each.touch()
-    assert remove_leftovers(path.parent) == [theirs]
-    assert sorted(os.listdir(path.parent)) == sorted([".a.tmp", "a.pth", mine.name, elsewhere.name])
+KILLED = """
+import os, signal, sys
+from hookrun.storage import written_whole
+with written_whole(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+REMOVE = """
+import sys
+from hookrun.storage import remove_leftovers
+print(remove_leftovers(sys.argv[1]))
+"""
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return sorted(folder.glob(".hookrun-*.tmp"))
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = leftovers(path.parent)
+    with written_whole(path) as file:
+        file.write(b"new")
+        assert remove_leftovers(path.parent) == [left]
+        (mine,) = leftovers(path.parent)
+        # Another process of this machine does not take it either, nor does a container's.
+        other = subprocess.run(
+            [sys.executable, "-c", REMOVE, str(path.parent)], capture_output=True, check=True
+        )
+        assert other.stdout == b"[]\n"
+        assert leftovers(path.parent) == [mine]
+    assert path.read_bytes() == b"new"
+    assert leftovers(path.parent) == []
+
+
+def test_only_what_is_surely_left_is_removed(path: Path) -> None:
+    folder = path.parent
+    now = time.time()
+    gone, kept = [], []
+
+    def put(name: str, age: float, removed: bool) -> Path:
+        (folder / name).touch()
+        os.utime(folder / name, (now - age, now - age))
+        (gone if removed else kept).append(folder / name)
+        return folder / name
+
+    boot = atomic.temporary_name(path).name.split("-")[1]
+    other = "f" * 8 if boot != "f" * 8 else "e" * 8
+    put(f".hookrun-{boot}-{1:016x}.tmp", 0, removed=True)
+    put(f".hookrun-{other}-{2:016x}.tmp", 0, removed=False)  # of another machine, perhaps alive
+    put(f".hookrun-{other}-{3:016x}.tmp", 3600, removed=False)
+    put(f".hookrun-{other}-{4:016x}.tmp", 7 * 86400, removed=True)
+    for name in (".a.tmp", ".hookrun-x.tmp", f".hookrun-{boot}-1.tmp", f"a.hookrun-{boot}.tmp"):
+        put(name, 7 * 86400, removed=False)
+    locked = put(f".hookrun-{boot}-{5:016x}.tmp", 7 * 86400, removed=False)
+    os.mkfifo(folder / f".hookrun-{boot}-{6:016x}.tmp")
+    (folder / f".hookrun-{boot}-{7:016x}.tmp").mkdir()
+    kept += [folder / f".hookrun-{boot}-{number:016x}.tmp" for number in (6, 7)]
+    os.symlink("a.pth", folder / f".hookrun-{boot}-{8:016x}.tmp")  # killed amid link()
+    gone.append(folder / f".hookrun-{boot}-{8:016x}.tmp")
+    with open(locked, "rb") as held:
+        assert try_lock(held.fileno())
+        assert sorted(remove_leftovers(folder)) == sorted(gone)
+    assert sorted(folder.iterdir()) == sorted([path, *kept])
+
+
+def test_a_file_that_is_taken_away_before_it_is_locked_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def take_away(descriptor: int) -> bool | None:
+        if len(taken) < 3:
+            (found,) = leftovers(path.parent)
+            found.unlink()
+            taken.append(found)
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(atomic, "try_lock", take_away)
+    write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert len(taken) == 3
+
+
+def test_links_and_pipes_of_the_name_are_replaced_and_neither_followed_nor_waited_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    for name, target in {"to file": "victim", "loop": "loop", "nowhere": "gone"}.items():
+        os.symlink(target, tmp_path / name)
+        write(tmp_path / name, b"new")
+        assert not (tmp_path / name).is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").read_bytes() == b"new"
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_folder_of_the_name_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"a\.pth' is a folder"):
+        write(tmp_path / "a.pth", b"new")
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    name = "ü" * 125 + ".pth"  # 254 bytes
+    write(tmp_path / name, b"new")
+    link(tmp_path / name, "latest.pth")
+    assert (tmp_path / "latest.pth").read_bytes() == b"new"
+
+
+def test_files_have_the_rights_that_new_files_have(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "a", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
