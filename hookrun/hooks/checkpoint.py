@@ -6,17 +6,17 @@ import contextlib
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from string import Formatter
 from typing import Any, ClassVar
 
-from hookrun.checkpoint import plain
+from hookrun.checkpoint import local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import allreduce_params, get_dist_info, master_only
-from hookrun.storage import FileClient, remove_leftovers
+from hookrun.storage import FileClient, check_names, remove_leftovers
 
 
 def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, FileClient]:
@@ -37,6 +37,22 @@ def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, F
     if runner.work_dir is None or out_dir == runner.work_dir:
         return out_dir, client
     return client.join_path(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep))), client
+
+
+def check_can_write(hook: Any, names: Sequence[str], longest: str) -> None:
+    """Refuse a local folder in which the hook could not write its files.
+
+    Args:
+        hook: it has ``out_dir`` and ``file_client``.
+        names: regular expressions of the files' names.
+        longest: the longest name, as far as is known.
+
+    Raises:
+        ValueError: something else is in the way of one of these names, or a name is too long.
+    """
+    if hook.file_client.is_local and get_dist_info()[0] == 0:
+        patterns = [re.compile(name) for name in names]
+        check_names(local_path(hook.out_dir), patterns, longest, type(hook).__name__)
 
 
 def literal(filename: str) -> str:
@@ -143,8 +159,11 @@ class CheckpointHook(Hook):
         warn_without_epochs(self, runner)
         self._check_meta()
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
+        links = ["latest\\.pth"] if self.args.get("create_symlink", True) else []
+        last = runner.max_epochs if self.by_epoch else runner.max_iters
+        check_can_write(self, [self._pattern(), *links], self._template.format(last or 1))
         if self.file_client.is_local and get_dist_info()[0] == 0:
-            remove_leftovers(self.out_dir)
+            remove_leftovers(local_path(self.out_dir))
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and (
@@ -195,14 +214,9 @@ class CheckpointHook(Hook):
 
     def _delete_old(self, newest: int) -> None:
         """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""
-        parts = list(Formatter().parse(self._template))
-        if self.out_dir is None or sum(field is not None for _, field, _, _ in parts) != 1:
+        pattern = re.compile(self._pattern())
+        if self.out_dir is None or pattern.groups != 1:
             return
-        pattern = re.compile(
-            "".join(
-                re.escape(text) + ("" if field is None else r"(\d+)") for text, field, _, _ in parts
-            )
-        )
         self._saved.append(self._template.format(newest))
         try:
             names = list(self.file_client.list_dir_or_file(self.out_dir, list_dir=False))
@@ -217,6 +231,13 @@ class CheckpointHook(Hook):
         for _, name in numbered[: -self.max_keep_ckpts]:
             with contextlib.suppress(FileNotFoundError):
                 self.file_client.remove(self.file_client.join_path(self.out_dir, name))
+
+    def _pattern(self) -> str:
+        """A regular expression of the files' names, with a group for each number."""
+        return "".join(
+            re.escape(text) + ("" if field is None else r"(\d+)")
+            for text, field, _, _ in Formatter().parse(self._template)
+        )
 
     @property
     def _template(self) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from ._evaluation_arguments import (
 )
 from ._evaluation_scores import as_output, score_of
 from ._score_rule import rule_of
-from .checkpoint import literal, resolve_out_dir, warn_without_epochs
+from .checkpoint import check_can_write, literal, resolve_out_dir, warn_without_epochs
 from .iter_timer import not_timed
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
@@ -180,6 +181,9 @@ class EvalHook(Hook):
                 f"{[hook.save_best for hook in keeping]}"
             )
         self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
+        key = self.save_best.replace(os.sep, "_")
+        pattern = rf"best_{'.+' if key == 'auto' else re.escape(key)}_(epoch|iter)_\d+\.pth"
+        check_can_write(self, [pattern], f"best_{key}_epoch_1.pth")
         if runner.meta is None:
             runner.meta = {}
         self._take_best(runner)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from hookrun.core import HOOKS, LogBuffer, LoggerHook
-from hookrun.storage import FileClient
+from hookrun.storage import FileClient, open_own
 
 _IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
 _FIELDS = _IN_THE_HEAD | {"eta"}
@@ -21,7 +21,7 @@ _FIELDS = _IN_THE_HEAD | {"eta"}
 @HOOKS.register_module()
 class TextLoggerHook(LoggerHook):
     """Writes a line to ``runner.logger``, and the same values as one line of JSON to
-    ``work_dir/TIMESTAMP.log.json``.
+    ``work_dir/TIMESTAMP.log.json``, or ``TIMESTAMP_2.log.json`` where another run has that file.
 
     A line has the fields ``mode``, ``epoch``, ``iter`` (of an evaluation, the length of its loader)
     and ``lr``, and where they are known ``time``, ``data_time`` and ``memory``. A value that is
@@ -195,7 +195,8 @@ class TextLoggerHook(LoggerHook):
         if runner.rank != 0 or self.json_log_path is None:
             return
         if self._file is None:
-            self._file = open(self.json_log_path, "a", encoding="utf-8")  # noqa: SIM115
+            self._file = open_own(runner, self.json_log_path)
+            self.json_log_path = self._file.name
         rounded = {name: _round(value) for name, value in entry.items()}
         self._file.write(json.dumps(rounded, default=_as_json) + "\n")
         self._file.flush()

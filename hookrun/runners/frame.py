@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hookrun.core.protocols import ResumesRun
 from hookrun.core.sync_guard import SyncGuard
+from hookrun.storage import folder_locked
 
 from . import position, saving, stopping
 from .optimizer_state import named_optimizers
@@ -33,6 +34,33 @@ def running(
         workflow, limit: what is to be done, for the log.
         sync_guard: see ``run`` of the runners.
     """
+    with _alone(runner), _frame(runner, workflow, limit, sync_guard):
+        yield
+
+
+@contextlib.contextmanager
+def _alone(runner: BaseRunner) -> Iterator[None]:
+    """Warns where another run has the same ``work_dir`` at the same time, of any process."""
+    if runner.work_dir is None or runner.rank != 0:
+        yield
+        return
+    with folder_locked(runner.work_dir) as alone:
+        if not alone:
+            runner.logger.warning(
+                "another run is going on in %s: they replace and delete each other's files; give "
+                "each a work_dir of its own",
+                runner.work_dir,
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _frame(
+    runner: BaseRunner,
+    workflow: Sequence[tuple[str, int]],
+    limit: str,
+    sync_guard: bool | SyncGuard,
+) -> Iterator[None]:
     error: BaseException | None = None
     try:
         runner.logger.info(

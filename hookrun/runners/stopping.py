@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hookrun.distributed import StopAgreement, get_dist_info
+from hookrun.storage import check_names
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -127,10 +129,17 @@ class StopRequests:
 
 @contextlib.contextmanager
 def handling_signals(runner: BaseRunner) -> Iterator[None]:
-    """A context in which signals end the run after a step, unless the runner is told not to."""
+    """A context in which signals end the run after a step, unless the runner is told not to.
+
+    Raises:
+        ValueError: what is then saved could not be written to ``work_dir``.
+    """
     if not runner.handle_signals:
         yield
         return
+    if runner.work_dir is not None and runner.rank == 0:
+        names = [re.compile(re.escape(name)) for name in (FILE_NAME, "latest.pth")]
+        check_names(runner.work_dir, names, FILE_NAME, type(runner).__name__)
     with StopRequests(runner) as requests:
         runner._stop_requests = requests
         try:
