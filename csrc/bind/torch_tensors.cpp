@@ -1,6 +1,7 @@
 #include "torch_tensors.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 
 namespace hookrun {
@@ -24,8 +25,14 @@ py::object real_tensor(const py::module_& torch, int numel) {
 }  // namespace
 
 const Torch& Torch::get() {
-  static const Torch* torch = new Torch;  // never destroyed: Python may be gone by then
-  return *torch;
+  // Never destroyed: Python may be gone by then. Making it runs Python code, which lets other
+  // threads go on; a static variable would let them wait here for this one, and it for Python's
+  // lock.
+  static std::atomic<const Torch*> known{nullptr};
+  const Torch* torch = known.load();
+  if (torch != nullptr) return *torch;
+  const Torch* made = new Torch;
+  return *(known.compare_exchange_strong(torch, made) ? made : torch);
 }
 
 Torch::Torch() {
