@@ -1,20 +1,20 @@
 """Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
+from .averages import Weights, begin_averages, find_averages, free_name
 from .digest import check_digest
 from .encoding import Encoder, plain
 from .files import local_path, read_checkpoint, write_checkpoint
 from .finite import describe_not_finite, find_not_finite
-from .model import (
+from .fitting import Fit, fit, unchanged_on_error
+from .loading import (
     STRIP_MODULE,
     MapLocation,
-    compare,
+    averages_for,
     load_checkpoint,
     load_state_dict,
-    make_checkpoint,
-    save_checkpoint,
     state_dict_of,
-    weights_to_cpu,
 )
+from .model import make_checkpoint, save_checkpoint, weights_to_cpu
 from .safetensors import export_safetensors
 from .search import is_of_a_run, newest_first, newest_valid
 from .writer import Writer
@@ -26,13 +26,19 @@ __all__ = [
     "FORMAT",
     "STRIP_MODULE",
     "Encoder",
+    "Fit",
     "MapLocation",
+    "Weights",
     "Writer",
+    "averages_for",
+    "begin_averages",
     "check_digest",
-    "compare",
     "describe_not_finite",
     "export_safetensors",
+    "find_averages",
     "find_not_finite",
+    "fit",
+    "free_name",
     "is_of_a_run",
     "load_checkpoint",
     "load_state_dict",
@@ -44,6 +50,7 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
     "state_dict_of",
+    "unchanged_on_error",
     "weights_to_cpu",
     "write_checkpoint",
 ]

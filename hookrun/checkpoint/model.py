@@ -1,28 +1,22 @@
-"""Weights of a model to and from checkpoints, under MMCV's names."""
+"""Checkpoints of a model, in MMCV's layout."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.distributed import plain_state_dict, unwrap_model
 from hookrun.storage import FileClient
 
+from .averages import KEY, averages_of_model
 from .encoding import Encoder
-from .files import read_checkpoint, write_checkpoint
-
-MapLocation = str | torch.device | Callable[..., Any] | None
-STRIP_MODULE = ((r"^module\.", ""),)
+from .files import write_checkpoint
 
 
 def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
@@ -35,153 +29,6 @@ def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
     return weights
 
 
-@dataclass
-class Mismatch:
-    """How a state dict differs from a model."""
-
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]  # name, in the file, in the model
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.shapes)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{name} has shape {theirs} in the file and {ours} in the model"
-            for name, theirs, ours in self.shapes
-        ]
-        if self.missing:
-            lines.append(f"{len(self.missing)} missing in the file: {_shorten(self.missing)}")
-        if self.unexpected:
-            lines.append(f"{len(self.unexpected)} not in the model: {_shorten(self.unexpected)}")
-        return "\n".join(lines)
-
-
-def compare(module: nn.Module, state_dict: Mapping[str, Any]) -> Mismatch:
-    """Compare names and shapes; counters of BatchNorm layers may be missing, as in old files.
-
-    Raises:
-        ValueError: something else than a tensor where the model has one.
-    """
-    own = module.state_dict()
-    for name, value in state_dict.items():
-        if isinstance(own.get(name), Tensor) and not isinstance(value, Tensor):
-            raise ValueError(f"{name} is a tensor in the model, but a {type(value).__name__} here")
-    return Mismatch(
-        missing=[n for n in own if n not in state_dict and not n.endswith("num_batches_tracked")],
-        unexpected=[name for name in state_dict if name not in own],
-        shapes=[
-            (name, tuple(value.shape), tuple(own[name].shape))
-            for name, value in state_dict.items()
-            if isinstance(value, Tensor)
-            and isinstance(own.get(name), Tensor)
-            and value.shape != own[name].shape
-        ],
-    )
-
-
-def load_state_dict(
-    module: nn.Module,
-    state_dict: Mapping[str, Any],
-    strict: bool = False,
-    logger: logging.Logger | None = None,
-) -> None:
-    """Load weights into a model.
-
-    Args:
-        module: the model, possibly in a parallel wrapper.
-        state_dict: names to tensors.
-        strict: whether names and shapes must match exactly.
-        logger: where mismatches are reported when not strict.
-
-    Raises:
-        RuntimeError: ``strict``, and they do not match.
-        ValueError: something else than a tensor where the model has one.
-
-    The model is unchanged then.
-    """
-    module = unwrap_model(module)
-    mismatch = compare(module, state_dict)
-    if mismatch:
-        message = f"the model and the state dict do not match:\n{mismatch}"
-        if strict:
-            raise RuntimeError(message)
-        if logger is not None and get_dist_info()[0] == 0:
-            logger.warning(message)
-    misshapen = {name for name, _, _ in mismatch.shapes}
-    fitting = OrderedDict((n, value) for n, value in state_dict.items() if n not in misshapen)
-    fitting._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
-    module.load_state_dict(fitting, strict=False)
-
-
-def state_dict_of(
-    checkpoint: Mapping[str, Any], revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE
-) -> OrderedDict[str, Any]:
-    """The weights in a checkpoint, or the checkpoint itself where it is a bare state dict.
-
-    Args:
-        checkpoint: what a file holds.
-        revise_keys: (pattern, replacement) pairs of regular expressions applied to the names.
-
-    Raises:
-        ValueError: its ``state_dict`` is no dict.
-        TypeError: its keys are no names.
-    """
-    found = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(found, Mapping):
-        raise ValueError(f"the weights of a checkpoint are a dict, not a {type(found).__name__}")
-    weights: OrderedDict[str, Any] = OrderedDict()
-    for name, value in found.items():
-        if not isinstance(name, str):
-            raise TypeError(
-                f"the weights of a checkpoint have names, but here a key is {name!r:.80}"
-            )
-        for pattern, replacement in revise_keys:
-            name = re.sub(pattern, replacement, name)
-        weights[name] = value
-    weights._metadata = getattr(found, "_metadata", OrderedDict())  # type: ignore[attr-defined]
-    return weights
-
-
-def load_checkpoint(
-    model: nn.Module,
-    filename: str | os.PathLike[str],
-    map_location: MapLocation = None,
-    strict: bool = False,
-    logger: logging.Logger | None = None,
-    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
-    *,
-    trust: bool = False,
-    file_client_args: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Load the weights in a checkpoint file into a model.
-
-    Args:
-        model: the model, possibly in a parallel wrapper.
-        filename: the file, also one of safetensors; its errors are those of
-            :func:`~hookrun.checkpoint.files.read_checkpoint`.
-        map_location: as for ``torch.load``.
-        strict: whether names and shapes must match exactly.
-        logger: where mismatches are reported when not strict.
-        revise_keys: (pattern, replacement) pairs applied to names; by default ``module.`` in front
-            is removed.
-        trust: read a file too that holds other objects than plain types and tensors, as old ones
-            may. Doing that runs code from the file, and is warned about.
-        file_client_args: the storage; by default that of the URI, or the local disk.
-
-    Returns:
-        The whole checkpoint.
-
-    Raises:
-        RuntimeError: ``strict``, and names or shapes do not match. The model is unchanged then.
-    """
-    client = FileClient.infer_client(file_client_args, filename)
-    checkpoint = read_checkpoint(filename, map_location, trust=trust, client=client)
-    load_state_dict(model, state_dict_of(checkpoint, revise_keys), strict, logger)
-    return checkpoint
-
-
 def make_checkpoint(
     model: nn.Module,
     optimizer: Optimizer | Mapping[str, Optimizer] | None = None,
@@ -189,6 +36,9 @@ def make_checkpoint(
     encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """The checkpoint of a model in MMCV's layout: ``meta``, ``state_dict`` and ``optimizer``.
+
+    The names in ``state_dict`` are without what parallel wrappers and ``torch.compile`` add. Where
+    EMAHook gave the model averages, ``averages`` says which entries they are.
 
     Its tensors are the model's and the optimizer's own, on their devices: write it, or take a
     snapshot of it, before they change.
@@ -216,8 +66,8 @@ def make_checkpoint(
     kept["time"] = time.asctime()
     if classes is not None:
         kept["CLASSES"] = encoder.encode(classes, "model.CLASSES", ("meta", "CLASSES"))
-    own = model.state_dict()
-    weights = encoder.encode(OrderedDict(own), "state_dict", ("state_dict",))
+    own = plain_state_dict(model)
+    weights = encoder.encode(own, "state_dict", ("state_dict",))
     weights._metadata = getattr(own, "_metadata", OrderedDict())
     checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
     if optimizer is not None:
@@ -227,6 +77,9 @@ def make_checkpoint(
             else {name: each.state_dict() for name, each in optimizer.items()}
         )
         checkpoint["optimizer"] = encoder.encode(state, "optimizer", ("optimizer",))
+    averages = averages_of_model(model)
+    if averages is not None:
+        checkpoint[KEY] = averages.as_plain()
     encoder.add_notes(checkpoint)
     return checkpoint
 
@@ -256,8 +109,3 @@ def save_checkpoint(
     """
     client = FileClient.infer_client(file_client_args, filename)
     write_checkpoint(make_checkpoint(model, optimizer, meta), filename, client)
-
-
-def _shorten(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown}, ..."

@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookrun.distributed import unwrap_model
+from hookrun.distributed import plain_state_dict, unwrap_model
 from hookrun.storage import FileClient
+
+from .averages import averages_of_model
+from .tied import without_tied
+
+TIED = "tied_weights"
+"""The key of a checkpoint under which a safetensors file's notes of tied weights are."""
 
 _META = "hookrun.meta"
 
@@ -24,11 +30,13 @@ def export_safetensors(
 ) -> None:
     """Write weights as a file of safetensors; :func:`~hookrun.load_checkpoint` reads it back.
 
-    Tensors that share memory, as tied weights do, become one tensor each: the format knows no
-    sharing. Loading them into the model ties them again.
+    Of tensors that share memory, as tied weights do, the one that has it all is written, as
+    ``safetensors.torch.save_model`` does, and the file notes the names of the others:
+    ``safetensors.torch.load_model`` and :func:`~hookrun.load_checkpoint` read it, strictly too.
+    Names are without what wrappers add, and a model's averages of EMAHook are left out.
 
     Args:
-        model: a model, possibly in a parallel wrapper; or names to tensors.
+        model: a model, possibly in wrappers; or names to tensors.
         filename: the file, by custom ``*.safetensors``; written whole or not at all.
         meta: what JSON can hold; kept beside the tensors.
         file_client_args: the storage; by default that of the URI.
@@ -38,23 +46,27 @@ def export_safetensors(
         ImportError: the package ``safetensors`` is not there.
     """
     library = _library()
-    weights = unwrap_model(model).state_dict() if isinstance(model, nn.Module) else model
+    weights = _weights_of(model) if isinstance(model, nn.Module) else model
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"safetensors hold tensors only, and {name!r} is a {type(value).__name__}"
             )
+    names, tied = without_tied(weights)
     tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in weights.items()
+        name: weights[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name in names
     }
     text = json.dumps(dict(meta or {}))
-    whole = library.save(tensors, metadata={"format": "pt", _META: text})
+    whole = library.save(tensors, metadata={**tied, "format": "pt", _META: text})
     FileClient.infer_client(file_client_args, filename).put(whole, filename)
 
 
 def read_safetensors(data: bytes, map_location: Any = None) -> dict[str, Any]:
     """The checkpoint in the bytes of a safetensors file: ``state_dict`` and ``meta``.
+
+    Where the file notes names that were left out, ``tied_weights`` has, by these, the names of
+    those written instead.
 
     Raises:
         ValueError: the bytes are no such file.
@@ -70,16 +82,25 @@ def read_safetensors(data: bytes, map_location: Any = None) -> dict[str, Any]:
         raise ValueError(f"no file of safetensors: {error}") from error
     if map_location is not None:
         weights = {name: value.to(map_location) for name, value in weights.items()}
-    return {"state_dict": weights, "meta": _meta(data)}
+    notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    checkpoint = {"state_dict": weights, "meta": _meta(notes)}
+    tied = {name: n for name, n in notes.items() if n in weights and name not in weights}
+    return {**checkpoint, TIED: tied} if tied else checkpoint
 
 
-def _meta(data: bytes) -> dict[str, Any]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+def _meta(notes: Mapping[str, str]) -> dict[str, Any]:
     try:
-        meta = json.loads(header.get("__metadata__", {}).get(_META, "{}"))
+        meta = json.loads(notes.get(_META, "{}"))
     except ValueError:
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+def _weights_of(model: nn.Module) -> Mapping[str, Any]:
+    averages = averages_of_model(model)
+    left_out = averages.buffers if averages else ()
+    weights = plain_state_dict(unwrap_model(model))
+    return {name: value for name, value in weights.items() if name not in left_out}
 
 
 def _library() -> Any:

@@ -2,15 +2,18 @@
 
 from .agreement import StopAgreement
 from .collectives import all_gather_objects, allreduce_params
-from .environment import (
+from .environment import get_dist_info, master_only
+from .wrappers import (
+    INNER_NAMES,
     averages_gradients,
-    get_dist_info,
     is_module_wrapper,
-    master_only,
+    plain_name,
+    plain_state_dict,
     unwrap_model,
 )
 
 __all__ = [
+    "INNER_NAMES",
     "StopAgreement",
     "all_gather_objects",
     "allreduce_params",
@@ -18,5 +21,7 @@ __all__ = [
     "get_dist_info",
     "is_module_wrapper",
     "master_only",
+    "plain_name",
+    "plain_state_dict",
     "unwrap_model",
 ]

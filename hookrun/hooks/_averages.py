@@ -11,15 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from hookrun.distributed import unwrap_model
+from hookrun.checkpoint import begin_averages, free_name
+from hookrun.distributed import plain_name, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
 
 from ._masters import LOW_PRECISION, master_pairs, parameters_of
-from ._parameters import plain_name
-
-# The attribute of a model that names the buffers which EMA hooks gave it: another run takes them
-# again.
-_BUFFERS = "_ema_buffer_names"
 
 
 @dataclass
@@ -40,13 +36,17 @@ class Averaged:
 class Averages:
     """Averages of all parameters of a model, and of its buffers if asked for.
 
-    Those that the model has of an earlier run stay as they are.
+    Those that the model has of an earlier run stay as they are, and its record of them.
 
     Args:
         model: the model, possibly in wrappers; the averages become its buffers.
         names: the averages' names by those of the tensors, of an earlier run; new ones are added.
         with_buffers: whether floating-point buffers are averaged too.
         device: where the averages are kept; None for where their tensors are.
+
+    Attributes:
+        record: what the model says of them, such as whether they are swapped.
+        by_name: the pairs by the plain names of the tensors.
     """
 
     def __init__(
@@ -57,15 +57,20 @@ class Averages:
         device: torch.device | None = None,
     ) -> None:
         inner: nn.Module = unwrap_model(model)
-        own: set[str] = vars(inner).setdefault(_BUFFERS, set())
+        self.record = begin_averages(inner)
+        own = self.record.buffers  # another run takes them again
         tensors = _named_tensors(inner, own if with_buffers else None)
         if not own or not names.keys() <= tensors.keys():
             names.clear()  # another model than in the run before
         taken = {name for name, _ in inner.named_buffers()} - own | set(names.values())
+
+        def is_taken(name: str) -> bool:
+            return name in taken or (hasattr(inner, name) and name not in own)
+
         for name in tensors.keys() - names.keys():
             names[name] = ""  # in the order of the model:
         for name in [name for name in tensors if not names[name]]:
-            names[name] = _free_name(f"ema_{name.replace('.', '_')}", inner, taken, own)
+            names[name] = free_name(f"ema_{name.replace('.', '_')}", is_taken)
             taken.add(names[name])
             own.add(names[name])
         self.by_name: dict[str, Averaged] = {}
@@ -73,10 +78,7 @@ class Averages:
             average = _registered(inner, names[name], tensor, device)
             self.by_name[name] = Averaged(tensor, average, tensor)
         self._pairs = [pair for pair in self.by_name.values() if pair.tensor.is_floating_point()]
-        self.swapped = False  # whether the model holds the averages
-        # While swapped, averages that the model's dtype rounds; by the tensor's place.
-        self.exact: dict[int, Tensor] = {}
-        self._versions: list[int] = []
+        self.record.names = dict(names)
         _keep_from_ddp(model, own)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,53 +122,56 @@ class Averages:
         for index, pair in enumerate(self._pairs):
             if pair.source.dtype != pair.average.dtype:
                 self._swap_rounding(index, pair)
-        self.swapped = not self.swapped
-        self._versions = self._versions_now()
+        self.record.swapped = not self.record.swapped
+        self.record.versions = self._versions_now()
 
     def _swap_rounding(self, index: int, pair: Averaged) -> None:
         """The tensor's dtype rounds the average, so the average itself waits aside."""
-        if self.swapped:
-            average = self.exact.pop(index, None)
+        if self.record.swapped:
+            average = self.record.exact.pop(index, None)
             if average is None:  # a file of MMCV's, whose averages have the tensor's dtype
                 average = pair.tensor.clone()
             pair.tensor.copy_(pair.average)
             pair.average.copy_(average)
         else:
-            self.exact[index] = pair.average.clone()
+            self.record.exact[index] = pair.average.clone()
             pair.average.copy_(pair.tensor)
-            pair.tensor.copy_(self.exact[index])
+            pair.tensor.copy_(self.record.exact[index])
 
     @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
-        """Take the averages out of a state dict; returns the names of tensors that have none there.
+    def load(self, entries: Mapping[str, Tensor]) -> list[str]:
+        """Take over averages; returns the names of tensors that have none there.
 
         These start from what is averaged.
 
+        Args:
+            entries: the averages by the tensors' names.
+
         Raises:
-            ValueError: an average there is no tensor of its tensor's shape. Nothing is changed.
+            ValueError: one has not its tensor's shape. Nothing is changed.
         """
         for name, pair in self.by_name.items():
-            found = weights.get(names[name], pair.tensor)
-            if not isinstance(found, Tensor) or found.shape != pair.tensor.shape:
-                shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{found!r}"
+            found = entries.get(name, pair.tensor)
+            if found.shape != pair.tensor.shape:
                 raise ValueError(
-                    f"EMAHook: the resumed checkpoint has {shape:.80} as the average "
-                    f"{names[name]!r} of {name!r}, whose shape is {tuple(pair.tensor.shape)}"
+                    f"EMAHook: the resumed checkpoint has shape {tuple(found.shape)} as the "
+                    f"average {self.record.names[name]!r} of {name!r}, whose shape is "
+                    f"{tuple(pair.tensor.shape)}"
                 )
         for name, pair in self.by_name.items():
-            pair.average.copy_(weights.get(names[name], pair.source))
-        return [name for name in self.by_name if names[name] not in weights]
+            pair.average.copy_(entries.get(name, pair.source))
+        return [name for name in self.by_name if name not in entries]
 
     @torch.no_grad()
     def restart(self) -> None:
         """Start the averages from what the model holds now."""
         for pair in self._pairs:
             pair.average.copy_(pair.source)
-        self.swapped, self.exact = False, {}
+        self.record.swapped, self.record.exact = False, {}
 
     def changed_since_swap(self) -> bool:
         """Whether someone wrote the model's tensors since the latest swap."""
-        return self._versions != self._versions_now()
+        return self.record.versions != self._versions_now()
 
     def check(self, model: nn.Module) -> None:
         """Notice averages that are no buffers of the model any more.
@@ -211,15 +216,6 @@ def _registered(model: nn.Module, name: str, tensor: Tensor, device: torch.devic
     model.register_buffer(name, buffer)
     assert buffer is not None
     return buffer
-
-
-def _free_name(name: str, model: nn.Module, taken: set[str], own: set[str]) -> str:
-    """The name, with a number behind it where something else of the model has it."""
-    candidate, number = name, 0
-    while candidate in taken or (hasattr(model, candidate) and candidate not in own):
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate
 
 
 def _keep_from_ddp(model: nn.Module, names: set[str]) -> None:

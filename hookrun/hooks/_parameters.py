@@ -6,19 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from hookrun.distributed import is_module_wrapper
-
-
-def plain_name(model: nn.Module, name: str) -> str:
-    """A parameter's or buffer's name without what parallel wrappers and ``torch.compile`` add."""
-    parts = []
-    module: nn.Module | None = model
-    for part in name.split("."):
-        wrapped = module is not None and is_module_wrapper(module) and part == "module"
-        if not (wrapped or (part == "_orig_mod" and module is not None)):
-            parts.append(part)
-        module = None if module is None else module._modules.get(part)
-    return ".".join(parts)
+from hookrun.distributed import plain_name
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -14,8 +14,9 @@ from hookrun import ops
 from hookrun.checkpoint import describe_not_finite, find_not_finite
 from hookrun.core import HOOKS, Hook, LogBuffer, LoggerHook, Trigger, TriggerSetting
 from hookrun.core.sync_guard import may_sync
+from hookrun.distributed import plain_name
 
-from ._parameters import named_parameters, plain_name
+from ._parameters import named_parameters
 
 _CURE = (
     "training has diverged. Try a lower learning rate, a warm-up or grad_clip, and look at the "

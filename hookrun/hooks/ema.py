@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hookrun.checkpoint import state_dict_of
+from hookrun.checkpoint import averages_for
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, listening_method
 
 from . import _arguments as check
@@ -153,16 +153,15 @@ class EMAHook(Hook):
         if self._doubt is not None:  # the log of the run has it too
             runner.logger.warning("%s", self._doubt)
         self.resume_run(runner)
-        resumed = isinstance(runner.resumed, Mapping)
-        if not resumed and self._swapped:
-            self._restore_raw_unless_replaced(runner)
         self._averages = Averages(
             runner.model, self.param_ema_buffer, self.buffers == "average", self.device
         )
         self._averages.use_masters(optimizers_of(runner))
         self._watch = ParameterWatch("EMAHook", runner.model)
-        if resumed:
+        if isinstance(runner.resumed, Mapping):
             self._take_from(runner.resumed, runner)
+        elif self._swapped:  # since the run before
+            self._restore_raw_unless_replaced(runner)
         runner.provide_eval_weights(self.applied)
 
     def after_train_iter(self, runner: Any) -> None:
@@ -229,7 +228,7 @@ class EMAHook(Hook):
 
         And averages that the parameters' dtype has rounded.
         """
-        exact = {} if self._averages is None else self._averages.exact
+        exact = {} if self._averages is None else self._averages.record.exact
         return {"swapped": self._swapped, **({"exact": dict(exact)} if exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -237,7 +236,7 @@ class EMAHook(Hook):
 
     @property
     def _swapped(self) -> bool:
-        return self._averages is not None and self._averages.swapped
+        return self._averages is not None and self._averages.record.swapped
 
     def _swap_ema_parameters(self) -> None:
         """Exchange parameters and averages."""
@@ -257,7 +256,9 @@ class EMAHook(Hook):
         """Take the averages out of a resumed checkpoint, and the raw weights back in."""
         assert self._averages is not None
         follow_model(optimizers_of(runner))
-        missing = self._averages.load(state_dict_of(checkpoint), self.param_ema_buffer)
+        by_epoch = runner.max_epochs is not None
+        entries, swapped = averages_for(runner.model, checkpoint, by_epoch)
+        missing = self._averages.load(entries)
         if missing:
             runner.logger.warning(
                 "the resumed checkpoint has no averages for %d of %d parameters: "
@@ -265,10 +266,8 @@ class EMAHook(Hook):
                 len(missing),
                 len(self.param_ema_buffer),
             )
-        # Of MMCV's runners, whose files do not say, only the one by epochs swaps.
-        swaps = runner.max_epochs is not None and len(missing) < len(self.param_ema_buffer)
-        self._averages.swapped = self._file.get("swapped", swaps)
-        self._averages.exact = dict(self._file.get("exact", {}))
+        self._averages.record.swapped = swapped
+        self._averages.record.exact = dict(self._file.get("exact", {}))
         self._file = {}
         self._restore_raw()
 

@@ -15,7 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 from hookrun import _native
-from hookrun.checkpoint import MapLocation, Writer, load_checkpoint
+from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.logger_hook import LoggerHook
@@ -209,11 +209,19 @@ class BaseRunner(HookRegistration, ABC):
         strict: bool = False,
         revise_keys: Sequence[tuple[str, str]] = ((r"^module\.", ""),),
         *,
+        weights: Weights | None = None,
         trust: bool = False,
     ) -> dict[str, Any]:
         """Load weights only; see :func:`hookrun.load_checkpoint`."""
         return load_checkpoint(
-            self.model, filename, map_location, strict, self.logger, revise_keys, trust=trust
+            self.model,
+            filename,
+            map_location,
+            strict,
+            self.logger,
+            revise_keys,
+            weights=weights,
+            trust=trust,
         )
 
     def resume(

@@ -8,12 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.distributed import get_dist_info
 
 from . import position
 from .finding import find_newest
@@ -76,8 +74,7 @@ def _apply(
         Options of parameter groups that differ between the file and the run.
     """
     own = _check(checkpoint, source)
-    weights = ckpt.state_dict_of(checkpoint)
-    _check_weights(runner, weights, source)
+    fitting = _check_weights(runner, ckpt.state_dict_of(checkpoint), source)
     optimizers: dict[str, OptimizerState] = {}
     if resume_optimizer and checkpoint.get("optimizer") is not None:
         optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
@@ -94,7 +91,7 @@ def _apply(
                     "resume_optimizer=False says that this is meant",
                     source,
                 )
-        ckpt.load_state_dict(runner.model, weights)
+        fitting.load()
         _take_position(runner, checkpoint["meta"], own)
         # What this run was given stays, but for what the file knows better.
         given, meta = runner.meta or {}, _savable(runner, checkpoint["meta"])
@@ -191,23 +188,18 @@ def _warn_of_other_processes(runner: BaseRunner, own: Mapping[str, Any]) -> None
 @contextlib.contextmanager
 def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
     """Where the block raises, weights, optimizers, counters and ``meta`` are as before it."""
-    model = unwrap_model(runner.model)
-    weights = {
-        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
-        for name, value in model.state_dict().items()
-    }
     # Loading replaces an optimizer's state: the old one need not be copied.
     named = named_optimizers(runner.optimizer)
     optimizers = [(each, each.state_dict()) for each in named.values()]
     attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
     hooks = [(hook, hook.state_dict()) for hook in runner.hooks]
     try:
-        yield
+        with ckpt.unchanged_on_error(runner.model):
+            yield
     except BaseException:
         for hook, state in hooks:
             with contextlib.suppress(Exception):
                 hook.load_state_dict(state)
-        model.load_state_dict(weights, strict=False)
         for optimizer, state in optimizers:
             optimizer.load_state_dict(state)
         for name, value in attributes.items():
@@ -259,13 +251,15 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> None:
-    mismatch = ckpt.compare(unwrap_model(runner.model), weights)
-    mismatch.unexpected = [n for n in mismatch.unexpected if not n.startswith("ema_")]
-    if mismatch.missing or mismatch.shapes:
+def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> ckpt.Fit:
+    fitting = ckpt.fit(runner.model, weights)
+    mismatch = fitting.mismatch
+    if mismatch.missing or mismatch.shapes or mismatch.untied:
+        reason = f"\n{fitting.reason}" if fitting.reason else ""
         raise ValueError(
-            f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}\n"
+            f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}{reason}\n"
             "load_checkpoint() loads the weights that fit."
         )
     if mismatch and get_dist_info()[0] == 0:
         runner.logger.warning("of %s not everything is used:\n%s", source, mismatch)
+    return fitting

@@ -276,3 +276,31 @@ def test_resuming_from_a_file_that_is_not_there_is_an_error(make_runner: MakeRun
     with_ema(runner, resume_from="/nowhere/a.pth")
     with pytest.raises(FileNotFoundError, match=r"/nowhere/a\.pth"):
         runner.run([make_loader()], TRAIN)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("second", RUNNERS)
+@pytest.mark.parametrize("first", RUNNERS)
+def test_another_runner_goes_on_from_what_was_trained(
+    make_runner: MakeRunner,
+    first: type,
+    second: type,
+    loaded: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The model holds the averages after a run, and knows it, whoever runs it next."""
+    runner = train(make_runner, first, 2)
+    raw, averages = weights_of(runner.model, "ema"), weights_of(runner.model)
+    if loaded:
+        with torch.no_grad():
+            runner.model.fc.weight.fill_(3.0)
+        raw = averages = weights_of(runner.model)
+    by_epoch = second is EpochBasedRunner
+    limit = {"max_epochs": 1} if by_epoch else {"max_iters": 4}
+    again, watch = make_runner(second, model=runner.model, **limit), Watch()
+    again.register_hook(ClosureHook("before_train_iter", watch.note), 0)
+    with_ema(again)
+    again.run([make_loader()], TRAIN)
+    assert same_values(watch.raw[0], raw)
+    assert same_values(watch.ema[0], averages)
+    assert ("were changed after the run" in caplog.text) == loaded

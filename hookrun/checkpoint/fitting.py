@@ -1,0 +1,285 @@
+"""How a state dict fits a model: what of it belongs where, and what does not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
+
+from hookrun.distributed import plain_name, unwrap_model
+
+from .averages import average_names, averages_of_model
+from .names import Match, match_names
+from .tied import held_by, same_memory
+
+Shape = tuple[int, ...]
+
+_COUNTER = "num_batches_tracked"  # of BatchNorm layers; old files lack it
+_AVERAGED = "n_averaged"  # of torch's AveragedModel
+
+
+@dataclass
+class Mismatch:
+    """How a state dict differs from a model."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    # name, in the file, in the model
+    shapes: list[tuple[str, Shape, Shape]] = field(default_factory=list)
+    # names of entries that differ, and are one tensor in the model
+    untied: list[list[str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes or self.untied)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name} has shape {theirs} in the file and {ours} in the model"
+            for name, theirs, ours in self.shapes
+        ]
+        lines.extend(
+            f"{', '.join(names)} are one tensor in the model and differ in the file: "
+            f"{names[0]} is taken"
+            for names in self.untied
+        )
+        if self.missing:
+            lines.append(f"{len(self.missing)} missing in the file: {shorten(self.missing)}")
+        if self.unexpected:
+            lines.append(f"{len(self.unexpected)} not in the model: {shorten(self.unexpected)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A state dict and a model.
+
+    Attributes:
+        module: the model, without the wrappers outside.
+        entries: what fits, under the model's names.
+        match: which names belong together.
+        mismatch: what does not fit.
+        reason: why nothing at all fits; empty where something does.
+    """
+
+    module: nn.Module
+    entries: OrderedDict[str, Any]
+    match: Match
+    mismatch: Mismatch
+    reason: str
+
+    def load(self) -> None:
+        """Load what fits; whatever else the model does when loading happens too."""
+        self.module.load_state_dict(self.entries, strict=False)
+
+
+def fit(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    *,
+    averages: Mapping[str, str] | None = None,
+    tied: Mapping[str, str] | None = None,
+) -> Fit:
+    """Find out what of a state dict fits a model; nothing is loaded.
+
+    Names may have what wrappers add to them, on both sides. What need not fit: averages of EMAHook,
+    the counters of old files' BatchNorm layers, and entries whose memory other entries have.
+
+    Args:
+        model: possibly in wrappers.
+        weights: names to tensors.
+        averages: the names of averages in the file by those of weights; by default, what looks so.
+            Weights that have some count more than what is tied to them in the model.
+        tied: entries that the file left out because others, their values here, are the same.
+
+    Raises:
+        ValueError: something else than a tensor where the model has one; tensors without values.
+    """
+    module = unwrap_model(model)
+    own = module.state_dict()
+    extra = {*average_names(weights).values(), *(averages or {}).values(), _AVERAGED}
+    optional = _optional_names(module, own)
+    plain = {plain_name(module, name): name for name in own}
+    match = match_names(
+        _shapes(weights), _shapes(own), plain if len(plain) == len(own) else {}, extra, optional
+    )
+    mismatch = Mismatch()
+    entries: OrderedDict[str, Any] = OrderedDict()
+    for name, target in match.names.items():
+        _check_kind(name, weights[name], own[target])
+        theirs, ours = _shape(weights[name]), _shape(own[target])
+        if theirs is not None and ours is not None and theirs != ours:
+            mismatch.shapes.append((name, theirs, ours))
+        else:
+            entries[target] = weights[name]
+    for name, same in (tied or {}).items():
+        target = match.rename(name) or ""
+        if target in own and target not in entries and _shape(weights[same]) == _shape(own[target]):
+            entries[target] = weights[same]
+    _untie(own, entries, match, averages or {}, mismatch)
+    misshapen = {match.names[name] for name, *_ in mismatch.shapes}
+    held = held_by(entries.keys(), own)
+    mismatch.missing = [
+        name
+        for name in own
+        if name not in entries and name not in misshapen | optional and name not in held
+    ]
+    mismatch.unexpected = [n for n in weights if n not in match.names and n not in extra]
+    entries._metadata = _metadata(weights, match)  # type: ignore[attr-defined]
+    return Fit(module, entries, match, mismatch, _why_nothing_fits(own, weights, entries, match))
+
+
+@contextlib.contextmanager
+def unchanged_on_error(model: nn.Module) -> Iterator[None]:
+    """Where the block raises, a model's state is what it was before."""
+    module = unwrap_model(model)
+    own = module.state_dict()
+    before = {
+        name: value.detach().to("cpu", copy=True) if _has_values(value) else value
+        for name, value in own.items()
+    }
+    try:
+        yield
+    except BaseException:
+        others = {n: value for n, value in before.items() if not isinstance(value, Tensor)}
+        with contextlib.suppress(Exception):  # the first error counts
+            module.load_state_dict(others, strict=False)
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if name in before and _has_values(before[name]):
+                    value.copy_(before[name])
+        raise
+
+
+def shorten(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, ..."
+
+
+def _optional_names(module: nn.Module, own: Mapping[str, Any]) -> set[str]:
+    """What of a model need not be in a file."""
+    names = {name for name in own if name.rpartition(".")[2] == _COUNTER}
+    if isinstance(module, AveragedModel):
+        names.add(_AVERAGED)
+    averages = averages_of_model(module)
+    return names | (averages.buffers if averages else set())
+
+
+def _shape(value: Any) -> Shape | None:
+    """None where there is none, or where it is not known yet."""
+    return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
+
+
+def _shapes(entries: Mapping[str, Any]) -> dict[str, Shape | None]:
+    return {name: _shape(value) for name, value in entries.items()}
+
+
+def _has_values(value: Any) -> bool:
+    return isinstance(value, Tensor) and not is_lazy(value) and value.device.type != "meta"
+
+
+def _check_kind(name: str, value: Any, target: Any) -> None:
+    if not isinstance(target, Tensor):
+        return
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is a tensor in the model, but a {type(value).__name__} here")
+    if value.device.type == "meta":
+        raise ValueError(
+            f"{name} has no values, for it is on the device 'meta': read the file with another "
+            "map_location"
+        )
+    if target.device.type == "meta":
+        raise ValueError(
+            f"the model's {name} has no memory to load into, for it is on the device 'meta': call "
+            "model.to_empty(device=...) first"
+        )
+
+
+def _untie(
+    own: Mapping[str, Any],
+    entries: OrderedDict[str, Any],
+    match: Match,
+    averaged: Collection[str],
+    mismatch: Mismatch,
+) -> None:
+    """Of entries that are one tensor in the model, leave the one that counts where they differ."""
+    theirs = {target: name for name, target in match.names.items()}
+    for group in same_memory({name: own[name] for name in entries if name in own}):
+        averages = [name for name in group if theirs.get(name) in averaged]
+        first = (averages or group)[0]
+        others = [name for name in group if not _equal(entries[first], entries[name])]
+        for name in others:
+            del entries[name]
+        if others and not averages:
+            mismatch.untied.append([theirs.get(name, name) for name in (first, *others)])
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two entries of one shape are the same bits."""
+    if one is other or not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return one is other
+    if (one.dtype, one.layout) != (other.dtype, other.layout) or one.layout is not torch.strided:
+        return False
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+        return True
+    return torch.equal(*(each.detach().flatten().view(torch.uint8) for each in (one, other)))
+
+
+def _metadata(weights: Mapping[str, Any], match: Match) -> OrderedDict[str, Any]:
+    """What the file says of the versions of its modules, under the model's names."""
+    theirs = getattr(weights, "_metadata", None) or {}
+    found: OrderedDict[str, Any] = OrderedDict()
+    if "" in theirs:
+        found[""] = theirs[""]
+    for name, target in match.names.items():
+        inside, own = name.split(".")[:-1], target.split(".")[:-1]
+        while ".".join(own) not in found and ".".join(inside) in theirs:
+            found[".".join(own)] = theirs[".".join(inside)]
+            if not inside or not own or inside[-1] != own[-1]:
+                break
+            inside, own = inside[:-1], own[:-1]
+    return found
+
+
+def _why_nothing_fits(
+    own: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    match: Match,
+) -> str:
+    targets = [
+        n for n, value in own.items() if isinstance(value, Tensor) and not n.endswith(_COUNTER)
+    ]
+    if not targets or any(name in entries for name in targets):
+        return ""
+    tensors = [name for name, value in weights.items() if isinstance(value, Tensor)]
+    if not tensors:
+        return f"it holds no tensors, but {_listed(weights)}" if weights else "it holds nothing"
+    if match.ambiguous:
+        parts = " and ".join(f"{part + '.'!r}" for part in match.ambiguous)
+        pattern = f"^{match.ambiguous[0]}\\."
+        return (
+            f"its names fit in several ways, as those that begin with {parts}: choose one with "
+            f"revise_keys=[({pattern!r}, '')]"
+        )
+    if match.names:
+        name, target = next(iter(match.names.items()))
+        theirs, ours = (_shape(part[n]) for part, n in ((weights, name), (own, target)))
+        return f"no shape fits: {name!r} is {theirs}, and the model's {target!r} is {ours}"
+    near = [difflib.get_close_matches(name, tensors, n=1, cutoff=0.0)[0] for name in targets[:3]]
+    theirs_first = _listed(dict.fromkeys([*near, *tensors]))
+    return (
+        f"the model has {_listed(targets)}, and the file {theirs_first}; where names differ, "
+        "revise_keys=[(pattern, replacement)] changes the file's by regular expressions"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return shorten([repr(name) for name in names], limit=3)

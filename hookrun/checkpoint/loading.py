@@ -1,0 +1,237 @@
+"""Weights of a checkpoint into a model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookrun.distributed import get_dist_info, plain_name
+from hookrun.storage import FileClient
+
+from .averages import Weights, check_choice, choose_weights, find_averages
+from .files import read_checkpoint
+from .fitting import Fit, fit, unchanged_on_error
+from .safetensors import TIED
+
+MapLocation = str | torch.device | Callable[..., Any] | None
+STRIP_MODULE = ((r"^module\.", ""),)
+
+# Under which a checkpoint may have its weights, the first of them first.
+_KEYS = ("state_dict", "model", "model_state_dict", "module")
+
+
+def load_state_dict(
+    module: nn.Module,
+    state_dict: Mapping[str, Any],
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+) -> None:
+    """Load weights into a model.
+
+    Names may have what wrappers add to them, on both sides; see :func:`load_checkpoint`.
+
+    Args:
+        module: the model, possibly in wrappers.
+        state_dict: names to tensors.
+        strict: whether names and shapes must match exactly.
+        logger: where what did not fit is reported when not strict; by default that is a warning.
+
+    Raises:
+        RuntimeError: ``strict``, and they do not match.
+        ValueError: nothing fits; something else than a tensor where the model has one; tensors
+            without values.
+
+    The model is unchanged then.
+    """
+    _load(fit(module, state_dict), "the state dict", strict, logger)
+
+
+def load_checkpoint(
+    model: nn.Module,
+    filename: str | os.PathLike[str],
+    map_location: MapLocation = None,
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+    *,
+    weights: Weights | None = None,
+    trust: bool = False,
+    file_client_args: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Load the weights in a checkpoint file into a model.
+
+    Names may have what wrappers add to them, in the file and in the model: ``TrainStep`` and
+    others that hold the model, parallel wrappers, ``torch.compile`` of the model or of parts of it,
+    torch's AveragedModel. Names that match as they are win; else all are renamed in the one way in
+    which most entries fit. Averages that EMAHook keeps are left out where the model has none.
+
+    Args:
+        model: the model, possibly in wrappers.
+        filename: the file: a checkpoint of hookrun or MMCV, a state dict, a dict with one under
+            ``state_dict`` or ``model``, or a file of safetensors. Its errors are those of
+            :func:`~hookrun.checkpoint.files.read_checkpoint`.
+        map_location: as for ``torch.load``.
+        strict: whether names and shapes must match exactly. Tied weights need to be there once.
+        logger: where what did not fit is reported when not strict; by default that is a warning.
+        revise_keys: (pattern, replacement) pairs of regular expressions applied to the names in
+            the file, before anything else; by default ``module.`` in front may be there or not.
+        weights: of a file with averages, ``'ema'`` for these, ``'raw'`` for what was trained, or
+            None for what the file has as the model's: the averages where it was saved while they
+            were swapped in, as at the end of an epoch. Files of MMCV's EpochBasedRunner are taken
+            for such, those called ``iter_N.pth`` are not.
+        trust: read a file too that holds other objects than plain types and tensors, as old ones
+            may. Doing that runs code from the file, and is warned about.
+        file_client_args: the storage; by default that of the URI, or the local disk.
+
+    Returns:
+        The whole checkpoint.
+
+    Raises:
+        RuntimeError: ``strict``, and names or shapes do not match.
+        ValueError: nothing in the file fits; ``revise_keys`` make one name of two; ``weights`` is
+            none of the three, or ``'ema'`` and the file has no averages.
+
+    The model is unchanged then.
+    """
+    check_choice(weights)
+    client = FileClient.infer_client(file_client_args, filename)
+    checkpoint = read_checkpoint(filename, map_location, trust=trust, client=client)
+    found: Mapping[str, Any] = state_dict_of(checkpoint)
+    averages = find_averages(checkpoint, found, source=filename)
+    if weights is not None:
+        found = choose_weights(found, averages, weights, filename)
+    revise = _reviser(revise_keys)
+    source = repr(os.fspath(filename))
+    fitting = fit(
+        model,
+        _revised(found, revise, source),
+        averages=_renamed(averages.names, revise) if averages else {},
+        tied=_renamed(_tied(checkpoint, found), revise),
+    )
+    _load(fitting, source, strict, logger)
+    return checkpoint
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """The weights in a checkpoint, or the checkpoint itself where it is a bare state dict.
+
+    Args:
+        checkpoint: what a file holds.
+
+    Raises:
+        ValueError: its ``state_dict`` is no dict.
+        TypeError: its keys are no names.
+    """
+    found = checkpoint.get("state_dict", checkpoint)
+    if found is checkpoint:
+        dicts = {key: value for key, value in checkpoint.items() if _holds_tensors(value)}
+        known = [key for key in _KEYS if key in dicts] or (list(dicts) if len(dicts) == 1 else [])
+        found = dicts[known[0]] if known else checkpoint
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the weights of a checkpoint are a dict, not a {type(found).__name__}")
+    odd = next((name for name in found if not isinstance(name, str)), None)
+    if odd is not None:
+        raise TypeError(f"the weights of a checkpoint have names, but here a key is {odd!r:.80}")
+    weights = OrderedDict(found)
+    weights._metadata = getattr(found, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    return weights
+
+
+def averages_for(
+    model: nn.Module, checkpoint: Mapping[str, Any], by_epoch: bool
+) -> tuple[dict[str, Tensor], bool]:
+    """The averages in a checkpoint for the tensors of a model.
+
+    Args:
+        model: possibly in wrappers, others than when the checkpoint was saved.
+        checkpoint: what a file holds.
+        by_epoch: see :func:`~hookrun.checkpoint.averages.find_averages`.
+
+    Returns:
+        (the entries beside the weights, by the plain names of the model's tensors; whether the
+        weights are the averages, and the entries what was averaged)
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    weights = state_dict_of(checkpoint)
+    averages = find_averages(checkpoint, weights, by_epoch=by_epoch)
+    if averages is None:
+        return {}, False
+    fitting = fit(model, weights, averages=averages.names)
+    entries = {
+        plain_name(fitting.module, fitting.match.names[name]): weights[entry]
+        for name, entry in averages.names.items()
+        if name in fitting.match.names
+    }
+    return entries, averages.swapped
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def _tied(checkpoint: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, str]:
+    """What a file of safetensors says of entries it left out: which others they are."""
+    tied = checkpoint.get(TIED)
+    return dict(tied) if isinstance(tied, Mapping) and weights.keys() >= set(tied.values()) else {}
+
+
+def _reviser(revise_keys: Sequence[tuple[str, str]]) -> Callable[[str], str]:
+    pairs = tuple((pattern, replacement) for pattern, replacement in revise_keys)
+    if pairs == STRIP_MODULE:  # which is found out where it is due
+        return lambda name: name
+
+    def revise(name: str) -> str:
+        for pattern, replacement in pairs:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return revise
+
+
+def _revised(
+    weights: Mapping[str, Any], revise: Callable[[str], str], source: str
+) -> OrderedDict[str, Any]:
+    revised: OrderedDict[str, Any] = OrderedDict()
+    before: dict[str, str] = {}
+    for name, value in weights.items():
+        new = revise(name)
+        if new in revised:
+            raise ValueError(
+                f"revise_keys make {new!r} of both {before[new]!r} and {name!r} in {source}"
+            )
+        revised[new], before[new] = value, name
+    metadata = getattr(weights, "_metadata", OrderedDict())
+    revised._metadata = metadata  # type: ignore[attr-defined]
+    return revised
+
+
+def _load(fitting: Fit, source: str, strict: bool, logger: logging.Logger | None) -> None:
+    """Load what fits, and tell what does not."""
+    model = type(fitting.module).__name__
+    different = f"the model {model} and {source} do not match:\n{fitting.mismatch}"
+    if strict and fitting.mismatch:
+        reason = f"\nNothing fits: {fitting.reason}" if fitting.reason else ""
+        raise RuntimeError(different + reason)
+    if fitting.reason:
+        raise ValueError(f"nothing in {source} fits the model {model}: {fitting.reason}")
+    if fitting.mismatch and get_dist_info()[0] == 0:
+        if logger is not None:
+            logger.warning(different)
+        else:
+            warnings.warn(different, stacklevel=3)
+    with unchanged_on_error(fitting.module):
+        fitting.load()
+
+
+def _renamed(names: Mapping[str, str], revise: Callable[[str], str]) -> dict[str, str]:
+    return {revise(name): revise(other) for name, other in names.items()}
