@@ -65,3 +65,14 @@ def test_precision_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     names["runner"].run([names["batches"]], [("train", 1)])
     assert names["runner"].iter == 20
     assert len(names["runner"].log_buffer.val_history["grad_norm"]) == 7
+
+
+def test_example_of_using_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[0], names)
+    trained = names["model"].model
+    exec(next(each for each in EXAMPLES if "load_checkpoint" in each), names)
+    assert torch.equal(names["net"].weight, trained.weight)
+    assert names["predicted"].shape == (8,)
+    assert not names["net"].training
