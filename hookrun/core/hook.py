@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .events import GENERIC, STAGES
@@ -89,6 +89,14 @@ class Hook:
 
         Right before the checkpoint whose ``state_dict`` only the master asks for.
         """
+
+    def data_loaders(self) -> Sequence[Any]:
+        """The data loaders that the hook goes through by itself, as EvalHook does with its own.
+
+        Checkpoints keep what their order follows from, and whether their persistent workers have
+        been started: a resumed run draws the same random numbers as one that was not stopped.
+        """
+        return ()
 
     def exchanges(self, runner: Any) -> Any:
         """What decides when, amid a run, this hook exchanges with the same one of other processes.

@@ -3,6 +3,8 @@
 from .data_pass import DataPass, restore_between_passes, state_between_passes
 from .device_prefetcher import DevicePrefetcher
 from .iter_loader import IterLoader, no_batches
+from .order_search import unwrapped
+from .order_state import check_order_state, watch
 from .rng import rng_state, set_rng_state
 from .samplers import ResumableDistributedSampler, ResumableSampler
 from .seeded_dataset import SeededDataset
@@ -14,9 +16,12 @@ __all__ = [
     "ResumableDistributedSampler",
     "ResumableSampler",
     "SeededDataset",
+    "check_order_state",
     "no_batches",
     "restore_between_passes",
     "rng_state",
     "set_rng_state",
     "state_between_passes",
+    "unwrapped",
+    "watch",
 ]

@@ -2,195 +2,288 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
+from torch.utils.data import DataLoader, SequentialSampler
 
-from .rng import rng_state, set_rng_state
+from .going_on import Rest, begin, go_on, has_state, samples_in
+from .order_check import order_repeats, workers_decide_order
+from .order_search import find_order_makers, unwrapped
+from .order_state import order_state, restore_order, watch
+from .rng import rng_state, set_rng_state, set_source_state
+from .samples import (
+    can_seek,
+    is_iterable_style,
+    replicas,
+    samples_per_batch,
+    seeking_sampler,
+    total_samples,
+)
+from .workers import start_workers
 
 
 class DataPass:
-    """One pass through a loader. It may begin in the middle, by the quickest way there is:
+    """One pass through a loader. It may begin in the middle, by the quickest way that is exact:
 
     * a sampler that can ``seek`` (:class:`~hookrun.ResumableSampler`) begins there, and nothing of
       what has been seen is fetched;
     * a loader with a state of its own (torchdata's ``StatefulDataLoader``) is given it back;
-    * from any other the seen batches are fetched again and thrown away. The generators of random
-      numbers are set to what they were when the pass began, so that it shuffles as it did.
+    * from any other the seen batches are fetched again and thrown away. What the order follows from
+      is set to what it was when the pass began, so that it is the same order, and random
+      augmentation repeats;
+    * where the batches have another size now, the samples count: those that have been seen are left
+      out, and the first batch may be smaller.
 
     Args:
         loader: anything that can be iterated.
-        epoch: the number of the pass; a sampler that can seek is told.
+        epoch: the number of the pass; a sampler that can seek is told. None tells it nothing.
         place: where a resumed run is in this pass: what :meth:`place` gave.
         own: this process's part of that: what :meth:`own_state` gave, where a checkpoint has it.
 
     Attributes:
-        batches: the iterator over what is left.
         first: batches that have been seen of it, in batches of this loader.
+        problems: why what follows may differ from what the run that was not stopped saw.
     """
 
     def __init__(
         self,
         loader: Any,
-        epoch: int = 0,
+        epoch: int | None = 0,
         place: Mapping[str, Any] | None = None,
         own: Mapping[str, Any] | None = None,
     ) -> None:
         self.loader = loader
-        self.epoch = epoch
+        self.epoch = epoch or 0
         self.per_batch = samples_per_batch(loader)
-        self.first = self._first_samples = 0
+        self.first = 0
+        self.problems: list[str] = []
+        self._rest: Rest | None = None
+        self._counting = _is_counted(loader)
+        self._now: Mapping[str, Any] | None = None  # what to set behind the batches gone past
+        self.rng: dict[str, Any] = {}
+        self._beginning: dict[str, Any] = {}
+        watch(loader)
         sampler = seeking_sampler(loader)
-        if sampler is not None:
+        if sampler is not None and epoch is not None:
             sampler.set_epoch(epoch)
             sampler.seek(0)
-        if place is None:
-            self.rng, self._generator = rng_state(cuda=False), _generator_state(loader)
-            self.batches: Iterator[Any] = iter(loader)
+        if place is not None:
+            self._go_on(place, own or {})
+
+    def _go_on(self, place: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        if "now" in own and "begin" not in own:  # it had not begun
+            self.problems += restore_between_passes(self.loader, own, self.epoch)
+            set_rng_state(own["rng"])
             return
-        self._restore_generators(own or {})
-        self.rng, self._generator = rng_state(cuda=False), _generator_state(loader)
-        self.first, self._first_samples = place["batches"], place.get("samples") or 0
-        if sampler is not None and place.get("samples") is not None:
-            if self.per_batch:  # another number of processes, or another batch size
-                self.first = self._batches_of(place["samples"], self.per_batch)
-            _seek(sampler, epoch, place)
-            self.batches = iter(loader)
-        elif own is not None and "state" in own:
-            loader.load_state_dict(own["state"])
-            self.batches = iter(loader)
-        else:
-            self.batches = iter(loader)
-            for _ in itertools.islice(self.batches, self.first):
-                pass
+
+        def restore() -> list[str]:
+            return _restore_beginning(self.loader, place, own)
+
+        self.problems += restore()
+        self.problems += _check(self.loader, place, own)
+        self._take_note()
+        here = {**place, "epoch": self.epoch}
+        self._rest = go_on(self.loader, here, own, self._counting, restore)
+        self.first = self._rest.first
+        self.problems += self._rest.problems
+        if self._rest.repeats:
+            self._now = own.get("now")
+
+    def _take_note(self) -> None:
+        self.rng, self._beginning = rng_state(cuda=False), order_state(self.loader)
+
+    @property
+    def batches(self) -> Iterator[Any]:
+        """The iterator over what is left; asked for the first time, it begins a pass."""
+        if self._rest is None:
+            self._take_note()
+            self._rest = begin(self.loader, self._counting)
+        return self._rest.batches
+
+    def close(self) -> None:
+        """Let go of the iterator, so that its worker processes end; what is known stays."""
+        if self._rest is not None:
+            self._rest.batches = iter(())
+
+    def settle(self) -> None:
+        """Let what the order follows from be what it was when the checkpoint was saved.
+
+        To be called when all passes of a resumed run have begun, which may share generators.
+        """
+        now, self._now = self._now, None
+        if now is not None:
+            restore_order(self.loader, now, going_on=True)
 
     def samples(self, batches: int) -> int | None:
         """Samples of the pass that all processes have seen after so many batches, if known."""
+        rest = self._rest or Rest(iter(()))
+        if self.per_batch is None and rest.indices is None:
+            return rest.samples if batches == rest.first and batches else None
+        if batches == rest.first:
+            return rest.samples
         if self.per_batch is None:
+            assert rest.indices is not None
+            return rest.indices.ends[batches - 1] * replicas(self.loader)
+        if rest.samples is None:
             return None
-        seen = self._first_samples + (batches - self.first) * self.per_batch
-        total = _total_samples(self.loader)
+        base = rest.samples if rest.counted_from is None else rest.counted_from
+        seen, total = base + (batches - rest.first) * self.per_batch, total_samples(self.loader)
         return seen if total is None else min(seen, total)
 
     def place(self, batches: int) -> dict[str, Any]:
         """Where a run is after so many batches of the pass: the same in every process."""
-        place: dict[str, Any] = {
-            "epoch": self.epoch,
-            "batches": batches,
-            "samples": self.samples(batches),
-        }
-        sampler = seeking_sampler(self.loader)
+        samples = self.samples(batches)
+        if samples is None and isinstance(self.loader, (list, tuple)):
+            samples = samples_in(self.loader, batches)
+        place: dict[str, Any] = {"epoch": self.epoch, "batches": batches, "samples": samples}
+        total, sampler = total_samples(self.loader), seeking_sampler(self.loader)
+        if total is not None:
+            place["total"] = total
         if hasattr(sampler, "state_dict"):
             place["sampler"] = sampler.state_dict()
         return place
 
-    def own_state(self, taken_ahead: bool) -> dict[str, Any]:
+    def own_state(self, batches: int, taken_ahead: bool) -> dict[str, Any]:
         """What goes with :meth:`place`, but is of this process alone.
 
         Args:
+            batches: as for :meth:`place`.
             taken_ahead: whether a batch has been taken that is not done: the state of a loader is
                 behind it already then, and left out.
         """
-        own: dict[str, Any] = {"rng": self.rng}
-        if self._generator is not None:
-            own["generator"] = self._generator
+        if self._rest is None:
+            return {"rng": rng_state(cuda=False), **state_between_passes(self.loader)}
+        own: dict[str, Any] = {"rng": self.rng, "begin": self._beginning}
+        own["now"] = order_state(self.loader)
+        own["ahead"] = int(taken_ahead)
+        indices, source = self._rest.indices, unwrapped(self.loader)
+        if indices is not None and 0 < batches <= len(indices.ends):
+            own["samples"], own["digest"] = indices.ends[batches - 1], indices.digests[batches - 1]
+        if is_iterable_style(source):
+            own["workers"] = source.num_workers
         if not taken_ahead and has_state(self.loader):
             own["state"] = self.loader.state_dict()
         return own
 
-    def _batches_of(self, samples: int, per_batch: int) -> int:
-        """The whole batches of this loader in so many samples, or all of them at the end."""
-        total = _total_samples(self.loader)
-        at_end = total is not None and samples >= total
-        return -(-samples // per_batch) if at_end else samples // per_batch
-
-    def _restore_generators(self, own: Mapping[str, Any]) -> None:
-        if "rng" in own:
-            set_rng_state(own["rng"])
-        generator = _generator(self.loader)
-        if generator is not None and "generator" in own:
-            generator.set_state(own["generator"].cpu())
+    def beginning(self) -> dict[str, Any]:
+        """What goes through the whole pass once more: as :func:`state_between_passes` before it."""
+        return {"now": self._beginning}
 
 
 def state_between_passes(loader: Any) -> dict[str, Any]:
-    """What the next pass through a loader depends on in this process: as ``own_state``."""
-    state = _generator_state(loader)
-    own: dict[str, Any] = {} if state is None else {"generator": state}
+    """What the next pass through a loader follows from in this process: as ``own_state``."""
+    own: dict[str, Any] = {"now": order_state(loader)}
     # Asked before its first pass, a stateful loader would begin one.
-    if has_state(loader) and getattr(loader, "_iterator", True) is not None:
+    if _keeps_state(loader) and getattr(loader, "_iterator", True) is not None:
         own["state"] = loader.state_dict()
     return own
 
 
-def restore_between_passes(loader: Any, own: Mapping[str, Any]) -> None:
-    """Take over what :func:`state_between_passes` gave."""
-    generator = _generator(loader)
-    if generator is not None and "generator" in own:
-        generator.set_state(own["generator"].cpu())
-    if "state" in own and has_state(loader):
-        loader.load_state_dict(own["state"])
+def restore_between_passes(loader: Any, own: Mapping[str, Any], epoch: int = 0) -> list[str]:
+    """Take over what :func:`state_between_passes` gave; global random numbers are left alone.
 
+    Args:
+        loader: the loader.
+        own: what that gave.
+        epoch: the passes that there were before.
 
-def seeking_sampler(loader: Any) -> Any:
-    """The loader's sampler if it can begin anywhere, else None."""
-    for owner in (getattr(loader, "batch_sampler", None), loader):
-        sampler = getattr(owner, "sampler", None)
-        if hasattr(sampler, "seek") and hasattr(sampler, "set_epoch"):
-            return sampler
-    return None
-
-
-def has_state(loader: Any) -> bool:
-    """Whether the loader keeps its own place, as torchdata's ``StatefulDataLoader`` does.
-
-    Its class must have the methods: what hands on a loader's attributes may be ahead of it.
+    Returns:
+        Why the passes to come may differ from those of the run that was saved.
     """
-    return hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict")
+    watch(loader)
+    rng = rng_state(cuda=False)
+
+    def restore() -> list[str]:
+        found = _restore_order(loader, own.get("now"), own, epoch)
+        set_rng_state(rng)
+        return found
+
+    if "state" in own and _keeps_state(loader):
+        loader.load_state_dict(own["state"])
+        _begin_next(loader)
+    return restore() + _check_order(loader, own, epoch, restore)
 
 
-def samples_per_batch(loader: Any) -> int | None:
-    """Samples of one batch over all processes; None where the loader does not say."""
-    batch_size = getattr(loader, "batch_size", None)
-    if batch_size is None:
-        batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    if not isinstance(batch_size, int) or batch_size <= 0:
-        return None
-    return batch_size * _replicas(loader)
+def _begin_next(loader: Iterable[Any]) -> None:
+    """Let a loader take up its state, the end of a pass, so that the next one begins behind it."""
+    iter(loader)
 
 
-def _replicas(loader: Any) -> int:
-    sampler = seeking_sampler(loader) or getattr(loader, "sampler", None)
-    return int(getattr(sampler, "num_replicas", 1))
+def _is_counted(loader: Any) -> bool:
+    """Whether a pass counts its indices: where they come from a sampler that is not torch's."""
+    source = unwrapped(loader)
+    if not isinstance(source, DataLoader) or is_iterable_style(source) or has_state(source):
+        return False
+    if can_seek(loader):
+        return False
+    objects = find_order_makers(source).objects
+    return any(path.startswith(("sampler", "batch_sampler")) for path in objects)
 
 
-def _total_samples(loader: Any) -> int | None:
-    """Samples of a whole pass over all processes; None where the loader does not say."""
-    sampler = seeking_sampler(loader) or getattr(loader, "sampler", None)
-    try:
-        return len(sampler) * _replicas(loader)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
-        return None
+def _keeps_state(loader: Any) -> bool:
+    """Whether the order is in the loader's own state, rather than in its sampler's epoch."""
+    return has_state(loader) and not can_seek(loader)
 
 
-def _seek(sampler: Any, epoch: int, place: Mapping[str, Any]) -> None:
-    state = place.get("sampler")
-    if state is not None and hasattr(sampler, "load_state_dict"):
-        sampler.load_state_dict({**state, "epoch": epoch, "position": place["samples"]})
-    else:
-        sampler.seek(place["samples"])
+def _restore_beginning(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """What the order of a pass follows from, as it was when that began."""
+    problems = _restore_order(loader, own.get("begin"), own, place["epoch"])
+    if "rng" in own:
+        set_rng_state(own["rng"])
+    return problems
 
 
-def _generator(loader: Any) -> torch.Generator | None:
-    """The generator of its own with which a loader shuffles, if it has one."""
-    for owner in (loader, getattr(loader, "sampler", None)):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator):
-            return generator
-    return None
+def _restore_order(
+    loader: Any, state: Mapping[str, Any] | None, own: Mapping[str, Any], epoch: int
+) -> list[str]:
+    if state is not None:
+        return restore_order(loader, state)
+    makers = find_order_makers(loader)  # for a file of an older version, or of another world size
+    known = next((path for path in _OLD_GENERATORS if path in makers.sources), None)
+    if "generator" in own and known is not None:
+        set_source_state(makers.sources[known], own["generator"])
+    if epoch == 0:
+        return []
+    for each in makers.loaders.values():
+        start_workers(each)
+    if can_seek(loader) or (has_state(loader) and "state" in own):
+        return []
+    unknown = [path for path in makers.sources if path != known and path not in makers.augmenting]
+    return [
+        f"the file has no state of {path}" for path in [*unknown, *filter(None, makers.objects)]
+    ]
 
 
-def _generator_state(loader: Any) -> torch.Tensor | None:
-    generator = _generator(loader)
-    return None if generator is None else generator.get_state()
+_OLD_GENERATORS = ("generator", "sampler.generator")  # one of which older files have
+
+
+def _check(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Why a pass may not be gone on with in its order, which has been restored."""
+    restore = lambda: _restore_beginning(loader, place, own)  # noqa: E731
+    problems = _check_order(loader, own, place["epoch"], restore)
+    before, now = place.get("total"), total_samples(loader)
+    known = "begin" in own and before is not None and now is not None
+    if place["batches"] and known and before != now and not _is_sequential(loader):
+        problems.append(f"its dataset had {before} samples, and has {now} now")
+    return problems
+
+
+def _check_order(loader: Any, own: Mapping[str, Any], epoch: int, restore: Any) -> list[str]:
+    """Why the order may not be that of the run whose state has been restored."""
+    if epoch == 0 or _keeps_state(loader) or can_seek(loader) or "digest" in own:
+        return []
+    if workers_decide_order(loader):
+        return ["it is decided in worker processes that persist, whose state no checkpoint has"]
+    if order_repeats(loader, restore):
+        restore()
+        return []
+    restore()
+    return ["it does not follow from any state that a checkpoint can have"]
+
+
+def _is_sequential(loader: Any) -> bool:
+    source = unwrapped(loader)
+    return isinstance(
+        getattr(source, "sampler", None), (SequentialSampler, range, list, tuple)
+    ) or (is_iterable_style(source))

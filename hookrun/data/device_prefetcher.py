@@ -72,8 +72,10 @@ class DevicePrefetcher:
         return iter(self.loader) if self.device.type == "cpu" else self._ahead()
 
     def _ahead(self) -> Iterator[Any]:
+        return self._fetched_ahead(iter(self.loader))  # begins now, not with the first batch
+
+    def _fetched_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
         side = self._streams.Stream(self.device)
-        batches = iter(self.loader)
         ahead = self._fetch(batches, side)
         while True:
             batch, error = ahead

@@ -44,6 +44,11 @@ class IterLoader:
         self._samples: int | None = -(self._pass.samples(self._position) or 0)
 
     @property
+    def dataloader(self) -> Iterable[Any]:
+        """The loader."""
+        return self._dataloader
+
+    @property
     def epoch(self) -> int:
         """Finished passes."""
         return self._epoch
@@ -73,11 +78,20 @@ class IterLoader:
 
     def own_state(self, ahead: int = 0) -> dict[str, Any]:
         """What goes with :meth:`place`, but is of this process alone."""
-        return self._pass.own_state(taken_ahead=ahead > 0)
+        return self._pass.own_state(self._position - ahead, taken_ahead=ahead > 0)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the pass at work may differ from that of the run that was resumed."""
+        return self._pass.problems
+
+    def settle(self) -> None:
+        """See :meth:`hookrun.data.DataPass.settle`."""
+        self._pass.settle()
 
     def close(self) -> None:
         """Let go of the present pass, so that its worker processes end; what it knows stays."""
-        self._pass.batches = iter(())
+        self._pass.close()
 
     def __iter__(self) -> IterLoader:
         return self

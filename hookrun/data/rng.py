@@ -1,13 +1,23 @@
-"""The state of the random number generators, as plain types and tensors."""
+"""The state of random number generators, as plain types and tensors."""
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+RandomSource = (
+    torch.Generator
+    | np.random.Generator
+    | np.random.RandomState
+    | np.random.BitGenerator
+    | random.Random
+)
+"""Every kind of generator of random numbers that an object may have of its own."""
 
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:
@@ -56,3 +66,79 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     if devices and torch.cuda.is_available():
         for index, each in enumerate(devices[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(each.cpu(), index)
+
+
+@contextlib.contextmanager
+def rng_kept() -> Iterator[None]:
+    """A context after which the generators of Python, NumPy and torch are as they were before."""
+    state = rng_state(cuda=False)
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+
+
+def source_state(source: RandomSource) -> Any:
+    """The state of one generator.
+
+    Returns:
+        What :func:`set_source_state` takes; a checkpoint can hold it. None for a generator that has
+        no state, such as ``random.SystemRandom``.
+    """
+    try:
+        if isinstance(source, torch.Generator):
+            return source.get_state()
+        if isinstance(source, random.Random):
+            version, words, gauss = source.getstate()
+            return (version, torch.tensor(words), gauss)
+        return _as_tensors(_numpy_state(source))
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def set_source_state(source: RandomSource, state: Any) -> None:
+    """Take over what :func:`source_state` gave for a generator of the same kind.
+
+    Raises:
+        ValueError: it is no state of such a generator.
+    """
+    try:
+        if isinstance(source, torch.Generator):
+            source.set_state(state.cpu())
+        elif isinstance(source, random.Random):
+            version, words, gauss = state
+            source.setstate((version, tuple(words.tolist()), gauss))
+        else:
+            arrays = _as_arrays(state, _numpy_state(source))
+            if isinstance(source, np.random.RandomState):
+                source.set_state(arrays)
+            else:
+                _bit_generator(source).state = arrays
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"this is no state of a {type(source).__name__}: {error}") from error
+
+
+def _numpy_state(source: Any) -> Any:
+    if isinstance(source, np.random.RandomState):
+        return source.get_state(legacy=False)
+    return _bit_generator(source).state
+
+
+def _bit_generator(source: Any) -> Any:
+    return getattr(source, "bit_generator", source)
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_tensors(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):  # of unsigned words
+        return torch.from_numpy(value.astype(np.uint64).view(np.int64))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _as_arrays(value: Any, like: Any) -> Any:
+    if isinstance(like, dict):
+        return {key: _as_arrays(value[key], each) for key, each in like.items()}
+    if isinstance(like, np.ndarray):
+        return value.cpu().numpy().view(np.uint64).astype(like.dtype)
+    return value

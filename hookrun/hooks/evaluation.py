@@ -169,6 +169,9 @@ class EvalHook(Hook):
             return None
         return resolve_out_dir(self, self._given_out_dir, runner)
 
+    def data_loaders(self) -> Sequence[Any]:
+        return (self.dataloader,)
+
     def before_run(self, runner: Any) -> None:
         warn_without_epochs(self, runner)
         if self.save_best is None:

@@ -25,6 +25,7 @@ from hookrun.distributed import get_dist_info
 from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .group_options import GroupOptions
+from .loader_states import watch_loaders
 from .registration import HookRegistration
 from .stopping import NEVER, StopRequests
 from .training_watch import TrainingWatch, check_training
@@ -287,6 +288,10 @@ class BaseRunner(HookRegistration, ABC):
     def _own_states(self) -> list[dict[str, Any]]:
         """For each phase, what of that is this process's own."""
 
+    def _rng_to_resume_with(self) -> dict[str, Any]:
+        """Global random numbers with which a resumed run begins, where they are not the present."""
+        return {}
+
     @abstractmethod
     def _samples_seen(self) -> int | None:
         """Training samples that all processes have seen, if known."""
@@ -295,6 +300,7 @@ class BaseRunner(HookRegistration, ABC):
         """Take up the workflow; the phase to begin with, and what is done of its count."""
         self._workflow = [(mode, count) for mode, count in workflow]
         self._data_loaders = list(data_loaders)
+        watch_loaders(self)
         if self._resumption is None:
             return 0, 0
         self._resumption.fit(workflow)

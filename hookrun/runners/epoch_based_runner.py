@@ -12,13 +12,14 @@ import torch
 
 from hookrun import _native
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import DataPass, no_batches, restore_between_passes, state_between_passes
+from hookrun.data import DataPass, no_batches, state_between_passes
 
 from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
 from .frame import running
+from .loader_states import restore_loaders, warn_of
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
 from .run_options import prefetched
 
@@ -28,6 +29,7 @@ class EpochBasedRunner(BaseRunner):
     """Trains and validates epoch by epoch; see :class:`BaseRunner` for the arguments."""
 
     _pass: DataPass | None = None  # the training epoch's at work
+    _val_pass: DataPass | None = None  # the validation epoch's at work
 
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
@@ -51,7 +53,7 @@ class EpochBasedRunner(BaseRunner):
                 self.call_hook("catch_up_evaluation")
             self._go_through(data_pass.batches, True, data_pass.first, kwargs)
         finally:
-            data_pass.batches = iter(())  # its workers end
+            data_pass.close()
         # Where a hook fails now, the epoch is not over, but its batches are done.
         self.call_hook("after_train_epoch")
         self._samples = add(self._samples, data_pass.samples(self._iter - self._epoch_start))
@@ -67,8 +69,13 @@ class EpochBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
         self.call_hook("before_val_epoch")
-        self._go_through(data_loader, False, 0, {})
+        data_pass = self._val_pass = DataPass(data_loader, epoch=None)
+        try:
+            self._go_through(data_pass.batches, False, 0, {})
+        finally:
+            data_pass.close()
         self.call_hook("after_val_epoch")
+        self._val_pass = None
 
     def _begin_pass(self, data_loader: Any) -> DataPass:
         """The epoch's pass through the data; a resumed run's first one goes on where it was."""
@@ -86,6 +93,8 @@ class EpochBasedRunner(BaseRunner):
             )
         self._samples = add(self._samples, -(place.get("samples") or 0))
         self.logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
+        warn_of(self, data_loader, data_pass.problems)
+        data_pass.settle()
         resumption.restore_rng()
         return data_pass
 
@@ -179,8 +188,7 @@ class EpochBasedRunner(BaseRunner):
         resumption = self._resumption
         if resumption is None:
             return
-        for number, loader in enumerate(self._data_loaders):
-            restore_between_passes(loader, resumption.own_at(number))
+        restore_loaders(self, resumption)
         self._phase = (index, resumption.done)
         if not resumption.in_pass:  # else after the pass has begun, which draws numbers too
             resumption.restore_rng()
@@ -224,8 +232,20 @@ class EpochBasedRunner(BaseRunner):
     def _own_states(self) -> list[dict[str, Any]]:
         states = [state_between_passes(loader) for loader in self._data_loaders] or [{}]
         if self._pass is not None and not ends_epoch(self, "train"):
-            states[self._index] = self._pass.own_state(has_taken_batch(self))
+            done = self._progress()["inner_iter"]
+            states[self._index] = self._pass.own_state(done, has_taken_batch(self))
+        if self._validates:  # from its first batch on, as it did
+            assert self._val_pass is not None
+            states[self._index] = self._val_pass.beginning()
         return states
+
+    @property
+    def _validates(self) -> bool:
+        """Whether an epoch of validation is at work, which a resumed run begins again."""
+        return self._val_pass is not None and not ends_epoch(self, "val")
+
+    def _rng_to_resume_with(self) -> dict[str, Any]:
+        return self._val_pass.rng if self._validates and self._val_pass is not None else {}
 
     def _samples_seen(self) -> int | None:
         if self._pass is None:

@@ -22,6 +22,7 @@ from .builder import RUNNERS
 from .checks import check_limit, check_run, length_of
 from .frame import running
 from .hook_configs import by_iter
+from .loader_states import restore_loaders, warn_of
 from .position import add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
 from .run_options import prefetched
@@ -140,6 +141,10 @@ class IterBasedRunner(BaseRunner):
             try:
                 self.call_hook("before_epoch")
                 if resumption is not None:
+                    restore_loaders(self, resumption)
+                    for each in self._loaders:
+                        warn_of(self, each.dataloader, each.problems)
+                        each.settle()
                     resumption.restore_rng()
                     self._catch_up(workflow)
                 while self.iter < self._max_iters or (first, done) != (0, 0):

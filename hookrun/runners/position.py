@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookrun.core.sync_guard import may_sync
-from hookrun.data import rng_state, set_rng_state
+from hookrun.data import check_order_state, rng_state, set_rng_state
 from hookrun.distributed import all_gather_objects, get_dist_info
+
+from .loader_states import hook_states
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -60,7 +62,7 @@ class Resumption:
         workflow: the phases; None where the file does not say.
         places: for each phase, where its loader is (:meth:`hookrun.data.DataPass.place`); None
             between two passes.
-        own: this process's part: ``rng``, and for each phase ``loaders``.
+        own: this process's part: ``rng``, for each phase ``loaders``, and ``hooks`` for theirs.
         ranks: the parts of all processes, as the file has them.
     """
 
@@ -123,7 +125,11 @@ def rank_state(runner: BaseRunner) -> dict[str, Any]:
     """What of the run's state is this process's own: random numbers, and its loaders."""
     if runner._resumption is not None:
         return runner._resumption.own
-    return {"rng": rng_state(), "loaders": runner._own_states()}
+    return {
+        "rng": {**rng_state(), **runner._rng_to_resume_with()},
+        "loaders": runner._own_states(),
+        "hooks": hook_states(runner),
+    }
 
 
 @may_sync
@@ -194,7 +200,10 @@ def read(own: Mapping[str, Any]) -> Resumption:
     if own.get("samples") is not None:
         _checked_count(own["samples"])
     rank, world_size = get_dist_info()
-    ranks = {_checked_count(key): dict(state) for key, state in (own.get("ranks") or {}).items()}
+    ranks = {
+        _checked_count(key): _checked_rank_state(state)
+        for key, state in (own.get("ranks") or {}).items()
+    }
     mine = ranks.get(rank, {})
     if own.get("world_size", 1) != world_size:
         mine = {name: mine[name] for name in ("rng",) if name in mine}  # other shares of the data
@@ -222,6 +231,21 @@ def _checked_place(place: Any) -> dict[str, Any] | None:
     if place.get("samples") is not None:
         _checked_count(place["samples"])
     return dict(place)
+
+
+def _checked_rank_state(state: Any) -> dict[str, Any]:
+    loaders = [*(state.get("loaders") or [])]
+    for each in (state.get("hooks") or {}).values():
+        loaders += each
+    for own in loaders:
+        if not isinstance(own, Mapping):
+            raise TypeError(f"the state of a loader is {own!r:.80}")
+        for name in ("begin", "now"):
+            if name in own:
+                check_order_state(own[name])
+        for name in ("samples", "digest", "workers", "ahead"):
+            _checked_count(own.get(name, 0))
+    return dict(state)
 
 
 def _checked_count(value: Any) -> int:

@@ -17,8 +17,8 @@ from . import position
 from .finding import find_newest
 from .group_options import Which, check_choice, list_differences
 from .group_record import Difference
+from .hook_keys import keyed_hooks
 from .optimizer_state import OptimizerState, matching_states, named_optimizers
-from .saving import keyed_hooks
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner

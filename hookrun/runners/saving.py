@@ -17,6 +17,7 @@ from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
+from .hook_keys import keyed_hooks
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -144,15 +145,3 @@ def _versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
-
-
-def keyed_hooks(runner: BaseRunner) -> dict[str, Hook]:
-    """Hooks by class name and number among those of the class, in order of registration."""
-    keyed: dict[str, Hook] = {}
-    seen: dict[str, int] = {}
-    order = {id(hook): number for number, hook in enumerate(runner._registered)}
-    for hook in sorted(runner.hooks, key=lambda hook: order.get(id(hook), len(order))):
-        name = type(hook).__name__
-        keyed[f"{name}/{seen.get(name, 0)}"] = hook
-        seen[name] = seen.get(name, 0) + 1
-    return keyed

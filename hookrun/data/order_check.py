@@ -1,0 +1,67 @@
+"""Whether an order can be relied on that no class of torch's has made."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .order_search import find_order_makers, unwrapped
+from .samples import is_iterable_style
+
+_BATCHES, _BATCHES_OF_INDICES = 2, 16  # of each pass that is compared
+
+
+def order_repeats(loader: Any, restore: Callable[[], Any]) -> bool:
+    """Whether two passes that begin in the same state begin alike.
+
+    Where they do not, something else decides the order that no file has: another generator, the
+    clock, a count. Nothing is fetched from torch's DataLoader, whose indices are enough; from a
+    loader of another kind the first batches are, twice.
+
+    Args:
+        loader: the loader.
+        restore: sets that state; it is called before each of the two, and has to be afterwards.
+    """
+    loader = unwrapped(loader)
+    if not find_order_makers(loader).objects or is_iterable_style(loader):
+        return True
+    if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+        order = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        count = _BATCHES_OF_INDICES
+    else:
+        order, count = loader, _BATCHES
+    if iter(order) is iter(order):  # it can be gone through only once
+        return True
+    beginnings = []
+    for _ in range(2):
+        restore()
+        beginnings.append(list(itertools.islice(iter(order), count)))
+    return _alike(*beginnings)
+
+
+def workers_decide_order(loader: Any) -> bool:
+    """Whether worker processes that persist decide the order, whose state nobody else has."""
+    loader = unwrapped(loader)
+    return is_iterable_style(loader) and loader.num_workers > 0 and bool(loader.persistent_workers)
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Whether two values are the same, as far as they can be compared."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, Tensor):
+        return first.shape == second.shape and bool(((first == second) | (first != first)).all())
+    if isinstance(first, np.ndarray):
+        return first.shape == second.shape and bool(((first == second) | (first != first)).all())
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_alike(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(_alike, first, second))
+    if isinstance(first, (bool, int, float, str, bytes)):
+        return first == second or first != first
+    return True

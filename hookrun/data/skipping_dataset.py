@@ -1,0 +1,59 @@
+"""A dataset that is iterated, beginning behind what has been seen of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+_OWN = ("_dataset", "_seen")
+
+
+class SkippingDataset(IterableDataset[Any]):
+    """Another dataset, without the first samples of the next pass.
+
+    Everything else is the other dataset's, for ``worker_init_fn`` may read and set its attributes.
+
+    Args:
+        dataset: the dataset.
+        seen: the samples to leave out, for each worker process, or for the only process.
+    """
+
+    def __init__(self, dataset: Any, seen: Sequence[int]) -> None:
+        object.__setattr__(self, "_dataset", dataset)
+        object.__setattr__(self, "_seen", list(seen))
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker = 0 if info is None else info.id
+        skip, self._seen[worker] = self._seen[worker], 0  # workers that persist iterate again
+        return itertools.islice(iter(self._dataset), skip, None)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN or name.startswith("__"):  # asked for while this is being copied
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dataset, name, value)
+
+    def __reduce__(self) -> Any:  # to worker processes
+        return type(self), (self._dataset, self._seen)
+
+
+def shares_of_workers(batches: int, samples: int, workers: int) -> list[int]:
+    """The samples that each of some worker processes, which give batches in turn, has given.
+
+    Args:
+        batches: the batches that all have given.
+        samples: the samples in these.
+        workers: the worker processes; 0 where the loader has none.
+    """
+    per_batch = samples / max(batches, 1)
+    count = max(workers, 1)
+    return [round(len(range(worker, batches, count)) * per_batch) for worker in range(count)]
