@@ -328,6 +328,7 @@ def test_auto_warns_of_a_folder_with_files_but_none_to_resume(
     runner.resume("auto")
     assert f"no checkpoint in {runner.work_dir}" in caplog.text
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    runner.register_optimizer_hook({})
     runner.run([make_loader(2)], [("train", 1)])
     make_runner().resume("auto")
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
