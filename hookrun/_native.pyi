@@ -27,6 +27,8 @@ class RunState:
     _max_epochs: int | None
     _max_iters: int | None
     _epoch_length: int | None
+    _schedule_shift: int
+    _uncounted_iters: int
     _firing: str | None
     _check_at: int
     @property
@@ -39,6 +41,10 @@ class RunState:
     def max_epochs(self) -> int | None: ...
     @property
     def max_iters(self) -> int | None: ...
+    @property
+    def _schedule_step(self) -> int: ...
+    @property
+    def _schedule_total(self) -> int | None: ...
     def call_hook(self, event: str, /) -> None: ...
 
 @final
@@ -87,7 +93,7 @@ def run_iters(
     train: bool,
     count: int,
     kwargs: dict[str, Any] | None,
-) -> None: ...
+) -> int: ...
 
 class Policy:
     """A schedule without warm-up; see hookrun/schedules/policies.py."""

@@ -190,15 +190,16 @@ bool run_epoch(const py::object& runner, const py::object& batches, bool train,
   }
 }
 
-void run_iters(const py::object& runner, const py::object& loader, bool train, std::int64_t count,
-               const py::object& kwargs) {
+// The iterations that were done: fewer than `count` where the run reaches its limit, or a hook has
+// put another loader in the place of this one.
+std::int64_t run_iters(const py::object& runner, const py::object& loader, bool train,
+                       std::int64_t count, const py::object& kwargs) {
   RunState* state = check_runner(runner);
   Loop loop(state, train, /*pass_optimizer=*/train, kwargs);
   for (std::int64_t done = 0; done < count; ++done) {
-    if (train && state->clock.max_iters != Clock::kUnknown &&
-        state->clock.iter >= state->clock.max_iters) {
-      return;
-    }
+    const bool at_limit = train && state->clock.max_iters != Clock::kUnknown &&
+                          state->clock.iter >= state->clock.max_iters;
+    if (at_limit || state->data_loader != loader.ptr()) return done;
     loop.ensure_training();
     py::object batch = next(loader);
     if (!batch) throw py::stop_iteration();
@@ -210,6 +211,7 @@ void run_iters(const py::object& runner, const py::object& loader, bool train, s
     if (train) ++state->clock.iter;
     at_boundary(runner, state);
   }
+  return count;
 }
 
 }  // namespace
@@ -220,7 +222,7 @@ void bind_loop(py::module_& module) {
              "Train or validate on all batches: events, step and log per batch. False: no batch.");
   module.def("run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
              py::arg("count"), py::arg("kwargs"),
-             "Train or validate on the next `count` batches of an IterLoader.");
+             "Train or validate on up to `count` batches of an IterLoader; returns how many.");
 }
 
 }  // namespace hookrun

@@ -125,6 +125,16 @@ int set_counter(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
+PyObject* get_schedule_step(PyObject* self, void*) {
+  return PyLong_FromLongLong(as_state(self)->clock.schedule_step());
+}
+
+PyObject* get_schedule_total(PyObject* self, void*) {
+  const std::int64_t total = as_state(self)->clock.schedule_total();
+  if (total == Clock::kUnknown) Py_RETURN_NONE;
+  return PyLong_FromLongLong(total);
+}
+
 PyObject* get_log_buffer(PyObject* self, void*) {
   PyObject* buffer = as_state(self)->log_buffer;
   if (buffer == nullptr) {
@@ -209,11 +219,19 @@ PyGetSetDef state_getset[] = {
     HOOKRUN_LIMIT("_max_epochs", max_epochs, "Epochs to train, or None; writable."),
     HOOKRUN_LIMIT("_max_iters", max_iters, "Iterations to train, or None; writable."),
     HOOKRUN_LIMIT("_epoch_length", epoch_length, "Batches in the loader at work, or None."),
+    HOOKRUN_COUNTER("_schedule_shift", schedule_shift,
+                    "What schedules that span the run add to the iterations; see clock.hpp."),
+    HOOKRUN_COUNTER("_uncounted_iters", uncounted_iters,
+                    "Iterations that were trained beyond those that iter counts; see clock.hpp."),
     HOOKRUN_READONLY_COUNTER("epoch", epoch, "Finished training epochs."),
     HOOKRUN_READONLY_COUNTER("iter", iter, "Finished training iterations."),
     HOOKRUN_READONLY_COUNTER("inner_iter", inner_iter, "Position in the epoch, from 0."),
     HOOKRUN_READONLY_LIMIT("max_epochs", max_epochs, "Epochs to train, or None."),
     HOOKRUN_READONLY_LIMIT("max_iters", max_iters, "Iterations to train, or None."),
+    {"_schedule_step", get_schedule_step, nullptr,
+     "Iterations done, as schedules that span the run count them.", nullptr},
+    {"_schedule_total", get_schedule_total, nullptr,
+     "Iterations of the run, as schedules that span it count them; or None.", nullptr},
     {"log_buffer", get_log_buffer, set_log_buffer, "What the loggers read.", nullptr},
     {"_firing", get_firing, set_firing, "The lifecycle event being fired, or None.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},

@@ -108,10 +108,8 @@ class GroupSchedule {
     }
     hook_ = std::move(hook);
     parts_ = std::make_shared<std::vector<OptimizerPart>>(std::move(parts));
-    needs_total_ = std::any_of(parts_->begin(), parts_->end(), [](const OptimizerPart& part) {
-      return std::any_of(part.policies.begin(), part.policies.end(),
-                         [](const PolicyPtr& policy) { return policy->needs_total(); });
-    });
+    needs_total_ = any_policy([](const Policy& policy) { return policy.needs_total(); });
+    spans_run_ = any_policy([](const Policy& policy) { return policy.spans_run(); });
     by_epoch_ = by_epoch;
     warmup_ = warmup ? *warmup : Warmup();
   }
@@ -119,19 +117,20 @@ class GroupSchedule {
   void set_values(RunState* state) {
     const Clock& clock = state->clock;
     // By epoch the hook's before_train_epoch sets the values; warm-up alone goes by iteration.
+    const Count trained = clock.iter + clock.uncounted_iters;
     const bool due =
-        !by_epoch_ || (warmup_.kind != Warmup::Kind::kNone && clock.iter <= warmup_.iters);
+        !by_epoch_ || (warmup_.kind != Warmup::Kind::kNone && trained <= warmup_.iters);
     const bool look = !by_epoch_ || clock.inner_iter == 0;
     if (!due && !look) return;
     if (due) {
-      step_ = by_epoch_ ? clock.epoch : clock.iter;
-      total_ = by_epoch_ ? clock.max_epochs : clock.max_iters;
+      step_ = by_epoch_ ? clock.epoch : spans_run_ ? clock.schedule_step() : clock.iter;
+      total_ = by_epoch_ ? clock.max_epochs : spans_run_ ? clock.schedule_total() : clock.max_iters;
       if (total_ == Clock::kUnknown && needs_total_) {
         throw py::value_error(std::string("the schedule needs the length of the run, but ") +
                               (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
       }
     }
-    const double factor = warmup_.factor(clock.iter);
+    const double factor = warmup_.factor(trained);
     if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
     const py::object optimizers = borrow(state->optimizer);
     const auto parts = parts_;  // held: odd optimizers may configure the hook meanwhile
@@ -216,6 +215,14 @@ class GroupSchedule {
     return part;
   }
 
+  template <class Test>
+  bool any_policy(Test test) const {
+    return std::any_of(parts_->begin(), parts_->end(), [&](const OptimizerPart& part) {
+      return std::any_of(part.policies.begin(), part.policies.end(),
+                         [&](const PolicyPtr& policy) { return test(*policy); });
+    });
+  }
+
   static py::list groups_of(const py::object& optimizer) {
     py::object groups = steal(PyObject_GetAttr(optimizer.ptr(), Keys::get().param_groups));
     if (!PyList_Check(groups.ptr())) throw py::type_error("optimizer.param_groups must be a list");
@@ -257,7 +264,7 @@ class GroupSchedule {
   std::shared_ptr<std::vector<OptimizerPart>> parts_ =
       std::make_shared<std::vector<OptimizerPart>>();
   bool by_epoch_ = false;
-  bool needs_total_ = false;
+  bool needs_total_ = false, spans_run_ = false;
   Warmup warmup_;
   // Of the latest step.
   bool ran_ = false;

@@ -19,7 +19,25 @@ struct Clock {
   std::int64_t max_epochs = kUnknown;
   std::int64_t max_iters = kUnknown;
   std::int64_t epoch_length = kUnknown;  // batches in the loader at work
-  const bool* log_ready = nullptr;       // nullptr: unknown, so ask the hook
+  // What schedules that span the run add to `iter` and `max_iters`, so that they do not jump where
+  // epochs change their length: those that are done count as if they had had the present length.
+  std::int64_t schedule_shift = 0;
+  // Iterations that were trained beyond those that `iter` counts: a run that is resumed with larger
+  // batches counts fewer.
+  std::int64_t uncounted_iters = 0;
+  const bool* log_ready = nullptr;  // nullptr: unknown, so ask the hook
+
+  // Iterations done, as a schedule that spans the run counts them. Batches beyond those that a
+  // loader has by its length leave it where it is.
+  std::int64_t schedule_step() const {
+    const bool beyond =
+        max_epochs != kUnknown && epoch_length != kUnknown && inner_iter >= epoch_length;
+    return iter + schedule_shift - (beyond ? inner_iter - epoch_length + 1 : 0);
+  }
+  // Those of the whole run.
+  std::int64_t schedule_total() const {
+    return max_iters == kUnknown ? kUnknown : max_iters + schedule_shift;
+  }
 };
 
 // When a call is due: any condition that holds is enough. The default is due always.

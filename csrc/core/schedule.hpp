@@ -35,6 +35,10 @@ class Policy {
   // Whether `total` is read.
   virtual bool needs_total() const { return false; }
 
+  // Whether only the part of the run that is done counts: then, where epochs change their length,
+  // `step` and `total` may be counted in the present length.
+  virtual bool spans_run() const { return needs_total(); }
+
   // Throws std::invalid_argument for steps that no run has.
   double at(double base, Count step, Count total) const;
 };
@@ -194,6 +198,7 @@ class Sequential : public Policy {
   Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return policies_.back()->needs_total(); }
+  bool spans_run() const override { return false; }  // milestones are iterations as they happen
 
  private:
   std::vector<PolicyPtr> policies_;

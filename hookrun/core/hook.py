@@ -142,11 +142,16 @@ class Hook:
         return (runner.iter + 1) % n == 0 if n > 0 else False
 
     def end_of_epoch(self, runner: Any) -> bool:
-        """Whether the current batch is the loader's last; False where the loader has no length."""
-        try:
-            length = len(runner.data_loader)
-        except TypeError:
-            return False
+        """Whether the current batch is the loader's last; False where the loader has no length.
+
+        A loader whose ``len()`` an earlier epoch has shown to be wrong counts by what it gave.
+        """
+        length = getattr(runner, "_epoch_length", None)
+        if not isinstance(length, int):  # outside of an epoch, or a stand-in
+            try:
+                length = len(runner.data_loader)
+            except TypeError:
+                return False
         return bool(runner.inner_iter + 1 == length)
 
     def is_last_epoch(self, runner: Any) -> bool:

@@ -83,7 +83,9 @@ class CheckpointHook(Hook):
         out_dir: checkpoints go to ``out_dir/basename(work_dir)``; to ``work_dir`` by default.
         max_keep_ckpts: how many of them to keep; -1 all. Older ones are deleted only after the new
             one is durable. In a storage that must not be listed, those of earlier runs stay.
-        save_last: whether to save at the last epoch or iteration whatever the interval.
+        save_last: whether to save at the last epoch or iteration whatever the interval. By
+            iteration in a run by epochs, that is the one after which no epoch follows, also where
+            the loader has more or fewer batches than its ``len()`` says.
         sync_buffer: average the model's buffers over all processes first.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
@@ -105,6 +107,7 @@ class CheckpointHook(Hook):
     interval = TriggerSetting()
     by_epoch = TriggerSetting()
     save_last = TriggerSetting()
+    _saved_number: int | None = None  # at the latest save: epochs or iterations
 
     def __init__(
         self,
@@ -143,8 +146,9 @@ class CheckpointHook(Hook):
         interval = max(self.interval, 0)
         by_epoch = Trigger(epochs=interval, last_epoch=self.save_last)
         by_iter = Trigger(iters=interval, last_iter=self.save_last)
+        at_end = Trigger(last_epoch=self.save_last)
         return {
-            "after_train_epoch": by_epoch if self.by_epoch else NEVER,
+            "after_train_epoch": by_epoch if self.by_epoch else at_end,
             "after_train_iter": NEVER if self.by_epoch else by_iter,
         }
 
@@ -166,11 +170,13 @@ class CheckpointHook(Hook):
             remove_leftovers(local_path(self.out_dir))
 
     def after_train_epoch(self, runner: Any) -> None:
-        if self.by_epoch and (
-            self.every_n_epochs(runner, self.interval)
-            or (self.save_last and self.is_last_epoch(runner))
-        ):
-            runner.logger.info("saving checkpoint at %d epochs", runner.epoch + 1)
+        last = self.save_last and self.is_last_epoch(runner)
+        if self.by_epoch:
+            if last or self.every_n_epochs(runner, self.interval):
+                runner.logger.info("saving checkpoint at %d epochs", runner.epoch + 1)
+                self._save(runner)
+        elif last and self._saved_number != runner.iter:  # the last iteration was not known as such
+            runner.logger.info("saving checkpoint at %d iterations", runner.iter)
             self._save(runner)
 
     def after_train_iter(self, runner: Any) -> None:
@@ -194,11 +200,19 @@ class CheckpointHook(Hook):
         with runner.eval_weights():
             runner.gather_state()
             self._save_checkpoint(runner)
+        self._saved_number = self._number(runner)
+
+    def _number(self, runner: Any) -> int:
+        """Epochs or iterations that are finished."""
+        if self.by_epoch:
+            return int(runner.epoch + 1)
+        counted = getattr(runner, "_firing", None) == "after_train_epoch"
+        return int(runner.iter if counted else runner.iter + 1)
 
     @master_only
     def _save_checkpoint(self, runner: Any) -> None:
         """Save, then delete what is too many."""
-        number = (runner.epoch if self.by_epoch else runner.iter) + 1
+        number = self._number(runner)
         filename = self._template.format(number)
         with runner._writer.saving(self.background, self.file_client):
             runner.save_checkpoint(

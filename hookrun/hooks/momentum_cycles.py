@@ -168,7 +168,7 @@ class OneCycleMomentumUpdaterHook(MomentumUpdaterHook):
         """The momentum of this step for a parameter group; reads the group's two momenta."""
         high = param_group["max_momentum"]
         policy = self._cycle(param_group["base_momentum"], high)
-        return policy(high, runner.iter, self._total(runner))
+        return policy(high, self._steps(runner)[0], self._total(runner))
 
     def get_regular_momentum(self, runner: Any) -> Groups:
         return each_group(

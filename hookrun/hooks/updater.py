@@ -230,10 +230,11 @@ class UpdaterHook(Hook):
             runner = _HeldBack(runner, self.held_back)
         if not self.by_epoch:
             self._regular = self._compute(runner)
-        elif self.warmup is None or runner.iter > self.warmup_iters:
+        trained = _iters_trained(runner)
+        if self.by_epoch and (self.warmup is None or trained > self.warmup_iters):
             return  # the epoch's values stand
-        warm = self.warmup is not None and runner.iter < self.warmup_iters
-        self._set(runner, self._warm(runner.iter) if warm else self._regular)
+        warm = self.warmup is not None and trained < self.warmup_iters
+        self._set(runner, self._warm(trained) if warm else self._regular)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self._known = None  # does not keep the parameters
@@ -299,7 +300,7 @@ class UpdaterHook(Hook):
 
     def _value(self, runner: Any, base: float) -> float:
         """The policy's value for a group that began with ``base``."""
-        step = runner.epoch if self.by_epoch else runner.iter
+        step = self._steps(runner)[0]
         return self._curve(base, step, self._total(runner) if self.policy.needs_total else 0)
 
     def _total(self, runner: Any) -> int:
@@ -308,11 +309,19 @@ class UpdaterHook(Hook):
         Raises:
             ValueError: they are not known.
         """
-        total: int | None = runner.max_epochs if self.by_epoch else runner.max_iters
+        total = self._steps(runner)[1]
         if total is None:
             limit = "max_epochs" if self.by_epoch else "max_iters"
             raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
         return total
+
+    def _steps(self, runner: Any) -> tuple[int, int | None]:
+        """The steps that are done, and those of the whole run if known."""
+        if self.by_epoch:
+            return runner.epoch, getattr(runner, "max_epochs", None)
+        if self.policy.spans_run:
+            return _spanning_steps(runner)
+        return runner.iter, getattr(runner, "max_iters", None)
 
     def _warmup(self) -> Warmup:
         return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio)
@@ -330,10 +339,27 @@ class _HeldBack:
 
     def __init__(self, runner: Any, iterations: int) -> None:
         self._runner = runner
+        self._skipped = iterations
         self.iter = runner.iter - iterations
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
+
+
+def _spanning_steps(runner: Any) -> tuple[int, int | None]:
+    """Iterations done and those of the run, as schedules that span the run count them."""
+    if isinstance(runner, _HeldBack):
+        step, total = _spanning_steps(runner._runner)
+        return step - runner._skipped, total
+    if isinstance(runner, _native.RunState):
+        return runner._schedule_step, runner._schedule_total
+    return runner.iter, runner.max_iters  # a stand-in
+
+
+def _iters_trained(runner: Any) -> int:
+    """Iterations that have been trained, also where the runner counts fewer since it resumed."""
+    uncounted = getattr(runner, "_uncounted_iters", 0)
+    return int(runner.iter) + (uncounted if isinstance(uncounted, int) else 0)
 
 
 def unknown(runner: Any, limit: str) -> bool:

@@ -24,6 +24,7 @@ from hookrun.distributed import get_dist_info
 
 from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
+from .counting import Counting
 from .group_options import GroupOptions
 from .loader_states import watch_loaders
 from .registration import HookRegistration
@@ -105,6 +106,7 @@ class BaseRunner(HookRegistration, ABC):
         # The phase at work, and what was done of its count; None outside of the workflow.
         self._phase: tuple[int, int] | None = None
         self._epoch_start: int | None = None  # the iteration that began the epoch at work
+        self._counting: Counting | None = None  # of runs by epochs: the lengths of epochs
         self._samples: int | None = 0  # seen before the passes at work; None: unknown
         self._resumption: position.Resumption | None = None
         self._gathered: tuple[int, dict[int, Any]] | None = None

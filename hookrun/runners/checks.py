@@ -122,6 +122,27 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
         raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
 
 
+def check_replacement(loader: Any, where: str) -> None:
+    """Refuse what a hook has put into ``runner.data_loader``, if it is no loader.
+
+    Args:
+        loader: what it has put there.
+        where: the event, such as ``before_train_epoch``.
+
+    Raises:
+        TypeError, ValueError: it cannot be iterated, or is empty.
+    """
+    if not _can_iterate(loader):
+        raise TypeError(
+            f"a hook has put {loader!r:.80} into runner.data_loader in {where}, which is no "
+            "loader: it cannot be iterated"
+        )
+    if length_of(loader) == 0:
+        raise ValueError(
+            f"the loader that a hook has put into runner.data_loader in {where} is empty"
+        )
+
+
 def _can_iterate(loader: Any) -> bool:
     return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
 

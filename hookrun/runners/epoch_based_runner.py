@@ -6,18 +6,19 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from hookrun import _native
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import DataPass, no_batches, state_between_passes
+from hookrun.data import DataPass, no_batches, restore_between_passes, state_between_passes
 
-from . import saving
+from . import counting, saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
-from .checks import check_limit, check_run, length_of
+from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import running
 from .loader_states import restore_loaders, warn_of
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
@@ -30,6 +31,13 @@ class EpochBasedRunner(BaseRunner):
 
     _pass: DataPass | None = None  # the training epoch's at work
     _val_pass: DataPass | None = None  # the validation epoch's at work
+    _counted: counting.Counting | None = None  # as _counting, at the end of the epoch before
+    _prefetch: bool | Mapping[str, Any] = False
+    _replaced = False  # whether the loader of the epoch at work is one that a hook has given
+    _sees_all = True  # whether all batches of the epoch at work are of one loader
+    # By phase: the loader that a hook gave last, and where that of a resumed run is to go on.
+    _replacements: Mapping[int, Any] = MappingProxyType({})
+    _replacement_states: Mapping[int, Any] = MappingProxyType({})
 
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
@@ -37,39 +45,51 @@ class EpochBasedRunner(BaseRunner):
         self._step(data_batch, train_mode, (self.optimizer,), kwargs)
 
     def train(self, data_loader: Any, **kwargs: Any) -> None:
-        """Train one epoch."""
+        """Train one epoch.
+
+        The loader is ``data_loader``, unless a hook puts another one into ``runner.data_loader``
+        before the epoch; the next epoch has ``data_loader`` again.
+        """
         self.model.train()
         self.mode = "train"
         self.data_loader = data_loader
-        self._epoch_length = length_of(data_loader)
-        self._max_iters = self._total_iters(data_loader)
         self._epoch_start = self._iter - (self._resumption.inner_iter if self._resumption else 0)
+        counting.enter_epoch(self, length_of(data_loader))
         self.call_hook("before_train_epoch")
-        resumed = self._resumption is not None
-        data_pass = self._pass = self._begin_pass(data_loader)
-        self._epoch_start = self._iter - data_pass.first
+        loader = self._loader_after_hooks(data_loader)
+        length = length_of(loader)
+        counting.enter_epoch(self, length)
+        resumed, self._replaced = self._resumption is not None, loader is not data_loader
+        data_pass = self._pass = self._begin_pass(loader, length)
         try:
             if resumed:
                 self.call_hook("catch_up_evaluation")
             self._go_through(data_pass.batches, True, data_pass.first, kwargs)
         finally:
             data_pass.close()
-        # Where a hook fails now, the epoch is not over, but its batches are done.
-        self.call_hook("after_train_epoch")
+        at_work, finished = self._counting, counting.leave_epoch(self, self._sees_all)
+        try:
+            self.call_hook("after_train_epoch")
+        except BaseException:  # the epoch is not over, but its batches are done
+            self._counting = at_work
+            raise
         self._samples = add(self._samples, data_pass.samples(self._iter - self._epoch_start))
+        self._counted = finished
         self._pass = self._epoch_start = None
         self._epoch += 1
 
     @shipped
     @torch.no_grad()
     def val(self, data_loader: Any, **kwargs: Any) -> None:
-        """Validate one epoch, without gradients."""
+        """Validate one epoch, without gradients; on the loader that :meth:`train` would have."""
         self.model.eval()
         self.mode = "val"
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
         self.call_hook("before_val_epoch")
-        data_pass = self._val_pass = DataPass(data_loader, epoch=None)
+        loader = self._loader_after_hooks(data_loader)
+        self._epoch_length = length_of(loader)
+        data_pass = self._val_pass = DataPass(loader, epoch=None)
         try:
             self._go_through(data_pass.batches, False, 0, {})
         finally:
@@ -77,20 +97,42 @@ class EpochBasedRunner(BaseRunner):
         self.call_hook("after_val_epoch")
         self._val_pass = None
 
-    def _begin_pass(self, data_loader: Any) -> DataPass:
+    def _loader_after_hooks(self, given: Any) -> Any:
+        """The loader of an epoch: the one given, or what a hook has put in its place."""
+        loader = self.data_loader
+        if loader is given:
+            return given
+        check_replacement(loader, f"before_{self.mode}_epoch")
+        (self.data_loader,) = prefetched([loader], self._prefetch, self.model)
+        return self.data_loader
+
+    def _begin_pass(self, data_loader: Any, length: int | None) -> DataPass:
         """The epoch's pass through the data; a resumed run's first one goes on where it was."""
         resumption, self._resumption = self._resumption, None
         index = self._index
         place = None if resumption is None else resumption.place_at(index)
+        self._sees_all = True
+        if self._replaced:
+            self._replacements = {**self._replacements, index: data_loader}
         if resumption is None or place is None:
+            if self._replaced and index in self._replacement_states:
+                states = dict(self._replacement_states)
+                problems = restore_between_passes(data_loader, states.pop(index), self._epoch)
+                warn_of(self, data_loader, problems)
+                self._replacement_states = states
             return DataPass(data_loader, self._epoch)
-        length = length_of(data_loader)
-        data_pass = DataPass(data_loader, self._epoch, place, resumption.own_at(index))
-        if length is not None and data_pass.first > length:
-            raise ValueError(
-                f"the checkpoint was saved after {data_pass.first} batches of an epoch, but the "
-                f"loader has only {length}: resume with the loader of that run"
-            )
+        own = resumption.own_at(index)
+        if place.get("replaced"):
+            own = own.get("replaced", {})
+            if not self._replaced:
+                self.logger.warning(
+                    "the checkpoint was saved amid an epoch on a loader that a hook had put into "
+                    "runner.data_loader, and no hook has now: the run's own loader goes on behind "
+                    "as many samples"
+                )
+        data_pass = DataPass(data_loader, self._epoch, place, own)
+        self._sees_all = data_pass.first == place["batches"]
+        counting.settle_epoch(self, resumption, data_pass.first, length)
         self._samples = add(self._samples, -(place.get("samples") or 0))
         self.logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
         warn_of(self, data_loader, data_pass.problems)
@@ -169,13 +211,13 @@ class EpochBasedRunner(BaseRunner):
                 + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
             )
         check_run(self, data_loaders, workflow)
+        self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
-        for loader, (mode, _) in zip(data_loaders, workflow, strict=True):
-            if mode == "train":
-                self._max_iters = self._total_iters(loader)
-                break
+        resumption = self._resumption
+        first, done = self._begin(data_loaders, workflow)
         with running(self, workflow, f"{self._max_epochs} epochs", sync_guard):
-            first, done = self._begin(data_loaders, workflow)
+            if self._resumption is not resumption:  # by a hook, in before_run
+                first, done = self._begin(data_loaders, workflow)
             self._restore_between_passes(first)
             while self.epoch < self._max_epochs or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
@@ -183,12 +225,22 @@ class EpochBasedRunner(BaseRunner):
                     done = 0
                 first, self._phase = 0, None
 
+    def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
+        first, done = super()._begin(data_loaders, workflow)
+        self._replacements, self._replacement_states = {}, {}
+        counting.begin(self, first, done)
+        return first, done
+
     def _restore_between_passes(self, index: int) -> None:
         """Let loaders and random numbers go on as in the run that was resumed."""
         resumption = self._resumption
         if resumption is None:
             return
         restore_loaders(self, resumption)
+        for number in range(len(self._data_loaders)):
+            own = resumption.own_at(number)
+            if "replaced" in own:
+                self._replacement_states = {**self._replacement_states, number: own["replaced"]}
         self._phase = (index, resumption.done)
         if not resumption.in_pass:  # else after the pass has begun, which draws numbers too
             resumption.restore_rng()
@@ -226,14 +278,19 @@ class EpochBasedRunner(BaseRunner):
             return self._resumption.places
         places: list[dict[str, Any] | None] = [None] * max(len(self._data_loaders), 1)
         if self._pass is not None and not ends_epoch(self, "train"):
-            places[self._index] = self._pass.place(self._progress()["inner_iter"])
+            place = self._pass.place(self._progress()["inner_iter"])
+            places[self._index] = {**place, "replaced": True} if self._replaced else place
         return places
 
     def _own_states(self) -> list[dict[str, Any]]:
         states = [state_between_passes(loader) for loader in self._data_loaders] or [{}]
+        for index, loader in self._replacements.items():
+            states[index] = {**states[index], "replaced": state_between_passes(loader)}
         if self._pass is not None and not ends_epoch(self, "train"):
             done = self._progress()["inner_iter"]
-            states[self._index] = self._pass.own_state(done, has_taken_batch(self))
+            state = self._pass.own_state(done, has_taken_batch(self))
+            replaced = {**states[self._index], "replaced": state}
+            states[self._index] = replaced if self._replaced else state
         if self._validates:  # from its first batch on, as it did
             assert self._val_pass is not None
             states[self._index] = self._val_pass.beginning()
@@ -253,13 +310,6 @@ class EpochBasedRunner(BaseRunner):
         start = 0 if self._epoch_start is None else self._epoch_start
         done = self._iter + (ends_iter(self) and self.mode == "train") - start
         return add(self._samples, self._pass.samples(done))
-
-    def _total_iters(self, data_loader: Any) -> int | None:
-        """Iterations of the whole run; unknown where the loader has no length."""
-        length = length_of(data_loader)
-        if length is None or self._max_epochs is None:
-            return None
-        return self._max_epochs * length
 
     def save_checkpoint(
         self,

@@ -19,11 +19,11 @@ from hookrun.data import IterLoader
 from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
-from .checks import check_limit, check_run, length_of
+from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import running
 from .hook_configs import by_iter
 from .loader_states import restore_loaders, warn_of
-from .position import add, ends_iter, has_taken_batch, progress
+from .position import Resumption, add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
 from .run_options import prefetched
 
@@ -34,9 +34,16 @@ class IterBasedRunner(BaseRunner):
 
     ``before_epoch`` and ``after_epoch`` fire once, around the whole run. ``epoch`` counts the
     finished passes over the training loader.
+
+    A loader that a hook puts into ``runner.data_loader`` takes the place of the one at work from
+    the next iteration of its phase on, to the end of the run; in ``before_epoch``, that of the
+    first training phase. A hook of a resumed run should do so in ``before_epoch``: there the loader
+    goes on where the run was in it.
     """
 
-    _loaders: Sequence[IterLoader] = ()  # endless ones, one for each phase
+    _loaders: list[IterLoader]  # endless ones, one for each phase
+    _prefetch: bool | Mapping[str, Any] = False
+    _replaced: frozenset[int] = frozenset()  # the phases whose loader is one that a hook has given
 
     @shipped
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
@@ -67,16 +74,11 @@ class IterBasedRunner(BaseRunner):
         del self.data_batch
         self._inner_iter += 1
 
-    def _catch_up(self, workflow: Workflow) -> None:
-        """Let EvalHook make up for an evaluation that was missed, before a batch is fetched."""
-        for loader, (mode, _) in zip(self._loaders, workflow, strict=True):
-            if mode == "train":
-                self._enter(mode, loader)
-                self.call_hook("catch_up_evaluation")
-                return
-
     def _enter(self, mode: str, data_loader: IterLoader) -> None:
         self.mode = mode
+        self._hold(data_loader)
+
+    def _hold(self, data_loader: IterLoader) -> None:
         self.data_loader = data_loader
         self._epoch_length = length_of(data_loader)
 
@@ -121,6 +123,7 @@ class IterBasedRunner(BaseRunner):
                 + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
             )
         check_run(self, data_loaders, workflow)
+        self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         for hook in self.hooks:
             if isinstance(hook, LoggerHook):
@@ -130,35 +133,87 @@ class IterBasedRunner(BaseRunner):
             resumption, self._resumption = self._resumption, None
             self._phase = (first, done)
             self._inner_iter = done
+            self._replaced = frozenset()
             self._loaders = [
-                IterLoader(loader)
-                if resumption is None
-                else IterLoader(
-                    loader, place=resumption.place_at(index), own=resumption.own_at(index)
-                )
+                self._iter_loader(loader, index, resumption, replaced=False)
                 for index, loader in enumerate(data_loaders)
             ]
             try:
-                self.call_hook("before_epoch")
-                if resumption is not None:
-                    restore_loaders(self, resumption)
-                    for each in self._loaders:
-                        warn_of(self, each.dataloader, each.problems)
-                        each.settle()
-                    resumption.restore_rng()
-                    self._catch_up(workflow)
+                self._begin_training(first, resumption)
                 while self.iter < self._max_iters or (first, done) != (0, 0):
                     for index in range(first, len(workflow)):
                         mode, iters = workflow[index]
                         self._phase = (index, 0)
                         self._inner_iter = done
-                        self._run_phase(mode, self._loaders[index], iters - done, kwargs)
+                        self._run_phase(mode, index, iters - done, kwargs)
                         done = 0
                     first, self._phase = 0, None
                 self.call_hook("after_epoch")
             finally:
                 for each in self._loaders:
                     each.close()
+
+    def _begin_training(self, first: int, resumption: Resumption | None) -> None:
+        """Fire ``before_epoch``, and let a resumed run make up for a missed evaluation."""
+        assert self._workflow is not None
+        modes = [mode for mode, _ in self._workflow]
+        ahead = [*range(first, len(modes)), *range(first)]
+        index = next((each for each in ahead if modes[each] == "train"), first)
+        self._hold(self._loaders[index])
+        self.call_hook("before_epoch")
+        place = None if resumption is None else resumption.place_at(index)
+        if self.data_loader is not self._loaders[index]:
+            self._replace_loader(index, "before_epoch", resumption)
+        elif place is not None and place.get("replaced"):
+            self.logger.warning(
+                "the checkpoint was saved while training on a loader that a hook had put into "
+                "runner.data_loader, and no hook has in before_epoch: the run's own loader begins "
+                "a pass"
+            )
+        if resumption is not None:
+            restore_loaders(self, resumption)
+            for each in self._loaders:
+                warn_of(self, each.dataloader, each.problems)
+                each.settle()
+            resumption.restore_rng()
+        if resumption is not None and modes[index] == "train":
+            self._enter("train", self._loaders[index])
+            self.call_hook("catch_up_evaluation")
+
+    def _iter_loader(
+        self, loader: Any, index: int, resumption: Resumption | None, replaced: bool
+    ) -> IterLoader:
+        """An endless loader for a phase, which goes on where the run is in it.
+
+        Args:
+            loader: what to go through.
+            index: the phase.
+            resumption: what the run was resumed from, if it was.
+            replaced: whether a hook has given the loader.
+        """
+        if resumption is None:
+            return IterLoader(loader)
+        place, own = resumption.place_at(index), resumption.own_at(index)
+        was_replaced = place is not None and place.get("replaced", False)
+        if place is not None and replaced != was_replaced:
+            return IterLoader(loader, epoch=place["epoch"])
+        return IterLoader(loader, place=place, own=own.get("replaced", {}) if replaced else own)
+
+    def _replace_loader(self, index: int, where: str, resumption: Resumption | None = None) -> None:
+        """Go on with the loader that a hook has put into ``data_loader``."""
+        given, before = self.data_loader, self._loaders[index]
+        check_replacement(given, where)
+        if not isinstance(given, IterLoader):
+            (given,) = prefetched([given], self._prefetch, self.model)
+            if resumption is None:
+                given = IterLoader(given, epoch=before.epoch)
+            else:
+                given = self._iter_loader(given, index, resumption, replaced=True)
+        if self._workflow is not None and self._workflow[index][0] == "train":
+            self._samples = add(self._samples, before.samples())
+        self._loaders[index] = given
+        self._replaced |= {index}
+        self._hold(given)
 
     def _progress(self) -> dict[str, int]:
         return {**progress(self), "epoch": self.epoch, "inner_iter": 0}
@@ -171,35 +226,67 @@ class IterBasedRunner(BaseRunner):
     def _places(self) -> list[dict[str, Any] | None]:
         if self._resumption is not None:
             return self._resumption.places
-        return [each.place(self._ahead(each)) for each in self._loaders]
+        places = [each.place(self._ahead(i)) for i, each in enumerate(self._loaders)]
+        return [
+            {**place, "replaced": True} if index in self._replaced else place
+            for index, place in enumerate(places)
+        ]
 
     def _own_states(self) -> list[dict[str, Any]]:
-        return [each.own_state(self._ahead(each)) for each in self._loaders]
+        states = [each.own_state(self._ahead(i)) for i, each in enumerate(self._loaders)]
+        return [
+            {"replaced": state} if index in self._replaced else state
+            for index, state in enumerate(states)
+        ]
 
     def _samples_seen(self) -> int | None:
         total = self._samples
-        for loader, (mode, _) in zip(self._loaders, self._workflow or [], strict=False):
-            if mode == "train":
-                total = add(total, loader.samples(self._ahead(loader)))
+        for index, (mode, _) in enumerate(self._workflow or []):
+            if mode == "train" and index < len(self._loaders):
+                total = add(total, self._loaders[index].samples(self._ahead(index)))
         return total
 
-    def _ahead(self, loader: IterLoader) -> int:
-        """Batches taken from the loader that are not done."""
-        return int(has_taken_batch(self) and loader is self.data_loader)
+    def _ahead(self, index: int) -> int:
+        """Batches taken from the loader of a phase that are not done."""
+        at_work = self._phase is not None and self._phase[0] == index
+        return int(has_taken_batch(self) and at_work)
 
-    def _run_phase(self, mode: str, loader: IterLoader, iters: int, kwargs: dict[str, Any]) -> None:
+    def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
         if mode == "train" and self._goes_native("train"):
-            self._enter("train", loader)
-            _native.run_iters(self, loader, True, iters, kwargs)
+            self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)
+        self.data_loader = self._loaders[index]
         with self._validating() if mode == "val" and iters > 0 else contextlib.nullcontext():
             for _ in range(iters):
                 if mode == "train" and self._max_iters is not None and self.iter >= self._max_iters:
                     break
+                loader = self._loaders[index]
                 phase(loader, **kwargs)
                 if self._iter >= self._check_at:
                     self._at_boundary()
+                if self.data_loader is not loader:
+                    self._replace_loader(index, f"an iteration of {mode!r}")
+
+    def _train_natively(self, index: int, iters: int, kwargs: dict[str, Any]) -> None:
+        while True:
+            loader = self._loaders[index]
+            self._enter("train", loader)
+            iters -= _native.run_iters(self, loader, True, iters, kwargs)
+            if self.data_loader is loader:
+                return
+            self._replace_loader(index, "an iteration of 'train'")
+
+    def gather_state(self) -> None:
+        self._take_in_loader()
+        super().gather_state()
+
+    def _take_in_loader(self) -> None:
+        """Between two batches, before a checkpoint is made."""
+        if self._phase is None or has_taken_batch(self) or not ends_iter(self):
+            return
+        if self.data_loader is not self._loaders[self._phase[0]]:
+            self._replace_loader(self._phase[0], f"an iteration of {self.mode!r}")
 
     @contextlib.contextmanager
     def _validating(self) -> Iterator[None]:
@@ -236,6 +323,7 @@ class IterBasedRunner(BaseRunner):
             TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
             ValueError: a name that leaves the folder.
         """
+        self._take_in_loader()
         filename = filename_tmpl.format(self.iter + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 

@@ -10,6 +10,7 @@ from hookrun.core.sync_guard import may_sync
 from hookrun.data import check_order_state, rng_state, set_rng_state
 from hookrun.distributed import all_gather_objects, get_dist_info
 
+from .checks import length_of
 from .loader_states import hook_states
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Resumption:
             between two passes.
         own: this process's part: ``rng``, for each phase ``loaders``, and ``hooks`` for theirs.
         ranks: the parts of all processes, as the file has them.
+        counting: what the run knew of the lengths of its epochs (:mod:`.counting`), and
+            ``uncounted`` iterations; None where the file does not say.
+        iter: the iterations of the file.
+        given_iter: what became of them when the file was read: its processes may have been others.
     """
 
     inner_iter: int
@@ -73,6 +78,9 @@ class Resumption:
     places: list[dict[str, Any] | None]
     own: dict[str, Any]
     ranks: dict[int, dict[str, Any]]
+    counting: dict[str, Any] | None = None
+    iter: int = 0
+    given_iter: int = 0
 
     @property
     def in_pass(self) -> bool:
@@ -119,6 +127,10 @@ class Resumption:
         place, own = self.place_at(trained), self.own_at(trained)
         self.places = [*[None] * index, place]
         self.own = {**self.own, "loaders": [{}] * index + [own]}
+        if self.counting is not None:
+            lengths = self.counting["lengths"]
+            length = lengths[trained] if trained < len(lengths) else None
+            self.counting = {**self.counting, "lengths": [*[None] * index, length], "loaders": []}
 
 
 def rank_state(runner: BaseRunner) -> dict[str, Any]:
@@ -175,6 +187,17 @@ def tree(runner: BaseRunner) -> dict[str, Any]:
         "phase": _phase(runner),
         "loaders": runner._places(),
         "ranks": ranks,
+        "counting": _counting(runner),
+    }
+
+
+def _counting(runner: BaseRunner) -> dict[str, Any] | None:
+    if runner._counting is None:  # also where a run that was resumed has not begun
+        return None if runner._resumption is None else runner._resumption.counting
+    return {
+        **runner._counting.state_dict(),
+        "loaders": [length_of(loader) for loader in runner._data_loaders],
+        "uncounted": runner._uncounted_iters,
     }
 
 
@@ -218,7 +241,25 @@ def read(own: Mapping[str, Any]) -> Resumption:
         places=places,
         own=mine,
         ranks=ranks,
+        counting=_checked_counting(own.get("counting")),
     )
+
+
+def _checked_counting(counting: Any) -> dict[str, Any] | None:
+    if counting is None:
+        return None
+    lengths = [
+        None if each is None else list(map(_checked_length, each)) for each in counting["lengths"]
+    ]
+    if any(each is not None and len(each) != 3 for each in lengths):
+        raise TypeError(f"the lengths of loaders are {counting['lengths']!r:.80}")
+    step, uncounted = (_checked_count(counting[name]) for name in ("step", "uncounted"))
+    loaders = list(map(_checked_length, counting["loaders"]))
+    return {"step": step, "lengths": lengths, "loaders": loaders, "uncounted": uncounted}
+
+
+def _checked_length(length: Any) -> int | None:
+    return None if length is None else _checked_count(length)
 
 
 def _checked_place(place: Any) -> dict[str, Any] | None:

@@ -161,6 +161,8 @@ def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str
         # counts the pass at work as finished.
         runner._epoch = max(runner._epoch - 1, 0)
         runner._iter += 1
+    runner._counting, runner._uncounted_iters = None, 0
+    runner._resumption.iter, runner._resumption.given_iter = meta["iter"], runner._iter
 
 
 def _warn_of_other_processes(runner: BaseRunner, own: Mapping[str, Any]) -> None:
@@ -212,6 +214,8 @@ _RESUMED_ATTRIBUTES = (
     "_epoch",
     "_iter",
     "_epoch_start",
+    "_counting",
+    "_uncounted_iters",
     "_phase",
     "_data_loaders",
     "_samples",

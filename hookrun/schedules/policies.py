@@ -59,6 +59,11 @@ class Policy(ABC):
 
     needs_total: ClassVar[bool] = False
 
+    @property
+    def spans_run(self) -> bool:
+        """Whether the values follow from the part of the run that is done alone."""
+        return self.needs_total
+
     @abstractmethod
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         """The value at a step.
@@ -373,6 +378,8 @@ class Sequential(Policy):
     @property
     def needs_total(self) -> bool:  # type: ignore[override]
         return self.policies[-1].needs_total
+
+    spans_run = False  # milestones are iterations as they happen
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         index = bisect_right(self.milestones, step)

@@ -56,9 +56,9 @@ class Checked(TextLoggerHook):
             return text
         match = re.match(r"eta: (.*?), time", text)
         assert match is not None
-        mean = sum(self.timer.timed) / len(self.timer.timed)
         left = max(runner.max_iters - self.get_iter(runner), 0)
-        self.etas.append((match[1], str(datetime.timedelta(seconds=int(left * mean)))))
+        seconds = left * sum(self.timer.timed) / len(self.timer.timed)
+        self.etas.append((match[1], str(datetime.timedelta(seconds=int(seconds)))))
         return text
 
 
