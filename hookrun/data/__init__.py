@@ -1,10 +1,12 @@
 """Data on its way to the model."""
 
-from .data_pass import DataPass, restore_between_passes, state_between_passes
+from .data_pass import DataPass
 from .device_prefetcher import DevicePrefetcher
 from .iter_loader import IterLoader, no_batches
 from .order_search import unwrapped
 from .order_state import check_order_state, watch
+from .problems import Problem, warning_of
+from .restoring import restore_between_passes, state_between_passes
 from .rng import rng_state, set_rng_state
 from .samplers import ResumableDistributedSampler, ResumableSampler
 from .seeded_dataset import SeededDataset
@@ -13,6 +15,7 @@ __all__ = [
     "DataPass",
     "DevicePrefetcher",
     "IterLoader",
+    "Problem",
     "ResumableDistributedSampler",
     "ResumableSampler",
     "SeededDataset",
@@ -23,5 +26,6 @@ __all__ = [
     "set_rng_state",
     "state_between_passes",
     "unwrapped",
+    "warning_of",
     "watch",
 ]

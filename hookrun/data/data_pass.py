@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 
 from .going_on import Rest, begin, go_on, has_state, samples_in
-from .order_check import order_repeats, workers_decide_order
 from .order_search import find_order_makers, unwrapped
 from .order_state import order_state, restore_order, watch
-from .rng import rng_state, set_rng_state, set_source_state
+from .problems import Problem
+from .restoring import check_order, restore_beginning, restore_between_passes, state_between_passes
+from .rng import rng_state, set_rng_state
 from .samples import (
     can_seek,
     is_iterable_style,
@@ -20,7 +21,6 @@ from .samples import (
     seeking_sampler,
     total_samples,
 )
-from .workers import start_workers
 
 
 class DataPass:
@@ -57,7 +57,7 @@ class DataPass:
         self.epoch = epoch or 0
         self.per_batch = samples_per_batch(loader)
         self.first = 0
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._rest: Rest | None = None
         self._counting = _is_counted(loader)
         self._now: Mapping[str, Any] | None = None  # what to set behind the batches gone past
@@ -77,11 +77,11 @@ class DataPass:
             set_rng_state(own["rng"])
             return
 
-        def restore() -> list[str]:
-            return _restore_beginning(self.loader, place, own)
+        def restore() -> list[Problem]:
+            return restore_beginning(self.loader, place, own)
 
         self.problems += restore()
-        self.problems += _check(self.loader, place, own)
+        self.problems += check_order(self.loader, place, own)
         self._take_note()
         here = {**place, "epoch": self.epoch}
         self._rest = go_on(self.loader, here, own, self._counting, restore)
@@ -171,45 +171,6 @@ class DataPass:
         return {"now": self._beginning}
 
 
-def state_between_passes(loader: Any) -> dict[str, Any]:
-    """What the next pass through a loader follows from in this process: as ``own_state``."""
-    own: dict[str, Any] = {"now": order_state(loader)}
-    # Asked before its first pass, a stateful loader would begin one.
-    if _keeps_state(loader) and getattr(loader, "_iterator", True) is not None:
-        own["state"] = loader.state_dict()
-    return own
-
-
-def restore_between_passes(loader: Any, own: Mapping[str, Any], epoch: int = 0) -> list[str]:
-    """Take over what :func:`state_between_passes` gave; global random numbers are left alone.
-
-    Args:
-        loader: the loader.
-        own: what that gave.
-        epoch: the passes that there were before.
-
-    Returns:
-        Why the passes to come may differ from those of the run that was saved.
-    """
-    watch(loader)
-    rng = rng_state(cuda=False)
-
-    def restore() -> list[str]:
-        found = _restore_order(loader, own.get("now"), own, epoch)
-        set_rng_state(rng)
-        return found
-
-    if "state" in own and _keeps_state(loader):
-        loader.load_state_dict(own["state"])
-        _begin_next(loader)
-    return restore() + _check_order(loader, own, epoch, restore)
-
-
-def _begin_next(loader: Iterable[Any]) -> None:
-    """Let a loader take up its state, the end of a pass, so that the next one begins behind it."""
-    iter(loader)
-
-
 def _is_counted(loader: Any) -> bool:
     """Whether a pass counts its indices: where they come from a sampler that is not torch's."""
     source = unwrapped(loader)
@@ -219,71 +180,3 @@ def _is_counted(loader: Any) -> bool:
         return False
     objects = find_order_makers(source).objects
     return any(path.startswith(("sampler", "batch_sampler")) for path in objects)
-
-
-def _keeps_state(loader: Any) -> bool:
-    """Whether the order is in the loader's own state, rather than in its sampler's epoch."""
-    return has_state(loader) and not can_seek(loader)
-
-
-def _restore_beginning(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """What the order of a pass follows from, as it was when that began."""
-    problems = _restore_order(loader, own.get("begin"), own, place["epoch"])
-    if "rng" in own:
-        set_rng_state(own["rng"])
-    return problems
-
-
-def _restore_order(
-    loader: Any, state: Mapping[str, Any] | None, own: Mapping[str, Any], epoch: int
-) -> list[str]:
-    if state is not None:
-        return restore_order(loader, state)
-    makers = find_order_makers(loader)  # for a file of an older version, or of another world size
-    known = next((path for path in _OLD_GENERATORS if path in makers.sources), None)
-    if "generator" in own and known is not None:
-        set_source_state(makers.sources[known], own["generator"])
-    if epoch == 0:
-        return []
-    for each in makers.loaders.values():
-        start_workers(each)
-    if can_seek(loader) or (has_state(loader) and "state" in own):
-        return []
-    unknown = [path for path in makers.sources if path != known and path not in makers.augmenting]
-    return [
-        f"the file has no state of {path}" for path in [*unknown, *filter(None, makers.objects)]
-    ]
-
-
-_OLD_GENERATORS = ("generator", "sampler.generator")  # one of which older files have
-
-
-def _check(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """Why a pass may not be gone on with in its order, which has been restored."""
-    restore = lambda: _restore_beginning(loader, place, own)  # noqa: E731
-    problems = _check_order(loader, own, place["epoch"], restore)
-    before, now = place.get("total"), total_samples(loader)
-    known = "begin" in own and before is not None and now is not None
-    if place["batches"] and known and before != now and not _is_sequential(loader):
-        problems.append(f"its dataset had {before} samples, and has {now} now")
-    return problems
-
-
-def _check_order(loader: Any, own: Mapping[str, Any], epoch: int, restore: Any) -> list[str]:
-    """Why the order may not be that of the run whose state has been restored."""
-    if epoch == 0 or _keeps_state(loader) or can_seek(loader) or "digest" in own:
-        return []
-    if workers_decide_order(loader):
-        return ["it is decided in worker processes that persist, whose state no checkpoint has"]
-    if order_repeats(loader, restore):
-        restore()
-        return []
-    restore()
-    return ["it does not follow from any state that a checkpoint can have"]
-
-
-def _is_sequential(loader: Any) -> bool:
-    source = unwrapped(loader)
-    return isinstance(
-        getattr(source, "sampler", None), (SequentialSampler, range, list, tuple)
-    ) or (is_iterable_style(source))

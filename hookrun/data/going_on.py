@@ -11,7 +11,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from .index_stream import IndexPass, through
-from .order_search import unwrapped
+from .order_search import describe_makers, unwrapped
+from .problems import Problem
 from .samples import (
     can_seek,
     is_iterable_style,
@@ -45,7 +46,7 @@ class Rest:
     counted_from: int | None = None
     indices: IndexPass | None = None
     repeats: bool = True
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def begin(loader: Any, counting: bool) -> Rest:
@@ -96,7 +97,7 @@ def go_on(
         if indices.ends[batches - 1 : batches] != [own["samples"]]:  # another batch size
             restore()
             return _skip(loader, place, own, counting)
-        _compare(indices.digests[batches - 1], own, rest)
+        _compare(loader, indices.digests[batches - 1], own, rest)
     return rest
 
 
@@ -182,7 +183,7 @@ def _skip(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any], countin
         if (indices := taken.indices) is not None:
             base = None if per_batch is None else indices.first * per_batch
             rest = Rest(batches, indices.first, samples, base, indices, repeats=False)
-            _compare(indices.digest, own, rest)
+            _compare(loader, indices.digest, own, rest)
             return rest
         return _skip_batches(batches, here, place)
     return _skip_batches(iter(loader), here, place)
@@ -205,10 +206,20 @@ def _skip_in_dataset(loader: Any, place: Mapping[str, Any], own: Mapping[str, An
     if taken_up() is None:
         return None
     rest = Rest(batches, samples // per_batch, samples, samples, repeats=False)
+    total = total_samples(loader)
+    if total is not None and samples < total:  # the last batch is smaller, not the next one
+        left = total - samples
+        if source.drop_last:
+            rest.first = total // per_batch - left // per_batch
+        else:
+            rest.first = -(-total // per_batch) - -(-left // per_batch)
     if own.get("workers", workers) != workers:
         rest.problems.append(
-            f"its iterable dataset was read by {own['workers']} worker processes and is by "
-            f"{workers} now, with batches of another size"
+            Problem(
+                f"its iterable dataset was read by {own['workers']} worker processes and is by "
+                f"{workers} now, in batches of another size",
+                f"num_workers={own['workers']} goes on behind the samples that were seen",
+            )
         )
     return rest
 
@@ -221,8 +232,11 @@ def _skip_batches(batches: Iterator[Any], here: int, place: Mapping[str, Any]) -
         size = size_of(batch)
         if size is None:
             rest.problems.append(
-                "the batches have another size than those that were seen, and do not tell how many "
-                "samples they have: it goes on behind as many batches"
+                Problem(
+                    "its batches have another size than those that were seen and do not tell how "
+                    f"many samples they have, so that it goes on behind {place['batches']} batches",
+                    "torch's DataLoader goes on behind the samples that were seen",
+                )
             )
             rest.first += 1
             rest.first += sum(1 for _ in itertools.islice(batches, place["batches"] - rest.first))
@@ -239,9 +253,12 @@ def _skip_batches(batches: Iterator[Any], here: int, place: Mapping[str, Any]) -
     return rest
 
 
-def _compare(digest: int, own: Mapping[str, Any], rest: Rest) -> None:
+def _compare(loader: Any, digest: int, own: Mapping[str, Any], rest: Rest) -> None:
     """Take note where the indices that were gone past are not those that the run had seen."""
     if "digest" in own and digest != own["digest"]:
         rest.problems.append(
-            "the indices that its sampler gave again are not those that the run had seen"
+            Problem(
+                f"the indices that {describe_makers(loader)} gives again are not those that the "
+                "run had seen"
+            )
         )

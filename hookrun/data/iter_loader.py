@@ -8,6 +8,7 @@ from typing import Any
 from hookrun.core.samplers import tell_sampler
 
 from .data_pass import DataPass
+from .problems import Problem
 
 
 class IterLoader:
@@ -81,7 +82,7 @@ class IterLoader:
         return self._pass.own_state(self._position - ahead, taken_ahead=ahead > 0)
 
     @property
-    def problems(self) -> list[str]:
+    def problems(self) -> list[Problem]:
         """Why the pass at work may differ from that of the run that was resumed."""
         return self._pass.problems
 

@@ -119,9 +119,11 @@ def unwrapped(loader: Any) -> Any:
     return loader
 
 
-def is_known_order(loader: Any) -> bool:
-    """Whether all that decides the order is of torch's own classes, or of this project's."""
-    return not find_order_makers(loader).objects
+def describe_makers(loader: Any) -> str:
+    """The paths and classes of what decides the order in a way of its own."""
+    objects = find_order_makers(loader).objects
+    names = (f"{path or 'the loader'} ({type(each).__name__})" for path, each in objects.items())
+    return ", ".join(names)
 
 
 def _part_of(owner: Any, name: str, value: Any, part: str) -> str:

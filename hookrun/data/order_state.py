@@ -12,6 +12,7 @@ import torch
 
 from .order_search import attributes_of, find_order_makers
 from .order_values import assign, decode, encode, equal
+from .problems import Problem
 from .rng import set_source_state, source_state
 from .samplers import ResumableDistributedSampler
 from .workers import have_workers, start_workers
@@ -49,7 +50,7 @@ def order_state(loader: Any) -> dict[str, Any]:
     return {name: part for name, part in state.items() if part}
 
 
-def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False) -> list[str]:
+def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False) -> list[Problem]:
     """Take over what :func:`order_state` gave.
 
     Args:
@@ -59,13 +60,13 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
             had whose state this is: what samplers do for a new pass is left out.
 
     Returns:
-        What could not be restored, in sentences; on account of that the order may be another one.
+        What could not be restored, so that the order may be another one.
 
     Raises:
         ValueError: it is no such state.
     """
     makers = find_order_makers(loader)
-    problems = []
+    problems: list[Problem] = []
     if not going_on:
         for path in state.get("workers", ()):
             if path in makers.loaders:
@@ -83,12 +84,13 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
         elif path in makers.augmenting:
             continue
         elif path in sources:
-            problems.append(f"{path}, a {type(source).__name__}, has no state that could be kept")
+            kind = type(source).__name__
+            problems.append(Problem(f"{path}, a {kind}, has no state that a checkpoint could keep"))
         else:
-            problems.append(f"the file has no state of {path}, a {type(source).__name__}")
+            problems.append(Problem(f"the file has no state of {path}, a {type(source).__name__}"))
     for path in [*sources, *attributes]:
         if path not in makers.sources and path not in makers.objects:
-            problems.append(f"the file has the state of {path}, which the loader has not")
+            problems.append(Problem(f"the file has a state of {path}, which this loader has not"))
     return problems
 
 

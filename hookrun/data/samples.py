@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from .order_search import unwrapped
+from .order_search import KNOWN_ORDER, unwrapped
 
 
 def seeking_sampler(loader: Any) -> Any:
     """The loader's sampler if it can begin anywhere, else None."""
-    for owner in (getattr(loader, "batch_sampler", None), loader):
+    for owner in (_batch_sampler(loader), loader):
         sampler = getattr(owner, "sampler", None)
         if hasattr(sampler, "seek") and hasattr(sampler, "set_epoch"):
             return sampler
@@ -23,7 +23,7 @@ def seeking_sampler(loader: Any) -> Any:
 
 def can_seek(loader: Any) -> bool:
     """Whether batches follow where the sampler is let begin: no batch sampler orders them anew."""
-    return seeking_sampler(loader) is not None and not _has_own_batch_sampler(loader)
+    return seeking_sampler(loader) is not None and _has_plain_batches(loader)
 
 
 def is_iterable_style(loader: Any) -> bool:
@@ -33,15 +33,16 @@ def is_iterable_style(loader: Any) -> bool:
 
 def replicas(loader: Any) -> int:
     """The processes to which the loader's sampler deals out samples."""
-    sampler = seeking_sampler(loader) or getattr(loader, "sampler", None)
-    return int(getattr(sampler, "num_replicas", 1))
+    return int(getattr(_sampler(loader), "num_replicas", 1))
 
 
 def samples_per_batch(loader: Any) -> int | None:
     """Samples of one batch over all processes; None where the loader does not say."""
     batch_size = getattr(loader, "batch_size", None)
-    if batch_size is None and not _has_own_batch_sampler(loader):
-        batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if batch_size is None and _has_plain_batches(loader):
+        batch_size = getattr(_batch_sampler(loader), "batch_size", None)
+        if batch_size is None and _gives_single_samples(loader):
+            batch_size = 1
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
         return None
     return batch_size * replicas(loader)
@@ -50,14 +51,40 @@ def samples_per_batch(loader: Any) -> int | None:
 def total_samples(loader: Any) -> int | None:
     """Samples of a whole pass over all processes; None where the loader does not say."""
     inner = unwrapped(loader)
-    if is_iterable_style(inner):
-        sized = inner.dataset
-    else:
-        sized = seeking_sampler(loader) or getattr(loader, "sampler", None)
     try:
-        return len(sized) * replicas(loader)
+        if is_iterable_style(inner):
+            return len(inner.dataset)
+        return len(_sampler(loader)) * replicas(loader)
     except (TypeError, NotImplementedError):
         return None
+
+
+def _batch_sampler(loader: Any) -> Any:
+    """What puts batches together; a loader without batches of its own may have it as sampler."""
+    batch_sampler, sampler = (getattr(loader, n, None) for n in ("batch_sampler", "sampler"))
+    return sampler if batch_sampler is None and isinstance(sampler, BatchSampler) else batch_sampler
+
+
+def _sampler(loader: Any) -> Any:
+    """What gives the indices, one by one."""
+    sampler = seeking_sampler(loader) or getattr(loader, "sampler", None)
+    return sampler.sampler if type(sampler) is BatchSampler else sampler
+
+
+def _has_plain_batches(loader: Any) -> bool:
+    """Whether batches are made of the samples that follow one another, as torch makes them."""
+    if getattr(unwrapped(loader), "batch_size", None) is not None:
+        return True
+    batch_sampler = _batch_sampler(loader)
+    return batch_sampler is None or type(batch_sampler) is BatchSampler
+
+
+def _gives_single_samples(loader: Any) -> bool:
+    """Whether this is torch's loader, makes no batches, and has a sampler of single indices."""
+    loader = unwrapped(loader)
+    if not isinstance(loader, DataLoader) or is_iterable_style(loader):
+        return False
+    return loader.batch_sampler is None and type(loader.sampler) in KNOWN_ORDER
 
 
 def size_of(batch: Any) -> int | None:
@@ -76,15 +103,6 @@ def rest_of(batch: Any, skip: int) -> Any:
     if isinstance(batch, list) and _has_columns(batch):
         return [rest_of(each, skip) for each in batch]
     return batch[skip:]
-
-
-def _has_own_batch_sampler(loader: Any) -> bool:
-    """Whether batches are put together by another class than torch's."""
-    loader = unwrapped(loader)
-    if getattr(loader, "batch_size", None) is not None:
-        return False
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    return batch_sampler is not None and type(batch_sampler) is not BatchSampler
 
 
 def _has_columns(batch: list[Any]) -> bool:

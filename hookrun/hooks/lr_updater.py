@@ -135,7 +135,12 @@ class LrUpdaterHook(UpdaterHook):
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.warmup_iters is None and self.warmup is not None:
-            self.warmup_iters = (self.warmup_epochs or 0) * len(runner.data_loader)
+            epochs = self.warmup_epochs or 0
+            iterations = epochs * len(runner.data_loader)
+            # Epochs may have been shorter: those of the warm-up that are over stay so.
+            self.warmup_iters = (
+                iterations if runner.epoch < epochs else min(iterations, runner.iter)
+            )
         super().before_train_epoch(runner)
 
     def _initial(self, group: dict[str, Any]) -> float:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hookrun.data import restore_between_passes, state_between_passes, unwrapped, watch
+from hookrun.data import (
+    Problem,
+    restore_between_passes,
+    state_between_passes,
+    unwrapped,
+    warning_of,
+    watch,
+)
 
 from .hook_keys import keyed_hooks
 
@@ -50,16 +57,10 @@ def restore_loaders(runner: BaseRunner, resumption: Resumption) -> None:
             warn_of(runner, loader, restore_between_passes(loader, own, passes))
 
 
-def warn_of(runner: BaseRunner, loader: Any, problems: Iterable[str]) -> None:
+def warn_of(runner: BaseRunner, loader: Any, problems: Sequence[Problem]) -> None:
     """Warn where a resumed run may go on in another order."""
-    for problem in problems:
-        runner.logger.warning(
-            "going on with the data loader %s, %s: its batches may come in another order than in "
-            "the run that was saved (a sampler that can be resumed, such as "
-            "hookrun.ResumableSampler, keeps its order)",
-            type(unwrapped(loader)).__name__,
-            problem,
-        )
+    if problems:
+        runner.logger.warning("%s", warning_of(loader, problems))
 
 
 def _of_hooks(runner: BaseRunner) -> Iterator[tuple[str, int, Any]]:

@@ -88,6 +88,23 @@ TEST(the_end_of_a_short_epoch_is_never_asked_for) {
   CHECK(trigger.distance(clock) == 2);
 }
 
+TEST(schedules_that_span_the_run_count_in_the_present_length) {
+  Clock clock;
+  CHECK(clock.schedule_total() == Clock::kUnknown);
+  clock.iter = 12;
+  clock.max_iters = 32;
+  clock.schedule_shift = 8;
+  CHECK(clock.schedule_step() == 20);
+  CHECK(clock.schedule_total() == 40);
+  clock.inner_iter = 9;
+  clock.epoch_length = 5;  // of a pass through a loader, where the run has no epochs
+  CHECK(clock.schedule_step() == 20);
+  clock.max_epochs = 4;  // the fifth batch beyond what the loader said: the fifth one's step stays
+  CHECK(clock.schedule_step() == 15);
+  clock.inner_iter = 4;
+  CHECK(clock.schedule_step() == 20);
+}
+
 TEST(log_ready_watches_the_flag) {
   Trigger trigger = conditional();
   trigger.log_ready = true;
