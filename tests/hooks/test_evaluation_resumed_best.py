@@ -32,7 +32,7 @@ def run(
     until = done + len(scores)
     limit = {"max_epochs": until} if by_epoch else {"max_iters": until}
     kind = EpochBasedRunner if by_epoch else IterBasedRunner
-    runner = make_runner(kind, work_dir=str(folder), **limit)
+    runner = make_runner(kind, work_dir=str(folder), optimizer=None, **limit)
     hook = EvalHook(make_loader(scores=scores), by_epoch=by_epoch, **arguments)
     runner.register_hook(hook)
     runner.register_checkpoint_hook({"interval": 1, "by_epoch": by_epoch, "create_symlink": False})

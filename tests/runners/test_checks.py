@@ -43,7 +43,7 @@ def test_what_is_no_hook(runner: Any, hook: Any) -> None:
 
 
 def test_a_hook_class_instead_of_an_object(runner: Any) -> None:
-    with pytest.raises(TypeError, match="register an object of the class"):
+    with pytest.raises(TypeError, match="give an object of the class"):
         runner.register_hook(Recorder)
 
 
@@ -86,9 +86,19 @@ def test_an_lr_config_that_is_none(runner: Any, config: Any, error: Any, words: 
         runner.register_lr_hook(config)
 
 
-@pytest.mark.parametrize("config", [[], {"interval": 1}, {"hooks": "TextLoggerHook"}, "text"])
-def test_a_log_config_without_a_list_of_loggers(runner: Any, config: Any) -> None:
-    with pytest.raises(TypeError, match="list of loggers under 'hooks'"):
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        ([], TypeError, "log_config is a dict such as"),
+        ({"interval": 1}, KeyError, "needs the key 'hooks', the list of loggers"),
+        ({"hooks": "TextLoggerHook"}, TypeError, "is a list of loggers"),
+        ("text", TypeError, "log_config is a dict such as"),
+    ],
+)
+def test_a_log_config_without_a_list_of_loggers(
+    runner: Any, config: Any, error: type, words: str
+) -> None:
+    with pytest.raises(error, match=words):
         runner.register_logger_hooks(config)
 
 

@@ -139,6 +139,7 @@ def test_a_loader_of_torch_that_lies(caplog: pytest.LogCaptureFixture) -> None:
             return (points[n] for n in range(12))
 
     runner, watch = prepare(3)
+    runner.register_optimizer_hook({})
     runner.run([DataLoader(Stream(), 2)], [("train", 1)])
     assert watch.limits == [30] * 6 + [18] * 12
     assert falls(watch.rates)
@@ -148,5 +149,6 @@ def test_a_loader_of_torch_that_lies(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_loaders_that_change_are_no_matter_for_warnings(caplog: pytest.LogCaptureFixture) -> None:
     runner, _ = prepare(3)
+    runner.register_optimizer_hook({})
     runner.run([Changing([4, 2, 6])], [("train", 1)])
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
