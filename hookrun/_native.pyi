@@ -1,8 +1,31 @@
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
+
+_T = TypeVar("_T")
 
 EVENTS: Final[tuple[str, ...]]
+
+def uninterrupted(function: Callable[..., _T], /, *args: Any) -> _T:
+    """Call a function while Python's signal handlers, such as Ctrl-C's, wait.
+
+    They run when it has returned. Two effects that must not come apart belong in one such call;
+    what may take long within it, in ``interruptible``. Only the main thread runs handlers: in
+    others, and within another such call, it is a plain call.
+
+    Raises:
+        BaseException: what the function raises; what the handler of a signal that came before
+            raises, and then the function is not called.
+    """
+
+def interruptible(function: Callable[..., _T], /, *args: Any) -> _T:
+    """Within ``uninterrupted``: call a function that signal handlers do interrupt.
+
+    What a handler raises comes out of this call, and of no other.
+    """
+
+def interrupted_by_second(function: Callable[..., _T], /, *args: Any) -> _T:
+    """Within ``uninterrupted``: as ``interruptible``, but only by the second signal of a kind."""
 
 @final
 class Action:

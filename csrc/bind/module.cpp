@@ -1,6 +1,7 @@
 #include "action.hpp"
 #include "bind_cpu.hpp"
 #include "dispatcher.hpp"
+#include "interrupts.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
 #include "run_state.hpp"
@@ -16,5 +17,6 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_loop(module);
   hookrun::bind_schedule(module);
   hookrun::bind_timer(module);
+  hookrun::bind_interrupts(module);
   hookrun::bind_cpu(module);
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from hookrun.core.interrupts import interruptible, uninterrupted
 from hookrun.storage import FileClient, link
 
 from .files import local_path, write_checkpoint
@@ -67,7 +68,7 @@ class Writer:
         finally:
             self._client, self._steps = before
         if steps:
-            self._start(steps, undo)
+            uninterrupted(self._start, steps, undo)
 
     def save(
         self,
@@ -114,7 +115,7 @@ class Writer:
             Exception: what the write raised.
         """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join()  # Ctrl-C ends the wait only
             self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -133,17 +134,23 @@ class Writer:
             self._snapshots.forget()
 
     def _start(self, steps: list[Step], undo: Step) -> None:
+        """Take the steps in the background; where the system refuses a thread, here and now."""
         # Not a daemon: the interpreter waits for it when the run ends in a way that closes nothing.
         training_goes_on = threading.Event()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._work,
             args=(steps, undo, training_goes_on),
             name="hookrun-checkpoint",
             daemon=False,
         )
         try:
-            self._thread.start()
-        finally:
+            thread.start()
+        except RuntimeError:
+            training_goes_on.set()
+            interruptible(self._work, steps, undo, training_goes_on)
+            self.wait()
+        else:
+            self._thread = thread
             training_goes_on.set()
 
     def _work(self, steps: list[Step], undo: Step, training_goes_on: threading.Event) -> None:

@@ -8,7 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class LendsWeights(Protocol):
-    """A hook that keeps other weights of the model, such as averages, and lends them to it."""
+    """A hook that keeps other weights of the model, such as averages, and lends them to it.
+
+    Its ``close`` takes them back where it is given an error. Where Ctrl-C has come while hooks were
+    closed, it is called once more.
+    """
 
     def applied(self) -> AbstractContextManager[Any]:
         """A context in which the model holds the other weights."""

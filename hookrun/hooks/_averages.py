@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from hookrun.checkpoint import begin_averages, free_name
+from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import plain_name, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
 
@@ -112,9 +113,15 @@ class Averages:
         if pairs:
             ema_update_([p.average for p in pairs], [p.source for p in pairs], momentum)
 
-    @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the model's tensors and the averages; twice is the identity, bit for bit."""
+        """Exchange the model's tensors and the averages; twice is the identity, bit for bit.
+
+        Ctrl-C waits: the record says at every instant which of the two sits where.
+        """
+        uninterrupted(self._swap)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
         whole = [p for p in self._pairs if p.source.dtype == p.average.dtype]
         swap_([p.source for p in whole], [p.average for p in whole])
         mastered = [p for p in whole if p.source is not p.tensor]
@@ -162,9 +169,12 @@ class Averages:
             pair.average.copy_(entries.get(name, pair.source))
         return [name for name in self.by_name if name not in entries]
 
-    @torch.no_grad()
     def restart(self) -> None:
         """Start the averages from what the model holds now."""
+        uninterrupted(self._restart)
+
+    @torch.no_grad()
+    def _restart(self) -> None:
         for pair in self._pairs:
             pair.average.copy_(pair.source)
         self.record.swapped, self.record.exact = False, {}

@@ -220,11 +220,12 @@ class CheckpointHook(Hook):
                 save_optimizer=self.save_optimizer,
                 **{**self.args, "filename_tmpl": literal(filename)},
             )
+            if runner.meta is not None:
+                messages = runner.meta.setdefault("hook_msgs", {})
+                path = self.file_client.join_path(self.out_dir or "", filename)
+                runner._writer.then(partial(messages.__setitem__, "last_ckpt", path))
             if self.max_keep_ckpts > 0:
                 runner._writer.then(partial(self._delete_old, number))
-        if runner.meta is not None:
-            messages = runner.meta.setdefault("hook_msgs", {})
-            messages["last_ckpt"] = self.file_client.join_path(self.out_dir or "", filename)
 
     def _delete_old(self, newest: int) -> None:
         """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""

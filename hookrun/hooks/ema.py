@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hookrun.checkpoint import averages_for
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, listening_method
+from hookrun.core.interrupts import uninterrupted
 
 from . import _arguments as check
 from ._averages import Averages
@@ -159,7 +160,7 @@ class EMAHook(Hook):
         self._averages.use_masters(optimizers_of(runner))
         self._watch = ParameterWatch("EMAHook", runner.model)
         if isinstance(runner.resumed, Mapping):
-            self._take_from(runner.resumed, runner)
+            uninterrupted(self._take_from, runner.resumed, runner)
         elif self._swapped:  # since the run before
             self._restore_raw_unless_replaced(runner)
         runner.provide_eval_weights(self.applied)
@@ -217,11 +218,11 @@ class EMAHook(Hook):
         if self._swapped:
             yield
             return
-        self._swap_ema_parameters()
         try:
+            self._swap_ema_parameters()
             yield
         finally:
-            self._swap_ema_parameters()
+            self._restore_raw()
 
     def state_dict(self) -> dict[str, Any]:
         """Which of the two sets of weights sits in the parameters of the file.

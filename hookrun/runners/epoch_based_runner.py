@@ -19,7 +19,7 @@ from . import counting, saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
-from .frame import running
+from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
 from .run_options import prefetched
@@ -215,7 +215,10 @@ class EpochBasedRunner(BaseRunner):
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         resumption = self._resumption
         first, done = self._begin(data_loaders, workflow)
-        with running(self, workflow, f"{self._max_epochs} epochs", sync_guard):
+
+        def loop() -> None:
+            nonlocal first, done
+            assert self._max_epochs is not None
             if self._resumption is not resumption:  # by a hook, in before_run
                 first, done = self._begin(data_loaders, workflow)
             self._restore_between_passes(first)
@@ -224,6 +227,8 @@ class EpochBasedRunner(BaseRunner):
                     self._run_phase(index, done, kwargs)
                     done = 0
                 first, self._phase = 0, None
+
+        run_in_frame(self, workflow, f"{self._max_epochs} epochs", sync_guard, loop)
 
     def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
         first, done = super()._begin(data_loaders, workflow)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hookrun.core.protocols import ResumesRun
+from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
+from hookrun.core.protocols import LendsWeights, ResumesRun
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.storage import folder_locked
 
@@ -20,22 +21,60 @@ if TYPE_CHECKING:
     from .base_runner import BaseRunner
 
 
-@contextlib.contextmanager
-def running(
+def run_in_frame(
     runner: BaseRunner,
     workflow: Sequence[tuple[str, int]],
     limit: str,
     sync_guard: bool | SyncGuard,
-) -> Iterator[None]:
-    """Fires before_run and after_run, and closes every hook however the run ends.
+    loop: Callable[[], None],
+) -> None:
+    """Fires before_run and after_run around a loop, and closes every hook however the run ends.
+
+    Ctrl-C may come at any instant, but what the frame changes and changes back is not interrupted:
+    only what it calls is, such as events and the loop.
 
     Args:
         runner: whose run it is.
         workflow, limit: what is to be done, for the log.
         sync_guard: see ``run`` of the runners.
+        loop: the steps of the run.
     """
-    with _alone(runner), _frame(runner, workflow, limit, sync_guard):
-        yield
+    uninterrupted(_run, runner, workflow, limit, sync_guard, loop)
+
+
+def _run(
+    runner: BaseRunner,
+    workflow: Sequence[tuple[str, int]],
+    limit: str,
+    sync_guard: bool | SyncGuard,
+    loop: Callable[[], None],
+) -> None:
+    with (
+        _alone(runner),
+        _closing_hooks(runner),
+        watched(runner, sync_guard),
+    ):
+        interruptible(_begin, runner, workflow, limit)
+        with stopping.handling_signals(runner), watching_training(runner):
+            interruptible(position.meet, runner)
+            interruptible(loop)
+        interruptible(runner.call_hook, "after_run")
+
+
+def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
+    runner.logger.info("start running, host: %s, work_dir: %s", _host(), runner.work_dir or "NONE")
+    runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
+    runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
+    for hook in list(runner.hooks):
+        if isinstance(hook, ResumesRun):
+            hook.resume_run(runner)
+    take_raw_weights(runner)
+    optimizers = named_optimizers(runner.optimizer)
+    runner._group_options.begin(optimizers, runner.hooks, runner.logger)
+    warn_of_what_cannot_train(runner)
+    runner.call_hook("before_run")
+    runner.resumed = None
+    saving.check_contents(runner)
 
 
 @contextlib.contextmanager
@@ -55,54 +94,44 @@ def _alone(runner: BaseRunner) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _frame(
-    runner: BaseRunner,
-    workflow: Sequence[tuple[str, int]],
-    limit: str,
-    sync_guard: bool | SyncGuard,
-) -> Iterator[None]:
+def _closing_hooks(runner: BaseRunner) -> Iterator[None]:
+    """Closes every hook in the end."""
     error: BaseException | None = None
     try:
-        runner.logger.info(
-            "start running, host: %s, work_dir: %s", _host(), runner.work_dir or "NONE"
-        )
-        runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
-        runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
-        with watched(runner, sync_guard):
-            for hook in list(runner.hooks):
-                if isinstance(hook, ResumesRun):
-                    hook.resume_run(runner)
-            take_raw_weights(runner)
-            optimizers = named_optimizers(runner.optimizer)
-            runner._group_options.begin(optimizers, runner.hooks, runner.logger)
-            warn_of_what_cannot_train(runner)
-            runner.call_hook("before_run")
-            runner.resumed = None
-            saving.check_contents(runner)
-            with stopping.handling_signals(runner), watching_training(runner):
-                position.meet(runner)
-                yield
-            runner.call_hook("after_run")
+        yield
     except BaseException as raised:
         error = raised
         raise
     finally:
         try:
             _close_hooks(runner, error)
+            _take_late_interrupt(runner)
         finally:
             error = None  # it holds this frame, by its traceback
             runner._group_options.note_left(named_optimizers(runner.optimizer))
 
 
+def _take_late_interrupt(runner: BaseRunner) -> None:
+    """Raise what has waited until all hooks were closed, with the model's own weights in it."""
+    try:
+        interruptible(int)
+    except BaseException as error:
+        for hook in list(runner.hooks):
+            if isinstance(hook, LendsWeights):
+                hook.close(runner, error)
+        raise
+
+
 def _close_hooks(runner: BaseRunner, error: BaseException | None) -> None:
     """Close every hook, whatever one of them raises.
 
-    What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C.
+    What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C. One
+    Ctrl-C waits until all are closed, a second one ends what a hook waits for.
     """
     failures: list[BaseException] = []
     for hook in list(runner.hooks):
         try:
-            hook.close(runner, error)
+            interrupted_by_second(hook.close, runner, error)
         except BaseException as failure:
             failure.add_note(f"raised by {type(hook).__name__}.close")
             failures.append(failure)

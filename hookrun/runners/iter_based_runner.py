@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from . import saving
 from .base_runner import BaseRunner, Workflow, shipped
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
-from .frame import running
+from .frame import run_in_frame
 from .hook_configs import by_iter
 from .loader_states import restore_loaders, warn_of
 from .position import Resumption, add, ends_iter, has_taken_batch, progress
@@ -128,30 +129,35 @@ class IterBasedRunner(BaseRunner):
         for hook in self.hooks:
             if isinstance(hook, LoggerHook):
                 hook.count_by_iter(self)
-        with running(self, workflow, f"{self._max_iters} iters", sync_guard):
-            first, done = self._begin(data_loaders, workflow)
-            resumption, self._resumption = self._resumption, None
-            self._phase = (first, done)
-            self._inner_iter = done
-            self._replaced = frozenset()
-            self._loaders = [
-                self._iter_loader(loader, index, resumption, replaced=False)
-                for index, loader in enumerate(data_loaders)
-            ]
-            try:
-                self._begin_training(first, resumption)
-                while self.iter < self._max_iters or (first, done) != (0, 0):
-                    for index in range(first, len(workflow)):
-                        mode, iters = workflow[index]
-                        self._phase = (index, 0)
-                        self._inner_iter = done
-                        self._run_phase(mode, index, iters - done, kwargs)
-                        done = 0
-                    first, self._phase = 0, None
-                self.call_hook("after_epoch")
-            finally:
-                for each in self._loaders:
-                    each.close()
+        loop = partial(self._loop, data_loaders, workflow, kwargs)
+        run_in_frame(self, workflow, f"{self._max_iters} iters", sync_guard, loop)
+
+    def _loop(self, data_loaders: list[Any], workflow: Workflow, kwargs: dict[str, Any]) -> None:
+        """The iterations of a run."""
+        assert self._max_iters is not None
+        first, done = self._begin(data_loaders, workflow)
+        resumption, self._resumption = self._resumption, None
+        self._phase = (first, done)
+        self._inner_iter = done
+        self._replaced = frozenset()
+        self._loaders = [
+            self._iter_loader(loader, index, resumption, replaced=False)
+            for index, loader in enumerate(data_loaders)
+        ]
+        try:
+            self._begin_training(first, resumption)
+            while self.iter < self._max_iters or (first, done) != (0, 0):
+                for index in range(first, len(workflow)):
+                    mode, iters = workflow[index]
+                    self._phase = (index, 0)
+                    self._inner_iter = done
+                    self._run_phase(mode, index, iters - done, kwargs)
+                    done = 0
+                first, self._phase = 0, None
+            self.call_hook("after_epoch")
+        finally:
+            for each in self._loaders:
+                each.close()
 
     def _begin_training(self, first: int, resumption: Resumption | None) -> None:
         """Fire ``before_epoch``, and let a resumed run make up for a missed evaluation."""

@@ -137,3 +137,28 @@ def test_the_memory_of_snapshots_is_given_back(tmp_path: Path) -> None:
     saver.close()
     assert not saver._snapshots._free
     assert not saver._snapshots._used
+
+
+def test_where_no_thread_can_be_had_the_write_is_done_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    saver = Writer()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with saver.saving():
+            saver.save({"n": 1}, tmp_path, "a.pth", "latest.pth")
+        assert read_checkpoint(tmp_path / "latest.pth") == {"n": 1}
+        undone: list[str] = []
+        with (
+            pytest.raises(FileExistsError, match="a.pth"),
+            saver.saving(undo=lambda: undone.append("b")),
+        ):
+            saver.save({"n": 2}, tmp_path / "a.pth", "b.pth")
+        assert undone == ["b"]
+    with saver.saving():
+        saver.save({"n": 3}, tmp_path, "c.pth")
+    saver.close()
+    assert read_checkpoint(tmp_path / "c.pth") == {"n": 3}

@@ -199,7 +199,9 @@ class Watch(Hook):
     def after_train_iter(self, runner):
         if runner.iter == 0:
             print("running", flush=True)
-        if mode == "twice" and runner._check_at == 0:
+        if mode == "twice":
+            while runner._check_at != 0:
+                time.sleep(0.001)
             print("noted", flush=True)
             while True:  # the step at work never ends
                 time.sleep(0.01)
