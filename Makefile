@@ -47,7 +47,6 @@ sanitize: setup
 	  $(PYTHON) -m pytest tests/core tests/ops tests/runners/test_loops.py \
 	  --ignore=tests/ops/test_distributed.py --ignore=tests/ops/test_device_step.py \
 	  -k "not 200_steps and not reference and not triton and not exchange_table"
-	  and not called_with_whatever"
 
 # Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
 bench: $(BENCH)/.installed

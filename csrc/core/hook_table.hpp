@@ -63,7 +63,7 @@ class HookTable {
     while (position > 0 && entries_[position - 1].entry.priority > entry.priority) --position;
     entries_.insert(entries_.begin() + static_cast<std::ptrdiff_t>(position),
                     {std::move(entry), next_serial_++});
-    rebuild();
+    outdated_ = true;  // many are often registered in a row
     return position;
   }
 
@@ -87,6 +87,7 @@ class HookTable {
   // there.
   template <class Invoke>
   bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
+    if (outdated_) rebuild();
     if (event >= lists_.size()) return true;
     CallList* list = lists_[event].get();
     if (list->calls.empty()) return true;
@@ -100,6 +101,7 @@ class HookTable {
     }
     while (event == kBeforeRun && known_serials < next_serial_) {
       const std::size_t seen = std::exchange(known_serials, next_serial_);
+      if (outdated_) rebuild();
       for (const Call& late : lists_[event]->calls) {
         if (late.serial >= seen && late.listener.due(clock) && !call(late, invoke)) return false;
       }
@@ -107,8 +109,9 @@ class HookTable {
     return true;
   }
 
-  const std::vector<Call>& calls(EventId event) const {
+  const std::vector<Call>& calls(EventId event) {
     static const std::vector<Call> empty;
+    if (outdated_) rebuild();
     return event < lists_.size() ? lists_[event]->calls : empty;
   }
 
@@ -155,6 +158,7 @@ class HookTable {
       lists[event]->next_unconditional = next_unconditional(lists[event]->calls);
     }
     lists_.swap(lists);
+    outdated_ = false;
     if (firing_ > 0) {  // one of them may be at work: keep it until no event fires
       std::move(lists.begin(), lists.end(), std::back_inserter(retired_));
     }
@@ -241,6 +245,7 @@ class HookTable {
 
   std::vector<Numbered> entries_;
   Lists lists_;
+  bool outdated_ = false;  // whether entries have come that the lists do not have
   Lists retired_;
   int firing_ = 0;
   std::size_t next_serial_ = 0;

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import get_dist_info, plain_name
 from hookrun.storage import FileClient
 
@@ -229,6 +230,10 @@ def _load(fitting: Fit, source: str, strict: bool, logger: logging.Logger | None
             logger.warning(different)
         else:
             warnings.warn(different, stacklevel=3)
+    uninterrupted(_load_or_leave, fitting)
+
+
+def _load_or_leave(fitting: Fit) -> None:
     with unchanged_on_error(fitting.module):
         fitting.load()
 

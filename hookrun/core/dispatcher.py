@@ -221,6 +221,11 @@ class HookList(list[Hook]):
     def __init__(self, hooks: Iterable[Hook], changed: Callable[[], None]) -> None:
         super().__init__(hooks)
         self._changed = weakref.WeakMethod(changed)
+        self._ids = {id(hook) for hook in self}
+
+    def has(self, hook: Hook) -> bool:
+        """Whether this very hook is in the list."""
+        return id(hook) in self._ids
 
     def append(self, hook: Hook, /) -> None:
         self._change(super().append, hook)
@@ -259,6 +264,7 @@ class HookList(list[Hook]):
     def insert_silently(self, position: int, hook: Hook) -> None:
         """Insert a hook that the dispatcher has already."""
         super().insert(position, hook)
+        self._ids.add(id(hook))
 
     def _change(self, mutate: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         before = list(self)
@@ -270,4 +276,6 @@ class HookList(list[Hook]):
         except BaseException:
             super().__setitem__(slice(None), before)
             raise
+        finally:
+            self._ids = {id(hook) for hook in self}
         return result

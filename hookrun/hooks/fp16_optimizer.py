@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hookrun.core import HOOKS
+from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import get_dist_info
 
 from ._accumulation import NoSync
@@ -84,7 +85,7 @@ class Fp16OptimizerHook(OptimizerHook):
         super().before_run(runner)
         self._optimizers = optimizers_of(runner)
         for name, optimizer in _named(runner.optimizer):
-            install_masters(optimizer, _resumed_state(runner, name))
+            uninterrupted(install_masters, optimizer, _resumed_state(runner, name))
         self._take_masters()
         follow_model(self._optimizers)
         for module in runner.model.modules():

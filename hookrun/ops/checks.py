@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .sharded import local
+
+_grad_fn_of = attrgetter("grad_fn")
 
 
 class Column(NamedTuple):
@@ -72,6 +75,29 @@ def check_lists(op: str, *columns: Column) -> None:
                     )
                 places.append(place)
     _check_overlap(op, places)
+
+
+def check_unrecorded(op: str, *columns: Column) -> None:
+    """Refuse to write results that autograd has recorded: their gradients would be wrong.
+
+    Parameters and tensors without gradients may be written, and within ``torch.no_grad()`` all.
+
+    Raises:
+        ValueError: there is such a tensor.
+    """
+    if not torch.is_grad_enabled():
+        return
+    for column in columns:
+        try:
+            if not any(map(_grad_fn_of, column.tensors)):
+                continue
+        except AttributeError:  # something that is no tensor, which other checks tell of
+            continue
+        row = next(i for i, tensor in enumerate(column.tensors) if _grad_fn_of(tensor) is not None)
+        raise ValueError(
+            f"{op}: {column.name}[{row}] is a result that autograd has recorded, and writing it in "
+            "place would not be: write its .detach(), or call this within torch.no_grad()"
+        )
 
 
 def check_casts(op: str, to: Column, source: Column) -> None:

@@ -12,7 +12,7 @@ from hookrun._native import cpu
 
 from . import device
 from .backend import declined, threads
-from .checks import Column, check_casts
+from .checks import Column, check_casts, check_unrecorded
 
 
 def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
@@ -26,7 +26,8 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
         TypeError: something in the lists is no tensor, or is sparse, or complex where its partner
             is not.
         ValueError: lists that differ in length or shapes; outputs that are expanded or share memory
-            with each other or an input. Nothing is changed.
+            with each other or an input, or are results that autograd has recorded, outside of
+            ``torch.no_grad()``. Nothing is changed.
     """
     convert_as("convert_", list(dst), list(src))
 
@@ -34,6 +35,7 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     """`convert_` in the name of another operation."""
     columns = Column("dst", dst, written=True), Column("src", src)
+    check_unrecorded(op, columns[0])
     obstacle = cpu.convert(dst, src, threads())
     if obstacle is not None:
         check_casts(op, *columns)

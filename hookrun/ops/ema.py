@@ -11,7 +11,7 @@ from hookrun._native import cpu
 
 from . import device
 from .backend import declined, threads
-from .checks import Column, check_casts, check_lists
+from .checks import Column, check_casts, check_lists, check_unrecorded
 
 
 def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float) -> None:
@@ -29,11 +29,13 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
         TypeError: something in the lists is no tensor, or is sparse; an average holds integers, or
             a parameter is complex and its average is not.
         ValueError: a momentum outside its range; lists that differ in length or shapes; averages
-            that are expanded, or share memory with each other or a parameter. Nothing is changed.
+            that are expanded, share memory with each other or a parameter, or are results that
+            autograd has recorded, outside of ``torch.no_grad()``. Nothing is changed.
     """
     ema, params = list(ema), list(params)
     check_momentum("ema_update_", momentum)
     columns = _columns(ema, params)
+    check_unrecorded("ema_update_", columns[0])
     obstacle = cpu.ema_update(ema, params, momentum, threads())
     if obstacle is not None:
         check_casts("ema_update_", *columns)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .checks import Column, check_unrecorded
 from .convert import convert_as
 
 
@@ -18,9 +19,11 @@ def pack_(flat: Tensor, tensors: Iterable[Tensor]) -> None:
         tensors: of any shapes and dtypes.
 
     Raises:
-        ValueError: ``flat`` does not fit, or shares memory with a tensor.
+        ValueError: ``flat`` does not fit, shares memory with a tensor, or is a result that autograd
+            has recorded, outside of ``torch.no_grad()``.
     """
     tensors = list(tensors)
+    check_unrecorded("pack_", Column("flat", [flat]))
     convert_as("pack_", parts("pack_", flat, tensors), tensors)
 
 
@@ -32,7 +35,8 @@ def unpack_(tensors: Iterable[Tensor], flat: Tensor) -> None:
         flat: 1-dim and contiguous, with as many elements as the tensors together.
 
     Raises:
-        ValueError: ``flat`` does not fit, or tensors are expanded or share memory.
+        ValueError: ``flat`` does not fit, or tensors are expanded, share memory, or are results
+            that autograd has recorded, outside of ``torch.no_grad()``.
     """
     tensors = list(tensors)
     convert_as("unpack_", tensors, parts("unpack_", flat, tensors))

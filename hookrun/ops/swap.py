@@ -11,7 +11,7 @@ from hookrun._native import cpu
 
 from . import device
 from .backend import declined, threads
-from .checks import Column, check_casts
+from .checks import Column, check_casts, check_unrecorded
 
 
 def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
@@ -28,10 +28,12 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
         TypeError: something in the lists is no tensor, or is sparse, or complex where its partner
             is not.
         ValueError: lists that differ in length or shapes; tensors that are expanded or share
-            memory. Nothing is changed.
+            memory, or are results that autograd has
+            recorded, outside of ``torch.no_grad()``. Nothing is changed.
     """
     a, b = list(a), list(b)
     columns = Column("a", a, written=True), Column("b", b, written=True)
+    check_unrecorded("swap_", *columns)
     obstacle = cpu.swap(a, b, threads())
     if obstacle is not None:
         check_casts("swap_", *columns)

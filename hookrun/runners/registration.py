@@ -83,7 +83,7 @@ class HookRegistration(RunState):
             raise TypeError(f"only hooks can be registered, not {hook!r}{config_hint(hook)}")
         level = get_priority("NORMAL" if priority is None else priority)
         name = type(hook).__name__
-        if any(hook is other for other in self._hook_list):
+        if self._hook_list.has(hook):
             raise ValueError(f"this {name} is registered already")
         if hasattr(hook, "priority"):
             raise ValueError(
@@ -93,8 +93,10 @@ class HookRegistration(RunState):
         check_spelling(hook)
         if isinstance(hook, ChecksRunner):
             hook.check_runner(self)
-        registered = [(other, _priority_of(other)) for other in self._hook_list]
-        position = place(hook, level, registered)
+        position = None
+        if hook.writes:
+            registered = [(other, _priority_of(other)) for other in self._hook_list]
+            position = place(hook, level, registered)
         if position is None:
             self._hook_list.insert_silently(self._dispatcher.insert(hook, level), hook)
         else:

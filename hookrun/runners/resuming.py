@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
+from hookrun.core.interrupts import uninterrupted
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info
 
@@ -49,7 +50,9 @@ def resume(
         checkpoint = ckpt.read_checkpoint(source, location, trust=trust)
 
     try:
-        differences = _apply(runner, checkpoint, source, resume_optimizer, whose_options)
+        differences = uninterrupted(
+            _apply, runner, checkpoint, source, resume_optimizer, whose_options
+        )
     except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         raise ValueError(

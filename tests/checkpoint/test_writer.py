@@ -153,7 +153,7 @@ def test_where_no_thread_can_be_had_the_write_is_done_at_once(
         assert read_checkpoint(tmp_path / "latest.pth") == {"n": 1}
         undone: list[str] = []
         with (
-            pytest.raises(FileExistsError, match="a.pth"),
+            pytest.raises(FileExistsError, match=r"a\.pth"),
             saver.saving(undo=lambda: undone.append("b")),
         ):
             saver.save({"n": 2}, tmp_path / "a.pth", "b.pth")
