@@ -45,8 +45,10 @@ sanitize: setup
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc HOOKRUN_NATIVE=$(CURDIR)/$(ASAN_BUILD) \
 	  $(PYTHON) -m pytest tests/core tests/ops tests/runners/test_loops.py \
+	  tests/schedules/test_policy_checks.py \
 	  --ignore=tests/ops/test_distributed.py --ignore=tests/ops/test_device_step.py \
-	  -k "not 200_steps and not reference and not triton and not exchange_table"
+	  -k "not 200_steps and not reference and not triton and not exchange_table \
+	  and not whose_own_policy_is_none"
 
 # Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
 bench: $(BENCH)/.installed

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, ones
 
 from hookrun import ops
 
 Call = Callable[[Tensor], Any]
 
 CALLS: dict[str, Call] = {
-    "ema_update_": lambda x: ops.ema_update_([x], [torch.ones(4)], 0.5),
-    "swap_, the first": lambda x: ops.swap_([x], [torch.ones(4)]),
-    "swap_, the second": lambda x: ops.swap_([torch.ones(4)], [x]),
-    "convert_": lambda x: ops.convert_([x], [torch.ones(4)]),
-    "convert_ to half": lambda x: ops.convert_([x], [torch.ones(4).half()]),
-    "pack_": lambda x: ops.pack_(x, [torch.ones(4)]),
-    "unpack_": lambda x: ops.unpack_([x], torch.ones(4)),
-    "one of several": lambda x: ops.ema_update_([torch.ones(4), x], [torch.ones(4)] * 2, 0.5),
+    "ema_update_": lambda x: ops.ema_update_([x], [ones(4)], 0.5),
+    "swap_, the first": lambda x: ops.swap_([x], [ones(4)]),
+    "swap_, the second": lambda x: ops.swap_([ones(4)], [x]),
+    "convert_": lambda x: ops.convert_([x], [ones(4)]),
+    "convert_ to half": lambda x: ops.convert_([x], [ones(4).half()]),
+    "pack_": lambda x: ops.pack_(x, [ones(4)]),
+    "unpack_": lambda x: ops.unpack_([x], ones(4)),
+    "one of several": lambda x: ops.ema_update_([ones(4), x], [ones(4)] * 2, 0.5),
 }
 
 
@@ -53,7 +53,7 @@ def test_a_result_is_refused(name: str, kind: str) -> None:
         parameter,
         lambda: (parameter() * 2).detach(),
         lambda: parameter().data,
-        lambda: torch.ones(4),
+        lambda: ones(4),
     ],
 )
 def test_parameters_and_what_is_detached_are_written(name: str, make: Callable[[], Tensor]) -> None:
@@ -72,6 +72,6 @@ def test_without_recording_all_may_be_written(name: str) -> None:
 def test_gradients_of_a_written_parameter_are_refused_by_autograd_itself() -> None:
     x = parameter()
     y = (x * x).sum()
-    ops.ema_update_([x], [torch.ones(4)], 0.5)
+    ops.ema_update_([x], [ones(4)], 0.5)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
