@@ -60,20 +60,23 @@ py::object unscale(py::handle grads, double factor, int threads) {
 }
 
 Obstacle ema_update(py::handle ema, py::handle params, double momentum, int threads) {
-  TensorTable table("ema_update_", {{"ema", ema, kFloats, true}, {"params", params, kFloats}});
+  TensorTable table("ema_update_",
+                    {{"ema", ema, kFloats, true, false, true}, {"params", params, kFloats}});
   return run(table, threads, [&](const cpu::TensorList& list) {
     if (momentum != 0.0) cpu::ops().ema(list, momentum, threads);
   });
 }
 
 Obstacle swap(py::handle a, py::handle b, int threads) {
-  TensorTable table("swap_", {{"a", a, kAnyType, true}, {"b", b, kAnyType, true}});
+  TensorTable table("swap_",
+                    {{"a", a, kAnyType, true, false, true}, {"b", b, kAnyType, true, false, true}});
   table.demand_pairs(kNoTypes);
   return run(table, threads, [&](const cpu::TensorList& list) { cpu::ops().swap(list, threads); });
 }
 
 Obstacle convert(py::handle to, py::handle from, int threads) {
-  TensorTable table("convert_", {{"dst", to, kAnyType, true}, {"src", from, kAnyType}});
+  TensorTable table("convert_",
+                    {{"dst", to, kAnyType, true, false, true}, {"src", from, kAnyType}});
   table.demand_pairs(kFloats);
   return run(table, threads,
              [&](const cpu::TensorList& list) { cpu::ops().convert(list, threads); });

@@ -176,6 +176,7 @@ void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Ten
     }
     return set_obstacle(name_of(c, r) + " is a " + type + ", not a plain tensor");
   }
+  if (columns_[c].unrecorded) check_unrecorded(c, r, item);
   if (torch.api == nullptr) return set_obstacle("this torch has no DLPack exchange table");
   if (torch.api->tensor_from_object(item, tensor) != 0) {
     const py::error_already_set error;  // takes it over from Python
@@ -196,6 +197,15 @@ void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Ten
     return set_obstacle(name_of(c, r) + " is a negated or conjugated view");
   }
   if (c == 0) row.item_size = static_cast<std::uint8_t>(tensor->dtype.bits / 8);
+}
+
+void TensorTable::check_unrecorded(std::size_t c, std::size_t r, PyObject* item) {
+  if (records_ == 0 || !Torch::get().is_recorded(item)) return;
+  if (records_ < 0) records_ = Torch::records();
+  if (records_ == 0) return;
+  throw py::value_error(std::string(op_) + ": " + name_of(c, r) +
+                        " is a result that autograd has recorded, and writing it in place would "
+                        "not be: write its .detach(), or call this within torch.no_grad()");
 }
 
 void TensorTable::check_row(std::size_t r, const dlpack::Tensor* tensors) {

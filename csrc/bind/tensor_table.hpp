@@ -27,6 +27,9 @@ struct Column {
   unsigned dtypes;  // that the kernel takes
   bool written = false;
   bool optional = false;  // None in the list leaves that tensor out
+  // Results that autograd has recorded are refused while it records: to write them in place would
+  // not be recorded.
+  bool unrecorded = false;
 };
 
 // Rows of tensors that belong together. Reading one is in three steps, all before anything is
@@ -58,6 +61,7 @@ class TensorTable {
 
  private:
   void read(std::size_t column, std::size_t row, PyObject* item, dlpack::Tensor* tensor);
+  void check_unrecorded(std::size_t column, std::size_t row, PyObject* item);
   void check_row(std::size_t row, const dlpack::Tensor* tensors);
   void check_overlap() const;
   std::string name_of(std::size_t column, std::size_t row) const;
@@ -76,6 +80,7 @@ class TensorTable {
   std::vector<cpu::Row> rows_;
   std::vector<dlpack::DataType> types_;  // by row and column
   std::string obstacle_;
+  int records_ = -1;  // whether autograd records; -1: not asked yet
 };
 
 }  // namespace hookrun

@@ -51,6 +51,7 @@ Torch::Torch() {
   impl_word = word_with(sample.ptr(), 5, sample.attr("_cdata"));
   if (impl_word == 0) return;
   find_lazy_flags(torch);
+  find_autograd_word(torch);
 }
 
 // A tensor's dispatch keys, two of which are the flags, are one word of it: the one that holds them
@@ -79,6 +80,33 @@ void Torch::find_lazy_flags(const py::module_& torch) {
                  bits(keys(c.attr("DispatchKey").attr("Conjugate")));
     return;
   }
+}
+
+// The one word that is null in a tensor that autograd knows nothing of, and in no other.
+void Torch::find_autograd_word(const py::module_& torch) {
+  const py::object plain = real_tensor(torch, 1);
+  const py::object parameter = torch.attr("nn").attr("Parameter")(real_tensor(torch, 1));
+  const py::object result = torch.attr("enable_grad")()(parameter.attr("exp"))();
+  constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words
+  std::size_t found = 0, count = 0;
+  for (std::size_t i = kFirst; i < kEnd; ++i) {
+    const auto at = [&](const py::object& tensor) {
+      return word(word(tensor.ptr(), impl_word), i);
+    };
+    if (at(plain) != nullptr || at(parameter) == nullptr || at(result) == nullptr) continue;
+    found = i;
+    ++count;
+  }
+  if (count == 1) autograd_word = found;
+}
+
+bool Torch::is_recorded(PyObject* item) const {
+  if (autograd_word != 0 && word(word(item, impl_word), autograd_word) == nullptr) return false;
+  return !borrow(item).attr("grad_fn").is_none();
+}
+
+bool Torch::records() {
+  return py::module_::import("torch").attr("is_grad_enabled")().cast<bool>();
 }
 
 bool Torch::is_lazy(PyObject* item) const {

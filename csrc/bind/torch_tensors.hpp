@@ -18,6 +18,7 @@ struct Torch {
   std::size_t impl_word = 0;  // where a tensor's Python object points to what it stands for
   std::size_t lazy_word = 0;  // where that says that its numbers are to be negated or conjugated
   std::uint64_t lazy_flags = 0;
+  std::size_t autograd_word = 0;  // where that points to what autograd knows of it, if anything
 
   static const Torch& get();
 
@@ -33,6 +34,12 @@ struct Torch {
   // conjugate of, as in `x.conj().imag`. DLPack does not tell.
   bool is_lazy(PyObject* item) const;
 
+  // Whether autograd has recorded how the tensor was computed.
+  bool is_recorded(PyObject* item) const;
+
+  // Whether autograd records now, in this thread.
+  static bool records();
+
   static const void* word(const void* object, std::size_t i) {
     return static_cast<const void* const*>(object)[i];
   }
@@ -40,6 +47,7 @@ struct Torch {
  private:
   Torch();
   void find_lazy_flags(const py::module_& torch);
+  void find_autograd_word(const py::module_& torch);
 };
 
 // Brings what reading the tensors at `row` will need into the caches, in three strides: a tensor is

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .sharded import local
-
-_grad_fn_of = attrgetter("grad_fn")
 
 
 class Column(NamedTuple):
@@ -88,16 +85,13 @@ def check_unrecorded(op: str, *columns: Column) -> None:
     if not torch.is_grad_enabled():
         return
     for column in columns:
-        try:
-            if not any(map(_grad_fn_of, column.tensors)):
-                continue
-        except AttributeError:  # something that is no tensor, which other checks tell of
-            continue
-        row = next(i for i, tensor in enumerate(column.tensors) if _grad_fn_of(tensor) is not None)
-        raise ValueError(
-            f"{op}: {column.name}[{row}] is a result that autograd has recorded, and writing it in "
-            "place would not be: write its .detach(), or call this within torch.no_grad()"
-        )
+        for row, tensor in enumerate(column.tensors):
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                raise ValueError(
+                    f"{op}: {column.name}[{row}] is a result that autograd has recorded, and "
+                    "writing it in place would not be: write its .detach(), or call this within "
+                    "torch.no_grad()"
+                )
 
 
 def check_casts(op: str, to: Column, source: Column) -> None:

@@ -35,9 +35,9 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     """`convert_` in the name of another operation."""
     columns = Column("dst", dst, written=True), Column("src", src)
-    check_unrecorded(op, columns[0])
     obstacle = cpu.convert(dst, src, threads())
     if obstacle is not None:
+        check_unrecorded(op, columns[0])
         check_casts(op, *columns)
     if declined(op, obstacle, *columns):
         device.kernels(op, dst, src).convert_(dst, src)

@@ -35,9 +35,9 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
     ema, params = list(ema), list(params)
     check_momentum("ema_update_", momentum)
     columns = _columns(ema, params)
-    check_unrecorded("ema_update_", columns[0])
     obstacle = cpu.ema_update(ema, params, momentum, threads())
     if obstacle is not None:
+        check_unrecorded("ema_update_", columns[0])
         check_casts("ema_update_", *columns)
     if declined("ema_update_", obstacle, *columns):
         device.kernels("ema_update_", ema, params).ema_update_(ema, params, momentum)

@@ -33,9 +33,9 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
     """
     a, b = list(a), list(b)
     columns = Column("a", a, written=True), Column("b", b, written=True)
-    check_unrecorded("swap_", *columns)
     obstacle = cpu.swap(a, b, threads())
     if obstacle is not None:
+        check_unrecorded("swap_", *columns)
         check_casts("swap_", *columns)
         check_casts("swap_", *reversed(columns))
     if declined("swap_", obstacle, *columns):
