@@ -59,6 +59,11 @@ class _View:
         return name.removeprefix(f"{self.prefix}.") if name.startswith(f"{self.prefix}.") else None
 
     @property
+    def is_usual(self) -> bool:
+        """Whether nothing is left out in front but what is usual there."""
+        return set(self.prefix.split(".")) <= {"", *_USUAL_NAMES, *INNER_NAMES}
+
+    @property
     def cost(self) -> tuple[int, int]:
         return self.level, len(self.prefix.split(".")) if self.prefix else 0
 
@@ -86,6 +91,8 @@ def match_names(
         most = min(len(theirs.names), len(ours.names))
         if (theirs.level == ours.level == _IN_PART) or (best and most < best[0][0][0]):
             continue
+        if not (theirs.is_usual or ours.is_usual):
+            continue  # "head" in place of "neck" is another part of a network, and no wrapper
         match = _compare(theirs, ours)
         fitting = {name for name, own in match.names.items() if _fits(file[name], model[own])}
         # A part that might as well be another one must have all that is asked for.
