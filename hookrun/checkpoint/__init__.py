@@ -16,7 +16,7 @@ from .loading import (
 )
 from .model import make_checkpoint, save_checkpoint, weights_to_cpu
 from .safetensors import export_safetensors
-from .search import is_of_a_run, newest_first, newest_valid
+from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
 from .writer import Writer
 
 FORMAT = 1
@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "Fit",
     "MapLocation",
+    "NewestOfARun",
     "Weights",
     "Writer",
     "averages_for",

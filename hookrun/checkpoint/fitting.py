@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,14 +261,30 @@ def _why_nothing_fits(
     if not targets or any(name in entries for name in targets):
         return ""
     tensors = [name for name, value in weights.items() if isinstance(value, Tensor)]
+    inside = [
+        name
+        for name, value in weights.items()
+        if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
+    ]
+    if not tensors and inside:
+        return (
+            f"its weights are in dicts of their own, {_listed(inside)}: read it with torch.load() "
+            "and give the one that is meant to load_state_dict()"
+        )
     if not tensors:
         return f"it holds no tensors, but {_listed(weights)}" if weights else "it holds nothing"
     if match.ambiguous:
         parts = " and ".join(f"{part + '.'!r}" for part in match.ambiguous)
-        pattern = f"^{match.ambiguous[0]}\\."
+        pattern = f"^{re.escape(match.ambiguous[0])}\\."
         return (
             f"its names fit in several ways, as those that begin with {parts}: choose one with "
             f"revise_keys=[({pattern!r}, '')]"
+        )
+    if match.ambiguous_in_model:
+        parts = " and ".join(map(repr, match.ambiguous_in_model))
+        return (
+            f"it fits several parts of the model, {parts}: give the part that is meant in place "
+            "of the model"
         )
     if match.names:
         name, target = next(iter(match.names.items()))

@@ -7,6 +7,7 @@ look at the model; what lets most entries fit is taken, and of such what changes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -30,13 +31,15 @@ class Match:
     Attributes:
         names: the model's names by the file's.
         rename: what the file's other names would be in the model.
-        ambiguous: where several parts of the file, or of the model, fit equally well, so that none
-            was taken: their names.
+        ambiguous: where several parts of the file fit equally well, so that none was taken: what
+            their names begin with.
+        ambiguous_in_model: the same of parts of the model, where only these are several.
     """
 
     names: dict[str, str]
     rename: Callable[[str], str | None] = field(default=lambda name: name)
     ambiguous: Sequence[str] = ()
+    ambiguous_in_model: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class _View:
         if not self.prefix:
             return name
         return name.removeprefix(f"{self.prefix}.") if name.startswith(f"{self.prefix}.") else None
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing is left out in front but what is usual there."""
+        return set(self.prefix.split(".")) <= {"", *_USUAL_NAMES, *INNER_NAMES}
 
     @property
     def cost(self) -> tuple[int, int]:
@@ -78,11 +86,13 @@ def match_names(
     core, needed = file.keys() - set(extra), model.keys() - set(optional)
     if core <= model.keys() or needed <= file.keys():
         return Match({name: name for name in file if name in model})
-    best: list[tuple[tuple[int, ...], Match, set[str]]] = []
+    best: list[tuple[tuple[int, ...], Match]] = []
     for theirs, ours in product(_views(file, extra), _views_of_model(model, plain, optional)):
         most = min(len(theirs.names), len(ours.names))
         if (theirs.level == ours.level == _IN_PART) or (best and most < best[0][0][0]):
             continue
+        if not (theirs.is_usual or ours.is_usual):
+            continue  # "head" in place of "neck" is another part of a network, and no wrapper
         match = _compare(theirs, ours)
         fitting = {name for name, own in match.names.items() if _fits(file[name], model[own])}
         # A part that might as well be another one must have all that is asked for.
@@ -95,10 +105,34 @@ def match_names(
         rank = (len(fitting), len(match.names), *cost)
         if not best or rank >= best[0][0]:
             best = [each for each in best if each[0] == rank]
-            best.append((rank, match, {theirs.prefix, ours.prefix} - {""}))
-    if any(match.names != best[0][1].names for _, match, _ in best):
-        return Match({}, ambiguous=sorted(set().union(*(parts for *_, parts in best))))
+            best.append((rank, match))
+    if any(match.names != best[0][1].names for _, match in best):
+        return _ambiguous([match for _, match in best])
     return best[0][1]
+
+
+def _ambiguous(matches: Sequence[Match]) -> Match:
+    """No match, but what would be several."""
+    pairs = [_begin(match) for match in matches]
+    theirs, ours = (sorted(set(side)) for side in zip(*pairs, strict=True))
+    if len(theirs) > 1:
+        return Match({}, ambiguous=theirs)
+    return Match({}, ambiguous_in_model=ours)
+
+
+def _begin(match: Match) -> tuple[str, str]:
+    """What all names of a match begin with, in the file and in the model, where that differs."""
+    theirs, ours = _common_modules(match.names), _common_modules(match.names.values())
+    while theirs and ours and theirs[-1] == ours[-1]:
+        theirs, ours = theirs[:-1], ours[:-1]
+    return ".".join(theirs), ".".join(ours)
+
+
+def _common_modules(names: Iterable[str]) -> list[str]:
+    """The modules that all names are in, from the outermost one."""
+    modules = [name.split(".")[:-1] for name in names]
+    common = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*modules, strict=False))
+    return [each[0] for each in common]
 
 
 def _compare(theirs: _View, ours: _View) -> Match:

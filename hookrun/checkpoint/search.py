@@ -42,28 +42,61 @@ def newest_valid(
         (path, checkpoint), or None where there is no valid checkpoint.
     """
     paths = list(newest_first(folder, *others))
-    passed: list[Path] = []  # whole, but without what is wanted
-    fallback = None
+    newest = NewestOfARun(with_optimizer)
     for tried, path in enumerate(paths, 1):
         try:
             checkpoint = read_checkpoint(path, map_location, trust=trust)
         except (ValueError, OSError) as error:
             logger.warning("passing over a damaged checkpoint: %s", error)
             continue
-        if is_of_a_run(checkpoint) and (checkpoint.get("optimizer") or not with_optimizer):
-            if passed and with_optimizer:
+        if newest.decide(path, checkpoint):
+            if newest.passed:
                 logger.warning(
                     "%s is taken, for it has the optimizer's state: what was written later has "
                     "none (%s). To go on from such a file, name it",
                     path,
-                    ", ".join(each.name for each in passed),
+                    ", ".join(each.name for each in newest.passed),
                 )
             _warn_of_farther(path, checkpoint["meta"], paths[tried:], logger)
-            return path, checkpoint
-        passed.append(path)
-        if fallback is None and is_of_a_run(checkpoint):
-            fallback = path, checkpoint
-    return fallback
+            break
+    return newest.found
+
+
+class NewestOfARun:
+    """The file from which a run goes on, of files that are shown to it from the newest back.
+
+    Args:
+        with_optimizer: whether the newest file that has an optimizer's state comes before newer
+            ones that have none.
+
+    Attributes:
+        found: the file so far and what it holds, or None.
+        passed: newer files without an optimizer's state, bare weights among them, where one that
+            has it is wanted and found.
+    """
+
+    def __init__(self, with_optimizer: bool) -> None:
+        self._with_optimizer = with_optimizer
+        self._decided = False
+        self._without: list[Path] = []
+        self.found: tuple[Path, dict[str, Any]] | None = None
+
+    @property
+    def passed(self) -> list[Path]:
+        return self._without if self._decided and self._with_optimizer else []
+
+    def decide(self, path: Path, checkpoint: dict[str, Any]) -> bool:
+        """Whether the choice is made, whatever older files there are."""
+        if self._decided:
+            return True
+        of_a_run = is_of_a_run(checkpoint)
+        if of_a_run and (checkpoint.get("optimizer") or not self._with_optimizer):
+            self.found, self._decided = (path, checkpoint), True
+            return True
+        self._without.append(path)
+        if of_a_run and self.found is None:
+            self.found = path, checkpoint
+        return False
 
 
 def newest_first(*folders: str | Path) -> Iterator[Path]:

@@ -6,9 +6,12 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hookrun.checkpoint import NewestOfARun
 
 EPILOG = """\
 With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its weights,
@@ -17,10 +20,6 @@ one is damaged or not finite. With --resume, a training script is run twice for 
 one go, and once resumed halfway in a new process; the exit status is 1 where the two end
 differently. The script is run as it is, but for its work_dir, which is a temporary folder.
 """
-
-
-class Refused(ValueError):
-    """A file that is whole and of a run, and from which no run can go on."""
 
 
 def add_parser(commands: Any) -> None:
@@ -51,27 +50,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verify_folder(folder: Path) -> int:
-    """Check every checkpoint in a folder, and say from which one a resume would start."""
-    from hookrun.checkpoint import newest_first
+    """Check every checkpoint in a folder, and say from which one ``resume('auto')`` would start."""
+    from hookrun import checkpoint as ckpt
 
     if not folder.is_dir():
         return _refuse(f"there is no folder {str(folder)!r}")
-    start, wrong = "afresh: there is no checkpoint", 0
-    decided = False
-    for path in newest_first(folder):
+    wrong, refused = 0, set()
+    newest = ckpt.NewestOfARun(with_optimizer=True)
+    for path in ckpt.newest_first(folder):
         try:
-            state, told, bad = check_file(path)
+            checkpoint = ckpt.read_checkpoint(path, "cpu")
+            newest.decide(path, checkpoint)
+            told, bad = check_file(path, checkpoint)
         except (ValueError, OSError) as error:
             wrong += 1
-            if isinstance(error, Refused) and not decided:
-                start, decided = f"nowhere: it takes {path.name}, and refuses it", True
+            refused.add(path)
             print(f"{path.name}: DAMAGED: {error}")
             continue
         wrong += bool(bad)
         print(f"{path.name}: {f'NOT FINITE: {bad}; ' if bad else ''}{told}")
-        if not decided and state is not None:
-            decided = True
-            start = f"from {path.name}, epoch {state['epoch']}, iter {state['iter']}"
     for path in sorted(folder.glob("*.pth")):
         if path.is_symlink():
             lost = not path.is_file()
@@ -80,44 +77,56 @@ def verify_folder(folder: Path) -> int:
             print(f"{path.name}: {told} {os.path.basename(os.readlink(path))}")
     for path in sorted(folder.glob(".*.tmp")):
         print(f"{path.name}: left by a process that was ended amid a write")
-    print(f"a resume starts {start}")
+    print(f"a resume starts {_start(newest, refused)}")
     return int(wrong > 0)
 
 
-def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str, str]:
-    """Read a checkpoint.
+def _start(newest: NewestOfARun, refused: Collection[Path]) -> str:
+    """Where a resume starts."""
+    if newest.found is None:
+        return "afresh: there is no checkpoint"
+    path, checkpoint = newest.found
+    if path in refused:
+        return f"nowhere: it takes {path.name}, and refuses it"
+    start = f"from {path.name}, epoch {checkpoint['meta']['epoch']}"
+    start += f", iter {checkpoint['meta']['iter']}"
+    if newest.passed:
+        names = ", ".join(each.name for each in newest.passed)
+        start += f": what was written later has no optimizer state ({names})"
+    return start
+
+
+def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
+    """Check what a checkpoint holds.
 
     Returns:
-        (meta, what it is, what in it is not finite); None in place of meta for weights that no run
-        can go on from, and an empty text where all is finite.
+        (what it is, what in it is not finite); an empty text where all is finite.
 
     Raises:
-        Refused: the file is of a newer format, or what it says of its run makes no sense.
-        ValueError: the file is damaged.
+        ValueError: the file is of a newer format, or what it says of its run makes no sense.
         OSError: it cannot be read.
     """
     from hookrun import checkpoint as ckpt
 
-    checkpoint = ckpt.read_checkpoint(path, "cpu")
     with open(path, "rb") as file:
         digest = "digest right" if ckpt.check_digest(file) else "no digest"
     weights = len(ckpt.state_dict_of(checkpoint))
     bad = _not_finite(checkpoint)
     if not ckpt.is_of_a_run(checkpoint):
-        return None, f"{digest}; {weights} weights, not of a run", bad
+        return f"{digest}; {weights} weights, not of a run", bad
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
     for name in ("epoch", "iter"):
         if not isinstance(meta[name], int) or meta[name] < 0:
-            raise Refused(f"meta[{name!r}] is {meta[name]!r:.80}")
+            raise ValueError(f"meta[{name!r}] is {meta[name]!r:.80}")
     if not isinstance(own, dict) or not isinstance(own.get("format", 0), int):
-        raise Refused(f"its 'hookrun' part is {own!r:.80}")
+        raise ValueError(f"its 'hookrun' part is {own!r:.80}")
     if own.get("format", 0) > ckpt.FORMAT:
-        raise Refused(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
+        raise ValueError(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
     parts = [f"epoch {meta['epoch']}", f"iter {meta['iter']}", f"{weights} weights"]
-    parts.append("optimizer" if "optimizer" in checkpoint else "no optimizer")
+    parts.append("optimizer" if checkpoint.get("optimizer") else "no optimizer")
     if own.get("hooks"):
         parts.append("state of " + ", ".join(own["hooks"]))
-    return meta, f"{digest}; " + ", ".join(parts), bad
+    return f"{digest}; " + ", ".join(parts), bad
 
 
 def _not_finite(checkpoint: Mapping[str, Any]) -> str:

@@ -11,6 +11,12 @@ from .fp16_optimizer import Fp16OptimizerHook
 from .gradient_cumulative_fp16_optimizer import GradientCumulativeFp16OptimizerHook
 from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 from .iter_timer import IterTimerHook
+from .lr_annealing import (
+    CosineAnnealingLrUpdaterHook,
+    FlatCosineAnnealingLrUpdaterHook,
+    LinearAnnealingLrUpdaterHook,
+    WSDLrUpdaterHook,
+)
 from .lr_cycles import (
     CosineRestartLrUpdaterHook,
     CyclicLrUpdaterHook,
@@ -18,16 +24,12 @@ from .lr_cycles import (
     SequentialLrUpdaterHook,
 )
 from .lr_updater import (
-    CosineAnnealingLrUpdaterHook,
     ExpLrUpdaterHook,
     FixedLrUpdaterHook,
-    FlatCosineAnnealingLrUpdaterHook,
     InvLrUpdaterHook,
-    LinearAnnealingLrUpdaterHook,
     LrUpdaterHook,
     PolyLrUpdaterHook,
     StepLrUpdaterHook,
-    WSDLrUpdaterHook,
 )
 from .memory import EmptyCacheHook
 from .momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook

@@ -1,4 +1,4 @@
-"""The best score so far, in ``hook_msgs``: of which score it is, and where its file lies."""
+"""The best score so far, in ``hook_msgs``: of which score it is, and its file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import math
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,98 @@ from hookrun.checkpoint import local_path
 from hookrun.distributed import get_dist_info
 from hookrun.storage import FileClient
 
+from .checkpoint import literal
+
 _KEYS = ("best_score", "best_ckpt", "best_key", "best_rule")
+
+
+@dataclass(frozen=True)
+class Best:
+    """A score that is better than all before it.
+
+    Attributes:
+        key, rule: the score's name, and whether the greater or the less is better.
+        score: its value.
+        kind, number: the ``"epoch"`` or ``"iter"`` behind which it was found.
+        out_dir: the folder of the file.
+    """
+
+    key: str
+    rule: str | None
+    score: float
+    kind: str
+    number: int
+    out_dir: str
+
+    def path(self, client: FileClient) -> str:
+        """The file's path."""
+        return client.join_path(self.out_dir, file_name(self.key, self.kind, self.number))
+
+    def save(
+        self,
+        runner: Any,
+        client: FileClient,
+        background: bool,
+        replaces: str | None,
+        remove: Callable[[str], None],
+        undo: Callable[[], None],
+    ) -> None:
+        """Note it in ``hook_msgs`` and save the checkpoint; the file it replaces goes after that.
+
+        Args:
+            runner: its model and counters are saved, by the master.
+            client: the storage.
+            background: whether the file is written in the background.
+            replaces: the file of the best before it, if there is one.
+            remove: takes that file away.
+            undo: called where the file cannot be written; ``hook_msgs`` is as before then.
+        """
+        messages, path = runner.meta["hook_msgs"], self.path(client)
+        before = dict(messages)
+        messages.update(best_score=self.score, best_ckpt=path)
+        messages.update(best_key=self.key, best_rule=self.rule)
+
+        def undo_all() -> None:
+            messages.clear()
+            messages.update(before)
+            undo()
+
+        name = file_name(self.key, self.kind, self.number)
+        if get_dist_info()[0] == 0:
+            with runner._writer.saving(background, client, undo_all):
+                runner.save_checkpoint(
+                    self.out_dir, filename_tmpl=literal(name), create_symlink=False
+                )
+                old = replaced_file(replaces, self.key, self.out_dir, client)
+                if old is not None and old != path:
+                    runner._writer.then(partial(remove, old))
+        runner.logger.info(
+            "best %s is %.4f at %s %d, saved as %s",
+            self.key,
+            self.score,
+            self.kind,
+            self.number,
+            name,
+        )
 
 
 def file_name(key: str, kind: str, number: int | str) -> str:
     """The name of the best file of a score, after so many epochs or iterations."""
     return f"best_{key.replace(os.sep, '_')}_{kind}_{number}.pth"
+
+
+def refuse_two_keepers(scores: Iterable[str | None]) -> None:
+    """Refuse a run in which more than one hook keeps its best file, with a ValueError.
+
+    Args:
+        scores: ``save_best`` of its EvalHooks.
+    """
+    keeping = [score for score in scores if score is not None]
+    if len(keeping) > 1:
+        raise ValueError(
+            "two EvalHooks with save_best would compare their scores with each other's and "
+            f"delete each other's files: leave save_best out of one of {keeping}"
+        )
 
 
 def start_anew_for_another_score(

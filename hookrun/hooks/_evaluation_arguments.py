@@ -10,6 +10,8 @@ from typing import Any
 
 from hookrun.core.errors import did_you_mean
 
+from ._score_rule import rule_of
+
 # MMCV's default keys of EvalHook. Their usual spellings are known too; see _score_rule.
 GREATER_KEYS = (
     "acc",
@@ -40,18 +42,27 @@ def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]
     return given
 
 
-def given_keys(greater: Sequence[str], less: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Of each rule, the keys that a user or a subclass gave; none where they are the shipped."""
-    return (
-        () if tuple(greater) == GREATER_KEYS else greater,
-        () if tuple(less) == LESS_KEYS else less,
-    )
+def known_rule(
+    save_best: str, metrics: Any, greater_keys: Sequence[str], less_keys: Sequence[str]
+) -> str | None:
+    """The rule of the score that decides; None with ``'auto'``, whose score comes later.
 
+    Keys that are the shipped ones count no more than the usual words.
 
-def first_score(metrics: Any) -> str | None:
-    """The name of the first score, of metrics that know their names before they are computed."""
-    names = getattr(metrics, "keys", None)
-    return next(map(str, names()), None) if callable(names) else None
+    Raises:
+        ValueError: the score's name does not tell, or with ``'auto'`` that of the first one, of
+            metrics that know their names before they are computed.
+    """
+    name: str | None = save_best
+    if save_best == "auto":
+        names = getattr(metrics, "keys", None)
+        name = next(map(str, names()), None) if callable(names) else None
+    if name is None:
+        return None
+    greater = () if tuple(greater_keys) == GREATER_KEYS else greater_keys
+    less = () if tuple(less_keys) == LESS_KEYS else less_keys
+    rule = rule_of(name, greater, less)
+    return None if save_best == "auto" else rule
 
 
 def check_arguments(

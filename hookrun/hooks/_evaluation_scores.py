@@ -13,6 +13,24 @@ from hookrun.core.errors import did_you_mean
 from hookrun.core.log_output import EVALUATED, with_underscore
 
 
+def compute(
+    metrics: Any, dataset: Any, results: Any, logger: Any, eval_kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The scores: what ``metrics`` make of outputs and targets, or without them the dataset of the
+    results.
+
+    Raises:
+        TypeError: they are no dict.
+    """
+    if metrics is not None:
+        scores = metrics(*results)
+    else:
+        scores = dataset.evaluate(results, logger=logger, **eval_kwargs)
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
+    return scores
+
+
 def as_plain(value: Any) -> Any:
     """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
     size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)

@@ -13,17 +13,24 @@ LESS = "less"
 _GREATER_WORDS = """
     acc accs accuracy accuracies aacc macc oacc top topk
     precision precisions prec mprecision recall recalls mrecall ap aps map maps
-    auc auroc aucroc aupr auprc iou ious miou fwiou jaccard dice mdice
+    auc auroc aucroc aupr auprc iou ious miou meaniou fwiou jaccard dice mdice
     f1 f2 f_1 f_2 fbeta fscore mfscore fmeasure f_score f_measure hmean
     sensitivity specificity exact_match hit hits ndcg mrr kappa mcc r2 r_2 pearson spearman
-    spearmanr correlation corr psnr ssim msssim bleu rouge rougel meteor cider chrf
+    spearmanr pearsonr correlation corr corrcoef similarity tpr tnr nmi
+    psnr ssim msssim bleu rouge rougel meteor cider chrf
     pck pckh pq hota mota idf1 reward rewards
 """.split()  # noqa: SIM905 (shorter to read)
 _LESS_WORDS = """
-    loss losses err errs error errors perplexity ppl nll bpb bpc bpd bce xent cross_entropy logloss
-    mse rmse msle rmsle mae mape smape rmsd silog absrel abs_rel sqrel sq_rel
-    wer cer ter eer fpr fnr ece brier fid kid lpips divergence kl kld distance hd95
-    epe nme mpjpe ade fde cost regret residual deviation
+    loss losses err errs error errors perplexity ppl nll bpb bpc bpd bce xent logloss
+    cross_entropy crossentropy mse rmse nrmse msle rmsle mae mape smape rmsd silog
+    absrel abs_rel sqrel sq_rel wer cer ter eer fpr fnr ece brier fid kid lpips
+    divergence kl kld distance hd95 miss_rate false_positive_rate false_negative_rate chamfer
+    hausdorff epe aepe nme mpjpe ade fde cost regret residual deviation
+""".split()  # noqa: SIM905 (shorter to read)
+# What can turn the meaning of a greater word round, as in "acc_drop".
+_TURNING_WORDS = """
+    drop drops gap miss missed fail failed failure failures false minus penalty forgetting
+    degradation uncertainty entropy latency std var variance
 """.split()  # noqa: SIM905 (shorter to read)
 # Glued words, such as "valloss" and "lossmap", but nothing that only looks like one.
 _GLUED_LESS = re.compile(r"(?!lossy|lossless|gloss|floss|terror)(loss.*|.*loss(es)?|.*errors?)")
@@ -67,6 +74,8 @@ def rule_of(
     # which of the two it is.
     if less > greater or (less >= 0 and name.begins_as_loss):
         greater = -1
+    elif name.last(_TURNING_WORDS) >= 0:
+        less = max(less, greater)
     return _the_only(_rules(greater >= 0, less >= 0), score, asks)
 
 

@@ -12,25 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
+from hookrun.core import HOOKS, Hook, LoggerHook, Trigger, TriggerSetting, is_shipped
 from hookrun.core.sync_guard import may_sync
-from hookrun.core.triggers import NEVER
-from hookrun.distributed import all_gather_objects, get_dist_info
+from hookrun.distributed import all_gather_objects
 from hookrun.storage import FileClient
 
-from ._best import file_name, replaced_file, start_anew_for_another_score
+from ._best import Best, refuse_two_keepers, start_anew_for_another_score
 from ._evaluation_arguments import (
     GREATER_KEYS,
     LESS_KEYS,
     as_names,
     check_arguments,
     check_scoring,
-    first_score,
-    given_keys,
+    known_rule,
 )
-from ._evaluation_scores import as_output, score_of
-from ._score_rule import rule_of
-from .checkpoint import check_can_write, literal, resolve_out_dir, warn_without_epochs
+from ._evaluation_plan import evaluation_triggers, is_due
+from ._evaluation_scores import as_output, compute, score_of
+from .checkpoint import check_can_write, resolve_out_dir, warn_without_epochs
 from .iter_timer import not_timed
 from .testing import collect_predictions, mode_kept, single_gpu_test
 
@@ -153,16 +151,7 @@ class EvalHook(Hook):
     def triggers(self) -> Mapping[str, Trigger]:
         if not is_shipped(self, EvalHook, ("_should_evaluate",)):
             return {}
-        start = self.start or 0
-        by_epoch = Trigger(epochs=self.interval, start=start)
-        by_iter = Trigger(iters=self.interval, start=start)
-        at_first = Trigger(once=True)
-        return {
-            "before_train_epoch": at_first if self.by_epoch else NEVER,
-            "before_train_iter": NEVER if self.by_epoch else at_first,
-            "after_train_epoch": by_epoch if self.by_epoch else NEVER,
-            "after_train_iter": NEVER if self.by_epoch else by_iter,
-        }
+        return evaluation_triggers(self.start, self.interval, self.by_epoch)
 
     def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient] | None:
         if self.save_best is None:
@@ -176,13 +165,7 @@ class EvalHook(Hook):
         warn_without_epochs(self, runner)
         if self.save_best is None:
             return
-        keeping = [h for h in runner.hooks if isinstance(h, EvalHook) and h.save_best is not None]
-        if len(keeping) > 1:
-            raise ValueError(
-                "two EvalHooks with save_best would compare their scores with each other's and "
-                "delete each other's files: leave save_best out of one of "
-                f"{[hook.save_best for hook in keeping]}"
-            )
+        refuse_two_keepers([h.save_best for h in runner.hooks if isinstance(h, EvalHook)])
         self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
         key = self.save_best.replace(os.sep, "_")
         pattern = rf"best_{'.+' if key == 'auto' else re.escape(key)}_(epoch|iter)_\d+\.pth"
@@ -219,11 +202,13 @@ class EvalHook(Hook):
             runner.flush_logs()
             with not_timed(runner):
                 self._do_evaluate(runner)
+            self._log_where_loggers_come_first(runner)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
             self._do_evaluate(runner)
+            self._log_where_loggers_come_first(runner)
 
     def after_run(self, runner: Any) -> None:
         """Wait for the best file, so that hooks behind this one find it."""
@@ -277,8 +262,7 @@ class EvalHook(Hook):
 
     def _is_due(self, finished: int) -> bool:
         """Whether so many epochs or iterations are followed by an evaluation."""
-        start = self.start or 0
-        return finished >= start and (finished - start) % self.interval == 0
+        return is_due(finished, self.start, self.interval)
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
@@ -296,6 +280,13 @@ class EvalHook(Hook):
             if self.save_best is not None and score is not None:
                 self._save_ckpt(runner, score)
 
+    def _log_where_loggers_come_first(self, runner: Any) -> None:
+        """Have the results logged now, if a logger before this hook has no other chance to."""
+        hooks = list(runner.hooks)
+        before = hooks[: hooks.index(self)] if self in hooks else []
+        if any(isinstance(hook, LoggerHook) and hook.enabled for hook in before):
+            runner.flush_logs()
+
     def _agreed(self, runner: Any, score: float | None) -> float | None:
         """The master's score in all processes; if it is the best, the file gets what each keeps."""
         masters, best = all_gather_objects((score, self._is_best(runner, score)))[0]
@@ -309,14 +300,8 @@ class EvalHook(Hook):
         Returns:
             The score that ``save_best`` names; None without it, or where there are no scores.
         """
-        if self.metrics is not None:
-            scores = self.metrics(*results)
-        else:
-            scores = self.dataloader.dataset.evaluate(
-                results, logger=runner.logger, **self.eval_kwargs
-            )
-        if not isinstance(scores, Mapping):
-            raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
+        dataset = getattr(self.dataloader, "dataset", None)
+        scores = compute(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
         runner.log_buffer.output.update(as_output(scores))
         runner.log_buffer.ready = True
         if self.save_best is None:
@@ -333,42 +318,20 @@ class EvalHook(Hook):
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
         """Save the checkpoint if its score is the best; the old best file goes after that."""
-        messages = runner.meta["hook_msgs"]
-        key_score = float(key_score)
-        if not self._is_best(runner, key_score):
+        if not self._is_best(runner, float(key_score)):
             return
-        kind = "epoch" if self.by_epoch else "iter"
-        number = self._finished(runner)
-        name = file_name(self.key_indicator, kind, number)
-        path = self.file_client.join_path(self.out_dir or "", name)
-        before, old_path = dict(messages), self.best_ckpt_path
-        messages.update(best_score=key_score, best_ckpt=path)
-        messages.update(best_key=self.key_indicator, best_rule=self.rule)
-        self.best_ckpt_path = path
-
-        def undo() -> None:
-            messages.clear()
-            messages.update(before)
-            self.best_ckpt_path = old_path
-
-        if get_dist_info()[0] == 0:
-            with runner._writer.saving(self.background, self.file_client, undo):
-                runner.save_checkpoint(
-                    self.out_dir, filename_tmpl=literal(name), create_symlink=False
-                )
-                old = replaced_file(
-                    old_path, self.key_indicator, self.out_dir or "", self.file_client
-                )
-                if old is not None and old != path:
-                    runner._writer.then(partial(self._remove, old))
-        runner.logger.info(
-            "best %s is %.4f at %s %d, saved as %s",
+        best = Best(
             self.key_indicator,
-            key_score,
-            kind,
-            number,
-            name,
+            self.rule,
+            float(key_score),
+            "epoch" if self.by_epoch else "iter",
+            self._finished(runner),
+            self.out_dir or "",
         )
+        old = self.best_ckpt_path
+        self.best_ckpt_path = best.path(self.file_client)
+        undo = partial(setattr, self, "best_ckpt_path", old)
+        best.save(runner, self.file_client, self.background, old, self._remove, undo)
 
     def _take_best(self, runner: Any) -> None:
         """Know the best so far, if it is of the score that decides now; with 'auto', once known."""
@@ -397,10 +360,8 @@ class EvalHook(Hook):
         """Find out whether a greater or a smaller score is better."""
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        name = first_score(self.metrics) if key_indicator == "auto" else key_indicator
-        if rule is None and name is not None:
-            found = rule_of(name, *given_keys(self.greater_keys, self.less_keys))
-            rule = None if key_indicator == "auto" else found  # the score itself comes later
+        if rule is None:
+            rule = known_rule(key_indicator, self.metrics, self.greater_keys, self.less_keys)
         self.rule = rule
         self.key_indicator = key_indicator
         if rule is not None:

@@ -12,7 +12,8 @@ from hookrun.schedules import Policy
 
 from . import _arguments as check
 from ._policies import by_iteration_only, check_cycles_fit, cyclic_policy
-from .lr_updater import AnnealingLrUpdaterHook, LrUpdaterHook
+from .lr_annealing import AnnealingLrUpdaterHook
+from .lr_updater import LrUpdaterHook
 from .updater import ScheduleSetting
 
 # Arguments of SequentialLrUpdaterHook that its policies share.

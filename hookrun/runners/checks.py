@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -68,6 +69,11 @@ def check_limit(name: str, value: Any) -> int | None:
 def make_work_dir(work_dir: Any) -> str:
     if not isinstance(work_dir, (str, os.PathLike)):
         raise TypeError(f"work_dir must be a path or None, not {type(work_dir).__name__}")
+    if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(work_dir)):
+        raise ValueError(
+            f"work_dir is a local folder, and {os.fspath(work_dir)!r} names a storage: give the "
+            "latter as out_dir of checkpoint_config, and of what else is to go there"
+        )
     path = Path(os.path.abspath(work_dir))
     try:
         path.mkdir(parents=True, exist_ok=True)

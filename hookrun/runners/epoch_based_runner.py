@@ -22,7 +22,7 @@ from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
-from .run_options import prefetched
+from .run_options import prefetched, warn_of_misspelt_options
 
 
 @RUNNERS.register_module()
@@ -211,6 +211,7 @@ class EpochBasedRunner(BaseRunner):
                 + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
             )
         check_run(self, data_loaders, workflow)
+        warn_of_misspelt_options(self, kwargs)
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         resumption = self._resumption

@@ -26,7 +26,7 @@ from .hook_configs import by_iter
 from .loader_states import restore_loaders, warn_of
 from .position import Resumption, add, ends_iter, has_taken_batch, progress
 from .registration import HookConfig
-from .run_options import prefetched
+from .run_options import prefetched, warn_of_misspelt_options
 
 
 @RUNNERS.register_module()
@@ -124,6 +124,7 @@ class IterBasedRunner(BaseRunner):
                 + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
             )
         check_run(self, data_loaders, workflow)
+        warn_of_misspelt_options(self, kwargs)
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         for hook in self.hooks:

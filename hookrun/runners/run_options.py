@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +13,41 @@ import torch
 
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DevicePrefetcher
+from hookrun.distributed import unwrap_model
+
+_OPTIONS = ("max_epochs", "max_iters", "prefetch", "sync_guard")
+
+
+def warn_of_misspelt_options(runner: Any, others: Iterable[str]) -> None:
+    """Warn about arguments of ``run`` that go to ``train_step``, but read like those it has.
+
+    Args:
+        runner: whose model says which arguments it takes.
+        others: the names of the arguments that ``run`` does not have.
+    """
+    for name in others:
+        near = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.8)
+        if near and name not in _arguments_of_steps(runner):
+            kind = type(runner).__name__
+            cure = f"did you mean {near[0]!r}?"
+            if near[0] == name:
+                cure = f"what limits {kind} is given to its constructor"
+            warnings.warn(
+                f"{kind}.run() has no argument {name!r}, so it goes to the model's train_step: "
+                f"{cure}",
+                stacklevel=3,
+            )
+
+
+def _arguments_of_steps(runner: Any) -> set[str]:
+    """The arguments that the model's steps, or the batch processor, name."""
+    model = unwrap_model(runner.model)
+    steps = [getattr(model, name, None) for name in ("train_step", "val_step")]
+    names: set[str] = set()
+    for step in filter(callable, (*steps, runner.batch_processor)):
+        with contextlib.suppress(TypeError, ValueError):  # a compiled one may have no signature
+            names.update(inspect.signature(step).parameters)
+    return names
 
 
 def prefetched(data_loaders: list[Any], prefetch: Any, model: torch.nn.Module) -> list[Any]:

@@ -15,6 +15,8 @@ _own: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 def open_own(owner: Any, path: str | os.PathLike[str]) -> TextIO:
     """Open a file of text to append to, which is the owner's alone.
 
+    An owner may open it more than once at a time: each writes behind what the others have written.
+
     Where something of this name is there, of another owner or planted, the file gets a number:
     ``name_2.log.json``. Nothing is overwritten then, no link is followed, and no pipe waited for.
     The same owner gets its file again by the name it asked for.
@@ -47,4 +49,4 @@ def open_own(owner: Any, path: str | os.PathLike[str]) -> TextIO:
 
 def _open(path: str, flags: int) -> int:
     extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    return os.open(path, flags | extra, 0o666)
+    return os.open(path, flags | os.O_APPEND | extra, 0o666)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +52,14 @@ NOTHING: dict[str, tuple[Callable[[], Any], str]] = {
         r"in several ways, as those that begin with 'student\.' and 'teacher\.': choose one with "
         r"revise_keys=\[\('\^student\\\\\.', ''\)\]",
     ),
+    "dicts of weights": (
+        lambda: {"params": linear().state_dict(), "params_ema": linear().state_dict()},
+        r"in dicts of their own, 'params', 'params_ema': .* to load_state_dict\(\)",
+    ),
+    "a dict of weights in state_dict": (
+        lambda: {"state_dict": {"net": linear().state_dict()}},
+        r"in dicts of their own, 'net': read it with torch\.load\(\) and give",
+    ),
     "empty": (dict, "it holds nothing"),
     "no weights": (lambda: {"epoch": 3, "lr": 0.1}, "it holds no tensors, but 'epoch', 'lr'"),
     "an optimizer": (
@@ -77,6 +87,60 @@ def test_a_file_of_which_nothing_fits_is_an_error(kind: str, strict: bool, tmp_p
     model = linear()
     with pytest.raises((RuntimeError, ValueError), match=message):
         load_checkpoint(model, tmp_path / "a.pth", strict=strict)
+
+
+INNER = "_orig_mod"
+
+
+@pytest.mark.parametrize("wrap", [linear, lambda: TrainStep(linear(), print), Net])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("student", "teacher"),
+        ("module.student", "module.teacher"),
+        (f"student.{INNER}", f"teacher.{INNER}"),
+        (f"module.{INNER}.student", f"module.{INNER}.teacher"),
+        ("encoder_q", "encoder_k", "encoder_m"),
+        ("m.a.x", "n.b.x"),
+        ("a.net", "b.module.net"),
+        ("0", "1"),
+        ("net", "ema_model"),
+        ("model+", "model*"),
+    ],
+)
+def test_the_cure_for_several_parts_that_fit_loads_one_of_them(
+    wrap: Callable[[], nn.Module], parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = wrap()
+    inside: Any = model.model if isinstance(model, TrainStep) else model
+    weights = {f"{part}.{n}": v + i for i, part in enumerate(parts)
+               for n, v in inside.state_dict().items()}  # fmt: skip
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="in several ways") as raised:
+        load_checkpoint(model, tmp_path / "a.pth")
+    (pattern,) = re.findall(r"revise_keys=\[\((.*), ''\)\]", str(raised.value))
+    with pytest.warns(UserWarning, match="not in the model"):
+        load_checkpoint(model, tmp_path / "a.pth", revise_keys=[(ast.literal_eval(pattern), "")])
+    name = next(iter(inside.state_dict()))
+    chosen = [
+        part for part in parts if torch.equal(inside.state_dict()[name], weights[f"{part}.{name}"])
+    ]
+    assert len(chosen) == 1
+    assert repr(f"{chosen[0]}.") in str(raised.value)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, nn.DataParallel])
+@pytest.mark.parametrize("parts", [("student", "teacher"), ("0", "1"), ("a", "b", "c")])
+def test_several_parts_of_the_model_that_a_file_fits_are_named(
+    wrap: Callable[[nn.Module], nn.Module], parts: tuple[str, ...]
+) -> None:
+    model = nn.ModuleDict({part: linear() for part in parts})
+    named = " and ".join(map(repr, parts))
+    with pytest.raises(ValueError, match=f"fits several parts of the model, {named}: give the"):
+        load_state_dict(wrap(model), linear().state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_state_dict(model.get_submodule(parts[0]), linear().state_dict())
 
 
 # A file, and what is told that the model Sequential(Linear(4, 2), Linear(2, 2)) makes of it.

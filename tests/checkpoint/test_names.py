@@ -65,6 +65,18 @@ CASES = [
     ("module.w w", "w b", "w=w"),
     ("a.module.w a.w", "a.w b.w", "a.w=a.w"),
     ("foo.x", "bar.y", ""),
+    # A module of another name is another one, though all is in it and has the same shapes.
+    ("fc.w fc.b", "head.w head.b", ""),
+    ("module.fc.w module.fc.b", "head.w head.b", ""),
+    ("fc.w fc.b", "model.head.w model.head.b", ""),
+    ("fc._orig_mod.w", "head.w", ""),
+    ("generator.net.w generator.net.b", "discriminator.net.w discriminator.net.b", ""),
+    ("fc.w fc.b", "head.w head.b neck.w", ""),
+    ("fc.w neck.w", "head.w neck.b", ""),
+    ("0.w 0.b", "1.w 1.b", ""),
+    ("model.fc.w model.fc.b", "module.fc.w module.fc.b",
+     "model.fc.w=module.fc.w model.fc.b=module.fc.b"),
+    ("net.fc.w net.fc.b", "model.fc.w model.fc.b", "net.fc.w=model.fc.w net.fc.b=model.fc.b"),
 ]  # fmt: skip
 
 

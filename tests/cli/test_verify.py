@@ -223,6 +223,66 @@ def test_a_newer_format_stops_a_resume(
         make_runner(work_dir=str(folder)).resume("auto")
 
 
+NONE: dict[str, Any] = {"optimizer": None}
+NO_RUN: dict[str, Any] = {"meta": None}
+BAD_FORMAT: dict[str, Any] = {"hookrun": {"format": 99}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {3: NONE},
+        {3: {"optimizer": {}}},
+        {2: NONE, 3: NONE},
+        {1: NONE, 2: NONE, 3: NONE},
+        {2: NONE},
+        {3: NO_RUN},
+        {2: NONE, 3: NO_RUN},
+        {2: NO_RUN, 3: NONE},
+        {1: NO_RUN, 2: NO_RUN, 3: NO_RUN},
+        {1: NO_RUN, 2: NONE, 3: NO_RUN},
+        {3: "damage"},
+        {2: "damage", 3: NONE},
+        {3: {"state_dict": 3}},
+        {3: {**NONE, **BAD_FORMAT}},
+        {2: BAD_FORMAT, 3: NONE},
+        {3: {**NONE, "meta": {"epoch": -1, "iter": 0}}},
+    ],
+)
+def test_a_resume_starts_where_it_is_said(
+    tmp_path: Path,
+    make_runner: Any,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[int, Any],
+) -> None:
+    runner = make_runner(max_epochs=3, work_dir=str(tmp_path))
+    runner.register_optimizer_hook({})
+    runner.register_checkpoint_hook({"interval": 1, "create_symlink": False})
+    runner.run([make_loader(1)], [("train", 1)])
+    for number in (1, 2, 3):
+        path, change = tmp_path / f"epoch_{number}.pth", changes.get(number, {})
+        if change == "damage":
+            path.write_bytes(path.read_bytes()[:100])
+        elif change:
+            checkpoint = {**torch.load(path), **change}
+            torch.save({key: value for key, value in checkpoint.items() if value is not None}, path)
+        os.utime(path, (number, number))
+    verify(tmp_path)
+    said = capsys.readouterr().out.splitlines()[-1]
+    resumed = make_runner(work_dir=str(tmp_path))
+    if "nowhere" in said:
+        with pytest.raises((ValueError, TypeError)):
+            resumed.resume("auto")
+    else:
+        resumed.resume("auto")
+        start = f"epoch {resumed.epoch}, iter {resumed.iter}" if resumed.epoch else "afresh"
+        assert start in said
+    later = "what was written later has"
+    assert (later in said) == (later in caplog.text and "nowhere" not in said)
+
+
 def test_links_in_a_circle(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "circle.pth").symlink_to("circle.pth")
     assert verify(folder) == 1

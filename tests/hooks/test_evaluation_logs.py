@@ -113,3 +113,40 @@ def test_the_text_log_says_which_epoch_was_evaluated_before_training(
         ("train", 6, 1),
         ("val", 6, 4),
     ]
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize(
+    "priorities",
+    [
+        (50, [50]),
+        (90, [50]),
+        (100, [90]),
+        (70, [40, 90]),
+        (70, [90, 40, 90]),
+        (100, [40, 50, 90]),
+        (0, [90]),
+    ],
+)
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_every_logger_has_every_evaluation_whichever_comes_first(
+    make_runner: MakeRunner, by_epoch: bool, priorities: tuple[int, list[int]], interval: int
+) -> None:
+    evaluation, of_loggers = priorities
+    runner = make_runner(max_epochs=2) if by_epoch else make_runner(IterBasedRunner, max_iters=6)
+    loggers = [Lines(interval=interval, by_epoch=by_epoch) for _ in of_loggers]
+    for each, priority in zip(loggers, of_loggers, strict=True):
+        runner.register_hook(each, priority)
+    hook = EvalHook(make_loader(), interval=1 if by_epoch else 3, by_epoch=by_epoch)
+    runner.register_hook(hook, evaluation)
+    runner.run([make_loader(3)], TRAIN)
+    training = [("loss", iteration) for iteration in range(1, 7)]
+    training = [(n, i) for n, i in training if ((i - 1) % 3 + 1 if by_epoch else i) % interval == 0]
+    for each in loggers:
+        names = [("acc" if "acc" in output else "loss", at) for at, output in each.lines]
+        assert [line for line in names if line[0] == "loss"] == training
+        shift = 1 if by_epoch else 0  # behind an epoch, its last iteration is counted already
+        assert [line for line in names if line[0] == "acc"] == [
+            ("acc", 3 + shift),
+            ("acc", 6 + shift),
+        ]

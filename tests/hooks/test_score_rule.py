@@ -17,16 +17,19 @@ GREATER = """
     acc ACC accuracy top1_acc accuracy_top-1 top_5 topk AR@100 AR bbox_AR_100 AUC/0-100 roc_auc
     precision mean_average_precision mAP bbox_mAP_50 coco/bbox_mAP mAP@0.5 AP50 map_50 mIoU mDice
     mAcc aAcc IoU.road mFscore mRecall f1_score MulticlassF1Score recall@5 r2_score PSNR val/acc
-    eval.accuracy PCKh@0.5 valAccuracy KITTI/Car_3D_AP11_easy
+    eval.accuracy meanIoU pearsonr matthews_corrcoef cosine_similarity tpr
+    PCKh@0.5 valAccuracy KITTI/Car_3D_AP11_easy
 """.split()  # noqa: SIM905
 LESS = """
     loss val_loss valLoss BCELoss valloss decode.loss_ce val_loss_heatmap accumulated_loss
     loss_bbox_map mAP_loss val/loss_iou top5_error top1_err error_rate depth_map_rmse MSE wer FID
     val_perplexity cross_entropy abs_rel P-MPJPE AR_loss test/error MeanSquaredError nll
+    miss_rate false_positive_rate AEPE nrmse crossentropy chamfer_distance acc_drop_loss
 """.split()  # noqa: SIM905
 UNCLEAR = """
     score heatmap desktop stop mapping accumulated accident topology lossless gloss total area
-    error_accuracy error_free_map misc - 3
+    error_accuracy error_free_map misc - 3 acc_drop accuracyGap mAP_std top1/variance failed_hits
+    recall-miss missRecall false_acc entropy_auc latency gap
 """.split()  # noqa: SIM905
 
 

@@ -246,6 +246,28 @@ def test_a_work_dir_that_cannot_be_written(tmp_path: Path) -> None:
         assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("s3://bucket/run", "s3://bucket", "gs://a/b", "memory://x", "hdfs://host:9000/runs"),
+        *("file:///tmp/x", "s3:/bucket", "https://host/a", "az+x://c", Path("s3://bucket/run")),
+    ],
+)
+def test_a_storage_is_no_work_dir(name: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"work_dir is a local folder.* as out_dir"):
+        EpochBasedRunner(TinyModel(), work_dir=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a:b/c", "lr=0.1:x", "./s3:/x", "2026-11-29T20:40/a", "C:/x"])
+def test_a_colon_in_the_name_of_a_work_dir_is_no_storage(
+    name: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert EpochBasedRunner(TinyModel(), work_dir=name).work_dir == str(tmp_path / name)
+
+
 def test_a_work_dir_is_made_and_absolute(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     runner = EpochBasedRunner(TinyModel(), work_dir="a/b")

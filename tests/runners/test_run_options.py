@@ -18,7 +18,7 @@ from hookrun import (
     IterLoader,
     SyncGuard,
 )
-from tests.support import make_loader
+from tests.support import TinyModel, make_loader
 
 from .variants import limits
 
@@ -117,3 +117,63 @@ def test_the_guard_is_left_before_hooks_are_closed(make_runner: MakeRunner) -> N
     runner.register_hook(hook)
     runner.run([make_loader(1)], TRAIN, sync_guard=True)
     assert not runner.sync_guard.report
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_epoch", "did you mean 'max_epochs'"),
+        ("max_iter", "did you mean 'max_iters'"),
+        ("max_epoches", "did you mean 'max_epochs'"),
+        ("maxiters", "did you mean 'max_iters'"),
+        ("prefech", "did you mean 'prefetch'"),
+        ("pre_fetch", "did you mean 'prefetch'"),
+        ("sync_gaurd", "did you mean 'sync_guard'"),
+        ("syncguard", "did you mean 'sync_guard'"),
+    ],
+)
+def test_misspelt_arguments_are_named(
+    make_runner: MakeRunner, runner_type: type, name: str, meant: str
+) -> None:
+    runner = make_runner(runner_type, **limits(runner_type))
+    runner.register_optimizer_hook({})
+    with pytest.warns(UserWarning, match=rf"run\(\) has no argument '{name}'.*{meant}"):
+        runner.run([make_loader(1)], TRAIN, **{name: 2})
+
+
+@pytest.mark.parametrize(
+    ("runner_type", "name"), [(EpochBasedRunner, "max_iters"), (IterBasedRunner, "max_epochs")]
+)
+def test_the_limit_of_the_other_runner_is_named(
+    make_runner: MakeRunner, runner_type: type, name: str
+) -> None:
+    runner = make_runner(runner_type, **limits(runner_type))
+    runner.register_optimizer_hook({})
+    with pytest.warns(UserWarning, match=f"no argument '{name}'.* given to its constructor"):
+        runner.run([make_loader(1)], TRAIN, **{name: 2})
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["scale", "epochs", "fetch", "guard", "iters", "max_norm"])
+def test_other_arguments_go_to_the_model_without_a_word(
+    make_runner: MakeRunner, runner_type: type, name: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    runner = make_runner(runner_type, **limits(runner_type))
+    runner.register_optimizer_hook({})
+    runner.run([make_loader(1)], TRAIN, **{name: 2})
+    assert not recwarn.list
+
+
+@BOTH
+def test_what_the_model_takes_is_not_misspelt(
+    make_runner: MakeRunner, runner_type: type, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Counted(TinyModel):
+        def train_step(self, data_batch: Any, optimizer: Any = None, max_iter: int = 1) -> Any:
+            return super().train_step(data_batch)
+
+    runner = make_runner(runner_type, model=Counted(), **limits(runner_type))
+    runner.register_optimizer_hook({})
+    runner.run([make_loader(1)], TRAIN, max_iter=2)
+    assert not recwarn.list

@@ -27,6 +27,19 @@ def test_each_owner_has_its_own_file_and_gets_it_again(tmp_path: Path) -> None:
     assert (tmp_path / "x_2.log.json").read_text() == "bbdd"
 
 
+@pytest.mark.parametrize("writers", [2, 3])
+def test_who_opens_a_file_twice_at_a_time_overwrites_nothing(tmp_path: Path, writers: int) -> None:
+    owner = Owner()
+    files = [open_own(owner, tmp_path / "x.log") for _ in range(writers)]
+    lines = [f"{turn}: {'x' * number}\n" for turn in range(4) for number in range(writers)]
+    for line, file in zip(lines, files * 4, strict=True):
+        file.write(line)
+        file.flush()
+    for file in files:
+        file.close()
+    assert (tmp_path / "x.log").read_text() == "".join(lines)
+
+
 @pytest.mark.parametrize("plant", ["file", "link", "loop", "dangling", "pipe", "folder"])
 def test_what_is_there_is_left_alone(tmp_path: Path, plant: str) -> None:
     path, victim = tmp_path / "x.log", tmp_path / "victim"
