@@ -97,7 +97,8 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
 
 
 def _describe(runner: Any) -> str:
-    mode = "evaluating" if runner.mode == "val" or not runner.model.training else "training"
+    evaluates = runner.mode == "val" or not getattr(runner.model, "training", True)
+    mode = "evaluating" if evaluates else "training"
     if runner.max_epochs is None:
         return mode
     return f"{mode}, epoch {min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}"
