@@ -19,7 +19,7 @@ def policy_hook_config(config: Mapping[str, Any], suffix: str, name: str) -> dic
 
     Raises:
         KeyError: no ``policy``, or one that no registered hook has.
-        TypeError: the policy is no string.
+        TypeError: the policy is no string, or ``type`` is another hook than the policy's.
     """
     if "policy" not in config:
         raise KeyError(missing_key(name, "policy", config) + f", such as 'step': {dict(config)!r}")
@@ -32,4 +32,11 @@ def policy_hook_config(config: Mapping[str, Any], suffix: str, name: str) -> dic
     if policy.lower() not in kinds:
         known = [kind.removesuffix(suffix) for kind in kinds.values()]
         raise KeyError(f"{name}: no policy is called {policy!r}. {did_you_mean(policy, known)}")
-    return {"type": kinds[policy.lower()], **arguments}
+    kind = kinds[policy.lower()]
+    given = arguments.setdefault("type", kind)
+    if given not in (kind, HOOKS.get(kind)):
+        raise TypeError(
+            f"{name}: the policy {policy!r} stands for the hook {kind!r}, and the type is "
+            f"{given!r}: leave out one of the two"
+        )
+    return arguments

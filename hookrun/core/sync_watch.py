@@ -7,7 +7,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ def watch_reads(notice: Notice) -> Iterator[None]:
     """
     watch = _Watch(notice)
     with contextlib.ExitStack() as stack:
+        stack.callback(watch.end)
         for name in _METHODS:
             stack.enter_context(_replaced(Tensor, name, watch.around(f"Tensor.{name}")))
         for name in _FUNCTIONS:
@@ -88,6 +89,7 @@ def watch_cuda(notice: Notice) -> Iterator[None]:
         return noticing
 
     with contextlib.ExitStack() as stack:
+        stack.callback(watch.end)
         stack.enter_context(_cuda_reports)
         stack.enter_context(_replaced(warnings, "showwarning", reports))
         for owner in (torch.cuda, torch.cuda.Stream, torch.cuda.Event):
@@ -101,12 +103,16 @@ class _Watch:
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
-        self._thread = threading.get_ident()
+        self._thread: int | None = threading.get_ident()
         self._busy = False
 
     def notice(self, call: str) -> None:
         if not self._busy and threading.get_ident() == self._thread:
             self._notice(call)
+
+    def end(self) -> None:
+        """Notice nothing more: what somebody else has wrapped since cannot be taken back."""
+        self._thread = None
 
     def around(self, call: str, counts: Callable[..., bool] | None = None) -> Wrap:
         """Makes functions noticed under this name; with ``counts``, for some arguments only."""
@@ -132,18 +138,35 @@ class _Watch:
         return wrap
 
 
+_FILTERS: tuple[tuple[Literal["ignore", "always"], str], ...] = (
+    ("ignore", "Synchronization debug mode is a prototype"),
+    ("always", _CUDA_MESSAGE),
+)
+
+
 @contextlib.contextmanager
 def _debug_mode() -> Iterator[None]:
     """torch reports each sync, as a warning that no filter holds back."""
-    mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
-        warnings.filterwarnings("always", message=_CUDA_MESSAGE)
+    with contextlib.ExitStack() as stack:
+        for action, message in _FILTERS:
+            warnings.filterwarnings(action, message=message)
+            stack.callback(_drop_filter, warnings.filters[0])
+        mode = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
+        stack.callback(_leave_debug_mode, mode, torch.cuda.get_sync_debug_mode())
+        yield
+
+
+def _drop_filter(ours: object) -> None:
+    """Take one filter of warnings away; what others have changed of them stays."""
+    filters: Any = warnings.filters
+    with contextlib.suppress(ValueError):  # somebody else took it away
+        filters.remove(ours)
+
+
+def _leave_debug_mode(before: int, ours: int) -> None:
+    if torch.cuda.get_sync_debug_mode() == ours:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 class _Shared:
@@ -177,13 +200,22 @@ class _Attribute:
         self.owner = owner
         self.name = name
         self.own = name in vars(owner)  # not inherited
-        self.original = getattr(owner, name)
+        self.original = vars(owner)[name] if self.own else None
+        self.function = getattr(owner, name)
+        self.current = self.original
         self.wraps: list[Wrap] = []
+
+    def is_ours(self) -> bool:
+        """Whether it is as it was set here last, and not what somebody else has made of it."""
+        return vars(self.owner).get(self.name) is self.current
 
     def set(self) -> None:
         """Give it all its wraps, or leave it as it was before."""
+        self.current = self.original
+        if self.wraps:
+            self.current = functools.reduce(_wrapped, self.wraps, self.function)
         if self.wraps or self.own:
-            setattr(self.owner, self.name, functools.reduce(_wrapped, self.wraps, self.original))
+            setattr(self.owner, self.name, self.current)
         else:
             delattr(self.owner, self.name)
 
@@ -194,19 +226,25 @@ def _wrapped(function: Callable[..., Any], wrap: Wrap) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, wrap: Wrap) -> Iterator[None]:
-    """The attribute, wrapped. It is as before when the last who wrapped it has left."""
+    """The attribute, wrapped. It is as before when the last who wrapped it has left.
+
+    What somebody else puts there meanwhile is left alone.
+    """
     with _lock:
-        attribute = _attributes.get((owner, name)) or _Attribute(owner, name)
-        _attributes[owner, name] = attribute
+        attribute = _attributes.get((owner, name))
+        if attribute is None or not attribute.is_ours():
+            attribute = _attributes[owner, name] = _Attribute(owner, name)
         attribute.wraps.append(wrap)
         attribute.set()
     try:
         yield
     finally:
         with _lock:
+            ours = attribute.is_ours()
             attribute.wraps.remove(wrap)
-            attribute.set()
-            if not attribute.wraps:
+            if ours:
+                attribute.set()
+            if not attribute.wraps and _attributes.get((owner, name)) is attribute:
                 del _attributes[owner, name]
 
 

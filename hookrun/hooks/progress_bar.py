@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ class ProgressBarHook(Hook):
             )
         self.refresh_per_second = refresh_per_second
         self._progress: Any = None
+        self._streams: tuple[Any, Any] = (None, None)  # as the bar has set them
 
     def before_run(self, runner: Any) -> None:
         if runner.rank != 0 or sys.stderr is None or not sys.stderr.isatty():
@@ -45,14 +47,22 @@ class ProgressBarHook(Hook):
             )
             return
         self._progress.start()
+        self._streams = (sys.stdout, sys.stderr)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._progress is None:
+            return
+        (out, err), (own_out, own_err) = (sys.stdout, sys.stderr), self._streams
+        with contextlib.suppress(OSError):  # the terminal is gone
+            self._progress.stop()  # sets both streams to what they were, whoever changed them since
+        if out is not own_out:
+            sys.stdout = out
+        if err is not own_err:
+            sys.stderr = err
+        self._progress, self._streams = None, (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_progress": None}
+        return {**super().__getstate__(), "_progress": None, "_streams": (None, None)}
 
 
 def _make_progress(runner: Any, refresh_per_second: float) -> Any:
@@ -97,7 +107,8 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
 
 
 def _describe(runner: Any) -> str:
-    mode = "evaluating" if runner.mode == "val" or not runner.model.training else "training"
+    evaluates = runner.mode == "val" or not getattr(runner.model, "training", True)
+    mode = "evaluating" if evaluates else "training"
     if runner.max_epochs is None:
         return mode
     return f"{mode}, epoch {min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}"

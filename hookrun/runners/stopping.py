@@ -51,7 +51,8 @@ class StopRequests:
 
     The first signal is noted, and both get their default meaning back: a second one ends the
     process at once. Signals that the program has a handler of its own for, or ignores, are left to
-    it, and so are all of them outside of the main thread, where none can be set.
+    it, also where it sets that during the run, and so are all of them outside of the main thread,
+    where none can be set.
     """
 
     def __init__(self, runner: BaseRunner) -> None:
@@ -59,13 +60,15 @@ class StopRequests:
         self._process = os.getpid()
         self._signum = 0
         self._taken: list[signal.Signals] = []
+        self._handler = self._note  # one object, by which it is known again
+        self._over = False
         self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
-                if signal.getsignal(each) is signal.SIG_DFL:
-                    signal.signal(each, self._note)
+                if signal.getsignal(each) is signal.SIG_DFL and not _is_caught(each):
+                    signal.signal(each, self._handler)
                     self._taken.append(each)
         if self._agreement is not None:
             self._runner._check_at = self._runner.iter + 1
@@ -73,8 +76,14 @@ class StopRequests:
 
     def __exit__(self, *_: object) -> None:
         self._runner._check_at = NEVER
+        self._over = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give the signals their default meaning, but for those with another handler by now."""
         for each in self._taken:
-            signal.signal(each, signal.SIG_DFL)
+            if signal.getsignal(each) is self._handler:
+                signal.signal(each, signal.SIG_DFL)
 
     def check(self, runner: BaseRunner) -> None:
         """Between two steps: end the run if a signal has come; called when ``_check_at`` says so.
@@ -98,9 +107,11 @@ class StopRequests:
             self._stop(runner, signum)
 
     def _note(self, signum: int, frame: Any) -> None:
-        for each in self._taken:
-            signal.signal(each, signal.SIG_DFL)
-        if os.getpid() != self._process:  # a child forked during the run: not what is asked to save
+        self._give_back()
+        # A child forked during the run is not what is asked to save. And where a handler that was
+        # set during the run has put this one back after it, there is nothing left to save.
+        if os.getpid() != self._process or self._over:
+            signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
         self._signum = signum
@@ -125,6 +136,16 @@ class StopRequests:
         if get_dist_info()[0] == 0:
             runner.logger.warning("after iteration %d: %s", runner.iter, preempted)
         raise preempted
+
+
+def _is_caught(signum: int) -> bool:
+    """Whether a signal has a handler that Python knows nothing of, such as faulthandler's."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            caught = next((line for line in status if line.startswith("SigCgt:")), "SigCgt: 0")
+    except OSError:  # not on Linux
+        return False
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from hookrun import ClosureHook, EpochBasedRunner, IterBasedRunner, ProgressBarHook
 from hookrun.core.logging import _TerminalHandler
-from tests.support import make_loader
+from tests.support import TinyModel, make_loader
 
 pty = pytest.importorskip("pty", reason="needs pseudo terminals")
 termios = pytest.importorskip("termios", reason="needs pseudo terminals")
@@ -205,6 +205,31 @@ def test_nothing_is_drawn_by_other_processes_than_the_master(
 
 def test_it_listens_to_nothing_while_the_run_goes() -> None:
     assert ProgressBarHook().get_triggered_stages() == ["before_run"]
+
+
+class Other:
+    """A model that is no module and says nothing of its mode."""
+
+    def __init__(self) -> None:
+        self._model = TinyModel()
+        self.train, self.eval = self._model.train, self._model.eval
+        self.train_step, self.val_step = self._model.train_step, self._model.val_step
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._model.state_dict()
+
+
+@pytest.mark.parametrize("phase", ["train", "val"])
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_a_model_may_say_nothing_of_its_mode(
+    make_runner: MakeRunner, terminal: Terminal, kind: type, phase: str
+) -> None:
+    runner = make_runner(kind, model=Other(), optimizer=None)
+    runner.register_hook(ProgressBarHook(), "VERY_LOW")
+    workflow = [("train", 1), ("val", 1)] if phase == "val" else TRAIN
+    with contextlib.redirect_stderr(terminal.file):
+        runner.run([make_loader(4)] * len(workflow), workflow)
+    assert "iterations" in last_drawn(terminal.written())
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])

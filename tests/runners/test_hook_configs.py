@@ -11,6 +11,7 @@ import pytest
 from hookrun import (
     HOOKS,
     CheckpointHook,
+    EMAHook,
     EpochBasedRunner,
     EvalHook,
     Hook,
@@ -42,6 +43,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("lr_config", {"polcy": "step", "step": [1]}, "'policy'.*'polcy'"),
     ("lr_config", {"policy": "stepp", "step": [1]}, "'stepp'.*'Step'"),
     ("lr_config", {**STEP, "warmup_iter": 3}, "'warmup_iter'.*'warmup_iters'"),
+    ("lr_config", {**STEP, "type": "EMAHook"}, "'step'.*'StepLrUpdaterHook'.*'EMAHook': leave out"),
+    ("lr_config", {**STEP, "type": "ExpLrUpdaterHook"}, "'StepLrUpdaterHook'.*'ExpLrUpdaterHook'"),
+    ("lr_config", {**STEP, "type": EMAHook}, "'StepLrUpdaterHook'.*hooks.ema.EMAHook"),
+    ("lr_config", {**STEP, "type": None}, "'StepLrUpdaterHook'.*None"),
+    ("momentum_config", {"policy": "cyclic", "type": "CyclicLrUpdaterHook"}, "'CyclicMomentum"),
     ("lr_config", {**STEP, "priorty": "LOW"}, "'priorty'.*'priority'"),
     ("lr_config", {**STEP, "priority": "VERY_HIHG"}, "'VERY_HIHG'.*'VERY_HIGH'"),
     ("lr_config", {**STEP, 3: 4}, "strings, not 3"),
@@ -133,6 +139,15 @@ def test_good_configs_are_neither_refused_nor_warned_about(make_runner: Any, kin
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         runner.register_training_hooks(**GOOD)
+
+
+@pytest.mark.parametrize("kind", ["StepLrUpdaterHook", HOOKS.get("StepLrUpdaterHook")])
+def test_a_type_that_agrees_with_its_policy_is_no_contradiction(
+    make_runner: Any, kind: Any
+) -> None:
+    runner = make_runner()
+    runner.register_lr_hook({**STEP, "type": kind})
+    assert [type(hook).__name__ for hook in runner.hooks] == ["StepLrUpdaterHook"]
 
 
 def test_hooks_that_are_taken_back_can_be_registered_again(make_runner: Any) -> None:
