@@ -93,6 +93,10 @@ class Fp16OptimizerHook(OptimizerHook):
         self.loss_scaler = None if _is_bf16(runner.model) else self._configured
         self._share_state(runner)
 
+    def averages_gradients(self, runner: Any) -> bool:
+        """Whether gradients are averaged here: those of fp16 parameters, unless told not to be."""
+        return self.distributed and any(p.dtype in LOW_PRECISION for p in runner.model.parameters())
+
     def state_dict(self) -> dict[str, Any]:
         """The scaler's state, skips, and the fp32 masters."""
         state = {**super().state_dict(), "skipped_steps": self.skipped_steps}
