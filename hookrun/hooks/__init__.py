@@ -16,6 +16,7 @@ from .lr_cycles import (
     CyclicLrUpdaterHook,
     OneCycleLrUpdaterHook,
     SequentialLrUpdaterHook,
+    WSDLrUpdaterHook,
 )
 from .lr_updater import (
     CosineAnnealingLrUpdaterHook,
@@ -27,7 +28,6 @@ from .lr_updater import (
     LrUpdaterHook,
     PolyLrUpdaterHook,
     StepLrUpdaterHook,
-    WSDLrUpdaterHook,
 )
 from .memory import EmptyCacheHook
 from .momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook

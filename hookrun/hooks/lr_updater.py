@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from hookrun import schedules
 from hookrun.core.hook import HOOKS
-from hookrun.schedules import STRATEGIES, Policy, Target
+from hookrun.schedules import Policy, Target
 
 from . import _arguments as check
 from ._groups import Groups, by_optimizer, map_groups, warn_if_all_zero, write
@@ -171,6 +171,12 @@ class FixedLrUpdaterHook(LrUpdaterHook):
     def _check_run(self, runner: Any) -> None:
         if self.warmup is not None:  # else nothing is counted, and every run will do
             super()._check_run(runner)
+
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        if self.by_epoch and unknown(runner, "max_epochs"):
+            # No epoch will begin; an earlier run of what was resumed may have had another schedule.
+            self._begin_epoch(runner)
 
 
 @HOOKS.register_module()
@@ -356,48 +362,3 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 
     def make_policy(self) -> Policy:
         return schedules.FlatCosineAnnealing(check.part(self, "start_percent"), self._target())
-
-
-@HOOKS.register_module()
-class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
-    """Warm-up, stable, decay: the initial learning rate until a decay over the last steps.
-
-    The schedule of MiniCPM (arXiv:2404.06395); new, MMCV has none like it. The warm-up is that of
-    every schedule (``warmup="linear", warmup_iters=...``).
-
-    Args:
-        decay_steps: the last epochs or iterations of the run, which the decay takes, or
-        decay_ratio: the decay's part of the run, in [0, 1]; rounded to whole steps, half to even.
-            Exactly one of the two.
-        anneal_strategy: the way down: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which falls fast
-            first (arXiv:2405.18392).
-        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
-    """
-
-    decay_steps = ScheduleSetting()
-    decay_ratio = ScheduleSetting()
-    anneal_strategy = ScheduleSetting()
-
-    def __init__(
-        self,
-        decay_steps: int | None = None,
-        decay_ratio: float | None = None,
-        anneal_strategy: str = "linear",
-        min_lr: float | None = None,
-        min_lr_ratio: float | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(min_lr, min_lr_ratio, **kwargs)
-        self.decay_steps = decay_steps
-        self.decay_ratio = decay_ratio
-        self.anneal_strategy = anneal_strategy
-        self._check_arguments()
-
-    def make_policy(self) -> Policy:
-        check.exactly_one(self, decay_steps="a positive int", decay_ratio="a part of the run")
-        return schedules.WSD(
-            0 if self.decay_steps is None else check.count(self, "decay_steps"),
-            0.0 if self.decay_ratio is None else check.part(self, "decay_ratio"),
-            check.choice(self, "anneal_strategy", STRATEGIES),
-            self._target(),
-        )
