@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_not
 from typing import Any, Literal
 
 import torch
@@ -33,14 +34,38 @@ class AveragesRecord:
         names: the buffers of the latest run, by the plain names of the tensors they average.
         swapped: whether the tensors hold the averages, and the buffers what was averaged.
         exact: while swapped, averages that the tensors' dtype rounds; by the tensor's place.
-        versions: of the tensors when they were swapped.
+        tensors, versions: the tensors at the latest swap, and their versions then.
     """
 
     buffers: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
     swapped: bool = False
     exact: dict[int, Tensor] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
+
+    def note_swap(self, tensors: Iterable[Tensor]) -> None:
+        """The tensors of the model have just been exchanged with the averages."""
+        self.swapped = not self.swapped
+        self.tensors = list(tensors)
+        self.versions = _versions(self.tensors)
+
+    def changed_since_swap(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether somebody wrote or replaced the model's tensors since the latest swap."""
+        return (
+            len(tensors) != len(self.tensors)
+            or any(map(is_not, tensors, self.tensors))
+            or self.versions != _versions(tensors)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        changed = self.changed_since_swap(self.tensors)
+        return {**vars(self), "versions": [] if changed else None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        if state["versions"] is None:  # copies of tensors count their versions anew
+            self.versions = _versions(self.tensors)
 
     def as_plain(self) -> dict[str, Any]:
         """What files say of it."""
@@ -233,6 +258,10 @@ def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
         number += 1
         candidate = f"{name}_{number}"
     return candidate
+
+
+def _versions(tensors: Iterable[Tensor]) -> list[int]:
+    return [each._version for each in tensors]
 
 
 def _memory(value: Any) -> Any:

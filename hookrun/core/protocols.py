@@ -68,3 +68,17 @@ class ChecksRunner(Protocol):
         Raises:
             Exception: what does not fit. The hook is not registered.
         """
+
+
+@runtime_checkable
+class AveragesGradients(Protocol):
+    """A hook that may average gradients over the processes of a job itself."""
+
+    def averages_gradients(self, runner: Any) -> bool:
+        """Whether it does so in this run, so that the model needs no parallel wrapper.
+
+        It is called when a run starts, before the event ``before_run``.
+
+        Args:
+            runner: whose run it is.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from .events import EVENTS
 from .hook import Hook
@@ -18,7 +19,8 @@ _KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHERS)}
 # Words one letter away from those of the known names that people mean as they write them.
 _REAL_WORDS = frozenset(
     {"alter", "later", "brain", "drain", "grain", "trail", "trait", "strain", "item", "items"}
-    | {"inter", "eval", "clone", "chose", "closer", "closed", "stats", "stage"}
+    | {"inter", "eval", "clone", "chose", "closer", "closed", "lose", "stats", "stage"}
+    | {"trailing", "straining", "draining", "raining", "interaction"}
 )
 # What people write in place of a word between two others.
 _LONG_FORMS = {
@@ -38,7 +40,7 @@ def check_spelling(hook: Hook) -> None:
         ValueError: there is such a method, on the hook or in its class; the message names both.
     """
     own = [name for name, value in vars(hook).items() if callable(value)]
-    found = _first_misspelt(own) or _misspelt_in(type(hook))  # type: ignore[arg-type] # mypy: a class is hashable
+    found = _first_misspelt(own) or _misspelt_in(type(hook))
     if found is not None:
         raise ValueError(
             f"{type(hook).__name__}.{found[0]} would never be called: did you mean {found[1]!r}? "
@@ -46,12 +48,17 @@ def check_spelling(hook: Hook) -> None:
         )
 
 
-@lru_cache(maxsize=1024)
+# What is wrong with classes that have been looked at; it keeps none of them alive.
+_looked_at: WeakKeyDictionary[type[Hook], tuple[str, str] | None] = WeakKeyDictionary()
+
+
 def _misspelt_in(cls: type[Hook]) -> tuple[str, str] | None:
     """The first misspelt method of a class and its bases, and what is meant."""
-    bases = cls.__mro__[: cls.__mro__.index(Hook)]
-    names = [name for base in bases for name, value in vars(base).items() if callable(value)]
-    return _first_misspelt(names)
+    if cls not in _looked_at:
+        bases = cls.__mro__[: cls.__mro__.index(Hook)]
+        names = [name for base in bases for name, value in vars(base).items() if callable(value)]
+        _looked_at[cls] = _first_misspelt(names)
+    return _looked_at[cls]
 
 
 def _first_misspelt(names: Iterable[str]) -> tuple[str, str] | None:
@@ -62,6 +69,8 @@ def _first_misspelt(names: Iterable[str]) -> tuple[str, str] | None:
 def _meant(name: str) -> str | None:
     """The known name that this one is a misspelling of; None for a known or another one."""
     if name.startswith("_") or name in _KNOWN or hasattr(Hook, name):
+        return None
+    if name.endswith("s") and name[:-1] in _OTHERS:  # of several: `state_dicts`, `gather_states`
         return None
     words = [word.lower() for word in re.findall(r"[A-Z]*[a-z0-9]+|[A-Z]+", name)]
     for known, its_words in _KNOWN.items():
@@ -77,7 +86,7 @@ def _are_near(words: list[str], known: list[str]) -> bool:
     if len(known) < 3:
         return all(map(_is_near, words, known))
     return sorted(words) == sorted(known) or all(
-        _is_near(word, its) or word in _LONG_FORMS.get(its, ())
+        any(_is_near(word, form) for form in (its, *_LONG_FORMS.get(its, ())))
         for word, its in zip(words, known, strict=True)
     )
 

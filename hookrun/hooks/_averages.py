@@ -82,14 +82,6 @@ class Averages:
         self.record.names = dict(names)
         _keep_from_ddp(model, own)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_versions": self.changed_since_swap()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        # Copies of tensors count their versions anew.
-        self._versions = [] if state["_versions"] else self._versions_now()
-
     def use_masters(self, optimizers: Iterable[Any]) -> None:
         """Average the fp32 masters of parameters that have some."""
         known = [each for each in optimizers if isinstance(each, Optimizer)]
@@ -129,8 +121,7 @@ class Averages:
         for index, pair in enumerate(self._pairs):
             if pair.source.dtype != pair.average.dtype:
                 self._swap_rounding(index, pair)
-        self.record.swapped = not self.record.swapped
-        self.record.versions = self._versions_now()
+        self.record.note_swap(pair.tensor for pair in self._pairs)
 
     def _swap_rounding(self, index: int, pair: Averaged) -> None:
         """The tensor's dtype rounds the average, so the average itself waits aside."""
@@ -181,7 +172,7 @@ class Averages:
 
     def changed_since_swap(self) -> bool:
         """Whether someone wrote the model's tensors since the latest swap."""
-        return self.record.versions != self._versions_now()
+        return self.record.changed_since_swap([pair.tensor for pair in self._pairs])
 
     def check(self, model: nn.Module) -> None:
         """Notice averages that are no buffers of the model any more.
@@ -197,9 +188,6 @@ class Averages:
                     f"EMAHook: the model's average of {name!r} is another tensor than when the run "
                     "began. Move or convert a model before runner.run()."
                 )
-
-    def _versions_now(self) -> list[int]:
-        return [pair.tensor._version for pair in self._pairs]
 
 
 def _named_tensors(model: nn.Module, own: set[str] | None) -> dict[str, Tensor]:

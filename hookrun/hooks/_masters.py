@@ -108,14 +108,26 @@ def follow_model(optimizers: Iterable[Any]) -> None:
             master.copy_(parameter)
 
 
+def masters_in_order(optimizers: Iterable[Any], parameters: Sequence[int]) -> list[Tensor]:
+    """The masters in the order of what they stand for, whatever groups they are in.
+
+    Args:
+        optimizers: those that have them.
+        parameters: the ``id`` of each parameter of the model.
+    """
+    numbers = {key: number for number, key in enumerate(parameters)}
+    pairs = master_pairs(optimizers)
+    pairs.sort(key=lambda pair: numbers.get(id(pair[1]), len(numbers)))
+    return [master for master, _ in pairs]
+
+
 @torch.no_grad()
-def load_masters(optimizers: Iterable[Any], values: Sequence[Tensor]) -> None:
-    """Restore the masters from a checkpoint.
+def load_masters(masters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Restore masters from a checkpoint.
 
     Raises:
         ValueError: they are not as many, or not of the shapes.
     """
-    masters = [master for master, _ in master_pairs(optimizers)]
     ours, theirs = ([tuple(each.shape) for each in each_list] for each_list in (masters, values))
     if ours != theirs:
         raise ValueError(

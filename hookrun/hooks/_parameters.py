@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from hookrun.distributed import plain_name
+from hookrun.ops.sharded import is_sharded
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -42,6 +43,8 @@ class ParameterWatch:
             seen = self._parameters.get(name)
             if seen is None:
                 continue  # a new one; it concerns who registered it
+            if is_sharded(seen) and not is_sharded(parameter):
+                continue  # FSDP puts whole ones in its place between forward and backward
             if parameter is not seen:
                 raise ValueError(
                     f"{self.owner}: the parameter {name!r} is another tensor than when the run "

@@ -20,6 +20,7 @@ from ._masters import (
     install_masters,
     load_masters,
     master_pairs,
+    masters_in_order,
 )
 from ._optimizer_phase import OptimizerPhase
 from .optimizer import OptimizerHook, optimizers_of
@@ -61,8 +62,14 @@ class Fp16OptimizerHook(OptimizerHook):
     """
 
     _optimizers: Sequence[Any] = ()
+    _parameters: Sequence[int] = ()  # the id of each of the model's
     _meta: Any = None  # the runner's, once it refers to the scaler
-    _OF_A_RUN: ClassVar[tuple[str, ...]] = (*OptimizerHook._OF_A_RUN, "_optimizers", "_meta")
+    _OF_A_RUN: ClassVar[tuple[str, ...]] = (
+        *OptimizerHook._OF_A_RUN,
+        "_optimizers",
+        "_parameters",
+        "_meta",
+    )
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class Fp16OptimizerHook(OptimizerHook):
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
         self._optimizers = optimizers_of(runner)
+        self._parameters = [id(parameter) for parameter in runner.model.parameters()]
         for name, optimizer in _named(runner.optimizer):
             uninterrupted(install_masters, optimizer, _resumed_state(runner, name))
         self._take_masters()
@@ -94,12 +102,16 @@ class Fp16OptimizerHook(OptimizerHook):
         self.loss_scaler = None if _is_bf16(runner.model) else self._configured
         self._share_state(runner)
 
+    def averages_gradients(self, runner: Any) -> bool:
+        """Whether gradients are averaged here: those of fp16 parameters, unless told not to be."""
+        return self.distributed and any(p.dtype in LOW_PRECISION for p in runner.model.parameters())
+
     def state_dict(self) -> dict[str, Any]:
-        """The scaler's state, skips, and the fp32 masters."""
+        """The scaler's state, skips, and the fp32 masters in the order of the model."""
         state = {**super().state_dict(), "skipped_steps": self.skipped_steps}
         if self.loss_scaler is not None:
             state["loss_scaler"] = self.loss_scaler.state_dict()
-        masters = [master.detach() for master, _ in master_pairs(self._optimizers)]
+        masters = [each.detach() for each in self._masters()]
         return {**state, "masters": masters} if masters else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -131,9 +143,12 @@ class Fp16OptimizerHook(OptimizerHook):
 
     def _take_masters(self) -> None:
         """Restore the masters of a checkpoint, once there are masters to restore."""
-        if self._resumed_masters is not None and master_pairs(self._optimizers):
-            load_masters(self._optimizers, self._resumed_masters)
+        if self._resumed_masters is not None and (masters := self._masters()):
+            load_masters(masters, self._resumed_masters)
             self._resumed_masters = None
+
+    def _masters(self) -> list[torch.Tensor]:
+        return masters_in_order(self._optimizers, self._parameters)
 
     def _share_state(self, runner: Any) -> None:
         """Read the scaler's state from the runner's ``meta``, then let checkpoints find it there.

@@ -172,6 +172,12 @@ class FixedLrUpdaterHook(LrUpdaterHook):
         if self.warmup is not None:  # else nothing is counted, and every run will do
             super()._check_run(runner)
 
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        if self.by_epoch and unknown(runner, "max_epochs"):
+            # No epoch will begin; an earlier run of what was resumed may have had another schedule.
+            self._begin_epoch(runner)
+
 
 @HOOKS.register_module()
 class StepLrUpdaterHook(LrUpdaterHook):

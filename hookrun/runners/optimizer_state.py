@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .parameter_names import StateByName
+
 OptimizerState = tuple[Optimizer, Mapping[str, Any]]
 
 
@@ -19,13 +21,16 @@ def named_optimizers(optimizers: Any) -> dict[str, Optimizer]:
     return dict(optimizers or {})
 
 
-def matching_states(optimizers: Any, state: Any, source: Any) -> dict[str, OptimizerState]:
+def matching_states(
+    optimizers: Any, state: Any, source: Any, by_name: StateByName
+) -> dict[str, OptimizerState]:
     """Each optimizer with its state out of a checkpoint, by name.
 
     Args:
         optimizers: an optimizer, a dict of them by name, or None.
         state: what the checkpoint has as the state of the optimizer, or of the optimizers by name.
         source: the checkpoint's name, for messages.
+        by_name: puts a state into the order of its optimizer.
 
     Raises:
         ValueError: they do not fit; the message says where.
@@ -48,19 +53,22 @@ def matching_states(optimizers: Any, state: Any, source: Any) -> dict[str, Optim
         which = f"{str(source)!r}: the optimizer{f' {name!r}' if name else ''}"
         if not isinstance(each, Mapping) or not {"state", "param_groups"} <= each.keys():
             raise ValueError(f"{which} has no state of one optimizer in the file")
-        ours = [len(group["params"]) for group in optimizer.param_groups]
-        theirs = [len(group["params"]) for group in each["param_groups"]]
-        if ours != theirs:
-            raise ValueError(
-                f"{which} has groups of {theirs} parameters in the file and of {ours} in the run"
-            )
         for key in _TELLING_KEYS:
             if (key in optimizer.defaults) != (key in each["param_groups"][0]):
                 raise ValueError(
                     f"{which} is {type(optimizer).__name__}, and the file has that of another "
                     f"kind: only one of them has {key!r}"
                 )
+        each = by_name.arrange(name, each, which)
+        ours = [len(group["params"]) for group in optimizer.param_groups]
+        theirs = [len(group["params"]) for group in each["param_groups"]]
+        if ours != theirs:
+            raise ValueError(
+                f"{which} has groups of {theirs} parameters in the file and of {ours} in the run: "
+                "give it the groups of that run, or leave its state out by resume_optimizer=False"
+            )
         _check_state(optimizer, each, which)
+        pairs[name] = optimizer, each
     return pairs
 
 

@@ -20,6 +20,7 @@ from .group_options import Which, check_choice, list_differences
 from .group_record import Difference
 from .hook_keys import keyed_hooks
 from .optimizer_state import OptimizerState, matching_states, named_optimizers
+from .parameter_names import StateByName, names_of_groups
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -79,13 +80,24 @@ def _apply(
     own = _check(checkpoint, source)
     fitting = _check_weights(runner, ckpt.state_dict_of(checkpoint), source)
     optimizers: dict[str, OptimizerState] = {}
+    record = own.get("group_options")
     if resume_optimizer and checkpoint.get("optimizer") is not None:
-        optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
+        by_name = StateByName(
+            own.get("parameters"),
+            names_of_groups(runner.model, named_optimizers(runner.optimizer), plain=False),
+            fitting.match.names,
+            record,
+            whose_options == "file",
+        )
+        optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source, by_name)
+        record = by_name.record
+        states = {name: state for name, (_, state) in optimizers.items()}
+        checkpoint = {**checkpoint, "optimizer": states.get("", states)}
     with _undone_on_error(runner):
         options = runner._group_options = copy.copy(runner._group_options)
         differences = []
         if optimizers:
-            differences = options.load(optimizers, own.get("group_options"), whose_options)
+            differences = options.load(optimizers, record, whose_options)
         else:
             options.note_given(named_optimizers(runner.optimizer))
             if resume_optimizer and runner.optimizer and get_dist_info()[0] == 0:

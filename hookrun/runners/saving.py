@@ -18,6 +18,8 @@ from hookrun.distributed import get_dist_info, unwrap_model
 
 from . import position
 from .hook_keys import keyed_hooks
+from .optimizer_state import named_optimizers
+from .parameter_names import names_of_groups
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -55,6 +57,7 @@ def save(
         "format": ckpt.FORMAT,
         **encoder.encode(position.tree(runner), "the position", ("hookrun",)),
         "group_options": runner._group_options.state_dict(),
+        "parameters": names_of_groups(runner.model, named_optimizers(runner.optimizer)),
         "hooks": {
             key: encoder.encode(state, f"{key}.state_dict()", ("hookrun", "hooks", key))
             for key, state in _hook_states(runner)

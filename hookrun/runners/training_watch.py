@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hookrun.core.masters import model_parameter
+from hookrun.core.protocols import AveragesGradients
 from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
 
 from .optimizer_state import named_optimizers
@@ -40,11 +41,16 @@ def warn_of_what_cannot_train(runner: BaseRunner) -> None:
                 f" {name!r}" if name else "",
             )
     rank, world_size = get_dist_info()
-    apart = world_size > 1 and not averages_gradients(runner.model)
-    if apart and rank == 0 and own and runner.optimizer is not None:
+    if rank != 0 or world_size == 1 or not own or runner.optimizer is None:
+        return
+    if not averages_gradients(runner.model) and not any(
+        isinstance(hook, AveragesGradients) and hook.averages_gradients(runner)
+        for hook in runner.hooks
+    ):
         runner.logger.warning(
             "%d processes train models of their own, for nothing averages their gradients: wrap "
-            "the model into torch.nn.parallel.DistributedDataParallel, or shard it by fully_shard",
+            "the model into torch.nn.parallel.DistributedDataParallel, or shard it by fully_shard "
+            "(a hook that averages them says so with a method averages_gradients(runner))",
             world_size,
         )
 

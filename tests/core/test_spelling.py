@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,11 +34,29 @@ MISSPELT = {
     "state_dcit": "state_dict",
     "load_stat_dict": "load_state_dict",
     "check_before_save": "check_before_saving",
+    "after_train_epohc": "after_train_epoch",
+    "aftertrain_epoch": "after_train_epoch",
+    "before_trainning_epoch": "before_train_epoch",
+    "before_valid_iter": "before_val_iter",
+    "before_vla_iter": "before_val_iter",
+    "after_validaton_epoch": "after_val_epoch",
+    "before_epochs": "before_epoch",
+    "afetr_iter": "after_iter",
+    "before__run": "before_run",
+    "AfterRun": "after_run",
+    "clsoe": "close",
+    "load_sate_dict": "load_state_dict",
 }
 OWN = """
     after_step before_step after_item before_test_iter after_test_epoch before_train after_val
     on_train_end after_my_thing before_save clone stats_dict run_after after_eval_iter closed
     set_state_dict save_state_dict trigger is_last_step log before_backward _after_trian_iter
+    after_load_checkpoint before_save_checkpoint before_test_epoch after_optimizer_step
+    before_train_step after_val_step after_train_batch before_fit after_pretrain_epoch
+    before_finetune_iter after_trailing_iter after_interaction before_first_iter after_last_epoch
+    after_each_epoch on_epoch_end on_train_begin get_state_dict state_dicts load_state_dicts
+    gather_states lose get_iters is_last_iteration end_of_iter after_forward
+    before_all_iter after_eval_epoch
 """.split()  # noqa: SIM905
 
 
@@ -127,3 +147,12 @@ def test_no_shipped_hook_is_refused() -> None:
     assert len(hooks) > 20
     for cls in hooks:
         check_spelling(cls.__new__(cls))
+
+
+def test_classes_that_were_looked_at_are_not_kept() -> None:
+    hook = hook_with("mine", False)
+    check_spelling(hook)
+    cls = weakref.ref(type(hook))
+    del hook
+    gc.collect()
+    assert cls() is None

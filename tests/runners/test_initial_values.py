@@ -228,3 +228,24 @@ def test_a_run_that_emahook_resumes_is_scheduled_from_the_files_rate(
     again = train(make_runner, make, 2, lr=STEP, hooks=(resuming,))
     assert again.rates.seen[0] == ([0.05], [0.9])
     assert "lr of group 0 (0.1 in the file, 0.3 given)" in caplog.text
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("schedule", [each for each in SCHEDULES if "lr" in each], ids=str)
+def test_a_fixed_rate_after_another_schedule_is_the_initial_one(
+    make_runner: Any,
+    caplog: pytest.LogCaptureFixture,
+    schedule: dict[str, Any],
+    kind: type,
+    by_epoch: bool,
+) -> None:
+    """From the first iteration on, whatever the runner counts."""
+    first = train(make_runner, optimizer("SGD", **SGD), 2, kind, **schedule)
+    fixed = {"policy": "fixed", "by_epoch": by_epoch}
+    momentum = {"momentum": schedule["momentum"]} if "momentum" in schedule else {}
+    again = train(
+        make_runner, optimizer("SGD", **SGD), 4, kind, file_of(first, 2), lr=fixed, **momentum
+    )
+    assert [rates for rates, _ in again.rates.seen] == [[0.1]] * 4
+    assert not [text for text in warnings_in(caplog) if "schedule" in text]
