@@ -3,8 +3,9 @@
 from .data_pass import DataPass
 from .device_prefetcher import DevicePrefetcher
 from .iter_loader import IterLoader, no_batches
+from .order_check import alike
 from .order_search import unwrapped
-from .order_state import check_order_state, watch
+from .order_state import check_order_state, order_state, watch
 from .problems import Problem, warning_of
 from .restoring import restore_between_passes, state_between_passes
 from .rng import rng_state, set_rng_state
@@ -19,8 +20,10 @@ __all__ = [
     "ResumableDistributedSampler",
     "ResumableSampler",
     "SeededDataset",
+    "alike",
     "check_order_state",
     "no_batches",
+    "order_state",
     "restore_between_passes",
     "rng_state",
     "set_rng_state",

@@ -35,14 +35,15 @@ class IterLoader:
         own: Mapping[str, Any] | None = None,
     ) -> None:
         self._dataloader = dataloader
-        if place is None and (epoch or position):
+        if place is None and position:
             place = {"epoch": epoch, "batches": position}
-        self._epoch = 0 if place is None else place["epoch"]  # the native loop reads it
+        self._epoch = epoch if place is None else place["epoch"]  # the native loop reads it
         if self._epoch:
             tell_sampler(dataloader, self._epoch)
         self._pass = DataPass(dataloader, self._epoch, place, own)
         self._position = self._pass.first
-        self._samples: int | None = -(self._pass.samples(self._position) or 0)
+        first = self._pass.samples(self._position)
+        self._samples = None if first is None else -first
 
     @property
     def dataloader(self) -> Iterable[Any]:
@@ -66,7 +67,9 @@ class IterLoader:
 
     def samples(self, ahead: int = 0) -> int | None:
         """Samples given out over all processes, but for so many batches; None where unknown."""
-        seen = self._pass.samples(self._position - ahead)
+        return self._add(self._pass.samples(self._position - ahead))
+
+    def _add(self, seen: int | None) -> int | None:
         return None if seen is None or self._samples is None else self._samples + seen
 
     def place(self, ahead: int = 0) -> dict[str, Any]:
@@ -105,9 +108,7 @@ class IterLoader:
         else:
             self._position += 1
             return batch
-        finished = self._pass.samples(self._position)
-        if finished is not None and self._samples is not None:
-            self._samples += finished
+        self._samples = self._add(self._pass.samples(self._position))
         self._epoch += 1
         tell_sampler(self._dataloader, self._epoch)
         self._pass = DataPass(self._dataloader, self._epoch)

@@ -41,7 +41,7 @@ def order_repeats(loader: Any, restore: Callable[[], Any]) -> bool:
     for _ in range(2):
         restore()
         beginnings.append(list(itertools.islice(iter(order), count)))
-    return _alike(*beginnings)
+    return alike(*beginnings)
 
 
 def workers_decide_order(loader: Any) -> bool:
@@ -50,7 +50,7 @@ def workers_decide_order(loader: Any) -> bool:
     return is_iterable_style(loader) and loader.num_workers > 0 and bool(loader.persistent_workers)
 
 
-def _alike(first: Any, second: Any) -> bool:
+def alike(first: Any, second: Any) -> bool:
     """Whether two values are the same, as far as they can be compared."""
     if type(first) is not type(second):
         return False
@@ -59,9 +59,9 @@ def _alike(first: Any, second: Any) -> bool:
     if isinstance(first, np.ndarray):
         return first.shape == second.shape and bool(((first == second) | (first != first)).all())
     if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(_alike(first[k], second[k]) for k in first)
+        return first.keys() == second.keys() and all(alike(first[k], second[k]) for k in first)
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(_alike, first, second))
+        return len(first) == len(second) and all(map(alike, first, second))
     if isinstance(first, (bool, int, float, str, bytes)):
         return first == second or first != first
     return True

@@ -6,14 +6,13 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from hookrun import _native
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import DataPass, no_batches, restore_between_passes, state_between_passes
+from hookrun.data import DataPass, no_batches, state_between_passes
 
 from . import counting, saving
 from .base_runner import BaseRunner, Workflow, shipped
@@ -22,6 +21,7 @@ from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of
 from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
+from .replacements import Replacements
 from .run_options import prefetched, warn_of_misspelt_options
 
 
@@ -35,9 +35,7 @@ class EpochBasedRunner(BaseRunner):
     _prefetch: bool | Mapping[str, Any] = False
     _replaced = False  # whether the loader of the epoch at work is one that a hook has given
     _sees_all = True  # whether all batches of the epoch at work are of one loader
-    # By phase: the loader that a hook gave last, and where that of a resumed run is to go on.
-    _replacements: Mapping[int, Any] = MappingProxyType({})
-    _replacement_states: Mapping[int, Any] = MappingProxyType({})
+    _replacements: Replacements | None = None  # loaders that hooks have given to epochs
 
     @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
@@ -59,7 +57,7 @@ class EpochBasedRunner(BaseRunner):
         loader = self._loader_after_hooks(data_loader)
         length = length_of(loader)
         counting.enter_epoch(self, length)
-        resumed, self._replaced = self._resumption is not None, loader is not data_loader
+        resumed = self._resumption is not None
         data_pass = self._pass = self._begin_pass(loader, length)
         try:
             if resumed:
@@ -99,12 +97,20 @@ class EpochBasedRunner(BaseRunner):
 
     def _loader_after_hooks(self, given: Any) -> Any:
         """The loader of an epoch: the one given, or what a hook has put in its place."""
-        loader = self.data_loader
-        if loader is given:
+        self._replaced = self.data_loader is not given
+        if not self._replaced:
             return given
-        check_replacement(loader, f"before_{self.mode}_epoch")
-        (self.data_loader,) = prefetched([loader], self._prefetch, self.model)
-        return self.data_loader
+        check_replacement(self.data_loader, f"before_{self.mode}_epoch")
+        (loader,) = prefetched([self.data_loader], self._prefetch, self.model)
+        if self._replacements is None:  # called by hand
+            self._replacements = Replacements()
+        resumption = self._resumption
+        if resumption is not None and resumption.place_at(self._index) is not None:
+            self._replacements.note(self._index, loader)
+        else:
+            warn_of(self, loader, self._replacements.take(self._index, loader, self._epoch))
+        self.data_loader = loader
+        return loader
 
     def _begin_pass(self, data_loader: Any, length: int | None) -> DataPass:
         """The epoch's pass through the data; a resumed run's first one goes on where it was."""
@@ -112,17 +118,10 @@ class EpochBasedRunner(BaseRunner):
         index = self._index
         place = None if resumption is None else resumption.place_at(index)
         self._sees_all = True
-        if self._replaced:
-            self._replacements = {**self._replacements, index: data_loader}
         if resumption is None or place is None:
-            if self._replaced and index in self._replacement_states:
-                states = dict(self._replacement_states)
-                problems = restore_between_passes(data_loader, states.pop(index), self._epoch)
-                warn_of(self, data_loader, problems)
-                self._replacement_states = states
             return DataPass(data_loader, self._epoch)
         own = resumption.own_at(index)
-        if place.get("replaced"):
+        if resumption.is_replaced_at(index):
             own = own.get("replaced", {})
             if not self._replaced:
                 self.logger.warning(
@@ -130,6 +129,11 @@ class EpochBasedRunner(BaseRunner):
                     "runner.data_loader, and no hook has now: the run's own loader goes on behind "
                     "as many samples"
                 )
+        elif self._replaced:
+            self.logger.warning(
+                "the checkpoint was saved amid an epoch on the run's own loader, and a hook has "
+                "put another one into runner.data_loader now: that goes on behind as many samples"
+            )
         data_pass = DataPass(data_loader, self._epoch, place, own)
         self._sees_all = data_pass.first == place["batches"]
         counting.settle_epoch(self, resumption, data_pass.first, length)
@@ -233,7 +237,7 @@ class EpochBasedRunner(BaseRunner):
 
     def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
         first, done = super()._begin(data_loaders, workflow)
-        self._replacements, self._replacement_states = {}, {}
+        self._replacements = Replacements()
         counting.begin(self, first, done)
         return first, done
 
@@ -243,10 +247,8 @@ class EpochBasedRunner(BaseRunner):
         if resumption is None:
             return
         restore_loaders(self, resumption)
-        for number in range(len(self._data_loaders)):
-            own = resumption.own_at(number)
-            if "replaced" in own:
-                self._replacement_states = {**self._replacement_states, number: own["replaced"]}
+        assert self._replacements is not None
+        self._replacements.resume(resumption, len(self._data_loaders))
         self._phase = (index, resumption.done)
         if not resumption.in_pass:  # else after the pass has begun, which draws numbers too
             resumption.restore_rng()
@@ -290,16 +292,20 @@ class EpochBasedRunner(BaseRunner):
 
     def _own_states(self) -> list[dict[str, Any]]:
         states = [state_between_passes(loader) for loader in self._data_loaders] or [{}]
-        for index, loader in self._replacements.items():
-            states[index] = {**states[index], "replaced": state_between_passes(loader)}
+        replaced = {} if self._replacements is None else self._replacements.states()
+        at_work: dict[str, Any] | None = None
         if self._pass is not None and not ends_epoch(self, "train"):
             done = self._progress()["inner_iter"]
-            state = self._pass.own_state(done, has_taken_batch(self))
-            replaced = {**states[self._index], "replaced": state}
-            states[self._index] = replaced if self._replaced else state
+            at_work = self._pass.own_state(done, has_taken_batch(self))
         if self._validates:  # from its first batch on, as it did
             assert self._val_pass is not None
-            states[self._index] = self._val_pass.beginning()
+            at_work = {**self._val_pass.beginning(), "again": True}
+        if at_work is not None and self._replaced:
+            replaced[self._index] = {**replaced[self._index], **at_work}
+        elif at_work is not None:
+            states[self._index] = at_work
+        for index, state in replaced.items():
+            states[index] = {**states[index], "replaced": state}
         return states
 
     @property

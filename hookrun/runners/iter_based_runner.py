@@ -171,6 +171,12 @@ class IterBasedRunner(BaseRunner):
         place = None if resumption is None else resumption.place_at(index)
         if self.data_loader is not self._loaders[index]:
             self._replace_loader(index, "before_epoch", resumption)
+            if place is not None and not place.get("replaced"):
+                self.logger.warning(
+                    "the checkpoint was saved while training on the run's own loader, and a hook "
+                    "has put another one into runner.data_loader in before_epoch: that begins a "
+                    "pass"
+                )
         elif place is not None and place.get("replaced"):
             self.logger.warning(
                 "the checkpoint was saved while training on a loader that a hook had put into "

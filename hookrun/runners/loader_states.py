@@ -40,7 +40,7 @@ def restore_loaders(runner: BaseRunner, resumption: Resumption) -> None:
     under_way = {
         id(unwrapped(loader))
         for number, loader in enumerate(runner._data_loaders)
-        if resumption.place_at(number) is not None
+        if resumption.place_at(number) is not None and not _waits(resumption, number)
     }
     modes = [mode for mode, _ in runner._workflow or []]
     states = resumption.own.get("hooks") or {}
@@ -55,6 +55,11 @@ def restore_loaders(runner: BaseRunner, resumption: Resumption) -> None:
     for loader, own, passes in restored:
         if id(unwrapped(loader)) not in under_way:
             warn_of(runner, loader, restore_between_passes(loader, own, passes))
+
+
+def _waits(resumption: Resumption, number: int) -> bool:
+    """Whether a phase's loader waits for the end of an epoch on one that a hook has given."""
+    return resumption.is_replaced_at(number) and "now" in resumption.own_at(number)
 
 
 def warn_of(runner: BaseRunner, loader: Any, problems: Sequence[Problem]) -> None:

@@ -94,6 +94,10 @@ class Resumption:
             return {"epoch": 0, "batches": self.inner_iter}
         return place
 
+    def is_replaced_at(self, index: int) -> bool:
+        """Whether a pass is under way through a loader that a hook had given to a phase."""
+        return bool((self.place_at(index) or {}).get("replaced"))
+
     def own_at(self, index: int) -> dict[str, Any]:
         """This process's part of that."""
         loaders = self.own.get("loaders") or []
@@ -281,7 +285,9 @@ def _checked_rank_state(state: Any) -> dict[str, Any]:
     for own in loaders:
         if not isinstance(own, Mapping):
             raise TypeError(f"the state of a loader is {own!r:.80}")
-        for name in ("begin", "now"):
+        if "replaced" in own:
+            loaders.append(own["replaced"])
+        for name in ("begin", "now", "given"):
             if name in own:
                 check_order_state(own[name])
         for name in ("samples", "digest", "workers", "ahead"):

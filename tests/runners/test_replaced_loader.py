@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from hookrun import (
     ClosureHook,
@@ -16,62 +13,17 @@ from hookrun import (
     EpochBasedRunner,
     Hook,
     IterBasedRunner,
-    IterLoader,
-    ResumableSampler,
 )
-from tests.support import Points, make_loader
 
-from .variants import EPOCH_VARIANTS, ITER_VARIANTS
+from .replaced_support import (
+    Seen,
+    loader,
+    pairs,
+    replace,
+)
+from .variants import EPOCH_VARIANTS
 
 MakeRunner = Callable[..., Any]
-
-# Known faults, not mended yet.
-RESUMED = pytest.mark.xfail(reason="a resumed run does not keep the order of a given loader yet")
-SAMPLES = pytest.mark.xfail(reason="samples of a loader that was given are not all counted yet")
-
-
-def loader(first: int, batches: int, **arguments: Any) -> DataLoader[Any]:
-    """Batches of two points whose numbers begin with ``first``."""
-    points = [
-        {"x": torch.full((2,), float(n)), "y": torch.zeros(1)}
-        for n in range(first, first + 2 * batches)
-    ]
-    return DataLoader(points, 2, **arguments)  # type: ignore[arg-type]
-
-
-def numbers(batch: Any) -> list[int]:
-    return [int(x) for x in batch["x"][:, 0].tolist()]
-
-
-class Seen(Hook):
-    """What is trained and validated on, and what of the loader shows."""
-
-    def __init__(self) -> None:
-        self.batches: dict[str, list[list[int]]] = {"train": [], "val": []}
-        self.lengths: list[tuple[str, Any, int]] = []
-        self.ends: list[int] = []
-
-    def before_iter(self, runner: Any) -> None:
-        self.batches[runner.mode].append(numbers(runner.data_batch))
-
-    def after_train_iter(self, runner: Any) -> None:
-        if self.end_of_epoch(runner):
-            self.ends.append(runner.iter)
-
-    def after_epoch(self, runner: Any) -> None:
-        self.lengths.append((runner.mode, runner._epoch_length, runner.inner_iter + 1))
-
-
-def replace(event: str, when: Callable[[Any], bool], make: Callable[[], Any]) -> ClosureHook:
-    def act(runner: Any) -> None:
-        if when(runner):
-            runner.data_loader = make()
-
-    return ClosureHook(event, act)
-
-
-def pairs(first: int, batches: int) -> list[list[int]]:
-    return [[first + 2 * n, first + 2 * n + 1] for n in range(batches)]
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
@@ -185,178 +137,3 @@ def test_what_cannot_be_trained_on_is_refused(
     runner.register_hook(replace(event, lambda r: True, make))
     with pytest.raises(error, match=message):
         runner.run([loader(0, 2), loader(0, 2)], [("train", 1), ("val", 1)])
-
-
-def shuffling(first: int, batches: int) -> DataLoader[Any]:
-    generator = torch.Generator().manual_seed(first)
-    return loader(first, batches, shuffle=True, generator=generator)
-
-
-def seeking(first: int, batches: int) -> DataLoader[Any]:
-    sampler = ResumableSampler(Points(2 * batches), seed=first)
-    return loader(first, batches, sampler=sampler)
-
-
-def from_global_seed(first: int, batches: int) -> DataLoader[Any]:
-    return loader(first, batches, shuffle=True)
-
-
-@RESUMED
-@pytest.mark.parametrize("save_at", [2, 5, 6, 8, 9, 11])
-@pytest.mark.parametrize("make", [loader, shuffling, seeking, from_global_seed])
-def test_a_run_goes_on_in_the_loader_of_the_epoch(
-    make_runner: MakeRunner, tmp_path: Path, make: Callable[..., Any], save_at: int
-) -> None:
-    def prepared() -> tuple[Any, Seen]:
-        runner, seen, other = make_runner(max_epochs=5), Seen(), make(100, 3)
-        runner.register_hook(
-            replace("before_train_epoch", lambda r: r.epoch in (1, 2), lambda: other)
-        )
-        runner.register_hook(seen)
-        return runner, seen
-
-    torch.manual_seed(0)
-    runner, whole = prepared()
-
-    def save(runner: Any) -> None:
-        if runner.iter + 1 == save_at:
-            runner.save_checkpoint(tmp_path, filename_tmpl="saved.pth")
-
-    runner.register_hook(ClosureHook("after_train_iter", save))
-    runner.run([make(0, 2)], [("train", 1)])
-    torch.manual_seed(1)
-    again, rest = prepared()
-    again.resume(tmp_path / "saved.pth")
-    again.run([make(0, 2)], [("train", 1)])
-    assert len(whole.batches["train"]) == 12
-    assert rest.batches["train"] == whole.batches["train"][save_at:]
-    assert (again.epoch, again.iter, again.max_iters) == (5, 12, 12)
-
-
-@RESUMED
-def test_a_run_resumed_without_the_hook_says_so(
-    make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for kind, event in (
-        (EpochBasedRunner, "before_train_epoch"),
-        (IterBasedRunner, "before_epoch"),
-    ):
-        runner = make_runner(kind, **{"max_epochs": 2} if kind is EpochBasedRunner else {})
-        runner.register_hook(replace(event, lambda r: True, lambda: loader(100, 2)))
-
-        def save(runner: Any) -> None:
-            if runner.iter == 0:
-                runner.save_checkpoint(tmp_path, filename_tmpl="saved.pth")
-
-        runner.register_hook(ClosureHook("after_train_iter", save))
-        runner.run([loader(0, 2)], [("train", 1)])
-        again = make_runner(kind, **{"max_epochs": 2} if kind is EpochBasedRunner else {})
-        again.resume(tmp_path / "saved.pth")
-        caplog.clear()
-        again.run([loader(0, 2)], [("train", 1)])
-        (warning,) = [r for r in caplog.records if r.levelname == "WARNING"]
-        assert "on a loader that a hook had put into runner.data_loader" in warning.getMessage()
-
-
-class TestByIteration:
-    """A replacement lasts to the end of the run: there is no epoch that would end it."""
-
-    @pytest.mark.parametrize("prefetch", [False, True])
-    @pytest.mark.parametrize("loop", ITER_VARIANTS)
-    @pytest.mark.parametrize(
-        ("event", "at", "first"),
-        [
-            ("before_epoch", 0, 0),
-            ("before_train_iter", 0, 1),
-            ("before_train_iter", 2, 3),
-            ("after_train_iter", 1, 2),
-            ("after_train_iter", 3, 4),
-            ("after_train_iter", 6, 7),
-        ],
-    )
-    def test_training(
-        self,
-        make_runner: MakeRunner,
-        monkeypatch: pytest.MonkeyPatch,
-        event: str,
-        at: int,
-        first: int,
-        loop: str,
-        prefetch: bool,
-    ) -> None:
-        kind, reference = ITER_VARIANTS[loop]
-        if reference:
-            monkeypatch.setenv("HOOKRUN_BACKEND", "reference")
-        runner, seen = make_runner(kind, max_iters=7), Seen()
-        runner.register_hook(replace(event, lambda r: r.iter == at, lambda: loader(100, 10)))
-        runner.register_hook(seen)
-        runner.run([loader(0, 3), loader(50, 1)], [("train", 2), ("val", 1)], prefetch=prefetch)
-        own = pairs(0, 3) * 3
-        assert seen.batches["train"] == [*own[:first], *pairs(100, 7 - first)]
-        assert runner.epoch == max(first - 1, 0) // 3
-        assert runner.iter == 7
-
-    @pytest.mark.parametrize("loop", ITER_VARIANTS)
-    def test_validation(self, make_runner: MakeRunner, loop: str) -> None:
-        runner, seen = make_runner(ITER_VARIANTS[loop][0], max_iters=4), Seen()
-        runner.register_hook(
-            replace(
-                "before_val_iter",
-                lambda r: r.iter == 2 and r.inner_iter == 0,
-                lambda: loader(100, 10),
-            )
-        )
-        runner.register_hook(seen)
-        runner.run([loader(0, 3), loader(50, 10)], [("train", 1), ("val", 2)])
-        assert seen.batches["train"] == [*pairs(0, 3), *pairs(0, 1)]
-        # The first batch of the second validation was there already.
-        assert seen.batches["val"] == [*pairs(50, 3), *pairs(100, 5)]
-
-    def test_an_endless_loader_is_taken_as_it_is(self, make_runner: MakeRunner) -> None:
-        runner, seen, other = make_runner(IterBasedRunner, max_iters=4), Seen(), loader(100, 5)
-        ready = IterLoader(other)
-        next(ready)
-        runner.register_hook(replace("before_epoch", lambda r: True, lambda: ready))
-        runner.register_hook(seen)
-        runner.run([loader(0, 3)], [("train", 1)])
-        assert seen.batches["train"] == pairs(102, 4)
-
-    @SAMPLES
-    def test_samples_seen_are_of_both(self, make_runner: MakeRunner) -> None:
-        runner = make_runner(IterBasedRunner, max_iters=7)
-        runner.register_hook(
-            replace("after_train_iter", lambda r: r.iter == 3, lambda: make_loader(2))
-        )
-        runner.run([make_loader(3)], [("train", 1)])
-        assert runner._samples_seen() == 14
-
-    @SAMPLES
-    @pytest.mark.parametrize("save_at", [2, 3, 4, 6, 8])
-    @pytest.mark.parametrize("make", [loader, shuffling, seeking, from_global_seed])
-    def test_a_run_goes_on_in_it_where_before_epoch_gives_it_again(
-        self, make_runner: MakeRunner, tmp_path: Path, make: Callable[..., Any], save_at: int
-    ) -> None:
-        def prepared() -> tuple[Any, Seen]:
-            runner, seen, other = make_runner(IterBasedRunner, max_iters=10), Seen(), make(100, 3)
-            runner.register_hook(
-                replace("after_train_iter", lambda r: r.iter + 1 == 3, lambda: other)
-            )
-            runner.register_hook(replace("before_epoch", lambda r: r.iter >= 3, lambda: other))
-            runner.register_hook(seen)
-            return runner, seen
-
-        torch.manual_seed(0)
-        runner, whole = prepared()
-
-        def save(runner: Any) -> None:
-            if runner.iter + 1 == save_at:
-                runner.save_checkpoint(tmp_path, filename_tmpl="saved.pth")
-
-        runner.register_hook(ClosureHook("after_train_iter", save), priority="LOW")
-        runner.run([make(0, 2)], [("train", 1)])
-        torch.manual_seed(1)
-        again, rest = prepared()
-        again.resume(tmp_path / "saved.pth")
-        again.run([make(0, 2)], [("train", 1)])
-        assert rest.batches["train"] == whole.batches["train"][save_at:]
-        assert (again.epoch, again._samples_seen()) == (runner.epoch, runner._samples_seen())
