@@ -51,7 +51,7 @@ class Best:
         background: bool,
         replaces: str | None,
         remove: Callable[[str], None],
-        undo: Callable[[], None],
+        keep: Callable[[str | None], None],
     ) -> None:
         """Note it in ``hook_msgs`` and save the checkpoint; the file it replaces goes after that.
 
@@ -61,21 +61,29 @@ class Best:
             background: whether the file is written in the background.
             replaces: the file of the best before it, if there is one.
             remove: takes that file away.
-            undo: called where the file cannot be written; ``hook_msgs`` is as before then.
+            keep: takes note of the best file; of the one before it, where the file cannot be
+                written. ``hook_msgs`` is as before then, too.
         """
         messages, path = runner.meta["hook_msgs"], self.path(client)
-        before = dict(messages)
-        messages.update(best_score=self.score, best_ckpt=path)
-        messages.update(best_key=self.key, best_rule=self.rule)
+        before = {key: messages[key] for key in _KEYS if key in messages}
 
-        def undo_all() -> None:
-            messages.clear()
+        def note() -> None:
+            messages.update(best_score=self.score, best_ckpt=path)
+            messages.update(best_key=self.key, best_rule=self.rule)
+            keep(path)
+
+        def undo() -> None:
+            for key in _KEYS:
+                messages.pop(key, None)
             messages.update(before)
-            undo()
+            keep(replaces)
 
         name = file_name(self.key, self.kind, self.number)
-        if get_dist_info()[0] == 0:
-            with runner._writer.saving(background, client, undo_all):
+        if get_dist_info()[0] != 0:
+            note()
+        else:
+            with runner._writer.saving(background, client, undo):
+                note()
                 runner.save_checkpoint(
                     self.out_dir, filename_tmpl=literal(name), create_symlink=False
                 )

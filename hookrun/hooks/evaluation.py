@@ -328,10 +328,10 @@ class EvalHook(Hook):
             self._finished(runner),
             self.out_dir or "",
         )
-        old = self.best_ckpt_path
-        self.best_ckpt_path = best.path(self.file_client)
-        undo = partial(setattr, self, "best_ckpt_path", old)
-        best.save(runner, self.file_client, self.background, old, self._remove, undo)
+        keep = partial(setattr, self, "best_ckpt_path")
+        best.save(
+            runner, self.file_client, self.background, self.best_ckpt_path, self._remove, keep
+        )
 
     def _take_best(self, runner: Any) -> None:
         """Know the best so far, if it is of the score that decides now; with 'auto', once known."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from hookrun.core.interrupts import interruptible
 from hookrun.distributed import StopAgreement, get_dist_info
 from hookrun.storage import check_names
 
@@ -100,9 +101,11 @@ class StopRequests:
 
     def finish(self, runner: BaseRunner) -> None:
         """As :meth:`check`, after the last step."""
-        signum = self._signum
         if self._agreement is not None and not self._agreement.over:
             signum = self._agreement.finish(self._signum)
+        else:
+            self._give_back()  # none is noted any more that nobody would look at
+            signum = self._signum
         if signum:
             self._stop(runner, signum)
 
@@ -165,6 +168,6 @@ def handling_signals(runner: BaseRunner) -> Iterator[None]:
         runner._stop_requests = requests
         try:
             yield
-            requests.finish(runner)
+            interruptible(requests.finish, runner)
         finally:
             runner._stop_requests = None
