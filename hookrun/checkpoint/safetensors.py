@@ -33,7 +33,8 @@ def export_safetensors(
     Of tensors that share memory, as tied weights do, the one that has it all is written, as
     ``safetensors.torch.save_model`` does, and the file notes the names of the others:
     ``safetensors.torch.load_model`` and :func:`~hookrun.load_checkpoint` read it, strictly too.
-    Names are without what wrappers add, and a model's averages of EMAHook are left out.
+    Names are without what wrappers add, TrainStep among them unless its loss has weights too, and
+    a model's averages of EMAHook are left out.
 
     Args:
         model: a model, possibly in wrappers; or names to tensors.
@@ -99,8 +100,16 @@ def _meta(notes: Mapping[str, str]) -> dict[str, Any]:
 def _weights_of(model: nn.Module) -> Mapping[str, Any]:
     averages = averages_of_model(model)
     left_out = averages.buffers if averages else ()
-    weights = plain_state_dict(unwrap_model(model))
-    return {name: value for name, value in weights.items() if name not in left_out}
+    module = unwrap_model(model)
+    own = plain_state_dict(module)
+    weights = {name: value for name, value in own.items() if name not in left_out}
+    while network := getattr(type(module), "wrapped_network", ""):
+        prefix = f"{network}."
+        if not weights or not all(name.startswith(prefix) for name in weights):
+            break  # a loss with weights of its own
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+        module = unwrap_model(getattr(module, network))
+    return weights
 
 
 def _library() -> Any:

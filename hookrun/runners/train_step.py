@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ class TrainStep(nn.Module):
     >>> sorted(outputs), outputs["num_samples"]
     (['log_vars', 'loss', 'num_samples'], 8)
     """
+
+    wrapped_network: ClassVar[str] = "model"
+    """What it calls the network that it is around; exported weights are the network's."""
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -38,6 +39,39 @@ def test_every_wrapper_loads_what_every_other_wrote(source: str, kind: str, tmp_
             model, got = wrapped(target, 1)
             load_checkpoint(model, path, strict=True)
             assert all(map(torch.equal, got, expected)), target
+
+
+# What safetensors itself, which knows no wrappers, cannot take out of these.
+KEEP_THEIR_NAMES = {
+    "one's own",
+    "one's own around TrainStep",
+    "all of it",
+    "parallel parts",
+    "averaged model",
+}
+
+
+@pytest.mark.parametrize("source", [each for each in WRAPPERS if each not in KEEP_THEIR_NAMES])
+def test_an_exported_network_is_one_for_safetensors_too(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    model, expected = wrapped(source, 0)
+    export_safetensors(model, path)
+    net = Net(1)
+    safetensors.torch.load_model(net, str(path), strict=True)
+    assert all(map(torch.equal, net.state_dict().values(), expected))
+    safetensors.torch.save_model(net, str(path))
+    model, got = wrapped(source, 2)
+    load_checkpoint(model, path, strict=True)
+    assert all(map(torch.equal, got, expected))
+
+
+@pytest.mark.parametrize("name", ["TrainStep of a loss with weights"])
+def test_an_exported_training_with_more_weights_keeps_them(name: str, tmp_path: Path) -> None:
+    model, _ = wrapped(name, 0)
+    export_safetensors(model, tmp_path / "a.safetensors")
+    names = set(read_checkpoint(tmp_path / "a.safetensors")["state_dict"])
+    assert names == set(model.state_dict())
+    load_checkpoint(wrapped(name, 1)[0], tmp_path / "a.safetensors", strict=True)
 
 
 EVERY = [*WRAPPERS, *WITH_MORE]
