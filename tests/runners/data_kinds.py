@@ -376,11 +376,8 @@ WORKER_KINDS: dict[str, MakeLoader] = {
     "worker": mapped(shuffle=True, num_workers=1),
     "persistent worker": mapped(shuffle=True, **WORKER),
     "persistent worker, generator": mapped(shuffle=True, generator=generator, **WORKER),
-    "two persistent workers, own sampler": sampled(InPlace, num_workers=2, persistent_workers=True),
+    "persistent worker, own sampler": sampled(InPlace, **WORKER),
     "stream, worker": streamed(SizedStream, num_workers=1),
-    "stateful, worker": sampled(
-        lambda n: ResumableSampler(Numbers(n), seed=3), StatefulDataLoader, num_workers=1
-    ),
 }
 # Their order follows from what no file has: a resumed run warns.
 UNKNOWABLE: dict[str, MakeLoader] = {

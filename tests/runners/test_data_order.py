@@ -197,7 +197,7 @@ def test_an_evaluation_has_no_part_in_it(
 
 
 @RUNNERS
-@pytest.mark.parametrize("name", [*KINDS, "worker", "persistent worker"])
+@pytest.mark.parametrize("name", [*KINDS, "persistent worker"])
 def test_a_run_draws_no_number_that_a_plain_loop_does_not(
     make_runner: MakeRunner, tmp_path: Path, name: str, kind: type
 ) -> None:
