@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from .going_on import Rest, begin, go_on, has_state, samples_in
+from .going_on import Rest, begin, counts_samples, go_on, has_state, samples_in
 from .order_search import find_order_makers, unwrapped
 from .order_state import order_state, restore_order, watch
 from .problems import Problem
@@ -60,6 +60,8 @@ class DataPass:
         self.problems: list[Problem] = []
         self._rest: Rest | None = None
         self._counting = _is_counted(loader)
+        counts = self._counting or counts_samples(loader)
+        self._tells_samples = counts or self.per_batch is not None
         self._now: Mapping[str, Any] | None = None  # what to set behind the batches gone past
         self.rng: dict[str, Any] = {}
         self._beginning: dict[str, Any] = {}
@@ -118,24 +120,30 @@ class DataPass:
     def samples(self, batches: int) -> int | None:
         """Samples of the pass that all processes have seen after so many batches, if known."""
         rest = self._rest or Rest(iter(()))
-        if self.per_batch is None and rest.indices is None:
-            return rest.samples if batches == rest.first and batches else None
         if batches == rest.first:
-            return rest.samples
+            return rest.samples if batches or self._tells_samples else None
         if self.per_batch is None:
-            assert rest.indices is not None
-            return rest.indices.ends[batches - 1] * replicas(self.loader)
+            here = self._seen_here(batches)
+            return None if here is None else here * replicas(self.loader)
         if rest.samples is None:
             return None
         base = rest.samples if rest.counted_from is None else rest.counted_from
         seen, total = base + (batches - rest.first) * self.per_batch, total_samples(self.loader)
         return seen if total is None else min(seen, total)
 
+    def _seen_here(self, batches: int) -> int | None:
+        """Samples that this process has seen after so many batches, where they are counted."""
+        rest = self._rest
+        counted = None if rest is None else rest.indices or rest.counted
+        ends = [] if counted is None else counted.ends
+        return ends[batches - 1] if 0 < batches <= len(ends) else None
+
     def place(self, batches: int) -> dict[str, Any]:
         """Where a run is after so many batches of the pass: the same in every process."""
         samples = self.samples(batches)
-        if samples is None and isinstance(self.loader, (list, tuple)):
-            samples = samples_in(self.loader, batches)
+        source = unwrapped(self.loader)
+        if samples is None and isinstance(source, (list, tuple)):
+            samples = samples_in(source, batches)
         place: dict[str, Any] = {"epoch": self.epoch, "batches": batches, "samples": samples}
         total, sampler = total_samples(self.loader), seeking_sampler(self.loader)
         if total is not None:
@@ -158,8 +166,11 @@ class DataPass:
         own["now"] = order_state(self.loader)
         own["ahead"] = int(taken_ahead)
         indices, source = self._rest.indices, unwrapped(self.loader)
-        if indices is not None and 0 < batches <= len(indices.ends):
-            own["samples"], own["digest"] = indices.ends[batches - 1], indices.digests[batches - 1]
+        here = self._seen_here(batches)
+        if here is not None:
+            own["samples"] = here
+            if indices is not None:
+                own["digest"] = indices.digests[batches - 1]
         if is_iterable_style(source):
             own["workers"] = source.num_workers
         if not taken_ahead and has_state(self.loader):

@@ -14,6 +14,8 @@ from .index_stream import IndexPass, through
 from .order_search import describe_makers, unwrapped
 from .problems import Problem
 from .samples import (
+    CountedBatches,
+    batches_in,
     can_seek,
     is_iterable_style,
     replicas,
@@ -36,6 +38,7 @@ class Rest:
         samples: samples that all processes have seen; None where unknown.
         counted_from: the samples that whole batches are counted from, where that differs.
         indices: the indices of the batches, where these are counted.
+        counted: the batches, where their samples are counted.
         repeats: whether the pass has been gone through as by the run whose file it is.
         problems: why what follows may differ from what a run that was not stopped saw.
     """
@@ -45,6 +48,7 @@ class Rest:
     samples: int | None = 0
     counted_from: int | None = None
     indices: IndexPass | None = None
+    counted: CountedBatches | None = None
     repeats: bool = True
     problems: list[Problem] = field(default_factory=list)
 
@@ -57,7 +61,8 @@ def begin(loader: Any, counting: bool) -> Rest:
         counting: whether to count the indices, of a DataLoader.
     """
     if not counting:
-        return Rest(iter(loader))
+        counted = _counted(loader)
+        return Rest(iter(loader) if counted is None else counted, counted=counted)
     with through(unwrapped(loader), counting=True) as taken:
         batches = iter(loader)
     return Rest(batches, indices=taken.indices)
@@ -92,6 +97,12 @@ def go_on(
     if own.get("ahead"):  # what fetching it draws had been drawn
         rest.batches = itertools.chain(list(itertools.islice(rest.batches, 1)), rest.batches)
     rest.first, rest.samples = batches, samples
+    counted, known = rest.counted, samples is not None and "samples" in own
+    if counted is not None and batches and known:
+        if counted.ends[batches - 1 : batches] == [own["samples"]]:
+            return rest
+        restore()  # another batch size
+        return _skip(loader, place, own, counting)
     indices = rest.indices
     if indices is not None and batches and "digest" in own:
         if indices.ends[batches - 1 : batches] != [own["samples"]]:  # another batch size
@@ -99,6 +110,21 @@ def go_on(
             return _skip(loader, place, own, counting)
         _compare(loader, indices.digests[batches - 1], own, rest)
     return rest
+
+
+def counts_samples(loader: Any) -> bool:
+    """Whether a pass counts the samples of its batches, for nothing else tells how many they are.
+
+    Of torch's loaders, and of lists, something does where it is asked.
+    """
+    source = unwrapped(loader)
+    if isinstance(source, (DataLoader, list, tuple)) or has_state(source):
+        return False
+    return samples_per_batch(loader) is None
+
+
+def _counted(loader: Any) -> CountedBatches | None:
+    return CountedBatches(iter(loader)) if counts_samples(loader) else None
 
 
 def has_state(loader: Any) -> bool:
@@ -113,8 +139,9 @@ def _has_same_batches(loader: Any, batches: int, samples: int | None) -> bool:
     """Whether so many batches of the loader have so many samples, as far as that is known."""
     if samples is None:
         return True
-    if isinstance(loader, (list, tuple)):
-        return samples_in(loader, batches) in (None, samples)
+    source = unwrapped(loader)
+    if isinstance(source, (list, tuple)):
+        return batches <= len(source) and samples_in(source, batches) in (None, samples)
     per_batch, total = samples_per_batch(loader), total_samples(loader)
     if per_batch is None:
         return True
@@ -145,7 +172,7 @@ def _seek(loader: Any, place: Mapping[str, Any]) -> Rest:
     first, over = place["batches"], 0
     at_end = total is not None and samples >= total
     if per_batch is not None:
-        first = -(-samples // per_batch) if at_end else samples // per_batch
+        first = batches_in(loader, samples) or 0
         over = 0 if at_end else (samples - first * per_batch) // replicas(loader)
     source = unwrapped(loader)
     if over and per_batch is not None and isinstance(source, DataLoader):
@@ -186,7 +213,10 @@ def _skip(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any], countin
             _compare(loader, indices.digest, own, rest)
             return rest
         return _skip_batches(batches, here, place)
-    return _skip_batches(iter(loader), here, place)
+    counted = _counted(loader)
+    rest = _skip_batches(iter(loader) if counted is None else counted, here, place)
+    rest.counted = counted
+    return rest
 
 
 def _skip_in_dataset(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any]) -> Rest | None:
@@ -253,9 +283,9 @@ def _skip_batches(batches: Iterator[Any], here: int, place: Mapping[str, Any]) -
     return rest
 
 
-def _compare(loader: Any, digest: int, own: Mapping[str, Any], rest: Rest) -> None:
+def _compare(loader: Any, digest: int | None, own: Mapping[str, Any], rest: Rest) -> None:
     """Take note where the indices that were gone past are not those that the run had seen."""
-    if "digest" in own and digest != own["digest"]:
+    if digest is not None and "digest" in own and digest != own["digest"]:
         rest.problems.append(
             Problem(
                 f"the indices that {describe_makers(loader)} gives again are not those that the "

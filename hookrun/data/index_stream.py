@@ -33,7 +33,7 @@ class IndexPass:
         ends: indices behind each batch, counted from the beginning of the pass.
         digests: a checksum of all these indices, for each batch.
         first: batches of which every index was left out.
-        digest: a checksum of what was left out.
+        digest: a checksum of what was left out; None where the pass has not even so much.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class IndexPass:
     ) -> None:
         self.ends: list[int] = []
         self.digests: list[int] = []
-        self.first = self.digest = 0
+        self.first = 0
+        self.digest: int | None = 0
         self._kinds, self._skip = kinds, skip
         self._batches = self._counted(batches) if counting else batches
 
@@ -55,19 +56,22 @@ class IndexPass:
 
     def leave_out(self) -> None:
         """Draw the indices to leave out, unless that has been done."""
-        seen, skip, self._skip = 0, self._skip, 0
+        skip, self._skip = self._skip, 0
+        seen = digest = 0
         while seen < skip:
             batch = next(self._batches, None)
             if batch is None:
-                break
+                self.digest = None
+                return
             size = len(self._items(batch))
             if seen + size > skip:
-                self.digest = self._checksum(batch[: skip - seen], self.digest)
+                digest = self._checksum(batch[: skip - seen], digest)
                 self._batches = itertools.chain([batch[skip - seen :]], self._batches)
                 break
-            self.digest = self._checksum(batch, self.digest)
+            digest = self._checksum(batch, digest)
             self.first += 1
             seen += size
+        self.digest = digest
 
     def _items(self, batch: Any) -> Any:
         return batch if isinstance(batch, self._kinds) else (batch,)

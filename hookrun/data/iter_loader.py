@@ -42,7 +42,7 @@ class IterLoader:
             tell_sampler(dataloader, self._epoch)
         self._pass = DataPass(dataloader, self._epoch, place, own)
         self._position = self._pass.first
-        first = self._pass.samples(self._position)
+        first = self._pass.samples(self._position) if self._position else 0
         self._samples = None if first is None else -first
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,20 @@ def total_samples(loader: Any) -> int | None:
         return None
 
 
+def batches_in(loader: Any, samples: int) -> int | None:
+    """Batches of a loader that so many samples fill; with a smaller last one where that is the end.
+
+    Returns:
+        Their number; None where the loader does not say how large they are.
+    """
+    per_batch, total = samples_per_batch(loader), total_samples(loader)
+    if per_batch is None:
+        return None
+    has_smaller = not any(getattr(o, "drop_last", False) for o in (loader, _batch_sampler(loader)))
+    at_end = total is not None and samples >= total
+    return -(-samples // per_batch) if at_end and has_smaller else samples // per_batch
+
+
 def _batch_sampler(loader: Any) -> Any:
     """What puts batches together; a loader without batches of its own may have it as sampler."""
     batch_sampler, sampler = (getattr(loader, n, None) for n in ("batch_sampler", "sampler"))
@@ -85,6 +99,33 @@ def _gives_single_samples(loader: Any) -> bool:
     if not isinstance(loader, DataLoader) or is_iterable_style(loader):
         return False
     return loader.batch_sampler is None and type(loader.sampler) in KNOWN_ORDER
+
+
+class CountedBatches:
+    """An iterator over batches that counts their samples.
+
+    Args:
+        batches: the batches.
+
+    Attributes:
+        ends: samples behind each batch, from the beginning; None where one did not tell its size.
+    """
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self.ends: list[int | None] = []
+        self._batches, self._end = batches, 0
+
+    def __iter__(self) -> CountedBatches:
+        return self
+
+    def __next__(self) -> Any:
+        batch = next(self._batches)
+        size = size_of(batch)
+        if size is not None:
+            self._end += size
+        unknown = size is None or self.ends[-1:] == [None]
+        self.ends.append(None if unknown else self._end)
+        return batch
 
 
 def size_of(batch: Any) -> int | None:

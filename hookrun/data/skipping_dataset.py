@@ -29,7 +29,10 @@ class SkippingDataset(IterableDataset[Any]):
         info = get_worker_info()
         worker = 0 if info is None else info.id
         skip, self._seen[worker] = self._seen[worker], 0  # workers that persist iterate again
-        return itertools.islice(iter(self._dataset), skip, None)
+        samples: Iterator[Any] = iter(self._dataset)
+        for _ in itertools.islice(samples, skip):  # at once: it may draw the order as it begins
+            pass
+        return samples
 
     def __len__(self) -> int:
         return len(self._dataset)

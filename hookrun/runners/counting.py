@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hookrun.data.samples import samples_per_batch
+from hookrun.data.samples import batches_in
 from hookrun.distributed import get_dist_info
 
 from .checks import length_of
@@ -150,17 +150,16 @@ def rescaled(count: int, before: int | None, now: int | None) -> int:
 
 
 def batches_before(loader: Any, place: Mapping[str, Any] | None, batches: int) -> int:
-    """Whole batches of a loader in the samples seen of an epoch.
+    """Batches of a loader in the samples seen of an epoch; at its end, with the last smaller one.
 
     Args:
         loader: the loader.
         place: where the run is in the epoch; see :meth:`hookrun.data.DataPass.place`.
         batches: the answer where the samples are not known.
     """
-    samples, per_batch = (place or {}).get("samples"), samples_per_batch(loader)
-    if samples is None or per_batch is None:
-        return batches
-    return int(samples // per_batch)
+    samples = (place or {}).get("samples")
+    known = None if samples is None else batches_in(loader, samples)
+    return batches if known is None else known
 
 
 # What the runner by epochs calls.
