@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hookrun.core.masters import model_parameter
+from hookrun.distributed import get_dist_info
 
 from ._masters import parameters_of
 
@@ -75,6 +77,33 @@ class FirstIteration:
             for parameter in map(model_parameter, parameters_of(optimizer)):
                 if parameter.grad is not None:
                     yield id(parameter), (parameter.grad, parameter.grad._version)
+
+
+def warn_if_nothing_steps(
+    hook: str, model: Any, optimizers: Sequence[Any], logger: logging.Logger
+) -> None:
+    """Say so where a step has nothing to do, for no parameter of the optimizers has a gradient.
+
+    Args:
+        hook: whose step it is, after its backward pass.
+        model: an optimizer that has none of its parameters has been told of already.
+        optimizers: those that it steps.
+        logger: of the run.
+    """
+    if get_dist_info()[0] != 0 or not all(isinstance(each, Optimizer) for each in optimizers):
+        return
+    own = {id(each) for each in model.parameters()} if isinstance(model, nn.Module) else set()
+    entries = [entry for optimizer in optimizers for entry in parameters_of(optimizer)]
+    parameters = [(entry, model_parameter(entry)) for entry in entries]
+    if any(id(parameter) in own for _, parameter in parameters) and all(
+        entry.grad is None and parameter.grad is None for entry, parameter in parameters
+    ):
+        logger.warning(
+            "%s: no parameter of the optimizer has a gradient at the first step, so that nothing "
+            "is trained: they are frozen, or the loss does not depend on them. Give the optimizer "
+            "the parameters that are to be trained",
+            hook,
+        )
 
 
 def used_already(hook: str, error: RuntimeError) -> str | None:

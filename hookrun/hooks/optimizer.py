@@ -16,7 +16,7 @@ from hookrun.ops import LossScale
 from . import _arguments as check
 from ._loss import check_loss, parameters_without_loss
 from ._optimizer_phase import OptimizerPhase, Step
-from ._own_training import FirstIteration, used_already
+from ._own_training import FirstIteration, used_already, warn_if_nothing_steps
 from ._parameters import ParameterWatch
 from .updater import UpdaterHook
 
@@ -71,11 +71,12 @@ class OptimizerHook(Hook):
     _phase: OptimizerPhase | None = None
     _watch: ParameterWatch | None = None
     _first: FirstIteration | None = None  # until its step
+    _has_stepped = False
     _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
     _averaged_at = _skipped_at = -1
     _told: frozenset[frozenset[str]] = frozenset()  # sets of parameters that were warned about
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (
-        *("_phase", "_watch", "_first", "_ema_momentum"),
+        *("_phase", "_watch", "_first", "_has_stepped", "_ema_momentum"),
         *("_averaged_at", "_skipped_at", "_told"),
     )
 
@@ -116,6 +117,7 @@ class OptimizerHook(Hook):
         self._hold_schedules(runner)
         self._forget_first()
         self._first = FirstIteration(optimizers_of(runner))
+        self._has_stepped = False
 
     def after_train_iter(self, runner: Any) -> None:
         phase = self._ready_phase(runner)
@@ -259,6 +261,10 @@ class OptimizerHook(Hook):
 
     def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Step:
         self._skipped_at = -1
+        if not self._has_stepped:
+            self._has_stepped = True
+            name = type(self).__name__
+            warn_if_nothing_steps(name, runner.model, phase.optimizers, runner.logger)
         momentum = None if self._ema_momentum is None else self._ema_momentum(runner)
         if momentum is None:
             self.stop_averaging()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hookrun.core.masters import model_parameter
-from hookrun.core.protocols import AveragesGradients
+from hookrun.core.protocols import AveragesGradients, LendsWeights
 from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
 
 from .optimizer_state import named_optimizers
@@ -68,11 +69,14 @@ class TrainingWatch:
     def __init__(self, runner: BaseRunner) -> None:
         self._optimizers = [*named_optimizers(runner.optimizer).values()]
         self._stepped = False
+        self._lent = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
         self._begin = runner.iter
         self._handles: list[Any] = []
         if not any({"parameters", "gradients"} <= hook.writes for hook in runner.hooks):
             self._handles = [each.register_step_post_hook(self._note) for each in self._optimizers]
         self._versions = self._written()
+        # Weights that are exchanged are written too, and come back as they were.
+        self._sums = self._values() if self._lent else []
 
     def due_at(self) -> int | None:
         """The count of iterations after which to check; None where there is nothing to watch."""
@@ -102,7 +106,7 @@ class TrainingWatch:
     def _has_trained(self) -> bool:
         return (
             self._stepped
-            or self._versions != self._written()
+            or (self._versions != self._written() and self._values() != self._sums)
             or any(entry.grad is not None for entry in self._all_entries())
         )
 
@@ -111,6 +115,15 @@ class TrainingWatch:
         if not self._handles:
             return []
         return [0 if each.is_inference() else each._version for each in self._all_entries()]
+
+    def _values(self) -> list[float]:
+        """A number for each parameter that changes with it, where weights are exchanged."""
+        if not self._handles or not self._lent:
+            return [math.nan]  # unlike any
+        parts = (
+            each.to_local() if hasattr(each, "to_local") else each for each in self._all_entries()
+        )
+        return [float(part.detach().double().sum()) for part in parts]
 
     def _all_entries(self) -> Iterator[Tensor]:
         for optimizer in self._optimizers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -10,7 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from hookrun import EMAHook, EpochBasedRunner, Hook, IterBasedRunner, OptimizerHook, TrainStep
+from hookrun import (
+    CheckpointHook,
+    EMAHook,
+    EpochBasedRunner,
+    Fp16OptimizerHook,
+    GradientCumulativeFp16OptimizerHook,
+    GradientCumulativeOptimizerHook,
+    Hook,
+    IterBasedRunner,
+    OptimizerHook,
+    TrainStep,
+)
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -204,3 +216,97 @@ def test_the_models_own_parameters_and_masters_of_them_are_not_told(
         runner._max_epochs = epochs
         runner.run([batches], [("train", 1)])
     assert not any("none of the model" in text for text in warnings_of(caplog))
+
+
+class Lends(Hook):
+    """Lends other weights of its own, which here are the same."""
+
+    @contextlib.contextmanager
+    def applied(self) -> Any:
+        yield
+
+
+@KINDS
+@pytest.mark.parametrize("by", ["epoch", "iteration"])
+@pytest.mark.parametrize("hook", [EMAHook, Lends, lambda: EMAHook(interval=3, debias=True)])
+def test_averages_of_what_is_not_trained_are_no_training(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    kind: type,
+    by: str,
+    hook: Callable[[], Hook],
+) -> None:
+    saving = CheckpointHook(interval=1, by_epoch=by == "epoch")
+    run(make_runner, kind, hook(), saving, iters=12)
+    told = [text for text in warnings_of(caplog) if "nothing has been trained in 1" in text]
+    assert len(told) == 1
+
+
+@KINDS
+@pytest.mark.parametrize("make_model", [Steps, lambda: Steps(every=50), WritesByItself])
+def test_averages_of_what_is_trained_by_itself_are_not_told(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    kind: type,
+    make_model: Callable[[], Any],
+) -> None:
+    run(make_runner, kind, EMAHook(), iters=12, model=make_model())
+    assert warnings_of(caplog) == []
+
+
+def frozen(model: Any) -> Any:
+    model.other = torch.nn.Linear(2, 1).requires_grad_(False)
+    return model.other.parameters()
+
+
+def unused(model: Any) -> Any:
+    model.other = torch.nn.Linear(2, 1)
+    return model.other.parameters()
+
+
+HOOKS = {
+    "plain": OptimizerHook,
+    "torch's calls": lambda: OptimizerHook(fused=False, grad_clip={"max_norm": 1.0}),
+    "windows": lambda: GradientCumulativeOptimizerHook(2),
+    "fp16": lambda: Fp16OptimizerHook(loss_scale=8.0),
+    "fp16 windows": lambda: GradientCumulativeFp16OptimizerHook(2, loss_scale=8.0),
+}
+
+
+@KINDS
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("parameters_of", [frozen, unused])
+def test_an_optimizer_of_what_has_no_gradient_is_told_once(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    kind: type,
+    hook: str,
+    parameters_of: Callable[[Any], Any],
+) -> None:
+    model = TinyModel()
+    optimizer = torch.optim.SGD(parameters_of(model), lr=0.1)
+    run(make_runner, kind, HOOKS[hook](), model=model, optimizer=optimizer)
+    (text,) = warnings_of(caplog)
+    assert "no parameter of the optimizer has a gradient at the first step" in text
+
+
+@KINDS
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("parameters_of", [frozen, unused])
+def test_one_that_has_some_gradients_is_not_told(
+    make_runner: MakeRunner,
+    caplog: pytest.LogCaptureFixture,
+    kind: type,
+    hook: str,
+    parameters_of: Callable[[Any], Any],
+) -> None:
+    model = TinyModel()
+    others = list(parameters_of(model))
+    sgd = torch.optim.SGD([*others, *model.fc.parameters()], lr=0.1)
+    run(make_runner, kind, HOOKS[hook](), model=model, optimizer=sgd)
+    sgds = {
+        "one": torch.optim.SGD(others, lr=0.1),
+        "other": torch.optim.SGD(model.fc.parameters(), lr=0.1),
+    }
+    run(make_runner, kind, HOOKS[hook](), model=model, optimizer=sgds)
+    assert warnings_of(caplog) == []
