@@ -10,7 +10,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from .index_stream import IndexPass, through
+from hookrun.core.interrupts import interruptible, uninterrupted
+
+from .index_stream import IndexPass, iter_through
 from .order_search import describe_makers, unwrapped
 from .problems import Problem
 from .samples import (
@@ -63,9 +65,8 @@ def begin(loader: Any, counting: bool) -> Rest:
     if not counting:
         counted = _counted(loader)
         return Rest(iter(loader) if counted is None else counted, counted=counted)
-    with through(unwrapped(loader), counting=True) as taken:
-        batches = iter(loader)
-    return Rest(batches, indices=taken.indices)
+    batches, indices = iter_through(loader, unwrapped(loader), counting=True)
+    return Rest(batches, indices=indices)
 
 
 def go_on(
@@ -177,9 +178,8 @@ def _seek(loader: Any, place: Mapping[str, Any]) -> Rest:
     source = unwrapped(loader)
     if over and per_batch is not None and isinstance(source, DataLoader):
         _let_begin(sampler, place, first * per_batch)
-        with through(source, skip=over) as taken:
-            batches = iter(loader)
-        if taken.indices is not None:
+        batches, indices = iter_through(loader, source, skip=over)
+        if indices is not None:
             return Rest(batches, first, samples, counted_from=first * per_batch)
     _let_begin(sampler, place, samples)
     return Rest(iter(loader), first, samples)
@@ -205,9 +205,8 @@ def _skip(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any], countin
         if rest is not None:
             return rest
     elif isinstance(source, DataLoader):
-        with through(source, here, counting) as taken:
-            batches = iter(loader)
-        if (indices := taken.indices) is not None:
+        batches, indices = iter_through(loader, source, here, counting)
+        if indices is not None:
             base = None if per_batch is None else indices.first * per_batch
             rest = Rest(batches, indices.first, samples, base, indices, repeats=False)
             _compare(loader, indices.digest, own, rest)
@@ -226,11 +225,7 @@ def _skip_in_dataset(loader: Any, place: Mapping[str, Any], own: Mapping[str, An
         return None
     workers, dataset = source.num_workers, source.dataset
     skipping = SkippingDataset(dataset, shares_of_workers(place["batches"], samples, workers))
-    vars(source)["dataset"] = skipping
-    try:
-        batches = iter(loader)
-    finally:
-        vars(source)["dataset"] = dataset
+    batches = uninterrupted(_iter_over, loader, source, skipping)
     taken_up = weakref.ref(skipping)
     del skipping
     if taken_up() is None:
@@ -252,6 +247,16 @@ def _skip_in_dataset(loader: Any, place: Mapping[str, Any], own: Mapping[str, An
             )
         )
     return rest
+
+
+def _iter_over(loader: Any, source: Any, dataset: Any) -> Iterator[Any]:
+    """An iterator of a loader over another dataset than its own."""
+    own = source.dataset
+    vars(source)["dataset"] = dataset
+    try:
+        return interruptible(iter, loader)
+    finally:
+        vars(source)["dataset"] = own
 
 
 def _skip_batches(batches: Iterator[Any], here: int, place: Mapping[str, Any]) -> Rest:

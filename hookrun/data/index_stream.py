@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import weakref
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from hookrun.core.interrupts import interruptible, uninterrupted
 
 NOTHING = -1
 """In place of a number of indices to leave out: all of them."""
@@ -135,42 +135,43 @@ class IndexStream:
         return getattr(self.inner, name)
 
 
-@dataclass
-class Taken:
-    """Whether a loader has made an iterator that goes through a prepared pass, and which."""
+def iter_through(
+    loader: Any, source: DataLoader[Any], skip: int = 0, counting: bool = False
+) -> tuple[Iterator[Any], IndexPass | None]:
+    """An iterator of a loader that gets its indices in a prepared pass, and that pass.
 
-    indices: IndexPass | None = None
-
-
-@contextlib.contextmanager
-def through(loader: DataLoader[Any], skip: int = 0, counting: bool = False) -> Iterator[Taken]:
-    """A context in which an iterator that a loader makes gets its indices in a prepared pass.
+    The loader is afterwards as it was before, whatever interrupts this.
 
     Args:
-        loader: the loader.
+        loader: what makes the iterator.
+        source: the DataLoader that it is, or wraps.
         skip: indices to leave out, in this process; or :data:`NOTHING`.
         counting: whether to keep ``ends`` and ``digests``.
 
     Returns:
-        Where the pass is found after the context; not every loader makes an iterator in it.
+        None as the pass where the loader has made no iterator through it; not every one does.
     """
-    taken = Taken()
-    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    inner = vars(loader).get(name)
-    stream = None if inner is None else _stream_of(loader, inner, name == "batch_sampler")
+    return uninterrupted(_iter_through, loader, source, skip, counting)
+
+
+def _iter_through(
+    loader: Any, source: DataLoader[Any], skip: int, counting: bool
+) -> tuple[Iterator[Any], IndexPass | None]:
+    name = "sampler" if source.batch_sampler is None else "batch_sampler"
+    inner = vars(source).get(name)
+    stream = None if inner is None else _stream_of(source, inner, name == "batch_sampler")
     if stream is None:  # its attributes are computed
-        yield taken
-        return
+        return interruptible(iter, loader), None
     stream.prepare(skip, counting)
-    vars(loader)[name] = stream  # assigning it is refused
+    vars(source)[name] = stream  # assigning it is refused
     try:
-        yield taken
+        batches = interruptible(iter, loader)
     finally:
-        vars(loader)[name] = inner
+        vars(source)[name] = inner
         stream.release()
-    taken.indices = stream.present
-    if taken.indices is not None:
-        taken.indices.leave_out()
+    if stream.present is not None:
+        stream.present.leave_out()
+    return batches, stream.present
 
 
 _streams: weakref.WeakKeyDictionary[DataLoader[Any], IndexStream] = weakref.WeakKeyDictionary()

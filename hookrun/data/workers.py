@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from .index_stream import NOTHING, through
+from .index_stream import NOTHING, iter_through
 from .rng import rng_kept, set_source_state, source_state
 
 
@@ -26,7 +26,7 @@ def start_workers(loader: DataLoader[Any]) -> None:
         return
     generator = loader.generator
     state = None if generator is None else source_state(generator)
-    with rng_kept(), through(loader, skip=NOTHING):
-        iter(loader)
+    with rng_kept():
+        iter_through(loader, loader, skip=NOTHING)
     if generator is not None:
         set_source_state(generator, state)
