@@ -59,6 +59,7 @@ def _run(
             interruptible(position.meet, runner)
             interruptible(loop)
         interruptible(runner.call_hook, "after_run")
+    _take_late_interrupt(runner)
 
 
 def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
@@ -105,7 +106,6 @@ def _closing_hooks(runner: BaseRunner) -> Iterator[None]:
     finally:
         try:
             _close_hooks(runner, error)
-            _take_late_interrupt(runner)
         finally:
             error = None  # it holds this frame, by its traceback
             runner._group_options.note_left(named_optimizers(runner.optimizer))

@@ -284,3 +284,26 @@ def test_a_custom_event_reaches_the_methods_of_its_name(make_runner: Any) -> Non
     assert hook.called == 1
     with pytest.warns(UserWarning, match="after_train_iter"):
         runner.call_hook("after_train_itre")
+
+
+def test_a_registration_does_not_go_through_all_hooks_before_it(make_runner: Any) -> None:
+    asked = 0
+
+    class Asked(Hook):
+        @property
+        def writes(self) -> frozenset[str]:  # type: ignore[override]
+            nonlocal asked
+            asked += 1
+            return frozenset()
+
+    runner, hooks = make_runner(), [Asked() for _ in range(500)]
+    for number, hook in enumerate(hooks):
+        runner.register_hook(hook, priority=number % 7)
+    assert asked <= 2 * len(hooks)
+    expected = sorted(hooks, key=lambda hook: hook.priority)  # stable
+    assert list(runner.hooks) == expected
+    with pytest.raises(ValueError, match="registered already"):
+        runner.register_hook(hooks[3])
+    runner.hooks.remove(hooks[3])
+    with pytest.raises(ValueError, match="has a 'priority' already"):
+        runner.register_hook(hooks[3])
