@@ -3,8 +3,9 @@
 from .data_pass import DataPass
 from .device_prefetcher import DevicePrefetcher
 from .iter_loader import IterLoader, no_batches
+from .layout import loader_position, rank_state
 from .order_search import unwrapped
-from .order_state import check_order_state, watch
+from .order_state import watch
 from .problems import Problem, warning_of
 from .restoring import restore_between_passes, state_between_passes
 from .rng import rng_state, set_rng_state
@@ -19,8 +20,9 @@ __all__ = [
     "ResumableDistributedSampler",
     "ResumableSampler",
     "SeededDataset",
-    "check_order_state",
+    "loader_position",
     "no_batches",
+    "rank_state",
     "restore_between_passes",
     "rng_state",
     "set_rng_state",

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
+from hookrun.core.printable import printable
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import all_gather_objects, get_dist_info
 from hookrun.storage import FileClient
 
+from . import _layouts
 from ._best import file_name, replaced_file, start_anew_for_another_score
 from ._evaluation_arguments import (
     GREATER_KEYS,
@@ -94,6 +96,7 @@ class EvalHook(Hook):
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
     writes: ClassVar[frozenset[str]] = frozenset({"checkpoint", "log"})
+    state_layout: ClassVar[Any] = staticmethod(_layouts.evaluation)
 
     rule_map: ClassVar[Mapping[str, Compare]] = {
         "greater": lambda x, y: x > y,
@@ -363,11 +366,11 @@ class EvalHook(Hook):
                     runner._writer.then(partial(self._remove, old))
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
-            self.key_indicator,
+            printable(self.key_indicator),
             key_score,
             kind,
             number,
-            name,
+            printable(name),
         )
 
     def _take_best(self, runner: Any) -> None:
