@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 MAX_DEPTH = 500
 """Levels of containers in one another; Python's own limits are not far above."""
@@ -14,7 +17,7 @@ MAX_VALUES = 20_000_000
 MAX_OF_ONE_HASH = 1_000
 """Keys of one hash that a dict may have: it compares each with all others."""
 
-_CONTAINERS = (dict, list, tuple, set, frozenset)
+_CONTAINERS = {dict, list, tuple, set, frozenset, OrderedDict, Counter, torch.Size}
 
 
 def check_tree(tree: Mapping[Any, Any]) -> None:
@@ -58,6 +61,11 @@ def _size(value: Any, known: dict[int, int | None], depth: int) -> int:
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"its values are nested in more than {MAX_DEPTH} levels")
+    inside = [each for each in value if type(each) in _CONTAINERS]
+    if isinstance(value, dict):
+        inside += [each for each in value.values() if type(each) in _CONTAINERS]
+    if not inside:
+        return len(value)
     key = id(value)
     if key in known:
         size = known[key]
@@ -65,14 +73,7 @@ def _size(value: Any, known: dict[int, int | None], depth: int) -> int:
             raise ValueError("a value in it holds itself")
         return size
     known[key] = None
-    size = len(value)
-    for each in value.values() if isinstance(value, dict) else value:
-        if isinstance(each, _CONTAINERS):
-            size += _size(each, known, depth + 1)
-    if isinstance(value, dict):
-        for each in value:
-            if isinstance(each, _CONTAINERS):
-                size += _size(each, known, depth + 1)
+    size = len(value) + sum(_size(each, known, depth + 1) for each in inside)
     if size > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES} values, though it is small")
     known[key] = size

@@ -34,7 +34,7 @@ _KEPT = (type(None), bool, complex, torch.dtype, torch.device)
 _MADE_PLAIN: tuple[type[Any], ...] = (int, float, bytes, bytearray)
 _VIEWS = (KeysView, ValuesView, ItemsView)
 _RARE = (ArithmeticError, RecursionError)  # of notes that nobody but an attacker writes
-_MAX_SET = 10_000
+_MAX_ODD = 10_000
 _MAX_TEXT = 1 << 28  # characters of an array of strings, which takes as many for each of them
 # By the kind: the types whose text it is, how it is written, and how it is read.
 _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
@@ -144,7 +144,7 @@ class Encoder:
 
     def _encode_mapping(self, mapping: Mapping[Any, Any], where: str, path: Keys) -> Any:
         names, are_plain = _plain_keys(mapping, where)
-        if are_plain:
+        if are_plain and not _has_many_odd(names):
             result: Any = OrderedDict() if isinstance(mapping, OrderedDict) else {}
             for name, value in zip(names, mapping.values(), strict=True):
                 result[name] = self._encode(value, f"{where}[{name!r}]", (*path, name))
@@ -160,7 +160,7 @@ class Encoder:
         before = len(self.notes)
         items = self._encode_items(value, f"list({where})", path)
         # No item is a stand-in; and not so many that a reader must be wary of their hashes.
-        as_it_is = before == len(self.notes) and len(items) <= _MAX_SET
+        as_it_is = before == len(self.notes) and not _has_many_odd(items)
         if isinstance(value, frozenset) or not as_it_is:
             self._note(path, "frozenset" if isinstance(value, frozenset) else "set")
         return set(items) if as_it_is else items
@@ -203,6 +203,14 @@ def _plain_keys(mapping: Mapping[Any, Any], where: str) -> tuple[list[Any], bool
     encoder = Encoder()
     names = [encoder._encode(key, f"a key of {where}", ()) for key in mapping]
     return names, all(kind == "scalar" for _, kind, *_ in encoder.notes)
+
+
+def _has_many_odd(keys: Sequence[Any]) -> bool:
+    """Whether so many keys have hashes that others can have that a reader must be wary of them."""
+    if len(keys) <= _MAX_ODD:
+        return False
+    odd = (isinstance(k, (tuple, complex)) or (type(k) is int and abs(k) >> 60) for k in keys)
+    return sum(map(bool, odd)) > _MAX_ODD
 
 
 def _refusal(value: Any, where: str) -> TypeError:

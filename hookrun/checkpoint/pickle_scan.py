@@ -169,6 +169,8 @@ class _Scan:
 
     def _tuple(self, items: list[Any]) -> Any:
         self._count_container()
+        if items and all(type(each) is int and each != _ODD for each in items):
+            return _FLAT_TUPLES[items[0]]  # as shapes are
         made: list[Any] = [1, True, None, 0, 0]
         self._add(made, items)
         return made
@@ -216,6 +218,9 @@ class _Scan:
         return _ODD
 
 
+_FLAT_TUPLES = {first: [1, True, first, 0, 0] for first in (_SAFE, _NUMBER)}
+
+
 def _is_odd(value: Any) -> bool:
     return bool(value[_IS_TUPLE] if type(value) is list else value == _ODD)
 
@@ -224,7 +229,7 @@ def _check_keys(odd: int) -> None:
     if odd > MAX_ODD_KEYS:
         raise ValueError(
             f"a dict or set in it has more than {MAX_ODD_KEYS} keys that are tuples, huge numbers "
-            "or the like, whose hashes could all be one"
+            "or the like, whose hashes could all be one; trust=True reads it all the same"
         )
 
 
