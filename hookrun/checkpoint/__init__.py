@@ -1,6 +1,6 @@
 """Checkpoints: format, files, writing them in the background, finding the one to resume from."""
 
-from .averages import Weights, begin_averages, find_averages, free_name
+from .averages import Weights, averages_of_model, begin_averages, find_averages, free_name
 from .digest import check_digest
 from .encoding import Encoder, plain
 from .files import local_path, read_checkpoint, write_checkpoint
@@ -16,6 +16,7 @@ from .loading import (
 )
 from .model import make_checkpoint, save_checkpoint, weights_to_cpu
 from .safetensors import export_safetensors
+from .scaler_layout import scaler_state
 from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
 from .writer import Writer
 
@@ -32,6 +33,7 @@ __all__ = [
     "Weights",
     "Writer",
     "averages_for",
+    "averages_of_model",
     "begin_averages",
     "check_digest",
     "describe_not_finite",
@@ -50,6 +52,7 @@ __all__ = [
     "plain",
     "read_checkpoint",
     "save_checkpoint",
+    "scaler_state",
     "state_dict_of",
     "unchanged_on_error",
     "weights_to_cpu",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 from typing import BinaryIO
+
+MAX_DIRECTORY = 100_000_000
+"""Bytes of the list of records; it has some hundred for each tensor."""
 
 
 def check_archive(file: BinaryIO) -> None:
@@ -23,9 +28,11 @@ def check_archive(file: BinaryIO) -> None:
     if file.read(2) != b"PK":
         return
     try:
+        if _directory_bytes(file) > MAX_DIRECTORY:
+            raise ValueError("its zip archive has more records than any checkpoint")
         with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeError) as error:
         raise ValueError(f"its zip archive is damaged: {error}") from error
     tops, names = set(), set()
     end = 0
@@ -50,3 +57,30 @@ def check_archive(file: BinaryIO) -> None:
         names.add(name)
     if len(tops) > 1:
         raise ValueError(f"its zip archive has more than one folder: {sorted(tops)}")
+
+
+def read_pickle(file: BinaryIO) -> bytes | None:
+    """The pickle in an archive of ``torch.save``; None in a file of another kind."""
+    file.seek(0)
+    if file.read(2) != b"PK":
+        return None
+    with zipfile.ZipFile(file) as archive:
+        name = next((n for n in archive.namelist() if n.partition("/")[2] == "data.pkl"), None)
+        return None if name is None else archive.read(name)
+
+
+def _directory_bytes(file: BinaryIO) -> int:
+    """How long the list of records at the end says it is, which is read as a whole."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _MAX_END, 0))
+    end = file.read()
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0:
+        return 0
+    (found,) = struct.unpack_from("<L", end, at + 12)
+    if at >= 76 and end[at - 20 : at - 16] == b"PK\x06\x07":  # of the form for large archives
+        (found,) = struct.unpack_from("<Q", end, at - 76 + 40)
+    return int(found)
+
+
+_MAX_END = (1 << 16) + 22 + 76  # the last records, with the longest comment

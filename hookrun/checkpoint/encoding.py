@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bounds import check_hashes
+
 NOTES = "hookrun_kinds"
 """The key of a checkpoint under which the notes are: ``[path, kind, *arguments]`` each."""
 
@@ -32,6 +34,7 @@ _KEPT = (type(None), bool, complex, torch.dtype, torch.device)
 _MADE_PLAIN: tuple[type[Any], ...] = (int, float, bytes, bytearray)
 _VIEWS = (KeysView, ValuesView, ItemsView)
 _RARE = (ArithmeticError, RecursionError)  # of notes that nobody but an attacker writes
+_MAX_ODD = 10_000
 _MAX_TEXT = 1 << 28  # characters of an array of strings, which takes as many for each of them
 # By the kind: the types whose text it is, how it is written, and how it is read.
 _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
@@ -141,7 +144,7 @@ class Encoder:
 
     def _encode_mapping(self, mapping: Mapping[Any, Any], where: str, path: Keys) -> Any:
         names, are_plain = _plain_keys(mapping, where)
-        if are_plain:
+        if are_plain and not _has_many_odd(names):
             result: Any = OrderedDict() if isinstance(mapping, OrderedDict) else {}
             for name, value in zip(names, mapping.values(), strict=True):
                 result[name] = self._encode(value, f"{where}[{name!r}]", (*path, name))
@@ -156,7 +159,8 @@ class Encoder:
     def _encode_set(self, value: Any, where: str, path: Keys) -> Any:
         before = len(self.notes)
         items = self._encode_items(value, f"list({where})", path)
-        as_it_is = before == len(self.notes)  # no item is a stand-in
+        # No item is a stand-in; and not so many that a reader must be wary of their hashes.
+        as_it_is = before == len(self.notes) and not _has_many_odd(items)
         if isinstance(value, frozenset) or not as_it_is:
             self._note(path, "frozenset" if isinstance(value, frozenset) else "set")
         return set(items) if as_it_is else items
@@ -199,6 +203,14 @@ def _plain_keys(mapping: Mapping[Any, Any], where: str) -> tuple[list[Any], bool
     encoder = Encoder()
     names = [encoder._encode(key, f"a key of {where}", ()) for key in mapping]
     return names, all(kind == "scalar" for _, kind, *_ in encoder.notes)
+
+
+def _has_many_odd(keys: Sequence[Any]) -> bool:
+    """Whether so many keys have hashes that others can have that a reader must be wary of them."""
+    if len(keys) <= _MAX_ODD:
+        return False
+    odd = (isinstance(k, (tuple, complex)) or (type(k) is int and abs(k) >> 60) for k in keys)
+    return sum(map(bool, odd)) > _MAX_ODD
 
 
 def _refusal(value: Any, where: str) -> TypeError:
@@ -263,6 +275,11 @@ def _array_of_texts(items: list[Any], shape: list[int]) -> Any:
     return (np.array(items) if items else np.empty(0, "U1")).reshape(shape)
 
 
+def _dict_of_pairs(pairs: list[Any]) -> Any:
+    check_hashes([key for key, _ in pairs])
+    return dict(pairs)
+
+
 _DECODERS: dict[str, Callable[..., Any]] = {
     **{kind: read for kind, (_, _, read) in _TEXTS.items()},
     "array": lambda tensor: tensor.cpu().numpy(),
@@ -270,10 +287,10 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "objects": _array_of_objects,
     "texts": _array_of_texts,
     "scalar": lambda number, dtype: np.dtype(dtype).type(number),
-    "set": set,
-    "frozenset": frozenset,
+    "set": lambda items: set(check_hashes(items)),
+    "frozenset": lambda items: frozenset(check_hashes(items)),
     "deque": deque,
-    "dict": dict,
+    "dict": _dict_of_pairs,
     "range": lambda bounds: range(*bounds),
     "timedelta": lambda parts: datetime.timedelta(*parts),
 }

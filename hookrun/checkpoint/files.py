@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import pickle
 import re
@@ -16,9 +17,11 @@ import torch
 
 from hookrun.storage import FileClient, open_file, special_kind, written_whole
 
-from .archive import check_archive
+from .archive import check_archive, read_pickle
+from .bounds import check_tree
 from .digest import Sealer, check_digest
 from .encoding import decode
+from .pickle_scan import check_pickle
 from .safetensors import read_safetensors
 from .snapshot import on_cpu
 
@@ -111,6 +114,7 @@ def read_checkpoint(
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
     try:
+        check_tree(checkpoint)
         return decode(checkpoint)
     except ValueError as error:
         raise ValueError(f"{name} is damaged: {error}") from error
@@ -165,6 +169,8 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
     if file.read(1) == b"":
         raise ValueError("it is empty")
     check_archive(file)
+    if not trust:
+        _check_pickles(file)
     file.seek(0)
     try:
         with torch.serialization.safe_globals(_SAFE_NUMPY):
@@ -179,3 +185,25 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
         )
     file.seek(0)
     return torch.load(file, map_location=map_location, weights_only=False)
+
+
+def _check_pickles(file: BinaryIO) -> None:
+    """Refuse pickles that could not be built within bounds; see :mod:`.pickle_scan`."""
+    data = read_pickle(file)
+    if data is not None:
+        check_pickle(data)
+        return
+    file.seek(0)
+    try:
+        mapped: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # it is in memory
+        mapped = file.read()
+    # A file of the old kind is five pickles, and what the tensors hold.
+    at: int | None = 0
+    for _ in range(_OLD_PICKLES):
+        at = None if at is None or at >= len(mapped) else check_pickle(mapped, at)
+    if isinstance(mapped, mmap.mmap):
+        mapped.close()
+
+
+_OLD_PICKLES = 5

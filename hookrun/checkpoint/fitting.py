@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from hookrun.core.printable import printable
 from hookrun.distributed import plain_name, unwrap_model
 
 from .averages import average_names, averages_of_model
@@ -24,6 +25,7 @@ from .tied import held_by, same_memory
 Shape = tuple[int, ...]
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm layers; old files lack it
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 _AVERAGED = "n_averaged"  # of torch's AveragedModel
 
 
@@ -43,12 +45,12 @@ class Mismatch:
 
     def __str__(self) -> str:
         lines = [
-            f"{name} has shape {theirs} in the file and {ours} in the model"
+            f"{printable(name)} has shape {theirs} in the file and {ours} in the model"
             for name, theirs, ours in self.shapes
         ]
         lines.extend(
-            f"{', '.join(names)} are one tensor in the model and differ in the file: "
-            f"{names[0]} is taken"
+            f"{printable(', '.join(names))} are one tensor in the model and differ in the file: "
+            f"{printable(names[0])} is taken"
             for names in self.untied
         )
         if self.missing:
@@ -160,7 +162,7 @@ def unchanged_on_error(model: nn.Module) -> Iterator[None]:
 
 
 def shorten(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
+    shown = printable(", ".join(names[:limit]))
     return shown if len(names) <= limit else f"{shown}, ..."
 
 
@@ -191,6 +193,9 @@ def _check_kind(name: str, value: Any, target: Any) -> None:
         return
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is a tensor in the model, but a {type(value).__name__} here")
+    if (value.layout in _SPARSE) != (target.layout in _SPARSE):
+        kinds = ("sparse", "dense") if value.layout in _SPARSE else ("dense", "sparse")
+        raise ValueError(f"{name} is {kinds[0]} here, and {kinds[1]} in the model")
     if value.device.type == "meta":
         raise ValueError(
             f"{name} has no values, for it is on the device 'meta': read the file with another "

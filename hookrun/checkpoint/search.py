@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import read_checkpoint
+from .header import read_step
 
 
 def newest_valid(
@@ -27,7 +28,7 @@ def newest_valid(
     ``best_*`` files count too. Files are tried from the newest back; one that is damaged, or that
     cannot be read, is reported with a warning and passed over. Bare weights are passed over. What
     is newest the file system says: in a run that was taken up again from an earlier file, the
-    newest is not the one that is farthest. Where a name promises more, a warning says so.
+    newest is not the one that is farthest. Where an older one is farther, a warning says so.
 
     Args:
         folder: the run's ``work_dir``; it need not exist.
@@ -125,20 +126,29 @@ def is_of_a_run(checkpoint: Mapping[str, Any]) -> bool:
 def _warn_of_farther(
     path: Path, meta: Mapping[str, Any], older: Iterable[Path], logger: logging.Logger
 ) -> None:
-    """Warn where an older file's name tells of more epochs or iterations than the newest one has.
+    """Warn where an older file is of more epochs or iterations than the newest one.
 
-    Copying a folder can lose the order in which its files were written.
+    Copying a folder can lose the order in which its files were written, and so can a clock that was
+    set back. A file itself says how far it is, and so may its name.
     """
+    here = meta["epoch"], meta["iter"]
+    if not all(isinstance(each, int) for each in here):
+        return
     for each in older:
         named = re.search(r"(epoch|iter)_(\d+)$", each.stem)
-        if named and isinstance(meta[named[1]], int) and int(named[2]) > meta[named[1]]:
-            logger.warning(
-                "%s was written last and is taken, but by its name %s is farther: if the files "
-                "were copied without their times, name the one to go on from",
-                path,
-                each.name,
-            )
-            return
+        if named and int(named[2]) > meta[named[1]]:
+            farther = f"by its name {each.name} is farther"
+        elif (there := read_step(each)) is not None and there > here:
+            farther = f"{each.name} is farther: at epoch {there[0]}, iteration {there[1]}"
+        else:
+            continue
+        logger.warning(
+            "%s was written last and is taken, but %s. If the files were copied without their "
+            "times, or the clock was set back, name the one to go on from",
+            path,
+            farther,
+        )
+        return
 
 
 def _number(path: Path) -> int:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hookrun.core.printable import printable
+from hookrun.storage import open_file
+
 EPILOG = """\
 A config is a Python file (it is executed), a JSON file or JSON text. It holds lr_config and
 momentum_config, or is itself an lr_config. Where the options don't give them, the initial lr and
@@ -55,12 +58,19 @@ def run(options: argparse.Namespace) -> int:
                 name, config = load_config(source)
                 curves[unique(name, curves)] = preview(**preview_arguments(config, options))
             draw(curves, options.output)
-    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"hookrun plot-lr: {message}", file=sys.stderr)
+    except Exception as error:  # a config is code, and may raise anything
+        print(f"hookrun plot-lr: {_told(error)}", file=sys.stderr)
         return 1
-    print(options.output)
+    print(printable(options.output))
     return 0
+
+
+def _told(error: Exception) -> str:
+    """The error in one line, with its kind where that is none of those that we raise."""
+    told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    line = printable(told.strip().split("\n", 1)[0])
+    own = isinstance(error, (ValueError, TypeError, KeyError, OSError, ImportError))
+    return line if own and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def load_config(source: str) -> tuple[str, dict[str, Any]]:
@@ -73,8 +83,10 @@ def load_config(source: str) -> tuple[str, dict[str, Any]]:
     if source.lstrip().startswith("{"):
         name, content = "", json.loads(source)
     elif source.endswith(".json"):
-        name, content = Path(source).stem, json.loads(Path(source).read_text())
+        with open_file(source) as file:
+            name, content = Path(source).stem, json.loads(file.read())
     elif source.endswith(".py"):
+        open_file(source).close()  # which refuses what is no file
         name, content = Path(source).stem, runpy.run_path(source)
     else:
         raise ValueError(f"a config is a .py file, a .json file or JSON text, not {source!r}")

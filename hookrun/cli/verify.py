@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hookrun.checkpoint import NewestOfARun
 
+from hookrun.core.printable import printable
+
 EPILOG = """\
 With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its weights,
 averages and optimizer state are searched for NaN and infinite values; the exit status is 1 where
@@ -62,22 +64,25 @@ def verify_folder(folder: Path) -> int:
             checkpoint = ckpt.read_checkpoint(path, "cpu")
             newest.decide(path, checkpoint)
             told, bad = check_file(path, checkpoint)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             wrong += 1
             refused.add(path)
-            print(f"{path.name}: DAMAGED: {error}")
+            _tell(path, f"DAMAGED: {error or 'it is too large to be read'}")
             continue
         wrong += bool(bad)
-        print(f"{path.name}: {f'NOT FINITE: {bad}; ' if bad else ''}{told}")
+        _tell(path, f"{f'NOT FINITE: {bad}; ' if bad else ''}{told}")
     for path in sorted(folder.glob("*.pth")):
-        if path.is_symlink():
-            lost = not path.is_file()
+        kind = _kind(path)
+        if kind == "a link":
+            lost = not os.path.isfile(path)
             wrong += lost
             told = "DAMAGED: it means a missing file" if lost else "means"
-            print(f"{path.name}: {told} {os.path.basename(os.readlink(path))}")
+            _tell(path, f"{told} {os.path.basename(os.readlink(path))}")
+        elif kind is not None:
+            _tell(path, f"passed over, for it is {kind}")
     for path in sorted(folder.glob(".*.tmp")):
-        print(f"{path.name}: left by a process that was ended amid a write")
-    print(f"a resume starts {_start(newest, refused)}")
+        _tell(path, "left by a process that was ended amid a write")
+    print(printable(f"a resume starts {_start(newest, refused)}"))
     return int(wrong > 0)
 
 
@@ -96,6 +101,20 @@ def _start(newest: NewestOfARun, refused: Collection[Path]) -> str:
     return start
 
 
+def _tell(path: Path, told: str) -> None:
+    print(printable(f"{path.name}: {told}"))
+
+
+def _kind(path: Path) -> str | None:
+    """What there is under a name that is no file; None for a file, and where nothing is left."""
+    from hookrun.storage import special_kind
+
+    try:
+        return "a link" if path.is_symlink() else special_kind(path)
+    except OSError:
+        return None
+
+
 def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
     """Check what a checkpoint holds.
 
@@ -107,21 +126,21 @@ def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
         OSError: it cannot be read.
     """
     from hookrun import checkpoint as ckpt
+    from hookrun.runners.layout import check_layout
 
     with open(path, "rb") as file:
         digest = "digest right" if ckpt.check_digest(file) else "no digest"
-    weights = len(ckpt.state_dict_of(checkpoint))
     bad = _not_finite(checkpoint)
-    if not ckpt.is_of_a_run(checkpoint):
+    of_a_run = ckpt.is_of_a_run(checkpoint) or "hookrun" in checkpoint
+    if of_a_run:
+        try:
+            check_layout(checkpoint, path)
+        except ValueError as error:
+            raise ValueError(f"{error}{f'; NOT FINITE: {bad}' if bad else ''}") from error
+    weights = len(ckpt.state_dict_of(checkpoint))
+    if not of_a_run:
         return f"{digest}; {weights} weights, not of a run", bad
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
-    for name in ("epoch", "iter"):
-        if not isinstance(meta[name], int) or meta[name] < 0:
-            raise ValueError(f"meta[{name!r}] is {meta[name]!r:.80}")
-    if not isinstance(own, dict) or not isinstance(own.get("format", 0), int):
-        raise ValueError(f"its 'hookrun' part is {own!r:.80}")
-    if own.get("format", 0) > ckpt.FORMAT:
-        raise ValueError(f"it has format {own['format']}, and this hookrun reads {ckpt.FORMAT}")
     parts = [f"epoch {meta['epoch']}", f"iter {meta['iter']}", f"{weights} weights"]
     parts.append("optimizer" if checkpoint.get("optimizer") else "no optimizer")
     if own.get("hooks"):
@@ -133,7 +152,10 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
     """The weights, averages, optimizer state and hooks' state that are not finite."""
     from hookrun import checkpoint as ckpt
 
-    parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
+    try:
+        parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
+    except ValueError:  # something else is wrong with it
+        parts = {}
     parts["optimizer"] = checkpoint.get("optimizer")
     own = checkpoint.get("hookrun")
     parts["hooks"] = own.get("hooks") if isinstance(own, Mapping) else None
@@ -178,5 +200,5 @@ def verify_resume(script: str, arguments: list[str], steps: int) -> int:
 
 
 def _refuse(message: str) -> int:
-    print(f"hookrun verify: {message}", file=sys.stderr)
+    print(f"hookrun verify: {printable(message)}", file=sys.stderr)
     return 2

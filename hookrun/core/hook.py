@@ -23,6 +23,8 @@ class Hook:
     Class attributes:
         reads, writes: what the hook touches, out of ``RESOURCES``. Registration refuses or reorders
             hooks whose declarations would corrupt a run.
+        state_layout: how what ``state_dict`` gives looks: a check of :mod:`hookrun.core.schema`, as
+            a static method. A file in which it does not is refused. None: unknown.
     """
 
     stages: ClassVar[tuple[str, ...]] = STAGES
@@ -31,6 +33,8 @@ class Hook:
     )
     reads: ClassVar[frozenset[str]] = frozenset()
     writes: ClassVar[frozenset[str]] = frozenset()
+
+    state_layout: ClassVar[Any] = None
 
     # The runner sets these when the hook is registered.
     priority: int

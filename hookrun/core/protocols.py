@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,4 +82,26 @@ class AveragesGradients(Protocol):
 
         Args:
             runner: whose run it is.
+        """
+
+
+@runtime_checkable
+class ChecksResumed(Protocol):
+    """A hook that can tell from its runner whether it can go on from a checkpoint."""
+
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Raise where the hook could not take over what the checkpoint has for it.
+
+        It is called before anything of the run has been changed; for a hook that is registered
+        later, when it is.
+
+        Args:
+            runner: whose run it is.
+            checkpoint: what the file holds; it looks as one of a run does.
+            state: the hook's own part of it, if there is one; it looks as ``state_layout`` says.
+
+        Raises:
+            ValueError: what does not fit, and where in the file.
         """

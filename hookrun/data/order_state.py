@@ -94,23 +94,6 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
     return problems
 
 
-def check_order_state(state: Any) -> None:
-    """Refuse what :func:`order_state` cannot have given.
-
-    Raises:
-        TypeError: something in it is of a wrong type.
-    """
-    if not isinstance(state, Mapping):
-        raise TypeError(f"the state of a loader's order is {state!r:.80}")
-    for name in ("sources", "attributes", "own"):
-        if not isinstance(state.get(name, {}), Mapping):
-            raise TypeError(f"{name} of a loader's order is {state[name]!r:.80}")
-    if not all(isinstance(each, Mapping) for each in state.get("attributes", {}).values()):
-        raise TypeError("the attributes of a sampler are no mapping")
-    if not isinstance(state.get("workers", []), (list, tuple)):
-        raise TypeError(f"the loaders with workers are {state['workers']!r:.80}")
-
-
 class _FirstSeen:
     """The attributes of an object as they were at first: values, and the items of sequences."""
 

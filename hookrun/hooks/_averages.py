@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from hookrun.checkpoint import begin_averages, free_name
+from hookrun.checkpoint import averages_of_model, begin_averages, free_name
 from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import plain_name, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
@@ -188,6 +188,19 @@ class Averages:
                     f"EMAHook: the model's average of {name!r} is another tensor than when the run "
                     "began. Move or convert a model before runner.run()."
                 )
+
+
+def averaged_tensors(model: nn.Module, with_buffers: bool) -> dict[str, Tensor]:
+    """What of a model is averaged, by plain names.
+
+    Args:
+        model: possibly in wrappers.
+        with_buffers: whether floating-point buffers are averaged too.
+    """
+    inner: nn.Module = unwrap_model(model)
+    record = averages_of_model(inner)
+    own = set() if record is None else record.buffers
+    return _named_tensors(inner, own if with_buffers else None)
 
 
 def _named_tensors(model: nn.Module, own: set[str] | None) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hookrun.checkpoint import local_path
+from hookrun.core.printable import printable
 from hookrun.distributed import get_dist_info
 from hookrun.storage import FileClient
 
@@ -92,11 +93,11 @@ class Best:
                     runner._writer.then(partial(remove, old))
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
-            self.key,
+            printable(self.key),
             self.score,
             self.kind,
             self.number,
-            name,
+            printable(name),
         )
 
 

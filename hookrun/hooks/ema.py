@@ -16,7 +16,8 @@ from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, liste
 from hookrun.core.interrupts import uninterrupted
 
 from . import _arguments as check
-from ._averages import Averages
+from . import _layouts
+from ._averages import Averages, averaged_tensors
 from ._masters import follow_model
 from ._parameters import ParameterWatch
 from ._resume_from import goes_on_from
@@ -77,6 +78,7 @@ class EMAHook(Hook):
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
     writes: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    state_layout: ClassVar[Any] = staticmethod(_layouts.ema)
 
     interval = TriggerSetting()
 
@@ -233,7 +235,16 @@ class EMAHook(Hook):
         return {"swapped": self._swapped, **({"exact": dict(exact)} if exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._file = {**state, "swapped": bool(state["swapped"])}
+        self._file = dict(state)
+
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse averages of other tensors."""
+        tensors = averaged_tensors(runner.model, self.buffers == "average")
+        by_epoch = runner.max_epochs is not None
+        _layouts.check_averages(runner.model, checkpoint, by_epoch, tensors)
+        _layouts.check_exact((state or {}).get("exact", {}), tensors, "its exact")
 
     @property
     def _swapped(self) -> bool:

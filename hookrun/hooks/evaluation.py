@@ -17,6 +17,7 @@ from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
 from hookrun.storage import FileClient
 
+from . import _layouts
 from ._best import Best, refuse_two_keepers, start_anew_for_another_score
 from ._evaluation_arguments import (
     GREATER_KEYS,
@@ -92,6 +93,7 @@ class EvalHook(Hook):
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
     writes: ClassVar[frozenset[str]] = frozenset({"checkpoint", "log"})
+    state_layout: ClassVar[Any] = staticmethod(_layouts.evaluation)
 
     rule_map: ClassVar[Mapping[str, Compare]] = {
         "greater": lambda x, y: x > y,

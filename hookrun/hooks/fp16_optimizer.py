@@ -12,6 +12,7 @@ from hookrun.core import HOOKS
 from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import get_dist_info
 
+from . import _layouts
 from ._accumulation import NoSync
 from ._loss_scale import ScalerState, load_scaler_state, make_loss_scale
 from ._masters import (
@@ -64,6 +65,8 @@ class Fp16OptimizerHook(OptimizerHook):
     _optimizers: Sequence[Any] = ()
     _parameters: Sequence[int] = ()  # the id of each of the model's
     _meta: Any = None  # the runner's, once it refers to the scaler
+    state_layout: ClassVar[Any] = staticmethod(_layouts.fp16_optimizer)
+
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (
         *OptimizerHook._OF_A_RUN,
         "_optimizers",
@@ -121,6 +124,15 @@ class Fp16OptimizerHook(OptimizerHook):
         self._resumed_masters = state.get("masters")
         self._take_masters()
 
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse masters of other parameters."""
+        optimizers = [each for _, each in _named(runner.optimizer) if each is not None]
+        _layouts.check_masters(
+            runner.model, optimizers, (state or {}).get("masters"), "its masters"
+        )
+
     def _ready_phase(self, runner: Any) -> OptimizerPhase:
         self._share_state(runner)
         return super()._ready_phase(runner)
@@ -159,7 +171,9 @@ class Fp16OptimizerHook(OptimizerHook):
             return
         if runner.meta is None:
             runner.meta = {}
-        fp16 = runner.meta.setdefault("fp16", {})
+        fp16 = runner.meta.get("fp16", {})
+        if not isinstance(fp16, Mapping):  # of the user's own
+            return
         state = fp16.get("loss_scaler")
         if isinstance(state, Mapping) and not isinstance(state, ScalerState):
             load_scaler_state(self.loss_scaler, state)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from hookrun.core import HOOKS
 
+from . import _layouts
 from .fp16_optimizer import Fp16OptimizerHook
 from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 
@@ -21,6 +22,8 @@ class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook, Fp16O
         cumulative_iters: iterations per step.
         kwargs: of both classes.
     """
+
+    state_layout: ClassVar[Any] = staticmethod(_layouts.fp16_accumulation)
 
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (
         *GradientCumulativeOptimizerHook._OF_A_RUN,

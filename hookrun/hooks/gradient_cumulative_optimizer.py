@@ -12,6 +12,7 @@ from hookrun.core import HOOKS, last
 from hookrun.distributed import get_dist_info
 
 from . import _arguments as check
+from . import _layouts
 from ._accumulation import (
     Accumulation,
     NoSync,
@@ -46,6 +47,8 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
     """
 
     _no_sync: NoSync | None = None
+    state_layout: ClassVar[Any] = staticmethod(_layouts.accumulation)
+
     _OF_A_RUN: ClassVar[tuple[str, ...]] = (*OptimizerHook._OF_A_RUN, "_no_sync")
 
     def __init__(self, cumulative_iters: int = 1, **kwargs: Any) -> None:
@@ -133,6 +136,15 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         super().load_state_dict(state)
         self._window = Accumulation(self.cumulative_iters)
         self._restored = state.get("window")
+
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse gradients of other parameters."""
+        super().check_resumed(runner, checkpoint, state)
+        window = (state or {}).get("window")
+        if window is not None:
+            _layouts.check_gradients(runner.model, window["gradients"], "its window.gradients")
 
     def _get_loss_factor(self, runner: Any) -> int:
         """What the loss of this iteration is divided by."""

@@ -14,6 +14,7 @@ from hookrun.core.errors import did_you_mean
 from hookrun.ops import LossScale
 
 from . import _arguments as check
+from . import _layouts
 from ._loss import check_loss, parameters_without_loss
 from ._optimizer_phase import OptimizerPhase, Step
 from ._own_training import FirstIteration, used_already, warn_if_nothing_steps
@@ -63,6 +64,7 @@ class OptimizerHook(Hook):
 
     reads: ClassVar[frozenset[str]] = frozenset({"learning_rate", "momentum"})
     writes: ClassVar[frozenset[str]] = frozenset({"parameters", "gradients", "log"})
+    state_layout: ClassVar[Any] = staticmethod(_layouts.optimizer)
 
     #: The loss scale, in the hooks that have one.
     loss_scaler: LossScale | None = None
@@ -138,6 +140,11 @@ class OptimizerHook(Hook):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._phase, self._skipped_before = None, state.get("skipped_steps", 0)
+
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Whether what a checkpoint has of the hook fits the run; here everything does."""
 
     def loss_of(self, runner: Any) -> Tensor:
         """The loss that the step returned.

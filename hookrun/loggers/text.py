@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from hookrun.core import HOOKS, LogBuffer, LoggerHook
+from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
 
 _IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
@@ -134,7 +135,7 @@ class TextLoggerHook(LoggerHook):
         if runner.meta is not None and "exp_name" in runner.meta:
             at_epoch_end = self.by_epoch and self.end_of_epoch(runner)
             if at_epoch_end or self.every_n_iters(runner, self.interval_exp_name):
-                runner.logger.info("Exp name: %s", runner.meta["exp_name"])
+                runner.logger.info("Exp name: %s", printable(str(runner.meta["exp_name"])))
         head = (
             self._train_head(entry, runner) if entry["mode"] == "train" else self._val_head(entry)
         )
@@ -143,7 +144,7 @@ class TextLoggerHook(LoggerHook):
             for name, value in entry.items()
             if name not in _IN_THE_HEAD
         ]
-        runner.logger.info("%s", head + ", ".join(items))
+        runner.logger.info("%s", head + printable(", ".join(items)))
 
     def _train_head(self, entry: Mapping[str, Any], runner: Any) -> str:
         if self.by_epoch:
@@ -152,7 +153,8 @@ class TextLoggerHook(LoggerHook):
             head = f"Iter [{entry['iter']}/{runner.max_iters}]\t"
         rates = entry.get("lr")
         if isinstance(rates, dict):
-            head += " ".join(f"lr_{name}: {rate:.3e}" for name, rate in rates.items()) + ", "
+            named = " ".join(f"lr_{name}: {rate:.3e}" for name, rate in rates.items())
+            head += f"{printable(named)}, "
         elif rates is not None:
             head += f"lr: {rates:.3e}, "
         if "time" in entry:

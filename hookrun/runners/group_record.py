@@ -51,15 +51,12 @@ class Record:
     def read(cls, state: Any) -> Record | None:
         """What :meth:`state_dict` gave; None for a file without it.
 
-        Raises:
-            TypeError: it is something else.
+        It looks as :mod:`.layout` says.
         """
         if state is None:
             return None
-        if not isinstance(state, Mapping) or not isinstance(state.get("scheduled"), Sequence):
-            raise TypeError(f"the options of parameter groups are {state!r:.80}")
-        known = frozenset(SCHEDULED) & frozenset(map(str, state["scheduled"]))
-        return cls(_by_group(state.get("given")), _by_group(state.get("set_later")), known)
+        known = frozenset(SCHEDULED) & frozenset(state["scheduled"])
+        return cls(plain_options(state["given"]), plain_options(state["set_later"]), known)
 
     @classmethod
     def of_groups(cls, states: Mapping[str, OptimizerState]) -> Record:
@@ -144,15 +141,6 @@ def _add(found: list[Difference], new: Difference) -> None:
 def _at(options: ByGroup, name: str, number: int, missing: Group) -> Group:
     groups = options.get(name, [])
     return groups[number] if number < len(groups) else missing
-
-
-def _by_group(options: Any) -> ByGroup:
-    if not isinstance(options, Mapping) or not all(
-        isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)
-        for groups in options.values()
-    ):
-        raise TypeError(f"the options of parameter groups are {options!r:.80}")
-    return plain_options(dict(options))
 
 
 def _start(group: Mapping[str, Any]) -> Group:

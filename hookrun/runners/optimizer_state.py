@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from hookrun.core import schema
 
 from .parameter_names import StateByName
 
@@ -85,34 +88,94 @@ _TELLING_KEYS = (
     "momentum_decay",
     "ns_coefficients",
 )
-# Of optimizers whose settings do not tell them apart, the tensors that their state has.
-_TELLING_STATE: dict[type[Optimizer], tuple[str, ...]] = {
-    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
-    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
-    torch.optim.RAdam: ("exp_avg", "exp_avg_sq"),
-    torch.optim.Adamax: ("exp_avg", "exp_inf"),
+# Of torch's own, what their state of a parameter has as soon as it has something: numbers, and
+# tensors of the parameter's shape; and the option that asks for one more of these.
+_ADAM = (("step",), ("exp_avg", "exp_avg_sq"), {"amsgrad": "max_exp_avg_sq"})
+_STATES: dict[type[Optimizer], tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
+    torch.optim.Adam: _ADAM,
+    torch.optim.AdamW: _ADAM,
+    torch.optim.RAdam: (("step",), ("exp_avg", "exp_avg_sq"), {}),
+    torch.optim.NAdam: (("step", "mu_product"), ("exp_avg", "exp_avg_sq"), {}),
+    torch.optim.Adamax: (("step",), ("exp_avg", "exp_inf"), {}),
+    torch.optim.RMSprop: (
+        ("step",),
+        ("square_avg",),
+        {"momentum": "momentum_buffer", "centered": "grad_avg"},
+    ),
+    torch.optim.Adagrad: (("step",), ("sum",), {}),
+    torch.optim.Adadelta: (("step",), ("square_avg", "acc_delta"), {}),
+    torch.optim.Rprop: (("step",), ("prev", "step_size"), {}),
+    torch.optim.ASGD: (("step", "eta", "mu"), ("ax",), {}),
 }
-# Of their state, what has the shape of its parameter.
+# Of any optimizer's state, what has the shape of its parameter.
 _SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
 
 
 def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
     """Refuse state of another kind, of other parameters, or of the same ones in another order."""
-    keys = [key for group in state["param_groups"] for key in group["params"]]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, (key, parameter) in enumerate(zip(keys, parameters, strict=True)):
-        own = state["state"].get(key, {})
-        for name in _TELLING_STATE.get(type(optimizer), ()):
-            if own and not isinstance(own.get(name), Tensor):
-                raise ValueError(
-                    f"{which} is {type(optimizer).__name__}, and the file has that of another "
-                    f"kind: its state of parameter {number} has no tensor {name!r}"
-                )
-        for name in _SHAPED_LIKE_PARAMETERS:
-            value = own.get(name)
-            if isinstance(value, Tensor) and value.shape != parameter.shape:
-                raise ValueError(
-                    f"{which} has {name} of shape {tuple(value.shape)} in the file for parameter "
-                    f"{number}, which has shape {tuple(parameter.shape)} in the run: are they in "
-                    "the same order?"
-                )
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    numbered, kind = enumerate(parameters), type(optimizer).__name__
+    for index, (group, ours) in enumerate(
+        zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ):
+        _check_options(optimizer, group, ours, f"{which}: param_groups[{index}]")
+        for key in group["params"]:
+            number, parameter = next(numbered)
+            own = state["state"].get(key, {})
+            if own:
+                _check_needed(optimizer, own, group, f"{which} is {kind}", number)
+            for name in _shaped(optimizer, group):
+                value = own.get(name)
+                if isinstance(value, Tensor) and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"{which} has {name} of shape {tuple(value.shape)} in the file for "
+                        f"parameter {number}, which has shape {tuple(parameter.shape)} in the run: "
+                        "are they in the same order?"
+                    )
+
+
+def _shaped(optimizer: Optimizer, group: Mapping[str, Any]) -> set[str]:
+    _, tensors, asked = _STATES.get(type(optimizer), ((), (), {}))
+    return {*_SHAPED_LIKE_PARAMETERS, *tensors, *(n for o, n in asked.items() if group.get(o))}
+
+
+def _check_needed(
+    optimizer: Optimizer, own: Mapping[str, Any], group: Mapping[str, Any], which: str, number: int
+) -> None:
+    wrong = f"{which}, and the file has that of another kind: its state of parameter {number}"
+    numbers, tensors, asked = _STATES.get(type(optimizer), ((), (), {}))
+    for name in numbers:
+        schema.number(own.get(name), f"{wrong} has a {name!r} that")
+    for name in (*tensors, *(name for option, name in asked.items() if group.get(option))):
+        value = own.get(name)
+        if not isinstance(value, Tensor) or not schema.is_dense(value) or value.is_complex():
+            raise ValueError(f"{wrong} has no tensor {name!r}")
+    if type(optimizer) is torch.optim.SGD:
+        value = own.get("momentum_buffer")
+        if value is not None and (not isinstance(value, Tensor) or value.is_meta):
+            raise ValueError(f"{wrong} has no tensor 'momentum_buffer'")
+
+
+def _check_options(
+    optimizer: Optimizer, theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str
+) -> None:
+    """Refuse options of another type than the run's, which a step would fail on."""
+    for name, own in ours.items():
+        if name not in ("params", "param_names") and name in theirs:
+            _check_alike(theirs[name], own, schema.inside(where, name))
+    if type(optimizer).__module__.startswith("torch.optim") and "betas" in ours:
+        for index, beta in enumerate(theirs.get("betas", ())):
+            schema.within(0, 1, and_low=True)(beta, f"{where}.betas[{index}]")
+
+
+def _check_alike(theirs: Any, ours: Any, where: str) -> None:
+    if isinstance(ours, (list, tuple)):
+        schema.items(schema.anything, length=len(ours))(theirs, where)
+        for index, (one, other) in enumerate(zip(theirs, ours, strict=True)):
+            _check_alike(one, other, f"{where}[{index}]")
+    elif isinstance(ours, bool):
+        schema.optional(schema.boolean)(theirs, where)
+    elif isinstance(ours, Real) or (isinstance(ours, Tensor) and ours.numel() == 1):
+        schema.number(theirs, where)
+    elif isinstance(ours, str):
+        schema.text(theirs, where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookrun.core.sync_guard import may_sync
-from hookrun.data import check_order_state, rng_state, set_rng_state
+from hookrun.data import rng_state, set_rng_state
 from hookrun.distributed import all_gather_objects, get_dist_info
 
 from .checks import length_of
@@ -221,84 +221,26 @@ def _phase(runner: BaseRunner) -> dict[str, Any]:
 def read(own: Mapping[str, Any]) -> Resumption:
     """What :func:`tree` gave, out of a checkpoint; an empty mapping for a file of MMCV's.
 
-    Raises:
-        TypeError: something in it is of a wrong type.
+    Args:
+        own: it looks as :mod:`.layout` says.
     """
-    if own.get("samples") is not None:
-        _checked_count(own["samples"])
     rank, world_size = get_dist_info()
-    ranks = {
-        _checked_count(key): _checked_rank_state(state)
-        for key, state in (own.get("ranks") or {}).items()
-    }
+    ranks = {rank: dict(state) for rank, state in (own.get("ranks") or {}).items()}
     mine = ranks.get(rank, {})
     if own.get("world_size", 1) != world_size:
         mine = {name: mine[name] for name in ("rng",) if name in mine}  # other shares of the data
     phase = own.get("phase") or {}
     workflow = phase.get("workflow")
-    places = [_checked_place(each) for each in own.get("loaders") or []]
     return Resumption(
         inner_iter=own.get("inner_iter", 0),
-        index=_checked_count(phase.get("index", 0)),
-        done=_checked_count(phase.get("done", 0)),
-        workflow=workflow and [(mode, _checked_count(count)) for mode, count in workflow],
-        places=places,
+        index=phase.get("index", 0),
+        done=phase.get("done", 0),
+        workflow=workflow and [(mode, count) for mode, count in workflow],
+        places=[each and dict(each) for each in own.get("loaders") or []],
         own=mine,
         ranks=ranks,
-        counting=_checked_counting(own.get("counting")),
+        counting=own.get("counting"),
     )
-
-
-def _checked_counting(counting: Any) -> dict[str, Any] | None:
-    if counting is None:
-        return None
-    lengths = [
-        None if each is None else list(map(_checked_length, each)) for each in counting["lengths"]
-    ]
-    if any(each is not None and len(each) != 3 for each in lengths):
-        raise TypeError(f"the lengths of loaders are {counting['lengths']!r:.80}")
-    step, uncounted = (_checked_count(counting[name]) for name in ("step", "uncounted"))
-    loaders = list(map(_checked_length, counting["loaders"]))
-    return {"step": step, "lengths": lengths, "loaders": loaders, "uncounted": uncounted}
-
-
-def _checked_length(length: Any) -> int | None:
-    return None if length is None else _checked_count(length)
-
-
-def _checked_place(place: Any) -> dict[str, Any] | None:
-    if place is None:
-        return None
-    if not isinstance(place, Mapping):
-        raise TypeError(f"the place in a loader is {place!r:.80}")
-    _checked_count(place["epoch"])
-    _checked_count(place["batches"])
-    if place.get("samples") is not None:
-        _checked_count(place["samples"])
-    return dict(place)
-
-
-def _checked_rank_state(state: Any) -> dict[str, Any]:
-    loaders = [*(state.get("loaders") or [])]
-    for each in (state.get("hooks") or {}).values():
-        loaders += each
-    for own in loaders:
-        if not isinstance(own, Mapping):
-            raise TypeError(f"the state of a loader is {own!r:.80}")
-        if "replaced" in own:
-            loaders.append(own["replaced"])
-        for name in ("begin", "now", "given"):
-            if name in own:
-                check_order_state(own[name])
-        for name in ("samples", "digest", "workers", "ahead"):
-            _checked_count(own.get(name, 0))
-    return dict(state)
-
-
-def _checked_count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"a count is {value!r:.80}")
-    return value
 
 
 def add(first: int | None, second: int | None) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.interrupts import uninterrupted
+from hookrun.core.protocols import ChecksResumed
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info
 
@@ -19,6 +20,7 @@ from .finding import find_newest
 from .group_options import Which, check_choice, list_differences
 from .group_record import Difference
 from .hook_keys import keyed_hooks
+from .layout import check_layout, state_layout
 from .optimizer_state import OptimizerState, matching_states, named_optimizers
 from .parameter_names import StateByName, names_of_groups
 
@@ -54,11 +56,14 @@ def resume(
         differences = uninterrupted(
             _apply, runner, checkpoint, source, resume_optimizer, whose_options
         )
-    except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        if isinstance(error, ValueError) and repr(str(source)) in str(error):
+            raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         raise ValueError(
             f"{str(source)!r} cannot be resumed, for something in it is not what it should be: "
-            f"{type(error).__name__}: {error}{where}"
+            f"{kind}{error}{where}"
         ) from error
     if get_dist_info()[0] == 0:
         runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
@@ -77,7 +82,9 @@ def _apply(
     Returns:
         Options of parameter groups that differ between the file and the run.
     """
-    own = _check(checkpoint, source)
+    hooks = keyed_hooks(runner)
+    check_layout(checkpoint, source, hooks)
+    own = dict(checkpoint.get("hookrun", {}))
     fitting = _check_weights(runner, ckpt.state_dict_of(checkpoint), source)
     optimizers: dict[str, OptimizerState] = {}
     record = own.get("group_options")
@@ -93,6 +100,8 @@ def _apply(
         record = by_name.record
         states = {name: state for name, (_, state) in optimizers.items()}
         checkpoint = {**checkpoint, "optimizer": states.get("", states)}
+    for key, hook in hooks.items():
+        _check_hook(runner, key, hook, checkpoint, (own.get("hooks") or {}).get(key))
     with _undone_on_error(runner):
         options = runner._group_options = copy.copy(runner._group_options)
         differences = []
@@ -114,8 +123,8 @@ def _apply(
         runner.meta = {**given, **meta, "hook_msgs": messages}
         runner.resumed = checkpoint
         runner._hook_states = dict(own.get("hooks") or {})
-        for hook in runner.hooks:
-            restore_hook(runner, hook)
+        for key, hook in hooks.items():
+            _load_hook(runner, key, hook)
     return differences
 
 
@@ -151,17 +160,43 @@ def _savable(runner: BaseRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore_hook(runner: BaseRunner, hook: Hook) -> None:
-    """Give a hook the state that the checkpoint keeps under its key, if any waits for it."""
-    if not runner._hook_states:
+    """Give a hook that is registered after resuming what the checkpoint has for it, if any."""
+    if not runner._hook_states and runner.resumed is None:
         return
     for key, each in keyed_hooks(runner).items():
-        if each is hook and key in runner._hook_states:
-            try:
-                hook.load_state_dict(runner._hook_states[key])
-            except Exception as error:
-                error.add_note(f"while restoring the hook {key} from the resumed checkpoint")
-                raise
-            del runner._hook_states[key]
+        if each is hook:
+            if runner.resumed is not None:
+                _check_hook(runner, key, hook, runner.resumed, runner._hook_states.get(key))
+            _load_hook(runner, key, hook)
+
+
+def _load_hook(runner: BaseRunner, key: str, hook: Hook) -> None:
+    if key not in runner._hook_states:
+        return
+    try:
+        hook.load_state_dict(runner._hook_states[key])
+    except Exception as error:
+        error.add_note(f"while restoring the hook {key} from the resumed checkpoint")
+        raise
+    del runner._hook_states[key]
+
+
+def _check_hook(
+    runner: BaseRunner,
+    key: str,
+    hook: Hook,
+    checkpoint: Mapping[str, Any],
+    state: Mapping[str, Any] | None,
+) -> None:
+    """Let a hook refuse what it could not take over, before anything has been changed."""
+    if not isinstance(hook, ChecksResumed):
+        return
+    known = state_layout(type(hook)) is not None
+    try:
+        hook.check_resumed(runner, checkpoint, state if known else None)
+    except Exception as error:
+        error.add_note(f"while checking what the resumed checkpoint has for the hook {key}")
+        raise
 
 
 def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -240,34 +275,6 @@ _RESUMED_ATTRIBUTES = (
     "resumed",
     "_hook_states",
 )
-
-
-def _check(checkpoint: dict[str, Any], source: Any) -> dict[str, Any]:
-    """The hookrun part of a checkpoint, empty for a file of MMCV's."""
-    meta = checkpoint.get("meta")
-    if not isinstance(meta, dict) or not all(_is_count(meta.get(k)) for k in ("epoch", "iter")):
-        raise ValueError(
-            f"{str(source)!r} cannot be resumed: it does not say which epoch and iteration it was "
-            "saved at (meta['epoch'], meta['iter']). load_checkpoint() loads weights only."
-        )
-    own = checkpoint.get("hookrun", {})
-    if not isinstance(own, dict) or (
-        own and not (_is_count(own.get("format")) and _is_count(own.get("inner_iter")))
-    ):
-        raise ValueError(f"{str(source)!r} is damaged: its 'hookrun' part is {own!r:.80}")
-    processes = own.get("world_size", 1)
-    if not _is_count(processes) or processes == 0:
-        raise ValueError(f"{str(source)!r} is damaged: it is of {processes!r:.80} processes")
-    if own.get("format", 0) > ckpt.FORMAT:
-        raise ValueError(
-            f"{str(source)!r} has format {own['format']}, and this hookrun reads up to "
-            f"{ckpt.FORMAT}: install a newer one"
-        )
-    return dict(own)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> ckpt.Fit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,6 +94,51 @@ def test_an_older_file_that_is_farther_by_its_name_is_told_of(
     put(tmp_path / older, age=5)
     assert found(tmp_path, logger) == newest
     assert (f"by its name {older} is farther" in caplog.text) == farther
+
+
+@pytest.mark.parametrize(
+    ("older", "step", "farther"),
+    [
+        ("preempted.pth", (4, 40), True),
+        ("preempted.pth", (3, 31), True),
+        ("preempted.pth", (3, 30), False),
+        ("preempted.pth", (3, 29), False),
+        ("preempted.pth", (2, 99), False),  # in batches of another size
+        ("epoch_2.pth", (7, 70), True),
+        ("best.pth", (9, 0), True),
+        ("best.pth", (10**9, 3), True),
+        ("best.pth", ("9", 90), False),
+        ("best.pth", (None, None), False),
+    ],
+)
+def test_an_older_file_that_says_that_it_is_farther_is_told_of(
+    tmp_path: Path,
+    logger: logging.Logger,
+    caplog: pytest.LogCaptureFixture,
+    older: str,
+    step: tuple[Any, Any],
+    farther: bool,
+) -> None:
+    newest = {"meta": {"epoch": 3, "iter": 30}, "state_dict": {}}
+    write_checkpoint(newest, tmp_path / "epoch_3.pth")
+    tree = {"meta": {"epoch": step[0], "iter": step[1]}, "state_dict": {"w": torch.ones(3)}}
+    write_checkpoint(tree, tmp_path / older)
+    os.utime(tmp_path / older, (1, 1))  # the clock has gone back since
+    assert found(tmp_path, logger) == "epoch_3.pth"
+    told = f"{older} is farther: at epoch {step[0]}, iteration {step[1]}" in caplog.text
+    assert told == farther
+    assert len(caplog.records) == farther
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"text", b"PK\x03\x04" + b"\0" * 100])
+def test_older_files_that_say_nothing_are_no_matter(
+    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    put(tmp_path / "epoch_3.pth", age=1)
+    (tmp_path / "other.pth").write_bytes(content)
+    os.utime(tmp_path / "other.pth", (1, 1))
+    assert found(tmp_path, logger) == "epoch_3.pth"
+    assert caplog.text == ""
 
 
 def test_files_of_several_folders_are_tried_together(

@@ -55,6 +55,7 @@ def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 BAD = torch.tensor([0.5, float("nan"), 1.0])
+GROUPS = [{"params": [0]}]
 
 
 @pytest.mark.parametrize(
@@ -67,16 +68,27 @@ BAD = torch.tensor([0.5, float("nan"), 1.0])
         ({"state_dict": {"a": torch.tensor([1.0, -torch.inf])}}, "state_dict['a'] (1 of 2)"),
         ({"state_dict": {"a": BAD.to(torch.complex64)}}, "state_dict['a'] (1 of 3)"),
         (
-            {"optimizer": {"state": {0: {"exp_avg": BAD}}, "param_groups": []}},
+            {"optimizer": {"state": {0: {"exp_avg": BAD}}, "param_groups": GROUPS}},
             "optimizer['state'][0]['exp_avg'] (1 of 3)",
         ),
         (
-            {"optimizer": {"g": {"state": {0: {"m": BAD}}}, "d": {"state": {}}}},
+            {
+                "optimizer": {
+                    "g": {"state": {0: {"m": BAD}}, "param_groups": GROUPS},
+                    "d": {"state": {}, "param_groups": GROUPS},
+                }
+            },
             "optimizer['g']['state'][0]['m'] (1 of 3)",
         ),
         (
-            {"hookrun": {"format": 1, "hooks": {"EMAHook/0": {"exact": {"a": BAD}}}}},
-            "hooks['EMAHook/0']['exact']['a'] (1 of 3)",
+            {
+                "hookrun": {
+                    "format": 1,
+                    "inner_iter": 0,
+                    "hooks": {"EMAHook/0": {"swapped": True, "exact": {0: BAD}}},
+                }
+            },
+            "hooks['EMAHook/0']['exact'][0] (1 of 3)",
         ),
         ({"state_dict": {str(n): BAD for n in range(9)}}, "9 tensors: state_dict['0'] (1 of 3), "),
     ],

@@ -1,0 +1,80 @@
+"""Trees that hold themselves, or that only their sharing keeps small, are told from others."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+MAX_DEPTH = 500
+"""Levels of containers in one another; Python's own limits are not far above."""
+
+MAX_VALUES = 20_000_000
+"""Values of a tree, each as often as it is in it; the weights of a model are a few thousand."""
+
+MAX_OF_ONE_HASH = 1_000
+"""Keys of one hash that a dict may have: it compares each with all others."""
+
+_CONTAINERS = {dict, list, tuple, set, frozenset, OrderedDict, Counter, torch.Size}
+
+
+def check_tree(tree: Mapping[Any, Any]) -> None:
+    """Refuse a tree that holds itself, that is too deep, or that would be huge if it were copied.
+
+    Args:
+        tree: plain types and tensors.
+
+    Raises:
+        ValueError: which of these it is.
+    """
+    try:
+        _size(tree, {}, 0)
+    except RecursionError:
+        raise ValueError("its values are nested in too many levels") from None
+
+
+def check_hashes(keys: list[Any]) -> list[Any]:
+    """Refuse keys that are made to collide, before a dict or set compares all with all.
+
+    Returns:
+        The keys.
+
+    Raises:
+        ValueError: more than ``MAX_OF_ONE_HASH`` have one hash.
+        TypeError: one cannot be a key.
+    """
+    if len(keys) > MAX_OF_ONE_HASH:
+        hashes = sorted(map(hash, keys))
+        ends = zip(hashes, hashes[MAX_OF_ONE_HASH:], strict=False)
+        if any(one == other for one, other in ends):
+            raise ValueError(f"more than {MAX_OF_ONE_HASH} keys in it have one hash")
+    return keys
+
+
+def _size(value: Any, known: dict[int, int | None], depth: int) -> int:
+    """The values in a container, which is in so many others.
+
+    Args:
+        known: by identity, what has been counted; None for what is being counted.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its values are nested in more than {MAX_DEPTH} levels")
+    inside = [each for each in value if type(each) in _CONTAINERS]
+    if isinstance(value, dict):
+        inside += [each for each in value.values() if type(each) in _CONTAINERS]
+    if not inside:
+        return len(value)
+    key = id(value)
+    if key in known:
+        size = known[key]
+        if size is None:
+            raise ValueError("a value in it holds itself")
+        return size
+    known[key] = None
+    size = len(value) + sum(_size(each, known, depth + 1) for each in inside)
+    if size > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values, though it is small")
+    known[key] = size
+    return size

@@ -1,0 +1,131 @@
+"""What the hooks' parts of a checkpoint look like, and whether they fit the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from hookrun.checkpoint import averages_for, scaler_state
+from hookrun.core.masters import STANDS_FOR, model_parameter
+from hookrun.core.schema import (
+    WrongValue,
+    boolean,
+    count,
+    inside,
+    items,
+    mapping,
+    number,
+    positive,
+    record,
+    refuse,
+    tensor,
+    text,
+)
+
+from ._masters import LOW_PRECISION, parameters_of
+from ._parameters import named_parameters
+
+
+def _window(value: Any, where: str) -> None:
+    _WINDOW(value, where)
+    if value["done"] >= value["length"]:
+        raise refuse(f"{where}.done", value["done"], f"below its length, {value['length']}")
+
+
+_WINDOW = record(
+    {
+        "length": positive,
+        "done": positive,
+        "samples": number,
+        "next": count,
+        "gradients": mapping(text, tensor),
+    }
+)
+_STEPS = {"skipped_steps": count}
+_MASTERS = {"loss_scaler": scaler_state, "masters": items(tensor)}
+
+optimizer = record({}, _STEPS)
+fp16_optimizer = record({}, {**_STEPS, **_MASTERS})
+accumulation = record({}, {**_STEPS, "window": _window})
+fp16_accumulation = record({}, {**_STEPS, **_MASTERS, "window": _window})
+ema = record({"swapped": boolean}, {"exact": mapping(count, tensor)})
+evaluation = record({"evaluated": count})
+
+
+def check_masters(model: nn.Module, optimizers: list[Any], masters: Any, where: str) -> None:
+    """Refuse fp32 masters of other parameters than those that will have some.
+
+    They are in the order of the model's parameters.
+
+    Raises:
+        ValueError: they are not as many, or not of the shapes.
+    """
+    ours = [
+        each
+        for optimizer in optimizers
+        for each in parameters_of(optimizer)
+        if each.dtype in LOW_PRECISION or hasattr(each, STANDS_FOR)
+    ]
+    if masters is None or not ours:
+        return
+    numbers = {id(each): number for number, each in enumerate(model.parameters())}
+    ours.sort(key=lambda entry: numbers.get(id(model_parameter(entry)), len(numbers)))
+    if len(masters) != len(ours):
+        raise refuse(where, masters, f"the masters of {len(ours)} parameters")
+    for index, (theirs, own) in enumerate(zip(masters, ours, strict=True)):
+        _check_shape(theirs, own, f"{where}[{index}]")
+
+
+def check_gradients(model: nn.Module, gradients: Mapping[str, Tensor], where: str) -> None:
+    """Refuse gradients of other parameters than the model's.
+
+    Raises:
+        ValueError: a name or a shape that the model has not.
+    """
+    parameters = dict(named_parameters(model))
+    for name, gradient in gradients.items():
+        if name not in parameters:
+            raise WrongValue(f"{inside(where, name)} is the gradient of what the model has not")
+        _check_shape(gradient, parameters[name], inside(where, name))
+
+
+def check_averages(
+    model: nn.Module, checkpoint: Mapping[str, Any], by_epoch: bool, tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse averages that are not those of the model's tensors.
+
+    Args:
+        model: possibly in wrappers.
+        checkpoint: what the file holds.
+        by_epoch: whether the run is one by epochs.
+        tensors: those that are averaged, by their plain names.
+
+    Raises:
+        ValueError: a shape that the model has not.
+    """
+    entries, _ = averages_for(model, checkpoint, by_epoch)
+    for name, average in entries.items():
+        if name in tensors:
+            where = f"the average of {name}"
+            tensor(average, where)
+            _check_shape(average, tensors[name], where)
+
+
+def check_exact(exact: Mapping[int, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse averages that were rounded where they are not those of the model's tensors.
+
+    Raises:
+        ValueError: a place or a shape that the model has not.
+    """
+    floating = [each for each in tensors.values() if each.is_floating_point()]
+    for index, average in exact.items():
+        if index >= len(floating):
+            raise WrongValue(f"{where}[{index}] is the average of what the model has not")
+        _check_shape(average, floating[index], f"{where}[{index}]")
+
+
+def _check_shape(theirs: Tensor, ours: Tensor, where: str) -> None:
+    if theirs.shape != ours.shape:
+        raise refuse(where, theirs, f"one of shape {tuple(ours.shape)}, as in the model")
