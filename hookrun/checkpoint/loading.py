@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.interrupts import uninterrupted
+from hookrun.core.schema import WrongValue, mapping, optional, record, text, whole
 from hookrun.distributed import get_dist_info, plain_name
 from hookrun.storage import FileClient
 
@@ -141,8 +142,16 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
     if odd is not None:
         raise ValueError(f"the weights of a checkpoint have names, but here a key is {odd!r:.80}")
     weights = OrderedDict(found)
-    weights._metadata = getattr(found, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    metadata = getattr(found, "_metadata", OrderedDict())
+    try:
+        _METADATA(metadata, "state_dict._metadata")
+    except WrongValue as error:
+        raise ValueError(f"the weights of a checkpoint are damaged: {error}") from error
+    weights._metadata = metadata  # type: ignore[attr-defined]
     return weights
+
+
+_METADATA = optional(mapping(text, record({}, {"version": optional(whole)})))
 
 
 def averages_for(

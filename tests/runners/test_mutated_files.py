@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from hookrun import EMAHook
+from hookrun import EMAHook, load_checkpoint
 from hookrun.checkpoint import read_checkpoint
 from hookrun.cli import verify
 
-from .mutating import KINDS, mutated, replaced, silent, state_of
+from .mutating import KINDS, mutated, others, replaced, silent, state_of
 
 BLOCK = 25  # files of a test
 TREES: dict[str, Any] = {}
@@ -93,6 +94,39 @@ def test_what_is_not_changed_is_resumed_and_verified(
     runner.resume(file)
     assert runner.iter == KINDS[name].save
     KINDS[name].run(runner)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_weights_are_loaded_or_left(
+    trees: dict[str, Any], tmp_path: Path, name: str, strict: bool
+) -> None:
+    """``load_checkpoint`` changes no weight when it raises."""
+    file, raised = tmp_path / "weights.pth", 0
+    weights = {**trees[name], "state_dict": trees[name]["state_dict"]}
+    for seed in range(15):
+        what, tree = mutated({"state_dict": weights["state_dict"]}, random.Random(seed))
+        if seed % 5 == 0:
+            wrong = others(None)[seed]
+            tree["state_dict"] = OrderedDict(weights["state_dict"])
+            tree["state_dict"]._metadata = {"fc": {"version": wrong}}
+            what = f"version {wrong!r}"
+        torch.save(tree, file)
+        model = KINDS[name].model()
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        with silent():
+            try:
+                load_checkpoint(model, file, strict=strict)
+            except (ValueError, RuntimeError) as error:
+                raised += 1
+                same = all(
+                    torch.equal(value, before[key]) for key, value in model.state_dict().items()
+                )
+                if not same or (isinstance(error, RuntimeError) and not strict):
+                    raise AssertionError(f"{seed}: {what}") from error
+            except Exception as error:
+                raise AssertionError(f"{seed}: {what}") from error
+    assert raised
 
 
 WRONG: list[tuple[str, tuple[Any, ...], Any, str]] = [
