@@ -71,7 +71,8 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 
     Args:
         start_percent: the part of the run, in [0, 1], after which the learning rate falls; rounded
-            to whole steps, half to even.
+            to whole steps, half to even. It moves by up to half a step where the length of the run
+            changes.
         min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again

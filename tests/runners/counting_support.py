@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -98,8 +99,15 @@ def save_epoch(runner: Any, folder: Path, epoch: int) -> None:
     runner.register_hook(ClosureHook("after_train_epoch", act), priority="LOWEST")
 
 
-def falls(rates: Sequence[float]) -> bool:
-    return all(first >= second for first, second in pairwise(rates))
+def falls(rates: Sequence[float], lr: dict[str, Any] = LINEAR) -> bool:
+    """Whether no rate is above the one before it.
+
+    Policies with a flat part turn at a whole step, as in MMCV, which moves by up to half a step
+    where the run becomes longer or shorter: theirs may climb by what a step makes of the way down.
+    """
+    turns = {"FlatCosineAnnealing": 0.5, "WSD": 0.6}  # the part behind it
+    slack = math.pi / 2 / max(len(rates) * turns[lr["policy"]], 1) if lr["policy"] in turns else 0.0
+    return all(second <= first + slack for first, second in pairwise(rates))
 
 
 def ends_where_it_should(runner: Any, watch: Watch, lr: dict[str, Any]) -> bool:

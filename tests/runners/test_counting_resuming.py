@@ -47,7 +47,7 @@ def test_a_run_that_is_resumed_with_other_loaders(
     again.resume(folder / "saved.pth")
     again.run([make_loader(n) for n in data.draw(sizes)[: len(workflow)]], workflow)
     iterations = torch.load(folder / "saved.pth")["meta"]["iter"]
-    assert falls([watch.rates[iterations - 1], *rest.rates])
+    assert falls([watch.rates[iterations - 1], *rest.rates], lr)
     assert ends_where_it_should(again, rest, lr)
     assert again.iter == again.max_iters
     assert (folder / f"iter_{again.iter}.pth").exists()
