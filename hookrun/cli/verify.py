@@ -128,7 +128,10 @@ def check_file(path: Path) -> tuple[Mapping[str, Any] | None, str, str]:
         except ValueError as error:
             bad = _not_finite(checkpoint)
             raise Refused(f"{error}{f'; NOT FINITE: {bad}' if bad else ''}") from error
-    weights, bad = len(ckpt.state_dict_of(checkpoint)), _not_finite(checkpoint)
+    try:
+        weights, bad = len(ckpt.state_dict_of(checkpoint)), _not_finite(checkpoint)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     if not of_a_run:
         return None, f"{digest}; {weights} weights, not of a run", bad
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
@@ -145,7 +148,7 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
 
     try:
         parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
-    except ValueError:  # something else is wrong with it
+    except (ValueError, TypeError):  # something else is wrong with it
         parts = {}
     parts["optimizer"] = checkpoint.get("optimizer")
     own = checkpoint.get("hookrun")

@@ -84,7 +84,12 @@ def _apply(
     fitting = _check_weights(runner, ckpt.state_dict_of(checkpoint), source)
     optimizers: dict[str, OptimizerState] = {}
     if resume_optimizer and checkpoint.get("optimizer") is not None:
-        optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source)
+        optimizers = matching_states(
+            runner.optimizer,
+            checkpoint["optimizer"],
+            source,
+            with_options=whose_options == "file",
+        )
     for key, hook in hooks.items():
         _check_hook(runner, key, hook, checkpoint, (own.get("hooks") or {}).get(key))
     with _undone_on_error(runner):
