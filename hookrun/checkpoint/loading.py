@@ -129,7 +129,8 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
         checkpoint: what a file holds.
 
     Raises:
-        ValueError: its ``state_dict`` is no dict, or its keys are no names.
+        ValueError: its ``state_dict`` is no dict, or damaged.
+        TypeError: its keys are no names.
     """
     found = checkpoint.get("state_dict", checkpoint)
     if found is checkpoint:
@@ -140,7 +141,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
         raise ValueError(f"the weights of a checkpoint are a dict, not a {type(found).__name__}")
     odd = next((name for name in found if not isinstance(name, str)), None)
     if odd is not None:
-        raise ValueError(f"the weights of a checkpoint have names, but here a key is {odd!r:.80}")
+        raise TypeError(f"the weights of a checkpoint have names, but here a key is {odd!r:.80}")
     weights = OrderedDict(found)
     metadata = getattr(found, "_metadata", OrderedDict())
     try:

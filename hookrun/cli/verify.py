@@ -137,7 +137,10 @@ def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
             check_layout(checkpoint, path)
         except ValueError as error:
             raise ValueError(f"{error}{f'; NOT FINITE: {bad}' if bad else ''}") from error
-    weights = len(ckpt.state_dict_of(checkpoint))
+    try:
+        weights = len(ckpt.state_dict_of(checkpoint))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     if not of_a_run:
         return f"{digest}; {weights} weights, not of a run", bad
     meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
@@ -154,7 +157,7 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
 
     try:
         parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
-    except ValueError:  # something else is wrong with it
+    except (ValueError, TypeError):  # something else is wrong with it
         parts = {}
     parts["optimizer"] = checkpoint.get("optimizer")
     own = checkpoint.get("hookrun")

@@ -55,7 +55,7 @@ def _numpy(value: Any, where: str) -> None:
     try:
         words = words.cpu().numpy().astype(np.uint32)
         np.random.RandomState().set_state((kind, words, position, has_gauss, cached))
-    except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, RuntimeError) as error:
         raise refuse(where, value, f"the state of a generator of NumPy: {error}") from error
 
 
@@ -90,7 +90,7 @@ def _try(source: Any, value: Any, where: str) -> None:
     """Whether a generator of this kind, which nobody else has, takes the state."""
     try:
         set_source_state(source, value)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, IndexError) as error:
         raise refuse(where, value, f"the state of a {type(source).__name__}") from error
 
 

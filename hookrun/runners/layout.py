@@ -73,6 +73,7 @@ def check_layout(
             optimizer_states(checkpoint["optimizer"], "optimizer")
         if "hookrun" in checkpoint:
             _HOOKRUN(own, "hookrun")
+            _check_position(own, checkpoint["meta"]["iter"])
             _check_hooks(own.get("hooks") or {}, hooks)
     except WrongValue as error:
         raise ValueError(f"{name} cannot be resumed, for it is damaged: {error}") from error
@@ -111,9 +112,8 @@ def _meta(value: Any, where: str) -> None:
 
 def _check_weights(checkpoint: Mapping[str, Any]) -> None:
     weights = checkpoint.get("state_dict")
-    if weights is None or isinstance(weights, Mapping):
-        weights = ckpt.state_dict_of(checkpoint)
-    mapping(text, anything)(weights, "state_dict")
+    mapping(text, anything)({} if weights is None else weights, "state_dict")
+    weights = ckpt.state_dict_of(checkpoint)
     if "averages" in checkpoint:
         _AVERAGES(checkpoint["averages"], "averages")
         for name, entry in checkpoint["averages"]["names"].items():
@@ -230,6 +230,13 @@ _HOOKRUN = record(
         "versions": mapping(text, text),
     },
 )
+
+
+def _check_position(own: Mapping[str, Any], iteration: int) -> None:
+    """An epoch has no more iterations than the run, unless other processes had counted them."""
+    batches = [each["batches"] for each in own.get("loaders") or () if each is not None]
+    if own["inner_iter"] > max([iteration, *batches]):
+        raise refuse("hookrun.inner_iter", own["inner_iter"], f"of a run of {iteration} iterations")
 
 
 def _check_hooks(states: Mapping[str, Any], own: Mapping[str, Hook] | None) -> None:

@@ -25,7 +25,12 @@ def named_optimizers(optimizers: Any) -> dict[str, Optimizer]:
 
 
 def matching_states(
-    optimizers: Any, state: Any, source: Any, by_name: StateByName
+    optimizers: Any,
+    state: Any,
+    source: Any,
+    by_name: StateByName,
+    *,
+    with_options: bool = True,
 ) -> dict[str, OptimizerState]:
     """Each optimizer with its state out of a checkpoint, by name.
 
@@ -34,6 +39,7 @@ def matching_states(
         state: what the checkpoint has as the state of the optimizer, or of the optimizers by name.
         source: the checkpoint's name, for messages.
         by_name: puts a state into the order of its optimizer.
+        with_options: whether the options of the state's groups are to be used too.
 
     Raises:
         ValueError: they do not fit; the message says where.
@@ -70,6 +76,8 @@ def matching_states(
                 f"{which} has groups of {theirs} parameters in the file and of {ours} in the run: "
                 "give it the groups of that run, or leave its state out by resume_optimizer=False"
             )
+        if with_options:
+            _check_options(optimizer, each, which)
         _check_state(optimizer, each, which)
         pairs[name] = optimizer, each
     return pairs
@@ -115,10 +123,7 @@ def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> 
     """Refuse state of another kind, of other parameters, or of the same ones in another order."""
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     numbered, kind = enumerate(parameters), type(optimizer).__name__
-    for index, (group, ours) in enumerate(
-        zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ):
-        _check_options(optimizer, group, ours, f"{which}: param_groups[{index}]")
+    for group in state["param_groups"]:
         for key in group["params"]:
             number, parameter = next(numbered)
             own = state["state"].get(key, {})
@@ -156,16 +161,24 @@ def _check_needed(
             raise ValueError(f"{wrong} has no tensor 'momentum_buffer'")
 
 
-def _check_options(
-    optimizer: Optimizer, theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str
-) -> None:
-    """Refuse options of another type than the run's, which a step would fail on."""
-    for name, own in ours.items():
-        if name not in ("params", "param_names") and name in theirs:
-            _check_alike(theirs[name], own, schema.inside(where, name))
-    if type(optimizer).__module__.startswith("torch.optim") and "betas" in ours:
-        for index, beta in enumerate(theirs.get("betas", ())):
-            schema.within(0, 1, and_low=True)(beta, f"{where}.betas[{index}]")
+def _check_options(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
+    """Refuse options that a step would fail on: of another type, or for another device."""
+    is_torchs = type(optimizer).__module__.startswith("torch.optim")
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    for index, (theirs, ours) in enumerate(pairs):
+        where = f"{which}: param_groups[{index}]"
+        for name, own in ours.items():
+            if name not in ("params", "param_names") and name in theirs:
+                _check_alike(theirs[name], own, schema.inside(where, name))
+        if is_torchs and "betas" in ours:
+            for number, beta in enumerate(theirs.get("betas", ())):
+                schema.within(0, 1, and_low=True)(beta, f"{where}.betas[{number}]")
+        on_cpu = any(each.device.type == "cpu" for each in ours["params"])
+        if is_torchs and theirs.get("capturable") and on_cpu:
+            raise ValueError(
+                f"{where}.capturable is True, which torch does not take for parameters on the "
+                "CPU: resume(..., param_groups='given') uses the options of this run"
+            )
 
 
 def _check_alike(theirs: Any, ours: Any, where: str) -> None:

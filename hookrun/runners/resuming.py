@@ -96,7 +96,13 @@ def _apply(
             record,
             whose_options == "file",
         )
-        optimizers = matching_states(runner.optimizer, checkpoint["optimizer"], source, by_name)
+        optimizers = matching_states(
+            runner.optimizer,
+            checkpoint["optimizer"],
+            source,
+            by_name,
+            with_options=whose_options == "file",
+        )
         record = by_name.record
         states = {name: state for name, (_, state) in optimizers.items()}
         checkpoint = {**checkpoint, "optimizer": states.get("", states)}
