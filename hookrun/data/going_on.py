@@ -63,8 +63,8 @@ def begin(loader: Any, counting: bool) -> Rest:
         counting: whether to count the indices, of a DataLoader.
     """
     if not counting:
-        counted = _counted(loader)
-        return Rest(iter(loader) if counted is None else counted, counted=counted)
+        batches = _counted(loader)
+        return Rest(batches, counted=batches if isinstance(batches, CountedBatches) else None)
     batches, indices = iter_through(loader, unwrapped(loader), counting=True)
     return Rest(batches, indices=indices)
 
@@ -124,8 +124,18 @@ def counts_samples(loader: Any) -> bool:
     return samples_per_batch(loader) is None
 
 
-def _counted(loader: Any) -> CountedBatches | None:
-    return CountedBatches(iter(loader)) if counts_samples(loader) else None
+def _counted(loader: Any) -> Iterator[Any]:
+    """A whole pass, whose samples are counted where a loader's own batches have to tell them.
+
+    Where the first one does not, none is looked at: that costs time with each.
+    """
+    batches: Iterator[Any] = iter(loader)
+    if not counts_samples(loader):
+        return batches
+    first = list(itertools.islice(batches, 1))
+    known = first and size_of(first[0]) is not None
+    whole = itertools.chain(first, batches)
+    return CountedBatches(whole) if known else whole
 
 
 def has_state(loader: Any) -> bool:
@@ -212,9 +222,9 @@ def _skip(loader: Any, place: Mapping[str, Any], own: Mapping[str, Any], countin
             _compare(loader, indices.digest, own, rest)
             return rest
         return _skip_batches(batches, here, place)
-    counted = _counted(loader)
-    rest = _skip_batches(iter(loader) if counted is None else counted, here, place)
-    rest.counted = counted
+    batches = _counted(loader)
+    rest = _skip_batches(batches, here, place)
+    rest.counted = batches if isinstance(batches, CountedBatches) else None
     return rest
 
 
