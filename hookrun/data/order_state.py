@@ -136,7 +136,7 @@ class _FirstSeen:
         self.items: dict[str, list[Any]] = {}
         self.lengths: dict[str, int] = {}
         for name, value in attributes_of(maker):
-            if isinstance(value, _SIZED) and getattr(value, "ndim", 1):
+            if isinstance(value, _SIZED) and getattr(value, "ndim", None) != 0:
                 self.lengths[name] = len(value)
             encoded = encode(value)
             if encoded is not None:
