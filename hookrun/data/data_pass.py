@@ -74,7 +74,7 @@ class DataPass:
             self._go_on(place, own or {})
 
     def _go_on(self, place: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        if "now" in own and "begin" not in own:  # it had not begun
+        if "now" in own and "begin" not in own and not place["batches"]:  # it had not begun
             self.problems += restore_between_passes(self.loader, own, self.epoch)
             set_rng_state(own["rng"])
             return

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from hookrun.core.interrupts import interruptible, uninterrupted
 
-from .index_stream import IndexPass, iter_through
+from .index_stream import IndexPass, follows_sampler, iter_through
 from .order_search import describe_makers, unwrapped
 from .problems import Problem
 from .samples import (
@@ -87,8 +87,15 @@ def go_on(
     batches, samples = place["batches"], place.get("samples")
     if samples is not None and can_seek(loader):
         return _seek(loader, place)
-    if not _has_same_batches(loader, batches, samples):
-        return _skip(loader, place, own, counting)
+    if samples is not None and not _has_same_batches(loader, batches, samples):
+        here = own.get("samples", samples // replicas(loader))
+        follows = follows_sampler(unwrapped(loader), here)
+        if follows is not None:
+            restore()
+        rest = _skip(loader, place, own, counting)
+        if follows is False:
+            rest.problems.append(_OWN_ITERATION)
+        return rest
     if "state" in own and has_state(loader):
         loader.load_state_dict(own["state"])
         return Rest(iter(loader), batches, samples)
@@ -105,12 +112,19 @@ def go_on(
         restore()  # another batch size
         return _skip(loader, place, own, counting)
     indices = rest.indices
-    if indices is not None and batches and "digest" in own:
+    if indices is not None and batches and "digest" in own and "samples" in own:
         if indices.ends[batches - 1 : batches] != [own["samples"]]:  # another batch size
             restore()
             return _skip(loader, place, own, counting)
         _compare(loader, indices.digests[batches - 1], own, rest)
     return rest
+
+
+_OWN_ITERATION = Problem(
+    "its batches have another size than those that were seen, and its own __iter__ does not give "
+    "each batch as its sampler draws it",
+    "the batch size of that run goes on exactly",
+)
 
 
 def counts_samples(loader: Any) -> bool:

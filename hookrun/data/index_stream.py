@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from hookrun.core.interrupts import interruptible, uninterrupted
 
@@ -172,6 +172,42 @@ def _iter_through(
     if stream.present is not None:
         stream.present.leave_out()
     return batches, stream.present
+
+
+def follows_sampler(loader: Any, count: int) -> bool | None:
+    """Whether a loader with an ``__iter__`` of its own gives each batch as its indices are drawn.
+
+    One that reorders batches draws some ahead, and one that leaves some out draws more than it
+    gives. The batches of so many samples are fetched to find out.
+
+    Returns:
+        None for any other loader; nothing has been fetched then.
+    """
+    has_own = isinstance(loader, DataLoader) and type(loader).__iter__ is not DataLoader.__iter__
+    if not has_own or isinstance(loader.dataset, IterableDataset) or hasattr(loader, "state_dict"):
+        return None
+    batches, indices = iter_through(_Started(loader), loader, counting=True)
+    if indices is None:
+        return False
+    ahead = loader.num_workers * (loader.prefetch_factor or 0)
+    in_all = len(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
+    for given, _ in enumerate(batches, 1):
+        if len(indices.ends) != min(given + ahead, in_all) or in_all <= ahead:
+            return False
+        if indices.ends[given - 1] >= count:
+            break
+    return True
+
+
+class _Started:
+    """A loader whose iterators have begun, for a generator asks for its indices only then."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
 _streams: weakref.WeakKeyDictionary[DataLoader[Any], IndexStream] = weakref.WeakKeyDictionary()

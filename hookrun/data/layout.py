@@ -111,6 +111,7 @@ _ORDER = record(
     {
         "sources": mapping(text, optional(_source)),
         "attributes": mapping(text, mapping(text, _attribute)),
+        "lengths": mapping(text, mapping(text, count)),
         "own": mapping(text, mapping(anything, anything)),
         "workers": items(text),
     },

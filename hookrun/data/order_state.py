@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from .order_search import attributes_of, find_order_makers
@@ -42,11 +43,13 @@ def order_state(loader: Any) -> dict[str, Any]:
     state: dict[str, Any] = {
         "sources": {path: source_state(each) for path, each in makers.sources.items()},
         "attributes": {path: _changes(each) for path, each in makers.objects.items()},
+        "lengths": {path: _first_lengths(each) for path, each in makers.objects.items()},
         "own": {path: _own_state(each) for path, each in makers.objects.items() if path},
         "workers": [path for path, each in makers.loaders.items() if have_workers(each)],
     }
     for name in ("attributes", "own"):
         state[name] = {path: each for path, each in state[name].items() if each}
+    state["lengths"] = {path: state["lengths"][path] for path in state["attributes"]}
     return {name: part for name, part in state.items() if part}
 
 
@@ -74,9 +77,19 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
         for path, own in state.get("own", {}).items():
             if path in makers.objects and hasattr(makers.objects[path], "load_state_dict"):
                 makers.objects[path].load_state_dict(copy.deepcopy(own))
-    attributes = state.get("attributes", {})
+    attributes, lengths = state.get("attributes", {}), state.get("lengths", {})
     for path, maker in makers.objects.items():
-        _restore_attributes(maker, attributes.get(path, {}))
+        changes = attributes.get(path, {})
+        others = _of_other_length(maker, changes, lengths.get(path, {}))
+        problems += [
+            Problem(
+                f"{name} of {path or 'the loader'} had {lengths[path][name]} items before that run "
+                "went through it, and has another number now",
+                "the dataset of that run is gone through in the same order",
+            )
+            for name in others
+        ]
+        _restore_attributes(maker, {k: each for k, each in changes.items() if k not in others})
     sources = state.get("sources", {})
     for path, source in makers.sources.items():
         if sources.get(path) is not None:
@@ -94,13 +107,19 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
     return problems
 
 
+_SIZED = (list, tuple, deque, dict, set, frozenset, range, np.ndarray, torch.Tensor)
+
+
 class _FirstSeen:
-    """The attributes of an object as they were at first: values, and the items of sequences."""
+    """The attributes of an object as they were at first: values, items of sequences, lengths."""
 
     def __init__(self, maker: Any) -> None:
         self.values: dict[str, Any] = {}
         self.items: dict[str, list[Any]] = {}
+        self.lengths: dict[str, int] = {}
         for name, value in attributes_of(maker):
+            if isinstance(value, _SIZED) and getattr(value, "ndim", None) != 0:
+                self.lengths[name] = len(value)
             encoded = encode(value)
             if encoded is not None:
                 self.values[name] = encoded
@@ -140,6 +159,20 @@ def _changes(maker: Any) -> dict[str, Any]:
         if encoded is not None and not equal(encoded, first.values.get(name)):
             changes[name] = encoded
     return changes
+
+
+def _first_lengths(maker: Any) -> dict[str, int]:
+    """How long the attributes were at first that have a length."""
+    first = _first_seen(maker)
+    return {} if first is None else dict(first.lengths)
+
+
+def _of_other_length(
+    maker: Any, changes: Mapping[str, Any], lengths: Mapping[str, Any]
+) -> list[str]:
+    """The changes that are no order of this dataset: of attributes that were longer or shorter."""
+    ours = _first_lengths(maker)
+    return [name for name in changes if lengths.get(name) not in (None, ours.get(name))]
 
 
 def _restore_attributes(maker: Any, changes: Mapping[str, Any]) -> None:

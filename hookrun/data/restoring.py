@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch.utils.data import SequentialSampler
+from torch.utils.data import (
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from .going_on import has_state
 from .order_check import order_repeats, workers_decide_order
@@ -68,7 +73,16 @@ def restore_beginning(
     problems = _restore_order(loader, own.get("begin"), own, place["epoch"])
     if "rng" in own:
         set_rng_state(own["rng"])
+    elif place["batches"] and place["epoch"] and _draws_global_numbers(loader):
+        problems.append(Problem("the file has not the random numbers that this epoch began with"))
     return problems
+
+
+def _draws_global_numbers(loader: Any) -> bool:
+    """Whether one of torch's samplers draws the order from the global random numbers."""
+    sampler: Any = getattr(unwrapped(loader), "sampler", None)
+    random = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+    return isinstance(sampler, random) and sampler.generator is None
 
 
 def _restore_order(
@@ -79,7 +93,9 @@ def _restore_order(
         return restore_order(loader, state)
     makers = find_order_makers(loader)
     known = next((path for path in _OLD_GENERATORS if path in makers.sources), None)
-    if "generator" in own and known is not None:
+    if "generator" not in own:
+        known = None
+    elif known is not None:
         set_source_state(makers.sources[known], own["generator"])
     if epoch == 0:
         return []

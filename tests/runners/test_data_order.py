@@ -126,8 +126,14 @@ def test_what_was_not_seen_follows(
 AMID_AND_BETWEEN = (("after_train_iter", 7), ("after_train_iter", 11))
 
 
+LONG = ("worker", "persistent worker, generator")
+SOME_WORKERS = [
+    pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in WORKER_KINDS
+]
+
+
 @RUNNERS
-@pytest.mark.parametrize("name", WORKER_KINDS)
+@pytest.mark.parametrize("name", SOME_WORKERS)
 def test_so_it_does_with_worker_processes(
     make_runner: MakeRunner,
     tmp_path: Path,
@@ -218,3 +224,55 @@ def test_a_run_draws_no_number_that_a_plain_loop_does_not(
     assert torch.equal(now["numpy"][1], drawn["numpy"][1])
     assert now["numpy"][2:] == drawn["numpy"][2:]
     assert torch.equal(now["python"][1], drawn["python"][1])
+
+
+LOADER = ("ranks", 0, "loaders", 0)
+# What a file has not, and the loader whose order it is needed for.
+LACKING = [
+    ("generator", ("ranks",)),
+    ("generator", LOADER[:3]),
+    ("shuffled in place", ("ranks",)),
+    ("shuffled in place", LOADER[:3]),
+    ("shuffled in place", (*LOADER, "samples")),
+    ("shuffled in place", (*LOADER, "digest")),
+    ("shuffled in place", (*LOADER, "begin")),
+    ("global numbers", ("ranks",)),
+    ("global numbers", LOADER[:3]),
+    ("global numbers", (*LOADER, "rng")),
+    ("in order", (*LOADER, "begin")),
+    ("in order", ("ranks",)),
+    ("ResumableSampler", ("ranks",)),
+]
+
+
+@RUNNERS
+@pytest.mark.parametrize(("name", "lacking"), LACKING)
+def test_a_file_without_a_part_goes_on_in_order_or_says_so(
+    make_runner: MakeRunner,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    lacking: tuple[Any, ...],
+    kind: type,
+) -> None:
+    make = KINDS[name]
+    seed(0)
+    whole = Run(make_runner, kind)
+    whole.save_in(tmp_path, lambda r: (r._firing, r.iter) == ("after_train_iter", 7))
+    whole.go(make())
+    ((file, trained, _),) = whole.stops
+    checkpoint = torch.load(file)
+    part = checkpoint["hookrun"]
+    for key in lacking[:-1]:
+        part = part[key]
+    del part[lacking[-1]]
+    torch.save(checkpoint, file)
+    seed(100)
+    rest = Run(make_runner, kind)
+    rest.runner.resume(file)
+    caplog.clear()
+    rest.go(make())
+    assert len(rest.batches["train"]) == len(whole.batches["train"]) - trained
+    told = "may go on in another order" in "".join(warnings_in(caplog))
+    assert told or rest.batches == whole.behind(whole.stops[0])
+    assert not told or name not in ("in order", "ResumableSampler")

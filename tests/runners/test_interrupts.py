@@ -97,12 +97,15 @@ def trajectory(kind: str, folder: Path) -> tuple[list[list[Tensor]], int]:
     raw = Raw()
     runner.register_hook(raw, priority="VERY_LOW")
     run()
-    runner, run = make_run(kind, folder / "counted")
-    instants = Instants(FILES)
-    with instants.watching():
-        run()
     assert len(raw.weights) == 5
-    return raw.weights, instants.count
+    counts = []
+    for name in ("counted", "counted again"):
+        runner, run = make_run(kind, folder / name)
+        instants = Instants(FILES)
+        with instants.watching():
+            run()
+        counts.append(instants.count)
+    return raw.weights, min(counts) - 100  # the last ones lie behind the end of the run
 
 
 @pytest.mark.parametrize("kind", ["epoch", "iter", "half"])
@@ -121,9 +124,8 @@ def test_interrupted_at_any_instant(
         where = f"interrupted at {at} of {count}: {instants.where}"
         assert global_state() == before, where
         record = averages_of_model(runner.model)
-        if at < count - 10:  # else the run is over, and the model holds its averages
-            assert record is None or not record.swapped, where
-            assert is_among(own_weights(runner.model), known), where
+        assert record is None or not record.swapped, where
+        assert is_among(own_weights(runner.model), known), where
         # The runner goes on from there, and its files are whole.
         run()
         assert global_state() == before, where

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from hookrun import EpochBasedRunner
 
-from .data_kinds import KINDS, WORKER_KINDS
+from .data_kinds import KINDS, WORKER_KINDS, Numbers, numbers
 from .test_data_order import EPOCHS, RUNNERS, Run, seed, warnings_in
 
 MakeRunner = Callable[..., Any]
@@ -154,3 +156,60 @@ def test_other_batches_in_an_order_of_their_own_are_told(
     make = KINDS[REGROUPED]
     resumed(make_runner, kind, tmp_path, (make(SIZE, 2), 3), (make(SIZE, 3), 0))
     assert "may go on in another order" in "".join(warnings_in(caplog))
+
+
+class Moving(DataLoader[Any]):
+    """Does something to each batch."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            yield {key: each.clone() for key, each in batch.items()}
+
+
+class Backwards(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        yield from reversed(list(super().__iter__()))
+
+
+class Swapping(DataLoader[Any]):
+    """Gives every two batches in turn."""
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        for batch in batches:
+            yield from (*itertools.islice(batches, 1), batch)
+
+
+class Filtering(DataLoader[Any]):
+    """Leaves out the batches that have a certain number."""
+
+    def __iter__(self) -> Any:
+        yield from (batch for batch in super().__iter__() if 2 not in numbers(batch))
+
+
+IN_STEP = [(Moving, {}), (Moving, {"num_workers": 1}), (Moving, {"shuffle": True})]
+OUT_OF_STEP = [(Backwards, {}), (Backwards, {"shuffle": True}), (Swapping, {}), (Filtering, {})]
+
+
+@RUNNERS
+@pytest.mark.parametrize(("loader", "arguments"), IN_STEP + OUT_OF_STEP)
+def test_loaders_that_give_their_batches_in_their_own_way(
+    make_runner: MakeRunner,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    loader: Any,
+    arguments: dict[str, Any],
+    kind: type,
+) -> None:
+    in_step = (loader, arguments) in IN_STEP
+    changes = CHANGES[: 2 if arguments else 4]
+    for before, after, step in changes:
+        parts = [
+            (loader(Numbers(SIZE), n, **arguments), s) for n, s in ((before, step), (after, 0))
+        ]
+        caplog.clear()
+        seen = resumed(make_runner, kind, tmp_path, *parts)
+        told = "may go on in another order" in "".join(warnings_in(caplog))
+        assert told != in_step, (before, after, step)
+        for epoch in seen.by_epoch(kind) if in_step else ():
+            assert sorted(epoch) == list(range(SIZE)), (before, after, step)
