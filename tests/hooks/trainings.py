@@ -24,16 +24,20 @@ EMA = {"momentum": 0.05, "warm_up": 10}
 
 
 class Digits(nn.Module):
-    """Two convolutions, one with BatchNorm, over images of 8 x 8 digits."""
+    """Two convolutions, one with BatchNorm, over images of 8 x 8 digits.
+
+    It has no kinks, as ReLU has: there a difference in the last bit grows until a hundred steps do
+    not tell the same on two kinds of processors.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1),
             nn.BatchNorm2d(8),
-            nn.ReLU(),
+            nn.SiLU(),
             nn.Conv2d(8, 8, 3, padding=1, stride=2),
-            nn.ReLU(),
+            nn.SiLU(),
             nn.Flatten(),
             nn.Linear(128, 10),
         )
@@ -55,7 +59,7 @@ class Words(Digits):
         super().__init__()
         self.body = nn.Sequential(
             nn.Embedding(27, 16),
-            nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True),
+            nn.TransformerEncoderLayer(16, 2, 32, 0.0, "gelu", batch_first=True),
             nn.Linear(16, 27),
         )
 
