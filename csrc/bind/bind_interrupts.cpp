@@ -69,12 +69,7 @@ py::object call_between(const py::args& given, Before before, After after) {
 
 py::object uninterrupted(const py::args& given) {
   if (held != nullptr || !in_main_thread()) return call(given);
-  held = std::make_unique<HeldSignals>();
-  struct Release {
-    ~Release() { held.reset(); }  // what was noted comes when Python goes on
-  } const release;
-  run_handlers();  // of what came before
-  return call(given);
+  return call_between(given, [] { held = std::make_unique<HeldSignals>(); }, [] { held.reset(); });
 }
 
 py::object interruptible(const py::args& given) {

@@ -32,7 +32,10 @@ void hand_on(int signum) {
 
 void note_signal(int signum) {
   const int error = errno;
-  if (getpid() != owner || (noted[signum].fetch_add(1) > 0 && second_acts)) hand_on(signum);
+  if (getpid() != owner || (noted[signum].fetch_add(1) > 0 && second_acts)) {
+    noted[signum] = 0;  // the two are one
+    hand_on(signum);
+  }
   errno = error;
 }
 
