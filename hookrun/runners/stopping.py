@@ -61,7 +61,6 @@ class StopRequests:
         self._process = os.getpid()
         self._signum = 0
         self._taken: list[signal.Signals] = []
-        self._handler = self._note  # one object, by which it is known again
         self._over = False
         self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
 
@@ -69,7 +68,7 @@ class StopRequests:
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 if signal.getsignal(each) is signal.SIG_DFL and not _is_caught(each):
-                    signal.signal(each, self._handler)
+                    signal.signal(each, self._note)
                     self._taken.append(each)
         if self._agreement is not None:
             self._runner._check_at = self._runner.iter + 1
@@ -83,7 +82,7 @@ class StopRequests:
     def _give_back(self) -> None:
         """Give the signals their default meaning, but for those with another handler by now."""
         for each in self._taken:
-            if signal.getsignal(each) is self._handler:
+            if getattr(signal.getsignal(each), "__self__", None) is self:
                 signal.signal(each, signal.SIG_DFL)
 
     def check(self, runner: BaseRunner) -> None:
