@@ -107,6 +107,8 @@ class DataPass:
         """Let go of the iterator, so that its worker processes end; what is known stays."""
         if self._rest is not None:
             self._rest.batches = iter(())
+            if self._rest.counted is not None:
+                self._rest.counted.close()
 
     def settle(self) -> None:
         """Let what the order follows from be what it was when the checkpoint was saved.

@@ -115,6 +115,10 @@ class CountedBatches:
         self.ends: list[int | None] = []
         self._batches, self._end = batches, 0
 
+    def close(self) -> None:
+        """Let go of the batches; what has been counted stays."""
+        self._batches = iter(())
+
     def __iter__(self) -> CountedBatches:
         return self
 
