@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.errors import did_you_mean
+from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.distributed import INNER_NAMES, unwrap_model
 
 Weights = Literal["raw", "ema"]
@@ -110,7 +111,7 @@ class FileAverages:
                 entry = self.names.get(name) or averaged.get(_memory(value))
                 if entry is not None:
                     chosen[name] = weights[entry]
-        chosen._metadata = getattr(weights, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+        set_layer_versions(chosen, layer_versions(weights))
         return chosen
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.core.printable import printable
 from hookrun.distributed import plain_name, unwrap_model
 
@@ -135,7 +136,7 @@ def fit(
         if name not in entries and name not in misshapen | optional and name not in held
     ]
     mismatch.unexpected = [n for n in weights if n not in match.names and n not in extra]
-    entries._metadata = _metadata(weights, match)  # type: ignore[attr-defined]
+    set_layer_versions(entries, _metadata(weights, match))
     return Fit(module, entries, match, mismatch, _why_nothing_fits(own, weights, entries, match))
 
 
@@ -240,7 +241,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _metadata(weights: Mapping[str, Any], match: Match) -> OrderedDict[str, Any]:
     """What the file says of the versions of its modules, under the model's names."""
-    theirs = getattr(weights, "_metadata", None) or {}
+    theirs = layer_versions(weights) or {}
     found: OrderedDict[str, Any] = OrderedDict()
     if "" in theirs:
         found[""] = theirs[""]

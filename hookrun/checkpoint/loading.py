@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.interrupts import uninterrupted
+from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.core.schema import WrongValue, mapping, optional, record, text, whole
 from hookrun.distributed import get_dist_info, plain_name
 from hookrun.storage import FileClient
@@ -143,16 +144,16 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
     if odd is not None:
         raise TypeError(f"the weights of a checkpoint have names, but here a key is {odd!r:.80}")
     weights = OrderedDict(found)
-    metadata = getattr(found, "_metadata", OrderedDict())
+    versions = layer_versions(found)
     try:
-        _METADATA(metadata, "state_dict._metadata")
+        _VERSIONS(versions, "state_dict._metadata")
     except WrongValue as error:
         raise ValueError(f"the weights of a checkpoint are damaged: {error}") from error
-    weights._metadata = metadata  # type: ignore[attr-defined]
+    set_layer_versions(weights, versions)
     return weights
 
 
-_METADATA = optional(mapping(text, record({}, {"version": optional(whole)})))
+_VERSIONS = optional(mapping(text, record({}, {"version": optional(whole)})))
 
 
 def averages_for(
@@ -220,8 +221,7 @@ def _revised(
                 f"revise_keys make {new!r} of both {before[new]!r} and {name!r} in {source}"
             )
         revised[new], before[new] = value, name
-    metadata = getattr(weights, "_metadata", OrderedDict())
-    revised._metadata = metadata  # type: ignore[attr-defined]
+    set_layer_versions(revised, layer_versions(weights))
     return revised
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.distributed import plain_state_dict, unwrap_model
 from hookrun.storage import FileClient
 
@@ -25,7 +26,7 @@ def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
         (name, value.cpu() if isinstance(value, Tensor) else value)
         for name, value in state_dict.items()
     )
-    weights._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    set_layer_versions(weights, layer_versions(state_dict))
     return weights
 
 
@@ -68,7 +69,7 @@ def make_checkpoint(
         kept["CLASSES"] = encoder.encode(classes, "model.CLASSES", ("meta", "CLASSES"))
     own = plain_state_dict(model)
     weights = encoder.encode(own, "state_dict", ("state_dict",))
-    weights._metadata = getattr(own, "_metadata", OrderedDict())
+    set_layer_versions(weights, layer_versions(own))
     checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
     if optimizer is not None:
         state: Any = (

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from hookrun.core.layer_versions import layer_versions, set_layer_versions
+
 INNER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """What torch's wrappers call the module inside of them, and nobody else a module of theirs."""
 
@@ -55,9 +57,9 @@ def plain_state_dict(model: nn.Module) -> OrderedDict[str, Any]:
     weights = OrderedDict((plain_name(model, name), value) for name, value in own.items())
     if len(weights) < len(own):  # two names would become one
         return OrderedDict(own)
-    versions = getattr(own, "_metadata", {}).items()
-    metadata = OrderedDict((plain_name(model, name), version) for name, version in versions)
-    weights._metadata = metadata  # type: ignore[attr-defined]
+    versions = layer_versions(own).items()
+    plain = OrderedDict((plain_name(model, name), version) for name, version in versions)
+    set_layer_versions(weights, plain)
     return weights
 
 

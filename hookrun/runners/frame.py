@@ -39,27 +39,17 @@ def run_in_frame(
         sync_guard: see ``run`` of the runners.
         loop: the steps of the run.
     """
-    uninterrupted(_run, runner, workflow, limit, sync_guard, loop)
 
+    def frame() -> None:
+        with _alone(runner), _closing_hooks(runner), watched(runner, sync_guard):
+            interruptible(_begin, runner, workflow, limit)
+            with stopping.handling_signals(runner), watching_training(runner):
+                interruptible(position.meet, runner)
+                interruptible(loop)
+            interruptible(runner.call_hook, "after_run")
+        _take_late_interrupt(runner)
 
-def _run(
-    runner: BaseRunner,
-    workflow: Sequence[tuple[str, int]],
-    limit: str,
-    sync_guard: bool | SyncGuard,
-    loop: Callable[[], None],
-) -> None:
-    with (
-        _alone(runner),
-        _closing_hooks(runner),
-        watched(runner, sync_guard),
-    ):
-        interruptible(_begin, runner, workflow, limit)
-        with stopping.handling_signals(runner), watching_training(runner):
-            interruptible(position.meet, runner)
-            interruptible(loop)
-        interruptible(runner.call_hook, "after_run")
-    _take_late_interrupt(runner)
+    uninterrupted(frame)
 
 
 def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
@@ -111,10 +101,14 @@ def _closing_hooks(runner: BaseRunner) -> Iterator[None]:
             runner._group_options.note_left(named_optimizers(runner.optimizer))
 
 
+def _nothing() -> None:
+    pass
+
+
 def _take_late_interrupt(runner: BaseRunner) -> None:
     """Raise what has waited until all hooks were closed, with the model's own weights in it."""
     try:
-        interruptible(int)
+        interruptible(_nothing)
     except BaseException as error:
         for hook in list(runner.hooks):
             if isinstance(hook, LendsWeights):
