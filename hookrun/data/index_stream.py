@@ -94,8 +94,8 @@ class IndexPass:
 class IndexStream:
     """Stands in for the batch sampler of a loader, or for its sampler where it makes no batches.
 
-    It hands on what that gives, in a pass that has been prepared (:func:`through`) by way of an
-    :class:`IndexPass`. Persistent workers keep it for later passes.
+    It hands on what that gives, in a pass that has been prepared (:func:`iter_through`) by way of
+    an :class:`IndexPass`. Persistent workers keep it for later passes.
 
     Attributes:
         inner: what it stands in for.
@@ -151,7 +151,10 @@ def iter_through(
     Returns:
         None as the pass where the loader has made no iterator through it; not every one does.
     """
-    return uninterrupted(_iter_through, loader, source, skip, counting)
+    batches, indices = uninterrupted(_iter_through, loader, source, skip, counting)
+    if indices is not None:
+        indices.leave_out()
+    return batches, indices
 
 
 def _iter_through(
@@ -169,8 +172,6 @@ def _iter_through(
     finally:
         vars(source)[name] = inner
         stream.release()
-    if stream.present is not None:
-        stream.present.leave_out()
     return batches, stream.present
 
 
