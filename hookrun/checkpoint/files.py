@@ -7,6 +7,7 @@ import mmap
 import os
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,14 @@ def write_checkpoint(
 
 def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     sealer = Sealer(file)
-    torch.save(on_cpu(checkpoint), cast(IO[bytes], sealer))  # it needs nothing more of a file
+    before = sys.exception()
+    try:
+        torch.save(on_cpu(checkpoint), cast(IO[bytes], sealer))  # it needs nothing more of a file
+    except RuntimeError as error:
+        # It ends its archive also where a write was refused or interrupted, which fails as well.
+        if error.__context__ in (None, before):
+            raise
+        raise error.__context__ from None
     sealer.seal()
 
 

@@ -31,6 +31,7 @@ class Writer:
     def __init__(self) -> None:
         self._snapshots = Snapshots()
         self._thread: threading.Thread | None = None
+        self._done = threading.Event()  # of what the thread does
         self._failure: BaseException | None = None
         self._client: FileClient | None = None
         self._steps: list[Step] | None = None  # of the block at work, in the background
@@ -115,7 +116,11 @@ class Writer:
             Exception: what the write raised.
         """
         if self._thread is not None:
-            self._thread.join()  # Ctrl-C ends the wait only
+            # Ctrl-C ends the wait only. In join() and is_alive(), CPython below 3.13 would take it
+            # for the end of the thread. A forked child has no thread, and waits for none.
+            if uninterrupted(self._thread.is_alive):
+                self._done.wait()
+            uninterrupted(self._thread.join)
             self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -137,6 +142,7 @@ class Writer:
         """Take the steps in the background; where the system refuses a thread, here and now."""
         # Not a daemon: the interpreter waits for it when the run ends in a way that closes nothing.
         training_goes_on = threading.Event()
+        self._done = threading.Event()
         thread = threading.Thread(
             target=self._work,
             args=(steps, undo, training_goes_on),
@@ -163,6 +169,8 @@ class Writer:
             self._failure = error
             steps.clear()
             undo()
+        finally:
+            self._done.set()
 
 
 def _write_copy(

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from hookrun import CheckpointHook, EvalHook
-from hookrun.checkpoint import newest_valid, read_checkpoint
+from hookrun.checkpoint import newest_valid, read_checkpoint, write_checkpoint
+from tests.interrupting import Instants
 from tests.support import make_loader
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
@@ -162,6 +163,52 @@ def test_a_short_write_and_then_a_full_disk(
             run(make_runner, tmp_path / str(number), background=True)
         disk.failing = None
         check_folder(tmp_path / str(number), logger)
+
+
+LARGE = {"state_dict": {str(number): torch.rand(400_000) for number in range(3)}}
+"""More than what waits in memory before it is written: it fails amid the writing."""
+
+
+@pytest.mark.parametrize("limit", [0, 1, 64, 10_000, *range(1_000_000, 4_800_000, 600_000)])
+def test_a_full_disk_is_told_by_its_own_error(tmp_path: Path, limit: int) -> None:
+    resource = pytest.importorskip("resource")
+    write_checkpoint({"state_dict": {}}, tmp_path / "a.pth")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_checkpoint(LARGE, tmp_path / "a.pth")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == ["a.pth"]
+    assert read_checkpoint(tmp_path / "a.pth") == {"state_dict": {}}
+
+
+def test_an_interrupt_amid_a_write_is_told_by_its_own_error(tmp_path: Path) -> None:
+    whole = Instants(["checkpoint/digest.py", "checkpoint/files.py"])
+    with whole.watching():
+        write_checkpoint(LARGE, tmp_path / "a.pth")
+    for at in range(1, whole.count + 1, max(whole.count // 60, 1)):
+        instants = Instants(["checkpoint/digest.py", "checkpoint/files.py"], at)
+        with pytest.raises(KeyboardInterrupt), instants.watching():
+            write_checkpoint(LARGE, tmp_path / "a.pth")
+        read_checkpoint(tmp_path / "a.pth")
+        assert os.listdir(tmp_path) == ["a.pth"], instants.where
+
+
+def test_another_error_at_work_is_not_taken_for_that_of_a_write(tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such value")
+
+    class Odd:
+        __reduce__ = fail
+
+    try:
+        raise KeyError("before")
+    except KeyError:
+        with pytest.raises(RuntimeError, match="no such value"):
+            write_checkpoint({"odd": Odd()}, tmp_path / "a.pth")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_failure_surfaces_at_the_next_save(make_runner: Any, tmp_path: Path, disk: Disk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,46 @@ def test_a_failure_skips_the_steps_behind_it_is_undone_and_raised_once(tmp_path:
     assert called == ["undo"]
     saver.wait()
     saver.close()
+
+
+def test_an_interrupted_wait_leaves_the_write_to_be_waited_for(
+    tmp_path: Path, gate: threading.Event
+) -> None:
+    saver, interrupts = Writer(), 0
+    with saver.saving():
+        saver.save(tree(1), tmp_path, "a.pth")
+    for _ in range(10):
+        try:
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            saver.wait()
+        except KeyboardInterrupt:
+            interrupts += 1
+    assert interrupts == 10
+    threading.Timer(0.1, gate.set).start()
+    with saver.saving():
+        assert value_in(tmp_path / "a.pth") == 1  # its snapshot is not written over
+        saver.save(tree(2), tmp_path, "b.pth")
+    saver.close()
+    assert value_in(tmp_path / "b.pth") == 2
+    assert not any(each.name == "hookrun-checkpoint" for each in threading.enumerate())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_write_of_its_parent(
+    tmp_path: Path, gate: threading.Event
+) -> None:
+    saver = Writer()
+    with saver.saving():
+        saver.save(tree(1), tmp_path, "a.pth")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        saver.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    gate.set()
+    saver.close()
+    assert value_in(tmp_path / "a.pth") == 1
 
 
 @pytest.mark.parametrize("background", [True, False])
