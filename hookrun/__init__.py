@@ -1,19 +1,18 @@
 """hookrun: a training runner with hooks for PyTorch, MMCV's names on a compiled core."""
 
-from .amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
-from .checkpoint import (
+from hookrun.amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
+from hookrun.checkpoint import (
     export_safetensors,
     load_checkpoint,
     load_state_dict,
     save_checkpoint,
     weights_to_cpu,
 )
-from .core import (
+from hookrun.core import (
     HOOKS,
     Hook,
     HostSyncError,
     LogBuffer,
-    LoggerHook,
     Priority,
     Registry,
     SyncGuard,
@@ -23,15 +22,15 @@ from .core import (
     last,
     once,
 )
-from .data import (
+from hookrun.data import (
     DevicePrefetcher,
     IterLoader,
     ResumableDistributedSampler,
     ResumableSampler,
     SeededDataset,
 )
-from .distributed import allreduce_params, get_dist_info, master_only
-from .hooks import (
+from hookrun.distributed import allreduce_params, get_dist_info, master_only
+from hookrun.hooks import (
     CheckInvalidLossHook,
     CheckpointHook,
     ClosureHook,
@@ -68,8 +67,8 @@ from .hooks import (
     WSDLrUpdaterHook,
     single_gpu_test,
 )
-from .loggers import TextLoggerHook
-from .runners import (
+from hookrun.loggers import LoggerHook, TextLoggerHook
+from hookrun.runners import (
     RUNNER_BUILDERS,
     RUNNERS,
     BaseRunner,
@@ -81,7 +80,7 @@ from .runners import (
     TrainStep,
     build_runner,
 )
-from .storage import FileClient
+from hookrun.storage import FileClient
 
 __version__ = "0.1.0"
 

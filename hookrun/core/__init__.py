@@ -4,7 +4,6 @@ from .dispatcher import HookList, ReferenceDispatcher, make_dispatcher, resolve
 from .events import EVENTS, GENERIC, STAGES
 from .hook import HOOKS, Hook, TriggerSetting, is_shipped, listening_method
 from .log_buffer import LogBuffer
-from .logger_hook import LoggerHook
 from .priority import Priority, get_priority
 from .protocols import ChecksBeforeSaving, ChecksRunner
 from .registry import Registry
@@ -23,7 +22,6 @@ __all__ = [
     "HostSync",
     "HostSyncError",
     "LogBuffer",
-    "LoggerHook",
     "Priority",
     "ReferenceDispatcher",
     "Registry",

@@ -105,3 +105,20 @@ class ChecksResumed(Protocol):
         Raises:
             ValueError: what does not fit, and where in the file.
         """
+
+
+@runtime_checkable
+class WritesLogs(Protocol):
+    """A logger: a hook that writes the log buffer's output somewhere. LoggerHook is one."""
+
+    enabled: bool
+    """False once its back end has failed."""
+
+    def flush(self, runner: Any) -> None:
+        """Log now what would be logged at the end of the event that fires."""
+
+    def log_validation(self, runner: Any) -> None:
+        """Log the averages of a validation that has ended; for runners without epochs."""
+
+    def count_by_iter(self, runner: Any) -> None:
+        """Count iterations of the whole run; for runners without epochs, before the run."""

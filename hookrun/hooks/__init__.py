@@ -2,28 +2,27 @@
 
 from hookrun.core import HOOKS, Hook, every, last, once
 
-from .check_invalid_loss import CheckInvalidLossHook
-from .checkpoint import CheckpointHook
 from .closure import ClosureHook
-from .ema import EMAHook
-from .evaluation import EvalHook
-from .fp16_optimizer import Fp16OptimizerHook
-from .gradient_cumulative_fp16_optimizer import GradientCumulativeFp16OptimizerHook
-from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
-from .iter_timer import IterTimerHook
-from .lr_annealing import (
+from .evaluation.evaluation import EvalHook
+from .evaluation.testing import single_gpu_test
+from .optimizer.fp16_optimizer import Fp16OptimizerHook
+from .optimizer.gradient_cumulative_fp16_optimizer import GradientCumulativeFp16OptimizerHook
+from .optimizer.gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
+from .optimizer.optimizer import OptimizerHook
+from .sampler_seed import DistSamplerSeedHook
+from .schedule.lr_annealing import (
     CosineAnnealingLrUpdaterHook,
     FlatCosineAnnealingLrUpdaterHook,
     LinearAnnealingLrUpdaterHook,
     WSDLrUpdaterHook,
 )
-from .lr_cycles import (
+from .schedule.lr_cycles import (
     CosineRestartLrUpdaterHook,
     CyclicLrUpdaterHook,
     OneCycleLrUpdaterHook,
     SequentialLrUpdaterHook,
 )
-from .lr_updater import (
+from .schedule.lr_updater import (
     ExpLrUpdaterHook,
     FixedLrUpdaterHook,
     InvLrUpdaterHook,
@@ -31,19 +30,20 @@ from .lr_updater import (
     PolyLrUpdaterHook,
     StepLrUpdaterHook,
 )
-from .memory import EmptyCacheHook
-from .momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook
-from .momentum_updater import (
+from .schedule.momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook
+from .schedule.momentum_updater import (
     CosineAnnealingMomentumUpdaterHook,
     LinearAnnealingMomentumUpdaterHook,
     MomentumUpdaterHook,
     StepMomentumUpdaterHook,
 )
-from .optimizer import OptimizerHook
-from .progress_bar import ProgressBarHook
-from .sampler_seed import DistSamplerSeedHook
-from .sync_buffer import SyncBuffersHook
-from .testing import single_gpu_test
+from .state.checkpoint import CheckpointHook
+from .state.ema import EMAHook
+from .state.sync_buffer import SyncBuffersHook
+from .watching.check_invalid_loss import CheckInvalidLossHook
+from .watching.iter_timer import IterTimerHook
+from .watching.memory import EmptyCacheHook
+from .watching.progress_bar import ProgressBarHook
 
 __all__ = [
     "HOOKS",

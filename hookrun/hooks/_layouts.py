@@ -24,8 +24,8 @@ from hookrun.core.schema import (
     text,
 )
 
-from ._masters import LOW_PRECISION, parameters_of
 from ._parameters import named_parameters
+from .optimizer.masters import LOW_PRECISION, parameters_of
 
 
 def _window(value: Any, where: str) -> None:

@@ -1,5 +1,6 @@
 """Where logs go: one back end per file."""
 
+from .logger_hook import LoggerHook
 from .text import TextLoggerHook
 
-__all__ = ["TextLoggerHook"]
+__all__ = ["LoggerHook", "TextLoggerHook"]

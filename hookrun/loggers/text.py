@@ -11,9 +11,11 @@ from typing import Any, TextIO
 
 import torch
 
-from hookrun.core import HOOKS, LogBuffer, LoggerHook
+from hookrun.core import HOOKS, LogBuffer
 from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
+
+from .logger_hook import LoggerHook
 
 _IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
 _FIELDS = _IN_THE_HEAD | {"eta"}

@@ -18,13 +18,13 @@ from hookrun import _native
 from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
-from hookrun.core.logger_hook import LoggerHook
-from hookrun.core.logging import default_logger
+from hookrun.core.protocols import WritesLogs
 from hookrun.distributed import get_dist_info
 
 from . import position, resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
 from .counting import Counting
+from .default_logger import default_logger
 from .group_options import GroupOptions
 from .loader_states import watch_loaders
 from .registration import HookRegistration
@@ -199,7 +199,7 @@ class BaseRunner(HookRegistration, ABC):
         are not mixed. No value is lost or logged twice.
         """
         for hook in list(self.hooks):
-            if isinstance(hook, LoggerHook):
+            if isinstance(hook, WritesLogs):
                 hook.flush(self)
         self.log_buffer.clear_output()
 

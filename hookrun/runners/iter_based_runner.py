@@ -13,7 +13,7 @@ import torch
 
 from hookrun import _native
 from hookrun.core.hook import Hook
-from hookrun.core.logger_hook import LoggerHook
+from hookrun.core.protocols import WritesLogs
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
@@ -128,7 +128,7 @@ class IterBasedRunner(BaseRunner):
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         for hook in self.hooks:
-            if isinstance(hook, LoggerHook):
+            if isinstance(hook, WritesLogs):
                 hook.count_by_iter(self)
         loop = partial(self._loop, data_loaders, workflow, kwargs)
         run_in_frame(self, workflow, f"{self._max_iters} iters", sync_guard, loop)
@@ -309,7 +309,7 @@ class IterBasedRunner(BaseRunner):
             with self.eval_weights():  # one swap, where a hook lends other weights
                 yield
             for hook in list(self.hooks) if separate else []:
-                if isinstance(hook, LoggerHook):
+                if isinstance(hook, WritesLogs):
                     hook.log_validation(self)
 
     def save_checkpoint(

@@ -12,7 +12,7 @@ import torch
 
 from hookrun.checkpoint import read_checkpoint, write_checkpoint
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture

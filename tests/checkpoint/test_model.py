@@ -15,7 +15,7 @@ from hookrun import load_checkpoint, load_state_dict, save_checkpoint, weights_t
 from hookrun.checkpoint import make_checkpoint, read_checkpoint
 from tests.support import TinyModel
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 class Wider(nn.Module):

@@ -31,8 +31,8 @@ from hookrun import (
 )
 from tests.support import TinyModel, make_loader
 
-from .ema_support import RUNNERS, TRAIN, MakeRunner, same
-from .fp16_support import Half
+from .optimizer.fp16_support import Half
+from .state.ema_support import RUNNERS, TRAIN, MakeRunner, same
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,

@@ -24,8 +24,8 @@ from hookrun import (
 from tests.modes import DEFAULTS
 from tests.support import TinyModel, make_loader
 
-from .ema_support import TRAIN, MakeRunner
-from .fp16_support import Half
+from .optimizer.fp16_support import Half
+from .state.ema_support import TRAIN, MakeRunner
 
 CLIP = {"max_norm": 1.0}
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {

@@ -17,7 +17,7 @@ from tests.support import TinyModel, make_loader
 
 from .text_support import TRAIN, MakeRunner, Seconds, printed, train, written
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 class Steady(TinyModel):

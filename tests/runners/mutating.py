@@ -31,7 +31,7 @@ from hookrun import (
     TextLoggerHook,
 )
 from hookrun.hooks import CosineAnnealingMomentumUpdaterHook
-from tests.hooks.fp16_support import Half
+from tests.hooks.optimizer.fp16_support import Half
 from tests.support import Points, TinyModel
 
 QUIET = logging.getLogger("hookrun.tests.mutating")

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from hookrun import EpochBasedRunner, Hook, IterBasedRunner
+from tests.fixtures.mmcv_runs.workflows import BY_EPOCH, BY_ITER
 from tests.support import Recorder, make_loader
 
-from .mmcv.workflows import BY_EPOCH, BY_ITER
 from .variants import EPOCH_VARIANTS, ITER_VARIANTS
 
-RECORDED = json.loads((Path(__file__).parent / "mmcv" / "events.json").read_text())
+RECORDED = json.loads(
+    (Path(__file__).parents[1] / "fixtures" / "mmcv_runs" / "events.json").read_text()
+)
 
 
 @pytest.fixture

@@ -262,7 +262,9 @@ def test_hook_info_is_mmcvs_but_for_points_that_mmcvs_hooks_have_not(make_runner
         {"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
         custom_hooks_config=[{"type": "EMAHook", "priority": 49}],
     )
-    expected = (Path(__file__).parent / "mmcv" / "hook_info.txt").read_text()[:-1]
+    expected = (Path(__file__).parents[1] / "fixtures" / "mmcv_runs" / "hook_info.txt").read_text()[
+        :-1
+    ]
     lines = runner.get_hook_info().split("\n")
     lines.remove("(ABOVE_NORMAL) OptimizerHook                      ")  # first in before_run
     end = lines.index("after_run:")

@@ -19,12 +19,12 @@ from hookrun import (
     IterBasedRunner,
     OptimizerHook,
 )
+from tests.fixtures.mmcv_runs.workflows import Model as MMCVModel
 from tests.support import Recorder, TinyModel, make_loader
 
-from .mmcv.workflows import Model as MMCVModel
 from .variants import LOOPS
 
-MMCV = Path(__file__).parent / "mmcv"
+MMCV = Path(__file__).parents[1] / "fixtures" / "mmcv_runs"
 EPOCHS, BATCHES = 3, 4
 
 

@@ -20,7 +20,7 @@ from tests.oracle import import_mmcv
 from .drawing import LR_KINDS, MOMENTUM_KINDS, Run, draw_hook, draw_run
 from .driving import make_optimizer, read, record_calls
 
-VECTORS = Path(__file__).parents[1] / "data" / "schedules" / "vectors.npz"
+VECTORS = Path(__file__).parents[1] / "fixtures" / "schedules" / "vectors.npz"
 ALL_KINDS = [(kind, False) for kind in LR_KINDS] + [(kind, True) for kind in MOMENTUM_KINDS]
 
 

@@ -1,0 +1,34 @@
+"""Optimizer steps over several iterations, in mixed precision."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from hookrun.core import HOOKS
+
+from .. import _layouts
+from .fp16_optimizer import Fp16OptimizerHook
+from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
+
+
+@HOOKS.register_module()
+class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook, Fp16OptimizerHook):
+    """Accumulates as :class:`GradientCumulativeOptimizerHook`, in the precisions of
+    :class:`Fp16OptimizerHook`.
+
+    The loss scale changes between steps only, so that all gradients of a step have one scale.
+
+    Args:
+        cumulative_iters: iterations per step.
+        kwargs: of both classes.
+    """
+
+    state_layout: ClassVar[Any] = staticmethod(_layouts.fp16_accumulation)
+
+    _OF_A_RUN: ClassVar[tuple[str, ...]] = (
+        *GradientCumulativeOptimizerHook._OF_A_RUN,
+        *Fp16OptimizerHook._OF_A_RUN,
+    )
+
+    def __init__(self, cumulative_iters: int = 1, **kwargs: Any) -> None:
+        super().__init__(cumulative_iters, **kwargs)

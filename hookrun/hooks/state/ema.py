@@ -1,0 +1,350 @@
+"""Exponential moving average of the parameters."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hookrun.checkpoint import averages_for
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, listening_method
+from hookrun.core.interrupts import uninterrupted
+
+from .. import _arguments as check
+from .. import _layouts
+from .._parameters import ParameterWatch
+from ..optimizer.masters import follow_model
+from ..optimizer.optimizer import OptimizerHook, optimizers_of
+from .averages import Averages, averaged_tensors
+from .resume_from import goes_on_from
+
+_OTHER_CONVENTION = (
+    "EMAHook: momentum={0:g} is the weight of the new parameters, so the averages hardly average: "
+    "where the averages are to keep {0:g} of themselves, give momentum={1:.6g}"
+)
+
+
+@HOOKS.register_module()
+class EMAHook(Hook):
+    r"""Keeps an exponential moving average of the parameters and lends it to evaluation.
+
+    After the update at iteration :math:`t`, counted from 0,
+
+    .. math:: ema \leftarrow (1 - m_t)\, ema + m_t\, x, \qquad
+              m_t = \min\left(1 - (1 - m)^k, \frac{1 + t}{w + t}\right)
+
+    with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``, unless that
+    is 0: then :math:`m_t = 1 - (1 - m)^k` from the first update on.
+
+    The averages are buffers ``ema_<name with dots as underscores>`` of the model, so its
+    ``state_dict`` has them; names are without the ``module.`` and ``_orig_mod.`` of wrappers. At
+    the end of a training epoch parameters and averages are swapped, so that evaluation and
+    checkpoints see the averages, and swapped back when the next one begins; by iteration,
+    ``runner.eval_weights()`` swaps around each evaluation and checkpoint. After the run the model
+    holds the averages.
+
+    Averages of fp16 and bf16 parameters are fp32, and follow their fp32 masters where there are
+    some. The optimizer hook moves the averages in its own pass over the parameters, unless a hook
+    between the two may write parameters.
+
+    Where this differs from MMCV: every ``k`` iterations the momentum is :math:`1 - (1 - m)^k` (not
+    :math:`m^k`); an iteration whose step is skipped leaves the averages alone; two parameters whose
+    buffer names collide get two buffers; the averages are used in IterBasedRunner too; and
+    ``runner.resume`` restores them without ``resume_from``.
+
+    Args:
+        momentum: weight of the new parameters, in (0, 1). One above 0.5 is warned about: elsewhere,
+            the momentum or decay is often the weight of the average.
+        interval: update every so many iterations.
+        warm_up: the larger, the longer small momentums are used at the start; 0 for no warm-up.
+        resume_from: a checkpoint to resume when the first run starts, unless the run is further
+            already, which is warned about; for one that needs ``trust=True``, call
+            ``runner.resume`` instead.
+        debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
+        buffers: ``'copy'`` evaluates with the model's own buffers, such as BatchNorm's statistics;
+            ``'average'`` averages those of floating point too.
+        device: where the averages are kept, such as ``'cpu'``; by default with their parameters.
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: an argument outside its range; when a run starts, a second EMAHook; in a run,
+            parameters or averages that were replaced or moved.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    writes: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    state_layout: ClassVar[Any] = staticmethod(_layouts.ema)
+
+    interval = TriggerSetting()
+
+    def __init__(
+        self,
+        momentum: float = 0.0002,
+        interval: int = 1,
+        warm_up: int = 100,
+        resume_from: str | None = None,
+        *,
+        debias: bool = False,
+        buffers: str = "copy",
+        device: str | torch.device | None = None,
+    ) -> None:
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
+            raise ValueError(f"EMAHook: interval must be a positive int, not {interval!r}")
+        for name, value in (("momentum", momentum), ("warm_up", warm_up)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"EMAHook: {name} must be a number, not {value!r}")
+        if not 0 < momentum < 1:
+            raise ValueError(f"EMAHook: momentum must lie between 0 and 1, not at {momentum!r}")
+        self._doubt = _OTHER_CONVENTION.format(momentum, 1 - momentum) if momentum > 0.5 else None
+        if self._doubt is not None:
+            warnings.warn(self._doubt, stacklevel=2)
+        if not 0 <= warm_up < math.inf:
+            raise ValueError(f"EMAHook: warm_up must be at least 0 and finite, not {warm_up!r}")
+        self.interval = interval
+        self.warm_up = warm_up
+        self.momentum = 1 - (1 - momentum) ** interval
+        self.checkpoint = resume_from
+        self.debias = debias
+        self.buffers = buffers
+        check.flag(self, "debias")
+        check.choice(self, "buffers", ("copy", "average"))
+        self.device = None if device is None else _known_device(device)
+        self._resumed_from = False
+        self.param_ema_buffer: dict[str, str] = {}
+        self._averages: Averages | None = None
+        self._file: Mapping[str, Any] = {}  # what a resumed checkpoint says of the two weights
+        self._leave_run()
+
+    def _leave_run(self) -> None:
+        """Forget what belongs to a run."""
+        self._watch: ParameterWatch | None = None
+        # The optimizer hook whose steps move averages, those it moves, and the hooks there were
+        # when that was decided.
+        self._stepper: OptimizerHook | None = None
+        self._moved: dict[int, Tensor] = {}
+        self._decided_for: list[Hook] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies begin without the run, but know which weights a model copied with them holds."""
+        of_a_run = ("_watch", "_stepper", "_moved", "_decided_for")
+        return {n: value for n, value in super().__getstate__().items() if n not in of_a_run}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._leave_run()
+
+    def triggers(self) -> Mapping[str, Trigger]:
+        # At iterations 0, k, 2k, ... counted from 0, as in MMCV.
+        return {"after_train_iter": Trigger(iters=self.interval, start=1)}
+
+    def resume_run(self, runner: Any) -> None:
+        """Go on from ``resume_from``; the runner calls it before ``before_run``."""
+        if self.checkpoint is None or self._resumed_from:
+            return
+        if goes_on_from(runner, self.checkpoint):
+            runner.resume(self.checkpoint)
+        self._resumed_from = True  # a second run goes on, not back
+
+    def before_run(self, runner: Any) -> None:
+        if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
+            raise ValueError("two EMAHooks would swap each other's averages: register one of them")
+        if self._doubt is not None:  # the log of the run has it too
+            runner.logger.warning("%s", self._doubt)
+        self.resume_run(runner)
+        self._averages = Averages(
+            runner.model, self.param_ema_buffer, self.buffers == "average", self.device
+        )
+        self._averages.use_masters(optimizers_of(runner))
+        self._watch = ParameterWatch("EMAHook", runner.model)
+        if isinstance(runner.resumed, Mapping):
+            uninterrupted(self._take_from, runner.resumed, runner)
+        elif self._swapped:  # since the run before
+            self._restore_raw_unless_replaced(runner)
+        runner.provide_eval_weights(self.applied)
+
+    def after_train_iter(self, runner: Any) -> None:
+        momentum = self.momentum_at(runner) if self._averages is not None else 0.0
+        if momentum == 0.0:
+            return
+        assert self._averages is not None
+        if self._watch is not None:
+            self._watch.check_first()
+        if self._decided_for != list(runner.hooks):
+            self._decide(runner)
+        stepper = self._stepper
+        if stepper is not None and stepper.skipped_at(runner.iter):
+            return
+        in_step = stepper is not None and stepper.averaged_at(runner.iter)
+        self._averages.update(momentum, self._moved if in_step else None)
+
+    def momentum_at(self, runner: Any) -> float:
+        """Weight of the parameters in the averages at this iteration; 0 where none is due."""
+        iteration = runner.iter
+        if iteration % self.interval != 0:
+            return 0.0
+        if self.debias:
+            updates = iteration // self.interval + 1
+            return float(self.momentum / (1 - (1 - self.momentum) ** updates))
+        warm_up = max(self.warm_up, 1)  # with 1 or less, the warm-up's momentum is never below 1
+        return float(min(self.momentum, (1 + iteration) / (warm_up + iteration)))
+
+    def after_train_epoch(self, runner: Any) -> None:
+        self._check(runner)
+        if not self._swapped:
+            self._swap_ema_parameters()
+
+    def before_train_epoch(self, runner: Any) -> None:
+        self._check(runner)
+        self._restore_raw()
+
+    def after_run(self, runner: Any) -> None:
+        self._check(runner)
+        if not self._swapped:
+            self._swap_ema_parameters()
+
+    def close(self, runner: Any, error: BaseException | None) -> None:
+        if self._stepper is not None:
+            self._stepper.stop_averaging()
+        self._stepper, self._moved, self._decided_for = None, {}, []
+        if error is not None:
+            self._restore_raw()
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """A context in which the parameters are the averages; afterwards they are as before."""
+        if self._swapped:
+            yield
+            return
+        try:
+            self._swap_ema_parameters()
+            yield
+        finally:
+            self._restore_raw()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which of the two sets of weights sits in the parameters of the file.
+
+        And averages that the parameters' dtype has rounded.
+        """
+        exact = {} if self._averages is None else self._averages.record.exact
+        return {"swapped": self._swapped, **({"exact": dict(exact)} if exact else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._file = dict(state)
+
+    def check_resumed(
+        self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Refuse averages of other tensors."""
+        tensors = averaged_tensors(runner.model, self.buffers == "average")
+        by_epoch = runner.max_epochs is not None
+        _layouts.check_averages(runner.model, checkpoint, by_epoch, tensors)
+        _layouts.check_exact((state or {}).get("exact", {}), tensors, "its exact")
+
+    @property
+    def _swapped(self) -> bool:
+        return self._averages is not None and self._averages.record.swapped
+
+    def _swap_ema_parameters(self) -> None:
+        """Exchange parameters and averages."""
+        if self._averages is not None:
+            self._averages.swap()
+
+    def _restore_raw(self) -> None:
+        if self._swapped:
+            self._swap_ema_parameters()
+
+    def _check(self, runner: Any) -> None:
+        if self._averages is not None and self._watch is not None:
+            self._watch.check(runner.model)
+            self._averages.check(runner.model)
+
+    def _take_from(self, checkpoint: Mapping[str, Any], runner: Any) -> None:
+        """Take the averages out of a resumed checkpoint, and the raw weights back in."""
+        assert self._averages is not None
+        follow_model(optimizers_of(runner))
+        by_epoch = runner.max_epochs is not None
+        entries, swapped = averages_for(runner.model, checkpoint, by_epoch)
+        missing = self._averages.load(entries)
+        if missing:
+            runner.logger.warning(
+                "the resumed checkpoint has no averages for %d of %d parameters: "
+                "EMAHook starts them from its weights",
+                len(missing),
+                len(self.param_ema_buffer),
+            )
+        self._averages.record.swapped = swapped
+        self._averages.record.exact = dict(self._file.get("exact", {}))
+        self._file = {}
+        self._restore_raw()
+
+    def _restore_raw_unless_replaced(self, runner: Any) -> None:
+        """Go on with the raw weights after a run, or with what has been loaded since."""
+        assert self._averages is not None
+        if not self._averages.changed_since_swap():
+            self._restore_raw()
+            return
+        runner.logger.warning(
+            "the parameters were changed after the run: EMAHook starts its averages from them"
+        )
+        self._averages.restart()
+
+    def _decide(self, runner: Any) -> None:
+        """Let the optimizer hook move the averages, where nothing can come in between."""
+        assert self._averages is not None
+        optimizers = optimizers_of(runner)
+        self._averages.use_masters(optimizers)
+        self._decided_for = list(runner.hooks)
+        moved = self._averages.for_step(optimizers)
+        stepper = self._stepper = _stepper_before(self, self._decided_for)
+        joins = (
+            stepper is not None
+            and _nothing_between(self, stepper, self._decided_for)
+            and stepper.average_in_step(moved, self._momentum_in_step)
+        )
+        self._moved = moved if joins else {}
+
+    def _momentum_in_step(self, runner: Any) -> float | None:
+        """For the optimizer hook: None where hooks have come or gone since it was asked."""
+        return self.momentum_at(runner) if self._decided_for == list(runner.hooks) else None
+
+
+def _known_device(given: str | torch.device) -> torch.device:
+    """The device; whether the machine has it shows when a run starts."""
+    wrong = f"EMAHook: device must be one such as 'cpu' or 'cuda:0', not {given!r}"
+    if not isinstance(given, (str, torch.device)):
+        raise TypeError(wrong)
+    try:
+        return torch.device(given)
+    except RuntimeError as error:  # it lists the kinds of devices
+        raise ValueError(wrong) from error
+
+
+def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:
+    """The optimizer hook, if it fires before."""
+    before = hooks[: hooks.index(ema)] if ema in hooks else []
+    return next((hook for hook in before if isinstance(hook, OptimizerHook)), None)
+
+
+def _nothing_between(ema: EMAHook, stepper: OptimizerHook, hooks: list[Hook]) -> bool:
+    """Whether nobody may write parameters between the optimizer's step and EMAHook."""
+    own = next(c for c in type(stepper).__mro__ if c.__module__.startswith("hookrun.hooks"))
+    shipped = is_shipped(ema, EMAHook, ("after_train_iter",)) and is_shipped(
+        stepper, own, ("after_train_iter", "_take_step")
+    )
+    between = hooks[hooks.index(stepper) + 1 : hooks.index(ema)]
+    return shipped and not any(map(_may_write_parameters, between))
+
+
+def _may_write_parameters(hook: Hook) -> bool:
+    """Whether the hook says so, or says nothing of what it writes."""
+    if listening_method(hook, "after_train_iter") is None:
+        return False
+    says = "writes" in vars(hook) or type(hook).writes is not Hook.writes
+    shipped = type(hook).__module__.startswith("hookrun.")
+    return "parameters" in hook.writes or not (says or shipped)

@@ -1,0 +1,1 @@
+"""Hooks that watch a run: time, progress, memory, losses that are no numbers."""

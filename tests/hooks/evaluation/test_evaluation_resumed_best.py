@@ -1,0 +1,224 @@
+"""EvalHook: the best so far of a file, where another score decides, or its folder has moved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hookrun import EpochBasedRunner, EvalHook, FileClient, IterBasedRunner
+from hookrun.hooks.evaluation.best import replaced_file
+from tests.support import TinyModel, make_loader
+
+MakeRunner = Callable[..., Any]
+TRAIN = [("train", 1)]
+
+
+def run(
+    make_runner: MakeRunner,
+    folder: Path,
+    scores: list[dict[str, float]],
+    resume: Any = None,
+    by_epoch: bool = True,
+    done: int = 0,
+    **arguments: Any,
+) -> Any:
+    """A run that evaluates to these scores, one behind each epoch or iteration."""
+    until = done + len(scores)
+    limit = {"max_epochs": until} if by_epoch else {"max_iters": until}
+    kind = EpochBasedRunner if by_epoch else IterBasedRunner
+    runner = make_runner(kind, work_dir=str(folder), optimizer=None, **limit)
+    hook = EvalHook(make_loader(scores=scores), by_epoch=by_epoch, **arguments)
+    runner.register_hook(hook)
+    runner.register_checkpoint_hook({"interval": 1, "by_epoch": by_epoch, "create_symlink": False})
+    if resume is not None:
+        runner.resume(resume)
+    runner.run([make_loader(1)], TRAIN)
+    return runner
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.startswith("best_"))
+
+
+def without_key(checkpoint: Any) -> None:
+    for name in ("best_key", "best_rule"):
+        del checkpoint["meta"]["hook_msgs"][name]
+
+
+def without_name(checkpoint: Any) -> None:
+    without_key(checkpoint)
+    del checkpoint["meta"]["hook_msgs"]["best_ckpt"]
+
+
+def with_score(value: Any) -> Callable[[Any], None]:
+    return lambda checkpoint: checkpoint["meta"]["hook_msgs"].update(best_score=value)
+
+
+ACC, LOSS, AUTO = {"save_best": "acc"}, {"save_best": "loss"}, {"save_best": "auto"}
+LOWER = {"save_best": "acc", "rule": "less"}
+BEST = [  # the first run's, the second's, a change to the file in between, what the warning says
+    (ACC, ACC, None, None),
+    (ACC, AUTO, None, None),
+    (AUTO, ACC, None, None),
+    (AUTO, AUTO, None, None),
+    (LOWER, LOWER, None, None),
+    (ACC, ACC, without_key, None),  # an old file: the name of the best file tells the score
+    (LOWER, LOWER, without_key, None),
+    (ACC, LOSS, None, "is of 'acc', and save_best is 'loss'"),
+    (LOSS, ACC, None, "is of 'loss', and save_best is 'acc'"),
+    (LOSS, AUTO, None, "is of 'loss', and save_best is 'acc'"),
+    (ACC, LOWER, None, "is by the other rule"),
+    (LOWER, ACC, None, "is by the other rule"),
+    (ACC, LOSS, without_key, "is of 'acc', and save_best is 'loss'"),
+    (LOSS, AUTO, without_key, "is of 'loss', and save_best is 'acc'"),
+    (ACC, ACC, without_name, "does not say of which score it is"),
+    (ACC, ACC, with_score(float("nan")), "is nan, which is no number"),
+    (ACC, ACC, with_score("high"), "is 'high', which is no number"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "change", "warns"), BEST)
+def test_another_score_than_the_files_starts_anew_and_says_so(
+    make_runner: MakeRunner,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    first: Any,
+    second: Any,
+    change: Any,
+    warns: str | None,
+) -> None:
+    by_epoch = BEST.index((first, second, change, warns)) % 2 == 0
+    folder = tmp_path / "run"
+    # Never better for the rule of the first run: only a start anew makes it the best.
+    scores = [{"acc": 0.5, "loss": 0.5}, {"acc": 0.5, "loss": 0.5}]
+    run(make_runner, folder, scores, by_epoch=by_epoch, **first)
+    kind = "epoch" if by_epoch else "iter"
+    old = files(folder)
+    assert len(old) == 1
+    file = folder / f"{kind}_2.pth"
+    if change is not None:
+        checkpoint = torch.load(file)
+        change(checkpoint)
+        torch.save(checkpoint, file)
+    caplog.clear()
+    again = run(make_runner, folder, scores[:1], file, by_epoch, 2, **second)
+    if warns is None:
+        assert warnings_in(caplog) == []
+        assert files(folder) == old
+        return
+    (text,) = warnings_in(caplog)
+    assert warns in text
+    messages = again.meta["hook_msgs"]
+    name = f"best_{messages['best_key']}_{kind}_3.pth"
+    assert files(folder) == sorted([*old, name])
+    assert (messages["best_score"], Path(messages["best_ckpt"]).name) == (0.5, name)
+    assert (messages["best_key"], messages["best_rule"]) == (
+        again.hooks[0].key_indicator,
+        again.hooks[0].rule,
+    )
+
+
+@pytest.mark.parametrize("out_dir", [False, True])
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("how", ["moved", "copied", "elsewhere", "stayed"])
+def test_the_best_file_of_a_moved_folder_is_replaced(
+    make_runner: MakeRunner, tmp_path: Path, how: str, by_epoch: bool, out_dir: bool
+) -> None:
+    def arguments(top: Path) -> dict[str, Any]:
+        return {"save_best": "acc", **({"out_dir": str(top / "out")} if out_dir else {})}
+
+    def best_folder(top: Path) -> Path:
+        return top / "out" / "run" if out_dir else top / "run"
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    runner = run(make_runner, one / "run", [{"acc": 0.1}], by_epoch=by_epoch, **arguments(one))
+    kind = "epoch" if by_epoch else "iter"
+    (old,) = files(best_folder(one))
+    top = other
+    if how == "moved":
+        one.rename(other)
+    elif how == "copied":
+        shutil.copytree(one, other)
+    elif how == "stayed":
+        top = one
+    file = best_folder(top if how != "elsewhere" else one) / old
+    again = run(make_runner, top / "run", [{"acc": 0.2}], file, by_epoch, 1, **arguments(top))
+    new = f"best_acc_{kind}_2.pth"
+    assert files(best_folder(top)) == ([old, new] if how == "copied" else [new])
+    assert again.meta["hook_msgs"]["best_ckpt"] == str(best_folder(top) / new)
+    if how in ("copied", "elsewhere"):
+        assert files(best_folder(one)) == [old]  # the first run keeps its own
+    assert runner.iter == 1
+
+
+PLANTED = [
+    "train.py",
+    "epoch_9.pth",
+    "best_acc.pth",
+    "best_acc_epoch_1.pth.bak",
+    "best_loss_epoch_1.pth",
+    "best_acc_epoch_x.pth",
+    "best_acc_step_1.pth",
+    "best_acc_epoch_1.pt",
+    "xbest_acc_epoch_1.pth",
+    "sub/train.py",
+    "sub/best_acc_epoch_1.pth",
+]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("key", ["acc", None])
+def test_what_a_file_names_as_its_best_is_no_instruction(
+    make_runner: MakeRunner, tmp_path: Path, name: str, key: str | None
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "sub").mkdir(parents=True)
+    (folder / name).write_text("x")
+    messages = {"best_score": 0.0, "best_ckpt": str(folder / name)}
+    if key is not None:
+        messages |= {"best_key": key, "best_rule": "greater"}
+    meta = {"epoch": 0, "iter": 0, "hook_msgs": messages}
+    given = tmp_path / "given.pth"
+    torch.save({"meta": meta, "state_dict": TinyModel().state_dict()}, given)
+    run(make_runner, folder, [{"acc": 0.5}], given, save_best="acc")
+    assert (folder / name).read_text() == "x"
+    assert (folder / "best_acc_epoch_1.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, ["a"], {"a": 1}, "", "/", "..", "best_acc_epoch_1.pth/..", "\0", "a" * 5000]
+)
+def test_a_best_file_that_is_none_is_ignored(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "best_acc_epoch_1.pth").mkdir()
+    assert replaced_file(value, "acc", str(tmp_path), FileClient("disk")) is None
+    name = str(tmp_path / "best_acc_epoch_1.pth")  # a folder
+    assert replaced_file(name, "acc", str(tmp_path), FileClient("disk")) is None
+
+
+def test_the_best_file_of_another_storage_stays(tmp_path: Path) -> None:
+    client, local = FileClient("memory"), FileClient("disk")
+    for folder in ("one", "two"):
+        client.put(b"x", f"memory://best/{folder}/best_acc_epoch_1.pth")
+    (tmp_path / "best_acc_epoch_1.pth").write_text("x")
+    name = "best_acc_epoch_1.pth"
+    for old, folder, expected in [
+        (f"memory://best/one/{name}", "memory://best/one", f"memory://best/one/{name}"),
+        (f"memory://best/two/{name}", "memory://best/one", None),
+        (f"memory://best/gone/{name}", "memory://best/one", f"memory://best/one/{name}"),
+        (f"/nowhere/{name}", "memory://best/one", None),
+        (f"s3://elsewhere/{name}", "memory://best/one", None),
+    ]:
+        assert replaced_file(old, "acc", folder, client) == expected, old
+    assert replaced_file(f"s3://elsewhere/{name}", "acc", str(tmp_path), local) is None
+    moved = replaced_file(f"/nowhere/{name}", "acc", str(tmp_path), local)
+    assert moved == str(tmp_path / name)
