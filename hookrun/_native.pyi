@@ -49,10 +49,10 @@ class RunState:
     _inner_iter: int
     _max_epochs: int | None
     _max_iters: int | None
-    _epoch_length: int | None
-    _schedule_shift: int
-    _uncounted_iters: int
-    _firing: str | None
+    epoch_length: int | None
+    schedule_shift: int
+    uncounted_iters: int
+    current_event: str | None
     _check_at: int
     @property
     def epoch(self) -> int: ...
@@ -65,9 +65,9 @@ class RunState:
     @property
     def max_iters(self) -> int | None: ...
     @property
-    def _schedule_step(self) -> int: ...
+    def schedule_step(self) -> int: ...
     @property
-    def _schedule_total(self) -> int | None: ...
+    def schedule_total(self) -> int | None: ...
     def call_hook(self, event: str, /) -> None: ...
 
 @final

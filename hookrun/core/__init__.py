@@ -2,8 +2,9 @@
 
 from .dispatcher import HookList, ReferenceDispatcher, make_dispatcher, resolve
 from .events import EVENTS, GENERIC, STAGES
-from .hook import HOOKS, Hook, TriggerSetting, is_shipped, listening_method
+from .hook import HOOKS, Hook, TriggerSetting, listening_method, writes_of
 from .log_buffer import LogBuffer
+from .overrides import declaring_class, overrides
 from .priority import Priority, get_priority
 from .protocols import ChecksBeforeSaving, ChecksRunner
 from .registry import Registry
@@ -29,12 +30,14 @@ __all__ = [
     "SyncReport",
     "Trigger",
     "TriggerSetting",
+    "declaring_class",
     "every",
     "get_priority",
-    "is_shipped",
     "last",
     "listening_method",
     "make_dispatcher",
     "once",
+    "overrides",
     "resolve",
+    "writes_of",
 ]

@@ -17,7 +17,9 @@ from hookrun import _native
 
 from .errors import did_you_mean
 from .events import EVENTS
-from .hook import SCHEDULING_METHODS, Hook, is_shipped, listening_method
+from .hook import SCHEDULING_METHODS, Hook, listening_method
+from .overrides import declaring_class, overrides
+from .protocols import HasNativeCalls
 from .triggers import Trigger, declared_trigger, undecorated
 
 Resolved = tuple[Callable[[Any], Any], Trigger | None]
@@ -43,9 +45,10 @@ def resolve(hook: Hook, event: str) -> Resolved | None:
     name = listening_method(hook, event)
     if name is None:
         return None
-    native = hook.native_calls().get(event)
-    if native is not None:
-        return native, None
+    if isinstance(hook, HasNativeCalls):
+        native = hook.native_calls().get(event)
+        if native is not None:
+            return native, None
     method = getattr(hook, name)
     if name not in vars(hook):
         function = getattr(type(hook), name)
@@ -57,10 +60,10 @@ def resolve(hook: Hook, event: str) -> Resolved | None:
 
 
 def _instance_trigger(hook: Hook, event: str, method: str) -> Trigger | None:
-    definer = next(cls for cls in type(hook).__mro__ if "triggers" in vars(cls))
-    if definer is Hook or not is_shipped(hook, definer, [method]):
+    declared_by = declaring_class(hook, "triggers")
+    if declared_by is Hook or overrides(hook, declared_by, [method]):
         return None
-    if not is_shipped(hook, Hook, SCHEDULING_METHODS):
+    if overrides(hook, Hook, SCHEDULING_METHODS):
         return None
     return hook.triggers().get(event)
 
@@ -146,9 +149,9 @@ class ReferenceDispatcher:
         if runner is None:
             raise ReferenceError("the runner of this dispatcher is gone")
         known = self._serial
-        outer = runner._firing
+        outer = runner.current_event
         if event in EVENTS:  # a custom event happens within the lifecycle event at work
-            runner._firing = event
+            runner.current_event = event
         try:
             self._fire(runner, event, self._calls(event))
             while event == "before_run" and known < self._serial:
@@ -156,7 +159,7 @@ class ReferenceDispatcher:
                 late = [call for call in self._calls(event) if call.serial >= seen]
                 self._fire(runner, event, late)
         finally:
-            runner._firing = outer
+            runner.current_event = outer
 
     def _fire(self, runner: Any, event: str, calls: list[_Call]) -> None:
         for call in calls:

@@ -29,3 +29,10 @@ GENERIC: dict[str, str] = {
     "after_val_iter": "after_iter",
 }
 """For each specific point, the method that serves it when a hook does not override the point."""
+
+CATCH_UP = "catch_up_evaluation"
+"""A custom event: a resumed run goes on amid an epoch, and fetches its next batch after this.
+
+A hook that did something at that point of the run that was stopped, and drew random numbers for it,
+does it now, in the same order.
+"""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .events import GENERIC, STAGES
+from .overrides import overrides
 from .registry import Registry
 from .triggers import Trigger
 
@@ -20,9 +21,14 @@ class Hook:
     overrides, and costs nothing at the others. ``before_epoch``, ``after_epoch``, ``before_iter``
     and ``after_iter`` serve training and validation unless the specific point is overridden.
 
+    What only some hooks have is a protocol in :mod:`hookrun.core.protocols`: a hook that has the
+    methods of one is asked for them.
+
     Class attributes:
-        reads, writes: what the hook touches, out of ``RESOURCES``. Registration refuses or reorders
-            hooks whose declarations would corrupt a run.
+        reads, writes: what the hook touches, out of ``RESOURCES``; an empty set for nothing, None
+            where that is not declared. Registration refuses or reorders hooks whose declarations
+            would corrupt a run. A hook of which it is not known that it leaves the parameters alone
+            keeps EMAHook from averaging within the optimizer's step, if it stands between the two.
         state_layout: how what ``state_dict`` gives looks: a check of :mod:`hookrun.core.schema`, as
             a static method. A file in which it does not is refused. None: unknown.
     """
@@ -31,8 +37,8 @@ class Hook:
     RESOURCES: ClassVar[frozenset[str]] = frozenset(
         {"parameters", "gradients", "learning_rate", "momentum", "checkpoint", "log"}
     )
-    reads: ClassVar[frozenset[str]] = frozenset()
-    writes: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str] | None] = None
+    writes: ClassVar[frozenset[str] | None] = None
 
     state_layout: ClassVar[Any] = None
 
@@ -88,49 +94,17 @@ class Hook:
         """What a checkpoint keeps of the hook: plain types and tensors."""
         return {}
 
-    def gather_state(self, runner: Any) -> None:
-        """Bring together what the processes of a run have of their own; called in all of them.
-
-        Right before the checkpoint whose ``state_dict`` only the master asks for.
-        """
-
-    def data_loaders(self) -> Sequence[Any]:
-        """The data loaders that the hook goes through by itself, as EvalHook does with its own.
-
-        Checkpoints keep what their order follows from, and whether their persistent workers have
-        been started: a resumed run draws the same random numbers as one that was not stopped.
-        """
-        return ()
-
-    def exchanges(self, runner: Any) -> Any:
-        """What decides when, amid a run, this hook exchanges with the same one of other processes.
-
-        Asked once ``before_run`` is over: plain values to compare, or None for a hook that never
-        does. It may only where ``runner.in_all_processes(hook)``: all tell the same.
-        """
-        return None
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave in the run that is resumed."""
-
-    def checkpoint_folder(self, runner: Any) -> tuple[str, Any] | None:
-        """The folder that the hook's checkpoints go to, and its storage; None for a hook without.
-
-        ``runner.resume('auto')`` looks there too.
-        """
-        return None
 
     def triggers(self) -> Mapping[str, Trigger]:
         """When the methods of this very class are due, by event; events left out are always due.
 
-        A trigger holds only while the event's method, and the ``every_n_*`` and ``is_last_*``
-        methods, are those that this class sees: a subclass that overrides one of them is called at
-        every event. The method itself must check again, so that ``super()`` works.
+        A trigger holds only while none of the event's method and the ``every_n_*`` and
+        ``is_last_*`` methods is overridden below this class (:func:`hookrun.core.overrides`): a
+        subclass that overrides one of them is called at every event. The method itself must check
+        again, so that ``super()`` works.
         """
-        return {}
-
-    def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        """Native stand-ins for methods of this hook, by event; empty to be called in Python."""
         return {}
 
     def every_n_epochs(self, runner: Any, n: int) -> bool:
@@ -150,7 +124,7 @@ class Hook:
 
         A loader whose ``len()`` an earlier epoch has shown to be wrong counts by what it gave.
         """
-        length = getattr(runner, "_epoch_length", None)
+        length = getattr(runner, "epoch_length", None)
         if not isinstance(length, int):  # outside of an epoch, or a stand-in
             try:
                 length = len(runner.data_loader)
@@ -214,22 +188,14 @@ def tie_to_runner(hook: Hook, refresh: Callable[[], None]) -> None:
     vars(hook)["_refresh"] = weakref.WeakMethod(refresh)
 
 
+def writes_of(hook: Hook) -> frozenset[str]:
+    """What the hook declares to write; nothing where it declares nothing."""
+    return hook.writes or frozenset()
+
+
 def untie_from_runner(hook: Hook) -> None:
     """Undo :func:`tie_to_runner`."""
     vars(hook).pop("_refresh", None)
-
-
-def is_shipped(hook: Hook, cls: type, names: Iterable[str]) -> bool:
-    """Whether all these methods are those of ``cls``: neither a subclass nor the hook replaced one.
-
-    Args:
-        hook: an instance of ``cls`` or of a subclass.
-        cls: the class whose methods are meant.
-        names: the methods.
-    """
-    return all(
-        name not in vars(hook) and getattr(type(hook), name) is getattr(cls, name) for name in names
-    )
 
 
 def listening_method(hook: Hook, event: str) -> str | None:
@@ -241,9 +207,6 @@ def listening_method(hook: Hook, event: str) -> str | None:
     for name in (event, GENERIC.get(event)):
         if name is None:
             continue
-        if name in vars(hook):
-            return name
-        method = getattr(type(hook), name, None)
-        if method is not None and method is not getattr(Hook, name, None):
+        if overrides(hook, Hook, (name,)):
             return name
     return None

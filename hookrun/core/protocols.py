@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -122,3 +122,64 @@ class WritesLogs(Protocol):
 
     def count_by_iter(self, runner: Any) -> None:
         """Count iterations of the whole run; for runners without epochs, before the run."""
+
+
+@runtime_checkable
+class HasNativeCalls(Protocol):
+    """A hook for some of whose methods C++ can stand in."""
+
+    def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        """The native stand-ins, by event; those left out are called in Python.
+
+        It is asked for when the hook is registered and when the runner is refreshed. A stand-in may
+        be given only while no method that it replaces is overridden; see
+        :func:`hookrun.core.overrides`.
+        """
+
+
+@runtime_checkable
+class SavesCheckpoints(Protocol):
+    """A hook that saves checkpoints of the run."""
+
+    def checkpoint_folder(self, runner: Any) -> tuple[str, Any] | None:
+        """The folder that they go to, and its storage (a FileClient); None for a hook that was
+        asked to save none.
+
+        ``runner.resume('auto')`` looks there too.
+        """
+
+
+@runtime_checkable
+class GathersState(Protocol):
+    """A hook whose state is spread over the ranks."""
+
+    def gather_state(self, runner: Any) -> None:
+        """Bring together what each rank has of its own, for the ``state_dict`` of rank 0.
+
+        It is called on all ranks, right before the checkpoint.
+        """
+
+
+@runtime_checkable
+class SynchronizesRanks(Protocol):
+    """A hook that may use collectives amid a run, where it stands on all ranks alike."""
+
+    def sync_signature(self, runner: Any) -> Any:
+        """Values that all ranks must share before this hook may use collectives; None if it uses
+        none.
+
+        It is asked for once, after ``before_run``: plain values to compare, which decide when the
+        hook would do so. It may where ``runner.is_synchronized(hook)``.
+        """
+
+
+@runtime_checkable
+class OwnsDataLoaders(Protocol):
+    """A hook that goes through data loaders by itself, as EvalHook does with its own."""
+
+    def data_loaders(self) -> Sequence[Any]:
+        """These loaders.
+
+        Checkpoints keep what their order follows from, and whether their persistent workers have
+        been started: a resumed run draws the same random numbers as one that was not stopped.
+        """

@@ -230,14 +230,14 @@ def _locate(call: str, frame: FrameType) -> HostSync | None:
     if any(each.f_code in _MAY_SYNC for each in frames):
         return None
     runner = next((o for each in frames if isinstance(o := _owner(each), RunState)), None)
-    if runner is not None and runner._firing in ("before_run", "after_run"):
+    if runner is not None and runner.current_event in ("before_run", "after_run"):
         return None
     caller = _caller(frame)
     hook = _hook_at_work(frames, runner)
     return HostSync(
         call,
         None if hook is None else type(hook).__name__,
-        None if runner is None else runner._firing,
+        None if runner is None else runner.current_event,
         caller.f_code.co_filename,
         caller.f_lineno,
         None if runner is None else runner.iter,

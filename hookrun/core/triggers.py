@@ -51,8 +51,8 @@ class Trigger:
             or self._every(runner.inner_iter, self.inner_iters)
             or (self.last_epoch and runner.epoch + 1 == runner._max_epochs)
             or (self.last_iter and runner.iter + 1 == runner._max_iters)
-            or (self.end_of_epoch and runner._epoch_length in (None, runner.inner_iter + 1))
-            or self._ends_short_epoch(runner._epoch_length, runner.inner_iter)
+            or (self.end_of_epoch and runner.epoch_length in (None, runner.inner_iter + 1))
+            or self._ends_short_epoch(runner.epoch_length, runner.inner_iter)
             or (self.log_ready and getattr(runner.log_buffer, "ready", True))
         )
 

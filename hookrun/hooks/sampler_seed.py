@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook
 from hookrun.core.samplers import tell_sampler
@@ -16,6 +16,8 @@ class DistSamplerSeedHook(Hook):
     that of a batch sampler; a loader that has none with ``set_epoch`` is left alone. In an
     IterBasedRunner there is nothing to do: its loaders tell their samplers themselves.
     """
+
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     def before_epoch(self, runner: Any) -> None:
         # None before the first iteration of an IterBasedRunner

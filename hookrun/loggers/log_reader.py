@@ -55,7 +55,7 @@ class LogReader:
     def get_epoch(self, runner: Any) -> int:
         """The epoch to write, counted from 1; before an epoch, the one that is finished."""
         if runner.mode == "train":
-            before_epoch = getattr(runner, "_firing", None) == "before_train_epoch"
+            before_epoch = getattr(runner, "current_event", None) == "before_train_epoch"
             return int(runner.epoch if before_epoch else runner.epoch + 1)
         if runner.mode == "val":  # a runner with epochs has counted the training epoch already
             return int(runner.epoch if has_epochs(runner) else runner.epoch + 1)
@@ -69,7 +69,7 @@ class LogReader:
         """
         if self.by_epoch and inner_iter:
             return int(runner.inner_iter + 1)
-        between = getattr(runner, "_firing", "after_train_iter") in _BETWEEN_ITERATIONS
+        between = getattr(runner, "current_event", "after_train_iter") in _BETWEEN_ITERATIONS
         return int(runner.iter if between or runner.mode == "val" else runner.iter + 1)
 
     def get_lr_tags(self, runner: Any) -> dict[str, float]:

@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting, is_shipped
+from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting
+from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import Trigger
 
@@ -49,6 +50,7 @@ class LoggerHook(LogReader, Hook):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log", "learning_rate", "momentum"})
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     interval = TriggerSetting()
     ignore_last = TriggerSetting()
@@ -82,7 +84,7 @@ class LoggerHook(LogReader, Hook):
     # When
 
     def triggers(self) -> Mapping[str, Trigger]:
-        if not is_shipped(self, LoggerHook, ("is_due",)):
+        if overrides(self, LoggerHook, ("is_due",)):
             return {}
         due = Trigger(
             inner_iters=self.interval if self.by_epoch else 0,
@@ -177,7 +179,7 @@ class LoggerHook(LogReader, Hook):
         """Whether an epoch that has ended lacks its line: a loader without a length does not tell
         which iteration is its last.
         """
-        if not self.enabled or self._logged_in_epoch or not is_shipped(self, LoggerHook, _WHEN):
+        if not self.enabled or self._logged_in_epoch or overrides(self, LoggerHook, _WHEN):
             return False
         return self._is_short(runner) or (self.is_last_epoch(runner) and self._is_silent())
 
@@ -191,7 +193,7 @@ class LoggerHook(LogReader, Hook):
 
     def _keeps_intervals(self) -> bool:
         """Whether the interval alone decides: no subclass has a rule of its own."""
-        return is_shipped(self, Hook, SCHEDULING_METHODS)
+        return not overrides(self, Hook, SCHEDULING_METHODS)
 
     # Lines
 

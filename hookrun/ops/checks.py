@@ -184,12 +184,12 @@ def _check_overlap(op: str, places: Iterable[_Place]) -> None:
     for place in places:
         by_device.setdefault(place.tensor.device, []).append(place)
     for there in by_device.values():
-        for meeting in _meeting_ranges(there):
+        for meeting in _synchronized_hooks_ranges(there):
             if any(place.written for place in meeting):
                 _check_elements(op, meeting)
 
 
-def _meeting_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
+def _synchronized_hooks_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
     """Those whose ranges overlap, directly or through others between them."""
     meeting: list[_Place] = []
     end = 0

@@ -18,6 +18,7 @@ from hookrun import _native
 from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
+from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs
 from hookrun.distributed import get_dist_info
 
@@ -99,7 +100,7 @@ class BaseRunner(HookRegistration, ABC):
         self.resumed: dict[str, Any] | None = None
         self._hook_states: dict[str, Any] = {}
         self._group_options = GroupOptions()
-        self._writer = Writer()
+        self.checkpoint_writer = Writer()
         # Where the run is in its workflow and its data; see position.py.
         self._workflow: list[tuple[str, int]] | None = None
         self._data_loaders: list[Any] = []
@@ -110,7 +111,7 @@ class BaseRunner(HookRegistration, ABC):
         self._samples: int | None = 0  # seen before the passes at work; None: unknown
         self._resumption: position.Resumption | None = None
         self._gathered: tuple[int, dict[int, Any]] | None = None
-        self._meeting: list[Hook] = []
+        self._synchronized_hooks: list[Hook] = []
         self._stop_requests: StopRequests | None = None
         self._training_watch: TrainingWatch | None = None
         self._init_hooks()
@@ -270,9 +271,9 @@ class BaseRunner(HookRegistration, ABC):
         saving.check_state(self)
         position.gather(self)
 
-    def in_all_processes(self, hook: Hook) -> bool:
+    def is_synchronized(self, hook: Hook) -> bool:
         """Whether the other processes of the run do with the hook's likes what this one does."""
-        return any(each is hook for each in self._meeting)
+        return any(each is hook for each in self._synchronized_hooks)
 
     @abstractmethod
     def _progress(self) -> dict[str, int]:
@@ -319,17 +320,13 @@ class BaseRunner(HookRegistration, ABC):
     def _restore_hook(self, hook: Hook) -> None:
         resuming.restore_hook(self, hook)
 
-    def _goes_native(self, *parts: str) -> bool:
-        """Whether the native loop does what this runner would: none of the parts is overridden."""
+    def _goes_native(self, base: type, method: str) -> bool:
+        """Whether the native loop does what this runner would: ``method`` is that of ``base``."""
         return (
             isinstance(self._dispatcher, _native.Dispatcher)
             and self.batch_processor is None
-            and "call_hook" not in vars(self)
-            and type(self).call_hook is _native.RunState.call_hook
-            and all(
-                part not in vars(self) and getattr(getattr(type(self), part), "_shipped", False)
-                for part in parts
-            )
+            and not overrides(self, _native.RunState, ("call_hook",))
+            and not overrides(self, base, (method,))
         )
 
     def _step(
@@ -351,12 +348,6 @@ class BaseRunner(HookRegistration, ABC):
         if "log_vars" in outputs:
             self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
         self.outputs = outputs
-
-
-def shipped(method: Any) -> Any:
-    """Mark a runner's method as one that the native loop can stand in for."""
-    method._shipped = True
-    return method
 
 
 def _momentum_of(group: dict[str, Any]) -> float:

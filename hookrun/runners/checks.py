@@ -84,8 +84,14 @@ def make_work_dir(work_dir: Any) -> str:
     return str(path)
 
 
-def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
-    """Refuse loaders and workflows that could not run, before anything has happened."""
+def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: bool) -> None:
+    """Refuse loaders and workflows that could not run, before anything has happened.
+
+    Args:
+        runner: whose ``run`` was called, with
+        data_loaders, workflow: these.
+        calls_val_step: whether its validation calls ``val_step`` of the model.
+    """
     if not isinstance(data_loaders, (list, tuple)):
         raise TypeError(
             f"data_loaders is a list of loaders, not {type(data_loaders).__name__}; "
@@ -118,7 +124,7 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any) -> None:
             raise TypeError(f"the loader of {phase} cannot be iterated: {loader!r}")
         if length_of(loader) == 0:
             raise ValueError(f"the loader of {phase} is empty")
-        if mode == "val" and count and _lacks_val_step(runner):
+        if mode == "val" and count and calls_val_step and _lacks_val_step(runner):
             raise TypeError(
                 f"the workflow validates, but the model {type(runner.model).__name__} has no "
                 "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) gives "
@@ -154,8 +160,7 @@ def _can_iterate(loader: Any) -> bool:
 
 
 def _lacks_val_step(runner: Any) -> bool:
-    shipped = getattr(type(runner).val, "_shipped", False)
-    return shipped and runner.batch_processor is None and not hasattr(runner.model, "val_step")
+    return runner.batch_processor is None and not hasattr(runner.model, "val_step")
 
 
 def length_of(loader: Any) -> int | None:

@@ -207,7 +207,7 @@ def enter_epoch(runner: EpochBasedRunner, length: int | None) -> None:
     assert runner._counted is not None
     epochs = epochs_left(runner)
     runner._counting = runner._counted.at_epoch(index, done, epochs, length)
-    runner._epoch_length = runner._counting.lengths[index].actual
+    runner.epoch_length = runner._counting.lengths[index].actual
     _set_limits(runner, runner._epoch_start, runner._counting.left(index, done, epochs))
 
 
@@ -289,7 +289,7 @@ def _known(runner: EpochBasedRunner) -> Mapping[str, Any] | None:
         untouched = runner._iter == runner._resumption.given_iter
         return runner._resumption.counting if untouched else None
     known, workflow = runner._counted, runner._workflow or []
-    if known is None or known.step != runner._iter + runner._schedule_shift:
+    if known is None or known.step != runner._iter + runner.schedule_shift:
         return None
     same = [mode for mode, _ in known.workflow] == [mode for mode, _ in workflow]
     return {**known.state_dict(), "loaders": []} if same else None
@@ -306,7 +306,7 @@ def _renumber(
         loader = runner._data_loaders[index]
         resumption.inner_iter = batches_before(loader, place, resumption.inner_iter)
     runner._iter = resumption.given_iter = start + resumption.inner_iter
-    runner._uncounted_iters = max(trained - runner._iter, 0)
+    runner.uncounted_iters = max(trained - runner._iter, 0)
     if runner._iter != resumption.iter and get_dist_info()[0] == 0:
         runner.logger.warning(
             "what is left of the run has %s iterations, and had %s with the loaders that it had "
@@ -323,7 +323,7 @@ def _set_limits(runner: EpochBasedRunner, start: int, left: int | None) -> None:
     """Set what depends on what is left behind ``start``."""
     assert runner._counting is not None
     runner._max_iters = None if left is None else start + left
-    runner._schedule_shift = runner._counting.step - start
+    runner.schedule_shift = runner._counting.step - start
 
 
 def _first(pieces: Iterable[tuple[int, int | None]], epochs: int) -> list[tuple[int, int | None]]:

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from hookrun import _native
+from hookrun.core.events import CATCH_UP
+from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DataPass, no_batches, state_between_passes
 
 from . import counting, saving
-from .base_runner import BaseRunner, Workflow, shipped
+from .base_runner import BaseRunner, Workflow
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import run_in_frame
@@ -37,7 +39,6 @@ class EpochBasedRunner(BaseRunner):
     _sees_all = True  # whether all batches of the epoch at work are of one loader
     _replacements: Replacements | None = None  # loaders that hooks have given to epochs
 
-    @shipped
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
         """One step; what it returns goes to ``outputs`` and the log buffer."""
         self._step(data_batch, train_mode, (self.optimizer,), kwargs)
@@ -61,7 +62,7 @@ class EpochBasedRunner(BaseRunner):
         data_pass = self._pass = self._begin_pass(loader, length)
         try:
             if resumed:
-                self.call_hook("catch_up_evaluation")
+                self.call_hook(CATCH_UP)
             self._go_through(data_pass.batches, True, data_pass.first, kwargs)
         finally:
             data_pass.close()
@@ -76,17 +77,16 @@ class EpochBasedRunner(BaseRunner):
         self._pass = self._epoch_start = None
         self._epoch += 1
 
-    @shipped
     @torch.no_grad()
     def val(self, data_loader: Any, **kwargs: Any) -> None:
         """Validate one epoch, without gradients; on the loader that :meth:`train` would have."""
         self.model.eval()
         self.mode = "val"
         self.data_loader = data_loader
-        self._epoch_length = length_of(data_loader)
+        self.epoch_length = length_of(data_loader)
         self.call_hook("before_val_epoch")
         loader = self._loader_after_hooks(data_loader)
-        self._epoch_length = length_of(loader)
+        self.epoch_length = length_of(loader)
         data_pass = self._val_pass = DataPass(loader, epoch=None)
         try:
             self._go_through(data_pass.batches, False, 0, {})
@@ -147,7 +147,7 @@ class EpochBasedRunner(BaseRunner):
     def _go_through(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
     ) -> None:
-        if self._goes_native("run_iter"):
+        if self._goes_native(EpochBasedRunner, "run_iter"):
             had_any = _native.run_epoch(self, batches, train, first, kwargs)
         else:
             had_any = self._go_through_in_python(batches, train, first, kwargs)
@@ -214,7 +214,8 @@ class EpochBasedRunner(BaseRunner):
                 f"{type(self).__name__} needs max_epochs, in its constructor"
                 + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
             )
-        check_run(self, data_loaders, workflow)
+        validates_itself = not overrides(self, EpochBasedRunner, ("val",))
+        check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
         warn_of_misspelt_options(self, kwargs)
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookrun import checkpoint as ckpt
+from hookrun.core.protocols import SavesCheckpoints
 
 if TYPE_CHECKING:
     from .base_runner import BaseRunner
@@ -45,6 +46,8 @@ def _folders(runner: BaseRunner, work_dir: str) -> list[Path]:
     """The local folders in question: ``work_dir``, where signals save, and those of hooks."""
     folders = [Path(work_dir)]
     for hook in runner.hooks:
+        if not isinstance(hook, SavesCheckpoints):
+            continue
         folder, client = hook.checkpoint_folder(runner) or (work_dir, None)
         if client is None or client.is_local:
             folders.append(ckpt.local_path(folder))

@@ -44,7 +44,7 @@ def run_in_frame(
         with _alone(runner), _closing_hooks(runner), watched(runner, sync_guard):
             interruptible(_begin, runner, workflow, limit)
             with stopping.handling_signals(runner), watching_training(runner):
-                interruptible(position.meet, runner)
+                interruptible(position.find_synchronized_hooks, runner)
                 interruptible(loop)
             interruptible(runner.call_hook, "after_run")
         _take_late_interrupt(runner)

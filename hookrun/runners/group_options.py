@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch.optim import Optimizer
 
 from hookrun.core.errors import did_you_mean
-from hookrun.core.hook import Hook
+from hookrun.core.hook import Hook, writes_of
 from hookrun.distributed import get_dist_info
 
 from .group_record import (
@@ -149,7 +149,7 @@ class GroupOptions:
         known = {(n, i) for n, i, group in groups if self._left_at(n, i, group) is not None}
         self.note_given(optimizers)
         record = self._record or Record(plain_options(noted or self._given or {}))
-        resources = {resource for hook in hooks for resource in hook.writes}
+        resources = {resource for hook in hooks for resource in writes_of(hook)}
         now = frozenset(name for name, each in SCHEDULED.items() if each.resource in resources)
         for name in sorted(record.scheduled - now):
             _warn_of_a_dropped_schedule(name, optimizers, logger)

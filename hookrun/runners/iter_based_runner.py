@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from hookrun import _native
+from hookrun.core.events import CATCH_UP
 from hookrun.core.hook import Hook
+from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
 from . import saving
-from .base_runner import BaseRunner, Workflow, shipped
+from .base_runner import BaseRunner, Workflow
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import run_in_frame
@@ -46,7 +48,6 @@ class IterBasedRunner(BaseRunner):
     _prefetch: bool | Mapping[str, Any] = False
     _replaced: frozenset[int] = frozenset()  # the phases whose loader is one that a hook has given
 
-    @shipped
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Train on the next batch."""
         self.model.train()
@@ -61,7 +62,6 @@ class IterBasedRunner(BaseRunner):
         self._inner_iter += 1
         self._iter += 1
 
-    @shipped
     @torch.no_grad()
     def val(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Validate on the next batch, without gradients."""
@@ -81,7 +81,7 @@ class IterBasedRunner(BaseRunner):
 
     def _hold(self, data_loader: IterLoader) -> None:
         self.data_loader = data_loader
-        self._epoch_length = length_of(data_loader)
+        self.epoch_length = length_of(data_loader)
 
     def run(
         self,
@@ -123,7 +123,8 @@ class IterBasedRunner(BaseRunner):
                 f"{type(self).__name__} needs max_iters, in its constructor"
                 + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
             )
-        check_run(self, data_loaders, workflow)
+        validates_itself = not overrides(self, IterBasedRunner, ("val",))
+        check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
         warn_of_misspelt_options(self, kwargs)
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
@@ -191,7 +192,7 @@ class IterBasedRunner(BaseRunner):
             resumption.restore_rng()
         if resumption is not None and modes[index] == "train":
             self._enter("train", self._loaders[index])
-            self.call_hook("catch_up_evaluation")
+            self.call_hook(CATCH_UP)
 
     def _iter_loader(
         self, loader: Any, index: int, resumption: Resumption | None, replaced: bool
@@ -265,7 +266,7 @@ class IterBasedRunner(BaseRunner):
         return int(has_taken_batch(self) and at_work)
 
     def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
-        if mode == "train" and self._goes_native("train"):
+        if mode == "train" and self._goes_native(IterBasedRunner, "train"):
             self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)

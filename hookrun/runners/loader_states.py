@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hookrun.core.protocols import OwnsDataLoaders
 from hookrun.data import (
     Problem,
     restore_between_passes,
@@ -70,5 +71,6 @@ def warn_of(runner: BaseRunner, loader: Any, problems: Sequence[Problem]) -> Non
 
 def _of_hooks(runner: BaseRunner) -> Iterator[tuple[str, int, Any]]:
     for key, hook in keyed_hooks(runner).items():
-        for number, loader in enumerate(hook.data_loaders()):
+        loaders = hook.data_loaders() if isinstance(hook, OwnsDataLoaders) else ()
+        for number, loader in enumerate(loaders):
             yield key, number, loader

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hookrun.core.protocols import GathersState, SynchronizesRanks
 from hookrun.core.sync_guard import may_sync
 from hookrun.data import rng_state, set_rng_state
 from hookrun.distributed import all_gather_objects, get_dist_info
@@ -29,7 +30,7 @@ def progress(runner: BaseRunner) -> dict[str, int]:
     epoch, iteration = runner.epoch, runner.iter
     if ends_epoch(runner, "train"):
         return {"epoch": epoch + 1, "iter": iteration, "inner_iter": 0}
-    if runner._firing in _AFTER_ITER and runner.mode == "train":
+    if runner.current_event in _AFTER_ITER and runner.mode == "train":
         iteration += 1
     start = runner._epoch_start  # none outside of an epoch, where a resumed run waits to go on
     resumption = runner._resumption
@@ -40,12 +41,12 @@ def progress(runner: BaseRunner) -> dict[str, int]:
 
 def ends_epoch(runner: BaseRunner, *modes: str) -> bool:
     """Whether the event at work is the one that ends an epoch of one of these modes."""
-    return runner._firing in _AFTER_EPOCH and runner.mode in modes
+    return runner.current_event in _AFTER_EPOCH and runner.mode in modes
 
 
 def ends_iter(runner: BaseRunner) -> bool:
     """Whether the event at work is the one that ends an iteration."""
-    return runner._firing in _AFTER_ITER
+    return runner.current_event in _AFTER_ITER
 
 
 def has_taken_batch(runner: BaseRunner) -> bool:
@@ -152,24 +153,30 @@ def rank_state(runner: BaseRunner) -> dict[str, Any]:
 def gather(runner: BaseRunner) -> None:
     """Bring the states of all processes together for the next checkpoint; all must call it."""
     for hook in runner.hooks:
-        hook.gather_state(runner)
+        if isinstance(hook, GathersState):
+            hook.gather_state(runner)
     states = all_gather_objects(rank_state(runner))
     runner._gathered = (runner.iter, dict(enumerate(states)))
 
 
 @may_sync
-def meet(runner: BaseRunner) -> None:
+def find_synchronized_hooks(runner: BaseRunner) -> None:
     """Find out which hooks all processes have alike; at the start of a run, in all that run it.
 
     Processes that agree on when to stop run together. One that handles no signals may run alone.
     """
-    runner._meeting = []
+    runner._synchronized_hooks = []
     if runner._stop_requests is None or get_dist_info()[1] == 1:
         return
-    hooks = [(each, plan) for each in runner.hooks if (plan := each.exchanges(runner)) is not None]
-    mine = [(type(hook).__name__, plan) for hook, plan in hooks]
+    hooks = [
+        (hook, signature)
+        for hook in runner.hooks
+        if isinstance(hook, SynchronizesRanks)
+        and (signature := hook.sync_signature(runner)) is not None
+    ]
+    mine = [(type(hook).__name__, signature) for hook, signature in hooks]
     if all(theirs == mine for theirs in all_gather_objects(mine)):
-        runner._meeting = [hook for hook, _ in hooks]
+        runner._synchronized_hooks = [hook for hook, _ in hooks]
 
 
 def tree(runner: BaseRunner) -> dict[str, Any]:
@@ -201,7 +208,7 @@ def _counting(runner: BaseRunner) -> dict[str, Any] | None:
     return {
         **runner._counting.state_dict(),
         "loaders": [length_of(loader) for loader in runner._data_loaders],
-        "uncounted": runner._uncounted_iters,
+        "uncounted": runner.uncounted_iters,
     }
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hookrun._native import RunState
-from hookrun.core.access import place
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
-from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner
+from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
+from hookrun.core.hook_order import resolve_position
 from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner
 from hookrun.core.spelling import check_spelling
@@ -94,9 +94,9 @@ class HookRegistration(RunState):
         if isinstance(hook, ChecksRunner):
             hook.check_runner(self)
         position = None
-        if hook.writes:
+        if writes_of(hook):
             registered = [(other, _priority_of(other)) for other in self._hook_list]
-            position = place(hook, level, registered)
+            position = resolve_position(hook, level, registered)
         if position is None:
             self._hook_list.insert_silently(self._dispatcher.insert(hook, level), hook)
         else:

@@ -217,7 +217,7 @@ def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str
         # counts the pass at work as finished.
         runner._epoch = max(runner._epoch - 1, 0)
         runner._iter += 1
-    runner._counting, runner._uncounted_iters = None, 0
+    runner._counting, runner.uncounted_iters = None, 0
     runner._resumption.iter, runner._resumption.given_iter = meta["iter"], runner._iter
 
 
@@ -271,7 +271,7 @@ _RESUMED_ATTRIBUTES = (
     "_iter",
     "_epoch_start",
     "_counting",
-    "_uncounted_iters",
+    "uncounted_iters",
     "_phase",
     "_data_loaders",
     "_samples",

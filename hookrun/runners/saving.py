@@ -12,7 +12,7 @@ import torch
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
-from hookrun.core.protocols import ChecksBeforeSaving
+from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
@@ -66,7 +66,7 @@ def save(
     }
     encoder.add_notes(checkpoint)
     latest = "latest.pth" if create_symlink else None
-    runner._writer.save(checkpoint, out_dir, filename, latest)
+    runner.checkpoint_writer.save(checkpoint, out_dir, filename, latest)
 
 
 def _hook_states(runner: BaseRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -89,7 +89,11 @@ def check_contents(runner: BaseRunner) -> None:
     Raises:
         TypeError: there is such a thing, and a hook saves checkpoints. The message says where.
     """
-    savers = [hook for hook in runner.hooks if hook.checkpoint_folder(runner) is not None]
+    savers = [
+        hook
+        for hook in runner.hooks
+        if isinstance(hook, SavesCheckpoints) and hook.checkpoint_folder(runner) is not None
+    ]
     if not savers and not (runner.handle_signals and runner.work_dir):
         return
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hookrun.core.hook import writes_of
 from hookrun.core.masters import model_parameter
 from hookrun.core.protocols import AveragesGradients, LendsWeights
 from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
@@ -72,7 +73,7 @@ class TrainingWatch:
         self._lent = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
         self._begin = runner.iter
         self._handles: list[Any] = []
-        if not any({"parameters", "gradients"} <= hook.writes for hook in runner.hooks):
+        if not any({"parameters", "gradients"} <= writes_of(hook) for hook in runner.hooks):
             self._handles = [each.register_step_post_hook(self._note) for each in self._optimizers]
         self._versions = self._written()
         # Weights that are exchanged are written too, and come back as they were.

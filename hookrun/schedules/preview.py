@@ -53,7 +53,7 @@ class Rehearsal(_native.RunState):
     def __init__(self, optimizer: Any, length: int, epochs: int | None) -> None:
         self.optimizer = optimizer
         self.data_loader = range(length)
-        self._epoch_length = length
+        self.epoch_length = length
         self._max_epochs = epochs
         self._max_iters = length * (epochs or 1)
         self._dispatcher = make_dispatcher(self)

@@ -108,7 +108,7 @@ def make_runner(folder: Path | None, epochs: int, shared: Shared | None) -> Epoc
         meta={},
     )
     if shared is not None:
-        runner._writer = Watched()
+        runner.checkpoint_writer = Watched()
         Watched.shared = shared
     runner.register_hook(OptimizerHook())
     if folder is not None:

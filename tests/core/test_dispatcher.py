@@ -215,7 +215,7 @@ def test_an_exception_gets_a_note_and_stays_itself(state: State) -> None:
         "(counted from 0)"
     ]
     assert state.calls == ["Culprit"]
-    assert state._firing is None
+    assert state.current_event is None
 
 
 def test_an_exception_that_takes_no_note_still_comes_through(state: State) -> None:
@@ -235,12 +235,12 @@ def test_the_firing_event_is_known_and_nests(state: State) -> None:
     seen = []
 
     def outer(runner: State) -> None:
-        seen.append(runner._firing)
+        seen.append(runner.current_event)
         runner.call_hook("after_epoch")
-        seen.append(runner._firing)
+        seen.append(runner.current_event)
 
     register(state, named("outer", before_epoch=outer))
-    register(state, named("inner", after_epoch=lambda runner: seen.append(runner._firing)))
+    register(state, named("inner", after_epoch=lambda runner: seen.append(runner.current_event)))
     state.call_hook("before_epoch")
     assert seen == ["before_epoch", "after_epoch", "before_epoch"]
 
@@ -248,7 +248,7 @@ def test_the_firing_event_is_known_and_nests(state: State) -> None:
 def test_a_custom_event_happens_within_the_event_at_work(state: State) -> None:
     seen = []
     register(state, named("outer", after_train_iter=lambda runner: runner.call_hook("on_custom")))
-    register(state, named("inner", on_custom=lambda runner: seen.append(runner._firing)))
+    register(state, named("inner", on_custom=lambda runner: seen.append(runner.current_event)))
     state.call_hook("after_train_iter")
     assert seen == ["after_train_iter"]
 

@@ -45,7 +45,7 @@ class World(_native.RunState):
         return (lambda runner: runner.called(hook, event, action)), trigger
 
     def called(self, hook: Script, event: str, action: tuple[Any, ...]) -> None:
-        self.trace.append((hook.name, event, self.epoch, self.iter, self._firing))
+        self.trace.append((hook.name, event, self.epoch, self.iter, self.current_event))
         self.act(*action)
 
     def act(self, kind: str, *arguments: Any) -> None:
@@ -96,7 +96,7 @@ triggers = st.none() | st.one_of(
 )
 counters = st.one_of(
     st.tuples(st.sampled_from(["_epoch", "_iter", "_inner_iter"]), SMALL),
-    st.tuples(st.sampled_from(["_max_epochs", "_max_iters", "_epoch_length"]), st.none() | SMALL),
+    st.tuples(st.sampled_from(["_max_epochs", "_max_iters", "epoch_length"]), st.none() | SMALL),
 )
 plain_actions = st.one_of(
     st.just(("nothing",)),

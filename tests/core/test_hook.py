@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import copy
-import pickle
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from hookrun import CheckpointHook, ClosureHook, Hook, IterTimerHook
-from hookrun.core import is_shipped
 from hookrun.core.dispatcher import resolve
 
 
@@ -61,18 +56,6 @@ def test_a_closure_counts_as_listening() -> None:
     assert called == ["runner"]
 
 
-def test_replaced_methods_are_not_shipped() -> None:
-    class Child(CheckpointHook):
-        def _save_checkpoint(self, runner: Any) -> None: ...
-
-    assert is_shipped(CheckpointHook(), CheckpointHook, ["_save_checkpoint"])
-    assert not is_shipped(Child(), CheckpointHook, ["_save_checkpoint"])
-    hook = CheckpointHook()
-    hook._save_checkpoint = lambda runner: None  # type: ignore[method-assign]
-    assert not is_shipped(hook, CheckpointHook, ["_save_checkpoint"])
-
-
-@pytest.mark.parametrize("copying", [copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])
 def test_registered_hooks_can_be_copied(make_runner: Any, copying: Any) -> None:
     runner = make_runner()
     hooks = [CheckpointHook(interval=3), IterTimerHook()]

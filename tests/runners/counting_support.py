@@ -113,7 +113,7 @@ def falls(rates: Sequence[float], lr: dict[str, Any] = LINEAR) -> bool:
 def ends_where_it_should(runner: Any, watch: Watch, lr: dict[str, Any]) -> bool:
     """Whether the last rate is that of the last step of the schedule."""
     hook = next(each for each in runner.hooks if hasattr(each, "policy"))
-    total = runner._schedule_total
+    total = runner.schedule_total
     return bool(watch.rates[-1] == pytest.approx(hook.policy(1.0, total - 1, total)))
 
 

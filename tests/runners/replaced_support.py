@@ -41,7 +41,7 @@ class Seen(Hook):
             self.ends.append(runner.iter)
 
     def after_epoch(self, runner: Any) -> None:
-        self.lengths.append((runner.mode, runner._epoch_length, runner.inner_iter + 1))
+        self.lengths.append((runner.mode, runner.epoch_length, runner.inner_iter + 1))
 
 
 def replace(event: str, when: Callable[[Any], bool], make: Callable[[], Any]) -> ClosureHook:

@@ -61,7 +61,7 @@ class Run:
             file = folder / f"{len(self.stops)}.pth"
             runner.save_checkpoint(folder, filename_tmpl=file.name)
             trained, validated = (len(self.batches[mode]) for mode in ("train", "val"))
-            if runner._firing == "after_val_iter" and isinstance(runner, EpochBasedRunner):
+            if runner.current_event == "after_val_iter" and isinstance(runner, EpochBasedRunner):
                 validated -= runner.inner_iter + 1  # a resumed run begins that epoch again
             self.stops.append((file, trained, validated))
 
@@ -90,9 +90,12 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 def at(*steps: int) -> Callable[[Any], bool]:
     """After these iterations of training, and at the end of the second epoch of any kind."""
     return lambda runner: (
-        (runner._firing == "after_train_iter" and runner.iter + 1 in steps)
-        or (runner._firing in ("after_train_epoch", "after_val_epoch") and runner.epoch in (1, 2))
-        or (runner._firing == "after_val_iter" and runner.inner_iter == 2 and runner.iter > 2)
+        (runner.current_event == "after_train_iter" and runner.iter + 1 in steps)
+        or (
+            runner.current_event in ("after_train_epoch", "after_val_epoch")
+            and runner.epoch in (1, 2)
+        )
+        or (runner.current_event == "after_val_iter" and runner.inner_iter == 2 and runner.iter > 2)
     )
 
 
@@ -144,7 +147,7 @@ def test_so_it_does_with_worker_processes(
     make = WORKER_KINDS[name]
     seed(0)
     whole = Run(make_runner, kind)
-    whole.save_in(tmp_path, lambda r: (r._firing, r.iter) in AMID_AND_BETWEEN)
+    whole.save_in(tmp_path, lambda r: (r.current_event, r.iter) in AMID_AND_BETWEEN)
     whole.go(make())
     assert len(whole.stops) == 2
     for number, stop in enumerate(whole.stops):
@@ -192,7 +195,7 @@ def test_an_evaluation_has_no_part_in_it(
     make = KINDS["global numbers"]
     seed(0)
     whole = run()
-    whole.save_in(tmp_path, lambda r: (r._firing, r.iter) in AMID_AND_BETWEEN)
+    whole.save_in(tmp_path, lambda r: (r.current_event, r.iter) in AMID_AND_BETWEEN)
     whole.go(make())
     for number, stop in enumerate(whole.stops):
         seed(100 + number)
@@ -258,7 +261,7 @@ def test_a_file_without_a_part_goes_on_in_order_or_says_so(
     make = KINDS[name]
     seed(0)
     whole = Run(make_runner, kind)
-    whole.save_in(tmp_path, lambda r: (r._firing, r.iter) == ("after_train_iter", 7))
+    whole.save_in(tmp_path, lambda r: (r.current_event, r.iter) == ("after_train_iter", 7))
     whole.go(make())
     ((file, trained, _),) = whole.stops
     checkpoint = torch.load(file)

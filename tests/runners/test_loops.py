@@ -75,7 +75,7 @@ def observe(
         "error": (type(error), str(error), getattr(error, "__notes__", [])) if error else None,
         "has batch": hasattr(runner, "data_batch"),
         "training": runner.model.training,
-        "firing": runner._firing,
+        "firing": runner.current_event,
     }
 
 

@@ -72,7 +72,7 @@ def part(
     if number:
         run.runner.resume(folder / "0.pth")
     trained = run.batches["train"]
-    run.save_in(folder, lambda r: r._firing == "after_train_iter" and len(trained) == stop)
+    run.save_in(folder, lambda r: r.current_event == "after_train_iter" and len(trained) == stop)
     return run.go(loader, prefetch=number == 2)
 
 

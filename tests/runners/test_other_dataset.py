@@ -81,7 +81,7 @@ def test_the_next_epochs_have_all_of_it(
     make = {**KINDS, **KEEPING}[name]
     seed(0)
     whole = Run(make_runner, kind)
-    whole.save_in(tmp_path, lambda r: (r._firing, r.iter) in SAVED)
+    whole.save_in(tmp_path, lambda r: (r.current_event, r.iter) in SAVED)
     whole.go(make(11))
     for number, (file, *_) in enumerate(whole.stops):
         for size in (15, 9):

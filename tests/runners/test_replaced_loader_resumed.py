@@ -112,7 +112,7 @@ def test_a_given_loader_goes_on_where_it_is_kept(
 
     def save(runner: Any) -> None:
         seen = [len(whole.batches["train"]), len(whole.batches["val"])]
-        if runner._firing == "after_val_iter":  # a resumed run begins its epoch again
+        if runner.current_event == "after_val_iter":  # a resumed run begins its epoch again
             seen[1] -= runner.inner_iter + 1
         runner.save_checkpoint(tmp_path, filename_tmpl=f"{len(files)}.pth")
         files.append((tmp_path / f"{len(files)}.pth", *seen))

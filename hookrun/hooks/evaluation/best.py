@@ -83,14 +83,14 @@ class Best:
         if get_dist_info()[0] != 0:
             note()
         else:
-            with runner._writer.saving(background, client, undo):
+            with runner.checkpoint_writer.saving(background, client, undo):
                 note()
                 runner.save_checkpoint(
                     self.out_dir, filename_tmpl=literal(name), create_symlink=False
                 )
                 old = replaced_file(replaces, self.key, self.out_dir, client)
                 if old is not None and old != path:
-                    runner._writer.then(partial(remove, old))
+                    runner.checkpoint_writer.then(partial(remove, old))
         runner.logger.info(
             "best %s is %.4f at %s %d, saved as %s",
             printable(self.key),

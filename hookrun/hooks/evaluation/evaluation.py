@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
 from hookrun.core.protocols import WritesLogs
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
@@ -127,7 +127,7 @@ class EvalHook(Hook):
         **eval_kwargs: Any,
     ) -> None:
         check_arguments(dataloader, start, interval, by_epoch, save_best, test_fn, metrics)
-        if is_shipped(self, EvalHook, ("_do_evaluate", "evaluate")):
+        if not overrides(self, EvalHook, ("_do_evaluate", "evaluate")):
             own = set(inspect.signature(EvalHook.__init__).parameters) - {"self", "eval_kwargs"}
             check_scoring(own, dataloader, metrics, eval_kwargs)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
@@ -152,7 +152,7 @@ class EvalHook(Hook):
             self._init_rule(rule, save_best)
 
     def triggers(self) -> Mapping[str, Trigger]:
-        if not is_shipped(self, EvalHook, ("_should_evaluate",)):
+        if overrides(self, EvalHook, ("_should_evaluate",)):
             return {}
         return evaluation_triggers(self.start, self.interval, self.by_epoch)
 
@@ -217,14 +217,14 @@ class EvalHook(Hook):
         """Wait for the best file, so that hooks behind this one find it."""
         if self.initial_flag and self._resumed:  # resumed from a file of the run's very end
             self._catch_up(runner)
-        runner._writer.close()
+        runner.checkpoint_writer.close()
 
     def close(self, runner: Any, error: BaseException | None) -> None:
-        runner._writer.close()
+        runner.checkpoint_writer.close()
 
-    def exchanges(self, runner: Any) -> Any:
+    def sync_signature(self, runner: Any) -> Any:
         """The evaluations that lie ahead, for a hook that keeps the best of them."""
-        if self.save_best is None or not is_shipped(self, EvalHook, _WHEN_TO_EVALUATE):
+        if self.save_best is None or overrides(self, EvalHook, _WHEN_TO_EVALUATE):
             return None
         if not self.by_epoch and runner.max_iters is None:
             return None  # their epochs may differ in length
@@ -278,7 +278,7 @@ class EvalHook(Hook):
                 runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
             score = self.evaluate(runner, results)
             self._evaluated = self._finished(runner)
-            if self.save_best is not None and runner.in_all_processes(self):
+            if self.save_best is not None and runner.is_synchronized(self):
                 score = self._agreed(runner, score)
             if self.save_best is not None and score is not None:
                 self._save_ckpt(runner, score)
@@ -357,7 +357,7 @@ class EvalHook(Hook):
     def _finished(self, runner: Any) -> int:
         """Epochs or iterations behind the weights that are evaluated."""
         done = runner.epoch if self.by_epoch else runner.iter
-        return int(done + (runner._firing in ("after_train_epoch", "after_train_iter")))
+        return int(done + (runner.current_event in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
         """Find out whether a greater or a smaller score is better."""

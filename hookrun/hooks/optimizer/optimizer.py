@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun import ops
-from hookrun.core import HOOKS, Hook, is_shipped
+from hookrun.core import HOOKS, Hook, overrides
 from hookrun.core.errors import did_you_mean
 from hookrun.ops import LossScale
 
@@ -236,7 +236,7 @@ class OptimizerHook(Hook):
             optimizers,
             grad_clip=self.grad_clip,
             clip=self.clip_grads,
-            clips_itself=not is_shipped(self, OptimizerHook, ("clip_grads",)),
+            clips_itself=overrides(self, OptimizerHook, ("clip_grads",)),
             scaler=self.loss_scaler,
             fused=self.fused,
             skip_nonfinite=self.skip_nonfinite,

@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 from hookrun import _native
-from hookrun.core.hook import Hook, TriggerSetting, is_shipped
+from hookrun.core.hook import Hook, TriggerSetting
+from hookrun.core.overrides import overrides
 from hookrun.core.triggers import Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
@@ -331,7 +332,7 @@ class UpdaterHook(Hook):
         shipped = next(
             cls for cls in type(self).__mro__ if cls.__module__.startswith("hookrun.hooks")
         )
-        return is_shipped(self, shipped, methods)
+        return not overrides(self, shipped, methods)
 
 
 class _HeldBack:
@@ -352,13 +353,13 @@ def _spanning_steps(runner: Any) -> tuple[int, int | None]:
         step, total = _spanning_steps(runner._runner)
         return step - runner._skipped, total
     if isinstance(runner, _native.RunState):
-        return runner._schedule_step, runner._schedule_total
+        return runner.schedule_step, runner.schedule_total
     return runner.iter, runner.max_iters  # a stand-in
 
 
 def _iters_trained(runner: Any) -> int:
     """Iterations that have been trained, also where the runner counts fewer since it resumed."""
-    uncounted = getattr(runner, "_uncounted_iters", 0)
+    uncounted = getattr(runner, "uncounted_iters", 0)
     return int(runner.iter) + (uncounted if isinstance(uncounted, int) else 0)
 
 

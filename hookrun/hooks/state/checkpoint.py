@@ -189,10 +189,10 @@ class CheckpointHook(Hook):
 
     def after_run(self, runner: Any) -> None:
         """Wait for the last file, so that hooks behind this one find it."""
-        runner._writer.close()
+        runner.checkpoint_writer.close()
 
     def close(self, runner: Any, error: BaseException | None) -> None:
-        runner._writer.close()
+        runner.checkpoint_writer.close()
 
     def _save(self, runner: Any) -> None:
         if self.sync_buffer:
@@ -206,7 +206,7 @@ class CheckpointHook(Hook):
         """Epochs or iterations that are finished."""
         if self.by_epoch:
             return int(runner.epoch + 1)
-        counted = getattr(runner, "_firing", None) == "after_train_epoch"
+        counted = getattr(runner, "current_event", None) == "after_train_epoch"
         return int(runner.iter if counted else runner.iter + 1)
 
     @master_only
@@ -214,7 +214,7 @@ class CheckpointHook(Hook):
         """Save, then delete what is too many."""
         number = self._number(runner)
         filename = self._template.format(number)
-        with runner._writer.saving(self.background, self.file_client):
+        with runner.checkpoint_writer.saving(self.background, self.file_client):
             runner.save_checkpoint(
                 self.out_dir,
                 save_optimizer=self.save_optimizer,
@@ -223,9 +223,9 @@ class CheckpointHook(Hook):
             if runner.meta is not None:
                 messages = runner.meta.setdefault("hook_msgs", {})
                 path = self.file_client.join_path(self.out_dir or "", filename)
-                runner._writer.then(partial(messages.__setitem__, "last_ckpt", path))
+                runner.checkpoint_writer.then(partial(messages.__setitem__, "last_ckpt", path))
             if self.max_keep_ckpts > 0:
-                runner._writer.then(partial(self._delete_old, number))
+                runner.checkpoint_writer.then(partial(self._delete_old, number))
 
     def _delete_old(self, newest: int) -> None:
         """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""

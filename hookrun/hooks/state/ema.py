@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hookrun.checkpoint import averages_for
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, is_shipped, listening_method
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, listening_method, overrides
 from hookrun.core.interrupts import uninterrupted
 
 from .. import _arguments as check
@@ -334,7 +334,7 @@ def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:
 def _nothing_between(ema: EMAHook, stepper: OptimizerHook, hooks: list[Hook]) -> bool:
     """Whether nobody may write parameters between the optimizer's step and EMAHook."""
     own = next(c for c in type(stepper).__mro__ if c.__module__.startswith("hookrun.hooks"))
-    shipped = is_shipped(ema, EMAHook, ("after_train_iter",)) and is_shipped(
+    shipped = not overrides(ema, EMAHook, ("after_train_iter",)) and not overrides(
         stepper, own, ("after_train_iter", "_take_step")
     )
     between = hooks[hooks.index(stepper) + 1 : hooks.index(ema)]
@@ -342,9 +342,7 @@ def _nothing_between(ema: EMAHook, stepper: OptimizerHook, hooks: list[Hook]) ->
 
 
 def _may_write_parameters(hook: Hook) -> bool:
-    """Whether the hook says so, or says nothing of what it writes."""
+    """Whether the hook declares so, or does not declare what it writes."""
     if listening_method(hook, "after_train_iter") is None:
         return False
-    says = "writes" in vars(hook) or type(hook).writes is not Hook.writes
-    shipped = type(hook).__module__.startswith("hookrun.")
-    return "parameters" in hook.writes or not (says or shipped)
+    return hook.writes is None or "parameters" in hook.writes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from hookrun import ops
 from hookrun.core import HOOKS, Hook
@@ -21,6 +21,8 @@ class SyncBuffersHook(Hook):
     Raises:
         TypeError: ``distributed`` is not True or False.
     """
+
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, distributed: bool = True) -> None:
         if not isinstance(distributed, bool):

@@ -49,6 +49,7 @@ class CheckInvalidLossHook(Hook):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log", "parameters"})
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     interval = TriggerSetting()
 
@@ -81,10 +82,10 @@ class CheckInvalidLossHook(Hook):
     @may_sync
     def check_before_saving(self, runner: Any) -> None:
         """Look at the losses taken so far, this iteration's among them, and at the weights."""
-        now = runner.iter, runner._firing
+        now = runner.iter, runner.current_event
         if not self._in_run or now == self._looked_at:
             return
-        ends_iter = runner._firing == "after_train_iter"
+        ends_iter = runner.current_event == "after_train_iter"
         if ends_iter:  # an event at which this hook may come later
             CheckInvalidLossHook.after_train_iter(self, runner)
         _read_losses(runner)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from hookrun import _native
-from hookrun.core import HOOKS, Hook, is_shipped
+from hookrun.core import HOOKS, Hook, overrides
 
 _METHODS = tuple(
     f"{when}_{phase}{unit}"
@@ -35,7 +35,7 @@ class IterTimerHook(Hook):
         self._native: tuple[Mapping[str, _native.Action], Callable[[float], None]] | None = None
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        if not is_shipped(self, IterTimerHook, _METHODS):
+        if overrides(self, IterTimerHook, _METHODS):
             return {}
         if self._native is None:
             self._native = _native.make_timer()

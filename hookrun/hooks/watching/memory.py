@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +28,8 @@ class EmptyCacheHook(Hook):
     Raises:
         TypeError: an argument that is not True or False.
     """
+
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self, before_epoch: bool = False, after_epoch: bool = True, after_iter: bool = False

@@ -25,6 +25,7 @@ class ProgressBarHook(Hook):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log"})
+    writes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, refresh_per_second: float = 4) -> None:
         if not refresh_per_second > 0:

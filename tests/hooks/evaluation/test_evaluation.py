@@ -35,7 +35,7 @@ class Watch(EvalHook):
         self.at: list[tuple[str, int]] = []
 
     def _do_evaluate(self, runner: Any) -> None:
-        self.at.append((runner._firing, runner.epoch if self.by_epoch else runner.iter))
+        self.at.append((runner.current_event, runner.epoch if self.by_epoch else runner.iter))
         super()._do_evaluate(runner)
 
 

@@ -21,7 +21,7 @@ class Truthful(Hook):
         self.looked = 0
 
     def before_train_epoch(self, runner: Any) -> None:
-        runner._writer.wait()
+        runner.checkpoint_writer.wait()
         self.look(runner)
 
     def look(self, runner: Any) -> None:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from .hook import Hook
+from .hook import Hook, writes_of
 from .priority import priority_name
 
 _OPTIMIZER = frozenset({"parameters", "gradients"})
 
 
-def place(hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]) -> int | None:
+def resolve_position(
+    hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]
+) -> int | None:
     """Where the hook must stand to keep the rules; None where its priority alone decides.
 
     Args:
@@ -29,27 +31,27 @@ def place(hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]) -> 
     Raises:
         ValueError: no place at this priority keeps the rules. The message names both hooks.
     """
-    if hook.writes >= _OPTIMIZER:
+    if writes_of(hook) >= _OPTIMIZER:
         for other, _ in registered:
-            if other.writes >= _OPTIMIZER:
+            if writes_of(other) >= _OPTIMIZER:
                 raise ValueError(
                     f"{_name(hook)} cannot be registered: {_name(other)} steps the optimizer "
                     "already, and a second backward through the same graph fails. Register one of "
                     "the two; for accumulation or fp16 take the hook of that name instead of "
                     "OptimizerHook."
                 )
-    if "checkpoint" in hook.writes:
+    if "checkpoint" in writes_of(hook):
         for other, other_priority in registered:
-            if "parameters" in other.writes and other_priority > priority:
+            if "parameters" in writes_of(other) and other_priority > priority:
                 raise ValueError(
                     f"{_name(hook)} at priority {_level(priority)} would save before "
                     f"{_name(other)} at {_level(other_priority)} has written the parameters. "
                     f"Register {_name(other)} with a priority of at most {priority}, or "
                     f"{_name(hook)} with {_level(other_priority)} or lower."
                 )
-    if "parameters" in hook.writes:
+    if "parameters" in writes_of(hook):
         for position, (other, other_priority) in enumerate(registered):
-            if "checkpoint" not in other.writes:
+            if "checkpoint" not in writes_of(other):
                 continue
             if other_priority < priority:
                 raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hookrun import Hook
-from hookrun.core.access import place
+from hookrun.core.hook_order import resolve_position
 
 
 def hook(name: str, *writes: str) -> Hook:
@@ -20,23 +20,23 @@ SAVER = hook("Saver", "checkpoint")
 def test_two_optimizer_hooks_are_refused_by_name() -> None:
     one, two = (hook(name, "parameters", "gradients") for name in ("One", "Two"))
     with pytest.raises(ValueError, match=r"Two cannot be registered: One steps"):
-        place(two, 40, [(one, 40)])
+        resolve_position(two, 40, [(one, 40)])
 
 
 def test_equal_priority_moves_a_parameter_writer_ahead() -> None:
     others: list[Any] = [(hook("Other"), 50), (SAVER, 50)]
     with pytest.warns(UserWarning, match=r"Averager has the priority of Saver .* moved ahead"):
-        assert place(hook("Averager", "parameters"), 50, others) == 1
+        assert resolve_position(hook("Averager", "parameters"), 50, others) == 1
 
 
 def test_lower_priority_is_refused_with_the_fix() -> None:
     with pytest.raises(ValueError, match=r"Averager .*60.* Saver .*NORMAL \(50\).* at most 50"):
-        place(hook("Averager", "parameters"), 60, [(SAVER, 50)])
+        resolve_position(hook("Averager", "parameters"), 60, [(SAVER, 50)])
     with pytest.raises(ValueError, match=r"Saver .*would save before Averager"):
-        place(SAVER, 50, [(hook("Averager", "parameters"), 60)])
+        resolve_position(SAVER, 50, [(hook("Averager", "parameters"), 60)])
 
 
 def test_harmless_orders_keep_their_place() -> None:
-    assert place(hook("Averager", "parameters"), 49, [(SAVER, 50)]) is None
-    assert place(SAVER, 50, [(hook("Averager", "parameters"), 50)]) is None
-    assert place(hook("Undeclared"), 99, [(SAVER, 50)]) is None
+    assert resolve_position(hook("Averager", "parameters"), 49, [(SAVER, 50)]) is None
+    assert resolve_position(SAVER, 50, [(hook("Averager", "parameters"), 50)]) is None
+    assert resolve_position(hook("Undeclared"), 99, [(SAVER, 50)]) is None
