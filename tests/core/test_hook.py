@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from hookrun import CheckpointHook, ClosureHook, Hook, IterTimerHook
 from hookrun.core.dispatcher import resolve
@@ -56,6 +60,7 @@ def test_a_closure_counts_as_listening() -> None:
     assert called == ["runner"]
 
 
+@pytest.mark.parametrize("copying", [copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])
 def test_registered_hooks_can_be_copied(make_runner: Any, copying: Any) -> None:
     runner = make_runner()
     hooks = [CheckpointHook(interval=3), IterTimerHook()]
