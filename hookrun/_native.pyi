@@ -53,7 +53,7 @@ class RunState:
     schedule_shift: int
     uncounted_iters: int
     current_event: str | None
-    _check_at: int
+    check_at: int
     @property
     def epoch(self) -> int: ...
     @property

@@ -41,10 +41,19 @@ MAY_IMPORT = {
 }
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of hookrun that a file imports, in functions too."""
+def module_name(path: Path) -> str:
+    """The name by which a file of hookrun/ is imported."""
+    parts = ["hookrun", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """What a file of hookrun/ imports of hookrun, in functions and for type checks too.
+
+    ``from package import name`` is the import of ``package.name``, whatever that is.
+    """
     package = ["hookrun", *path.relative_to(PACKAGE).parent.parts]
-    rooms = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -54,8 +63,84 @@ def imported_rooms(path: Path) -> set[str]:
             names = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
-        rooms |= {name.split(".")[1] for name in names if name.startswith("hookrun.")}
-    return rooms
+        modules |= {name for name in names if name.startswith("hookrun.")}
+    return modules
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of hookrun that a file imports."""
+    return {module.split(".")[1] for module in imported_modules(path)}
+
+
+def imported_files(files: dict[str, Path]) -> dict[str, set[str]]:
+    """By module, the modules among ``files`` that it imports; its package does not count."""
+    return {
+        name: {
+            module if module in files else module.rpartition(".")[0]
+            for module in imported_modules(path)
+        }
+        & files.keys()
+        for name, path in files.items()
+    }
+
+
+def find_circle(imports: dict[str, set[str]]) -> list[str]:
+    """A way along the imports that ends where it begins; empty where there is none."""
+    done: set[str] = set()
+
+    def search(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for imported in sorted(imports[name]):
+            if circle := search(imported, [*way, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in sorted(imports) if (circle := search(name, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    del files["hookrun"]  # it imports all; `from hookrun import _native` is no import of it
+    assert find_circle(imported_files(files)) == []
+
+
+def test_a_circle_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    codes = {
+        "a.py": "from hookrun.b import c",
+        "b/__init__.py": "from .d import e",
+        "b/d.py": "if TYPE_CHECKING:\n    from ..a import f",
+        "g.py": "import hookrun.a",
+    }
+    for name, code in codes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(code)
+    files = {module_name(path): path for path in tmp_path.rglob("*.py")}
+    assert find_circle(imported_files(files)) == [
+        *("hookrun.a", "hookrun.b", "hookrun.b.d", "hookrun.a"),
+    ]
+    (tmp_path / "b/d.py").write_text("")
+    assert find_circle(imported_files(files)) == []
+
+
+# The counters that third-party code reads and writes.
+COUNTERS = {"_epoch", "_iter", "_inner_iter", "_max_epochs", "_max_iters", "_hooks"}
+
+
+def test_no_underscored_attribute_of_a_runner_is_read_by_others() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in {"runner", "_runner"}
+                and node.attr.startswith("_")
+            ):
+                assert node.attr in COUNTERS, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))

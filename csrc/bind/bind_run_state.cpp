@@ -196,7 +196,7 @@ PyMemberDef state_members[] = {
     HOOKRUN_REFERENCE(data_batch),
     HOOKRUN_REFERENCE(outputs),
     {"_dispatcher", T_OBJECT_EX, offsetof(RunState, dispatcher), 0, nullptr},
-    {"_check_at", T_LONGLONG, offsetof(RunState, check_at), 0,
+    {"check_at", T_LONGLONG, offsetof(RunState, check_at), 0,
      "The count of iterations from which _at_boundary is called between two steps; writable."},
     {nullptr, 0, 0, 0, nullptr},
 };

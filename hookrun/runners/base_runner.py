@@ -22,15 +22,16 @@ from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs
 from hookrun.distributed import get_dist_info
 
-from . import position, resuming, saving
+from . import resuming, saving
 from .checks import check_limit, check_optimizer, check_steps, make_work_dir
-from .counting import Counting
 from .default_logger import default_logger
 from .group_options import GroupOptions
 from .loader_states import watch_loaders
+from .rates import Rates, learning_rates, momentums
 from .registration import HookRegistration
-from .stopping import NEVER, StopRequests
-from .training_watch import TrainingWatch, check_training
+from .run_progress import RunProgress
+from .stopping import NEVER
+from .synchronizing import gather_rank_states
 
 Workflow = Sequence[tuple[str, int]]
 
@@ -98,22 +99,12 @@ class BaseRunner(HookRegistration, ABC):
         self.log_buffer = LogBuffer()
         self._eval_weights: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.resumed: dict[str, Any] | None = None
-        self._hook_states: dict[str, Any] = {}
-        self._group_options = GroupOptions()
+        self.waiting_hook_states: dict[str, Any] = {}
+        self.group_options = GroupOptions()
         self.checkpoint_writer = Writer()
-        # Where the run is in its workflow and its data; see position.py.
-        self._workflow: list[tuple[str, int]] | None = None
-        self._data_loaders: list[Any] = []
-        # The phase at work, and what was done of its count; None outside of the workflow.
-        self._phase: tuple[int, int] | None = None
-        self._epoch_start: int | None = None  # the iteration that began the epoch at work
-        self._counting: Counting | None = None  # of runs by epochs: the lengths of epochs
-        self._samples: int | None = 0  # seen before the passes at work; None: unknown
-        self._resumption: position.Resumption | None = None
-        self._gathered: tuple[int, dict[int, Any]] | None = None
-        self._synchronized_hooks: list[Hook] = []
-        self._stop_requests: StopRequests | None = None
-        self._training_watch: TrainingWatch | None = None
+        self.progress = self._make_progress()
+        self.synchronized_hooks: list[Hook] = []
+        self.boundary_checks: list[Callable[[Any], None]] = []
         self._init_hooks()
 
     @property
@@ -147,33 +138,21 @@ class BaseRunner(HookRegistration, ABC):
     def save_checkpoint(self, out_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint of the run."""
 
-    def current_lr(self) -> list[float] | dict[str, list[float]]:
+    def current_lr(self) -> Rates:
         """The learning rate of each parameter group, by optimizer where there are several.
 
         Raises:
             RuntimeError: there is no optimizer.
         """
-        return self._per_group(lambda group: float(group["lr"]), "learning rate")
+        return learning_rates(self.optimizer)
 
-    def current_momentum(self) -> list[float] | dict[str, list[float]]:
+    def current_momentum(self) -> Rates:
         """The momentum of each parameter group (``momentum`` or ``betas[0]``, else 0).
 
         Raises:
             RuntimeError: there is no optimizer.
         """
-        return self._per_group(_momentum_of, "momentum")
-
-    def _per_group(
-        self, read: Callable[[dict[str, Any]], float], what: str
-    ) -> list[float] | dict[str, list[float]]:
-        if isinstance(self.optimizer, Optimizer):
-            return [read(group) for group in self.optimizer.param_groups]
-        if isinstance(self.optimizer, Mapping):
-            return {
-                name: [read(group) for group in optimizer.param_groups]
-                for name, optimizer in self.optimizer.items()
-            }
-        raise RuntimeError(f"there is no {what}: the runner has no optimizer")
+        return momentums(self.optimizer)
 
     # Evaluation weights: a hook that averages weights lends them here.
 
@@ -269,53 +248,37 @@ class BaseRunner(HookRegistration, ABC):
         refuse the checkpoint already here, in all processes alike.
         """
         saving.check_state(self)
-        position.gather(self)
+        gather_rank_states(self)
 
     def is_synchronized(self, hook: Hook) -> bool:
-        """Whether the other processes of the run do with the hook's likes what this one does."""
-        return any(each is hook for each in self._synchronized_hooks)
+        """Whether the same hook of all ranks does the same amid the run, so that it may use
+        collectives.
+        """
+        return any(each is hook for each in self.synchronized_hooks)
 
-    @abstractmethod
-    def _progress(self) -> dict[str, int]:
-        """What of epochs and iterations is finished; see ``position.progress``."""
+    def _make_progress(self) -> RunProgress:
+        return RunProgress(self)
 
-    @abstractmethod
-    def _phase_at_work(self) -> tuple[int, int]:
-        """The phase of the workflow at work, and what is done of its count."""
+    def set_counters(self, *, epoch: int, iter: int) -> None:
+        """Set the finished epochs and iterations; for the progress of a run that is resumed."""
+        self._epoch, self._iter = epoch, iter
 
-    @abstractmethod
-    def _places(self) -> list[dict[str, Any] | None]:
-        """For each phase, where its loader is; None between two passes."""
-
-    @abstractmethod
-    def _own_states(self) -> list[dict[str, Any]]:
-        """For each phase, what of that is this process's own."""
-
-    def _rng_to_resume_with(self) -> dict[str, Any]:
-        """Global random numbers with which a resumed run begins, where they are not the present."""
-        return {}
-
-    @abstractmethod
-    def _samples_seen(self) -> int | None:
-        """Training samples that all processes have seen, if known."""
+    def set_max_iters(self, max_iters: int | None) -> None:
+        """Set the iterations of the run, as far as they follow from its epochs; None: unknown."""
+        self._max_iters = max_iters
 
     def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
         """Take up the workflow; the phase to begin with, and what is done of its count."""
-        self._workflow = [(mode, count) for mode, count in workflow]
-        self._data_loaders = list(data_loaders)
+        begun = self.progress.begin(data_loaders, workflow)
         watch_loaders(self)
-        if self._resumption is None:
-            return 0, 0
-        self._resumption.fit(workflow)
-        return self._resumption.index, self._resumption.done
+        return begun
 
     def _at_boundary(self) -> None:
-        """Between two steps, once ``iter`` has reached ``_check_at``: end the run if asked to."""
+        """Between two steps, once ``iter`` has reached ``check_at``: end the run if asked to."""
         if self._world_size == 1:
-            self._check_at = NEVER  # a signal that comes from here on lowers it again
-        check_training(self)
-        if self._stop_requests is not None:
-            self._stop_requests.check(self)
+            self.check_at = NEVER  # a signal that comes from here on lowers it again
+        for check in list(self.boundary_checks):
+            check(self)
 
     def _restore_hook(self, hook: Hook) -> None:
         resuming.restore_hook(self, hook)
@@ -348,11 +311,3 @@ class BaseRunner(HookRegistration, ABC):
         if "log_vars" in outputs:
             self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
         self.outputs = outputs
-
-
-def _momentum_of(group: dict[str, Any]) -> float:
-    if "momentum" in group:
-        return float(group["momentum"])
-    if "betas" in group:
-        return float(group["betas"][0])
-    return 0.0

@@ -14,16 +14,15 @@ from hookrun import _native
 from hookrun.core.events import CATCH_UP
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import SyncGuard
-from hookrun.data import DataPass, no_batches, state_between_passes
+from hookrun.data import DataPass, no_batches
 
-from . import counting, saving
+from . import saving
 from .base_runner import BaseRunner, Workflow
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
+from .epoch_progress import EpochProgress
 from .frame import run_in_frame
-from .loader_states import restore_loaders, warn_of
-from .position import add, ends_epoch, ends_iter, has_taken_batch, progress
-from .replacements import Replacements
+from .loader_states import restore_loaders, warn_of_order
 from .run_options import prefetched, warn_of_misspelt_options
 
 
@@ -31,13 +30,11 @@ from .run_options import prefetched, warn_of_misspelt_options
 class EpochBasedRunner(BaseRunner):
     """Trains and validates epoch by epoch; see :class:`BaseRunner` for the arguments."""
 
-    _pass: DataPass | None = None  # the training epoch's at work
-    _val_pass: DataPass | None = None  # the validation epoch's at work
-    _counted: counting.Counting | None = None  # as _counting, at the end of the epoch before
+    progress: EpochProgress
     _prefetch: bool | Mapping[str, Any] = False
-    _replaced = False  # whether the loader of the epoch at work is one that a hook has given
-    _sees_all = True  # whether all batches of the epoch at work are of one loader
-    _replacements: Replacements | None = None  # loaders that hooks have given to epochs
+
+    def _make_progress(self) -> EpochProgress:
+        return EpochProgress(self)
 
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
         """One step; what it returns goes to ``outputs`` and the log buffer."""
@@ -52,29 +49,27 @@ class EpochBasedRunner(BaseRunner):
         self.model.train()
         self.mode = "train"
         self.data_loader = data_loader
-        self._epoch_start = self._iter - (self._resumption.inner_iter if self._resumption else 0)
-        counting.enter_epoch(self, length_of(data_loader))
+        progress = self.progress
+        progress.begin_epoch(length_of(data_loader))
         self.call_hook("before_train_epoch")
         loader = self._loader_after_hooks(data_loader)
         length = length_of(loader)
-        counting.enter_epoch(self, length)
-        resumed = self._resumption is not None
-        data_pass = self._pass = self._begin_pass(loader, length)
+        progress.enter_epoch(length)
+        resumed = progress.resume_point is not None
+        data_pass = progress.begin_pass(loader, length)
         try:
             if resumed:
                 self.call_hook(CATCH_UP)
             self._go_through(data_pass.batches, True, data_pass.first, kwargs)
         finally:
             data_pass.close()
-        at_work, finished = self._counting, counting.leave_epoch(self, self._sees_all)
+        before, now = progress.leave_epoch()
         try:
             self.call_hook("after_train_epoch")
         except BaseException:  # the epoch is not over, but its batches are done
-            self._counting = at_work
+            progress.counting = before
             raise
-        self._samples = add(self._samples, data_pass.samples(self._iter - self._epoch_start))
-        self._counted = finished
-        self._pass = self._epoch_start = None
+        progress.end_epoch(now)
         self._epoch += 1
 
     @torch.no_grad()
@@ -87,62 +82,25 @@ class EpochBasedRunner(BaseRunner):
         self.call_hook("before_val_epoch")
         loader = self._loader_after_hooks(data_loader)
         self.epoch_length = length_of(loader)
-        data_pass = self._val_pass = DataPass(loader, epoch=None)
+        data_pass = self.progress.val_pass = DataPass(loader, epoch=None)
         try:
             self._go_through(data_pass.batches, False, 0, {})
         finally:
             data_pass.close()
         self.call_hook("after_val_epoch")
-        self._val_pass = None
+        self.progress.val_pass = None
 
     def _loader_after_hooks(self, given: Any) -> Any:
         """The loader of an epoch: the one given, or what a hook has put in its place."""
-        self._replaced = self.data_loader is not given
-        if not self._replaced:
+        progress = self.progress
+        progress.is_replaced = self.data_loader is not given
+        if not progress.is_replaced:
             return given
         check_replacement(self.data_loader, f"before_{self.mode}_epoch")
         (loader,) = prefetched([self.data_loader], self._prefetch, self.model)
-        if self._replacements is None:  # called by hand
-            self._replacements = Replacements()
-        resumption = self._resumption
-        if resumption is not None and resumption.place_at(self._index) is not None:
-            self._replacements.note(self._index, loader)
-        else:
-            warn_of(self, loader, self._replacements.take(self._index, loader, self._epoch))
+        warn_of_order(self.logger, loader, progress.note_replacement(loader))
         self.data_loader = loader
         return loader
-
-    def _begin_pass(self, data_loader: Any, length: int | None) -> DataPass:
-        """The epoch's pass through the data; a resumed run's first one goes on where it was."""
-        resumption, self._resumption = self._resumption, None
-        index = self._index
-        place = None if resumption is None else resumption.place_at(index)
-        self._sees_all = True
-        if resumption is None or place is None:
-            return DataPass(data_loader, self._epoch)
-        own = resumption.own_at(index)
-        if resumption.is_replaced_at(index):
-            own = own.get("replaced", {})
-            if not self._replaced:
-                self.logger.warning(
-                    "the checkpoint was saved amid an epoch on a loader that a hook had put into "
-                    "runner.data_loader, and no hook has now: the run's own loader goes on behind "
-                    "as many samples"
-                )
-        elif self._replaced:
-            self.logger.warning(
-                "the checkpoint was saved amid an epoch on the run's own loader, and a hook has "
-                "put another one into runner.data_loader now: that goes on behind as many samples"
-            )
-        data_pass = DataPass(data_loader, self._epoch, place, own)
-        self._sees_all = data_pass.first == place["batches"]
-        counting.settle_epoch(self, resumption, data_pass.first, length)
-        self._samples = add(self._samples, -(place.get("samples") or 0))
-        self.logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
-        warn_of(self, data_loader, data_pass.problems)
-        data_pass.settle()
-        resumption.restore_rng()
-        return data_pass
 
     def _go_through(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
@@ -170,7 +128,7 @@ class EpochBasedRunner(BaseRunner):
             del self.data_batch
             if train:
                 self._iter += 1
-            if self._iter >= self._check_at:
+            if self._iter >= self.check_at:
                 self._at_boundary()
         return had_any
 
@@ -219,110 +177,38 @@ class EpochBasedRunner(BaseRunner):
         warn_of_misspelt_options(self, kwargs)
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
-        resumption = self._resumption
+        progress, point = self.progress, self.progress.resume_point
         first, done = self._begin(data_loaders, workflow)
 
         def loop() -> None:
             nonlocal first, done
             assert self._max_epochs is not None
-            if self._resumption is not resumption:  # by a hook, in before_run
+            if progress.resume_point is not point:  # by a hook, in before_run
                 first, done = self._begin(data_loaders, workflow)
-            self._restore_between_passes(first)
+            if progress.resume_point is not None:
+                restore_loaders(self, progress.resume_point)
+                progress.go_on_between_passes(progress.resume_point, first)
             while self.epoch < self._max_epochs or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     self._run_phase(index, done, kwargs)
                     done = 0
-                first, self._phase = 0, None
+                first, progress.phase = 0, None
 
         run_in_frame(self, workflow, f"{self._max_epochs} epochs", sync_guard, loop)
 
-    def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
-        first, done = super()._begin(data_loaders, workflow)
-        self._replacements = Replacements()
-        counting.begin(self, first, done)
-        return first, done
-
-    def _restore_between_passes(self, index: int) -> None:
-        """Let loaders and random numbers go on as in the run that was resumed."""
-        resumption = self._resumption
-        if resumption is None:
-            return
-        restore_loaders(self, resumption)
-        assert self._replacements is not None
-        self._replacements.resume(resumption, len(self._data_loaders))
-        self._phase = (index, resumption.done)
-        if not resumption.in_pass:  # else after the pass has begun, which draws numbers too
-            resumption.restore_rng()
-            self._resumption = None
-
     def _run_phase(self, index: int, done: int, kwargs: dict[str, Any]) -> None:
         """What is left of a phase of the workflow."""
-        assert self._workflow is not None
+        assert self.progress.workflow is not None
         assert self._max_epochs is not None
-        (mode, epochs), loader = self._workflow[index], self._data_loaders[index]
+        (mode, epochs), loader = self.progress.workflow[index], self.progress.loaders[index]
         phase = getattr(self, mode)
         for number in range(done, epochs):
-            self._phase = (index, number)
+            self.progress.phase = (index, number)
             if mode == "train" and self.epoch >= self._max_epochs:
                 break
             # Resumed between training and validation, a run has not the averages swapped in yet.
             with self.eval_weights() if mode == "val" else contextlib.nullcontext():
                 phase(loader, **kwargs)
-
-    def _progress(self) -> dict[str, int]:
-        return progress(self)
-
-    def _phase_at_work(self) -> tuple[int, int]:
-        if self._phase is None:
-            return 0, 0
-        return self._phase[0], self._phase[1] + ends_epoch(self, "train", "val")
-
-    @property
-    def _index(self) -> int:
-        """The phase at work; a phase that is called by hand counts as the first."""
-        return 0 if self._phase is None else self._phase[0]
-
-    def _places(self) -> list[dict[str, Any] | None]:
-        if self._resumption is not None:
-            return self._resumption.places
-        places: list[dict[str, Any] | None] = [None] * max(len(self._data_loaders), 1)
-        if self._pass is not None and not ends_epoch(self, "train"):
-            place = self._pass.place(self._progress()["inner_iter"])
-            places[self._index] = {**place, "replaced": True} if self._replaced else place
-        return places
-
-    def _own_states(self) -> list[dict[str, Any]]:
-        states = [state_between_passes(loader) for loader in self._data_loaders] or [{}]
-        replaced = {} if self._replacements is None else self._replacements.states()
-        at_work: dict[str, Any] | None = None
-        if self._pass is not None and not ends_epoch(self, "train"):
-            done = self._progress()["inner_iter"]
-            at_work = self._pass.own_state(done, has_taken_batch(self))
-        if self._validates:  # from its first batch on, as it did
-            assert self._val_pass is not None
-            at_work = {**self._val_pass.beginning(), "again": True}
-        if at_work is not None and self._replaced:
-            replaced[self._index] = {**replaced[self._index], **at_work}
-        elif at_work is not None:
-            states[self._index] = at_work
-        for index, state in replaced.items():
-            states[index] = {**states[index], "replaced": state}
-        return states
-
-    @property
-    def _validates(self) -> bool:
-        """Whether an epoch of validation is at work, which a resumed run begins again."""
-        return self._val_pass is not None and not ends_epoch(self, "val")
-
-    def _rng_to_resume_with(self) -> dict[str, Any]:
-        return self._val_pass.rng if self._validates and self._val_pass is not None else {}
-
-    def _samples_seen(self) -> int | None:
-        if self._pass is None:
-            return self._samples
-        start = 0 if self._epoch_start is None else self._epoch_start
-        done = self._iter + (ends_iter(self) and self.mode == "train") - start
-        return add(self._samples, self._pass.samples(done))
 
     def save_checkpoint(
         self,

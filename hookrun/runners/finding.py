@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.protocols import SavesCheckpoints
 
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
+from .any_runner import AnyRunner
 
 
 def find_newest(
-    runner: BaseRunner, map_location: Any, trust: bool, with_optimizer: bool
+    runner: AnyRunner, map_location: Any, trust: bool, with_optimizer: bool
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of the run and where it is, or None, which is logged.
 
@@ -42,7 +41,7 @@ def find_newest(
     return found
 
 
-def _folders(runner: BaseRunner, work_dir: str) -> list[Path]:
+def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:
     """The local folders in question: ``work_dir``, where signals save, and those of hooks."""
     folders = [Path(work_dir)]
     for hook in runner.hooks:
@@ -61,7 +60,7 @@ def _folders(runner: BaseRunner, work_dir: str) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def _tell_of_a_fresh_start(runner: BaseRunner, folders: Sequence[Path]) -> None:
+def _tell_of_a_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
     """Say where nothing was found; with a warning where there are files, but none to resume."""
     filled = [each for each in folders if each.is_dir() and any(each.iterdir())]
     if filled:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
 from hookrun.core.protocols import LendsWeights, ResumesRun
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.storage import folder_locked
 
-from . import position, saving, stopping
+from . import saving, stopping
+from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
 from .raw_weights import take_raw_weights
 from .run_options import watched
+from .synchronizing import find_synchronized_hooks
 from .training_watch import warn_of_what_cannot_train, watching_training
-
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
 
 
 def run_in_frame(
-    runner: BaseRunner,
+    runner: AnyRunner,
     workflow: Sequence[tuple[str, int]],
     limit: str,
     sync_guard: bool | SyncGuard,
@@ -44,7 +42,7 @@ def run_in_frame(
         with _alone(runner), _closing_hooks(runner), watched(runner, sync_guard):
             interruptible(_begin, runner, workflow, limit)
             with stopping.handling_signals(runner), watching_training(runner):
-                interruptible(position.find_synchronized_hooks, runner)
+                interruptible(find_synchronized_hooks, runner)
                 interruptible(loop)
             interruptible(runner.call_hook, "after_run")
         _take_late_interrupt(runner)
@@ -52,7 +50,7 @@ def run_in_frame(
     uninterrupted(frame)
 
 
-def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
+def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
     runner.logger.info("start running, host: %s, work_dir: %s", _host(), runner.work_dir or "NONE")
     runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
     runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
@@ -61,7 +59,7 @@ def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) 
             hook.resume_run(runner)
     take_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
-    runner._group_options.begin(optimizers, runner.hooks, runner.logger)
+    runner.group_options.begin(optimizers, runner.hooks, runner.logger)
     warn_of_what_cannot_train(runner)
     runner.call_hook("before_run")
     runner.resumed = None
@@ -69,7 +67,7 @@ def _begin(runner: BaseRunner, workflow: Sequence[tuple[str, int]], limit: str) 
 
 
 @contextlib.contextmanager
-def _alone(runner: BaseRunner) -> Iterator[None]:
+def _alone(runner: AnyRunner) -> Iterator[None]:
     """Warns where another run has the same ``work_dir`` at the same time, of any process."""
     if runner.work_dir is None or runner.rank != 0:
         yield
@@ -85,7 +83,7 @@ def _alone(runner: BaseRunner) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _closing_hooks(runner: BaseRunner) -> Iterator[None]:
+def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
     """Closes every hook in the end."""
     error: BaseException | None = None
     try:
@@ -98,14 +96,14 @@ def _closing_hooks(runner: BaseRunner) -> Iterator[None]:
             _close_hooks(runner, error)
         finally:
             error = None  # it holds this frame, by its traceback
-            runner._group_options.note_left(named_optimizers(runner.optimizer))
+            runner.group_options.note_left(named_optimizers(runner.optimizer))
 
 
 def _nothing() -> None:
     pass
 
 
-def _take_late_interrupt(runner: BaseRunner) -> None:
+def _take_late_interrupt(runner: AnyRunner) -> None:
     """Raise what has waited until all hooks were closed, with the model's own weights in it."""
     try:
         interruptible(_nothing)
@@ -116,7 +114,7 @@ def _take_late_interrupt(runner: BaseRunner) -> None:
         raise
 
 
-def _close_hooks(runner: BaseRunner, error: BaseException | None) -> None:
+def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
     """Close every hook, whatever one of them raises.
 
     What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C. One

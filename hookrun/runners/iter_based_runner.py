@@ -25,9 +25,10 @@ from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
 from .frame import run_in_frame
 from .hook_configs import by_iter
-from .loader_states import restore_loaders, warn_of
-from .position import Resumption, add, ends_iter, has_taken_batch, progress
+from .iter_progress import IterProgress
+from .loader_states import restore_loaders, warn_of_order
 from .registration import HookConfig
+from .resume_point import ResumePoint
 from .run_options import prefetched, warn_of_misspelt_options
 
 
@@ -44,9 +45,11 @@ class IterBasedRunner(BaseRunner):
     goes on where the run was in it.
     """
 
-    _loaders: list[IterLoader]  # endless ones, one for each phase
+    progress: IterProgress
     _prefetch: bool | Mapping[str, Any] = False
-    _replaced: frozenset[int] = frozenset()  # the phases whose loader is one that a hook has given
+
+    def _make_progress(self) -> IterProgress:
+        return IterProgress(self)
 
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Train on the next batch."""
@@ -138,153 +141,114 @@ class IterBasedRunner(BaseRunner):
         """The iterations of a run."""
         assert self._max_iters is not None
         first, done = self._begin(data_loaders, workflow)
-        resumption, self._resumption = self._resumption, None
-        self._phase = (first, done)
+        progress = self.progress
+        point, progress.resume_point = progress.resume_point, None
+        progress.phase = (first, done)
         self._inner_iter = done
-        self._replaced = frozenset()
-        self._loaders = [
-            self._iter_loader(loader, index, resumption, replaced=False)
+        progress.replaced = frozenset()
+        progress.endless = [
+            self._iter_loader(loader, index, point, replaced=False)
             for index, loader in enumerate(data_loaders)
         ]
         try:
-            self._begin_training(first, resumption)
+            self._begin_training(first, point)
             while self.iter < self._max_iters or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     mode, iters = workflow[index]
-                    self._phase = (index, 0)
+                    progress.phase = (index, 0)
                     self._inner_iter = done
                     self._run_phase(mode, index, iters - done, kwargs)
                     done = 0
-                first, self._phase = 0, None
+                first, progress.phase = 0, None
             self.call_hook("after_epoch")
         finally:
-            for each in self._loaders:
+            for each in self.progress.endless:
                 each.close()
 
-    def _begin_training(self, first: int, resumption: Resumption | None) -> None:
+    def _begin_training(self, first: int, point: ResumePoint | None) -> None:
         """Fire ``before_epoch``, and let a resumed run make up for a missed evaluation."""
-        assert self._workflow is not None
-        modes = [mode for mode, _ in self._workflow]
+        modes = self.progress.modes
         ahead = [*range(first, len(modes)), *range(first)]
         index = next((each for each in ahead if modes[each] == "train"), first)
-        self._hold(self._loaders[index])
+        self._hold(self.progress.endless[index])
         self.call_hook("before_epoch")
-        place = None if resumption is None else resumption.place_at(index)
-        if self.data_loader is not self._loaders[index]:
-            self._replace_loader(index, "before_epoch", resumption)
-            if place is not None and not place.get("replaced"):
+        position = None if point is None else point.position_at(index)
+        if self.data_loader is not self.progress.endless[index]:
+            self._replace_loader(index, "before_epoch", point)
+            if position is not None and not position.get("replaced"):
                 self.logger.warning(
                     "the checkpoint was saved while training on the run's own loader, and a hook "
                     "has put another one into runner.data_loader in before_epoch: that begins a "
                     "pass"
                 )
-        elif place is not None and place.get("replaced"):
+        elif position is not None and position.get("replaced"):
             self.logger.warning(
                 "the checkpoint was saved while training on a loader that a hook had put into "
                 "runner.data_loader, and no hook has in before_epoch: the run's own loader begins "
                 "a pass"
             )
-        if resumption is not None:
-            restore_loaders(self, resumption)
-            for each in self._loaders:
-                warn_of(self, each.dataloader, each.problems)
+        if point is not None:
+            restore_loaders(self, point)
+            for each in self.progress.endless:
+                warn_of_order(self.logger, each.dataloader, each.problems)
                 each.settle()
-            resumption.restore_rng()
-        if resumption is not None and modes[index] == "train":
-            self._enter("train", self._loaders[index])
+            point.restore_rng()
+        if point is not None and modes[index] == "train":
+            self._enter("train", self.progress.endless[index])
             self.call_hook(CATCH_UP)
 
     def _iter_loader(
-        self, loader: Any, index: int, resumption: Resumption | None, replaced: bool
+        self, loader: Any, index: int, point: ResumePoint | None, replaced: bool
     ) -> IterLoader:
         """An endless loader for a phase, which goes on where the run is in it.
 
         Args:
             loader: what to go through.
             index: the phase.
-            resumption: what the run was resumed from, if it was.
+            point: where the run was resumed, if it was.
             replaced: whether a hook has given the loader.
         """
-        if resumption is None:
+        if point is None:
             return IterLoader(loader)
-        place, own = resumption.place_at(index), resumption.own_at(index)
-        was_replaced = place is not None and place.get("replaced", False)
-        if place is not None and replaced != was_replaced:
-            return IterLoader(loader, epoch=place["epoch"])
-        return IterLoader(loader, place=place, own=own.get("replaced", {}) if replaced else own)
+        position, own = point.position_at(index), point.loader_state_at(index)
+        was_replaced = position is not None and position.get("replaced", False)
+        if position is not None and replaced != was_replaced:
+            return IterLoader(loader, epoch=position["epoch"])
+        return IterLoader(loader, place=position, own=own.get("replaced", {}) if replaced else own)
 
-    def _replace_loader(self, index: int, where: str, resumption: Resumption | None = None) -> None:
+    def _replace_loader(self, index: int, where: str, point: ResumePoint | None = None) -> None:
         """Go on with the loader that a hook has put into ``data_loader``."""
-        given, before = self.data_loader, self._loaders[index]
+        given, before = self.data_loader, self.progress.endless[index]
         check_replacement(given, where)
         if not isinstance(given, IterLoader):
             (given,) = prefetched([given], self._prefetch, self.model)
-            if resumption is None:
+            if point is None:
                 given = IterLoader(given, epoch=before.epoch)
             else:
-                given = self._iter_loader(given, index, resumption, replaced=True)
-        if self._workflow is not None and self._workflow[index][0] == "train":
-            self._samples = add(self._samples, before.samples())
-        self._loaders[index] = given
-        self._replaced |= {index}
+                given = self._iter_loader(given, index, point, replaced=True)
+        self.progress.note_replacement(index, given)
         self._hold(given)
-
-    def _progress(self) -> dict[str, int]:
-        return {**progress(self), "epoch": self.epoch, "inner_iter": 0}
-
-    def _phase_at_work(self) -> tuple[int, int]:
-        if self._phase is None:
-            return 0, 0
-        return self._phase[0], self._inner_iter + ends_iter(self)
-
-    def _places(self) -> list[dict[str, Any] | None]:
-        if self._resumption is not None:
-            return self._resumption.places
-        places = [each.place(self._ahead(i)) for i, each in enumerate(self._loaders)]
-        return [
-            {**place, "replaced": True} if index in self._replaced else place
-            for index, place in enumerate(places)
-        ]
-
-    def _own_states(self) -> list[dict[str, Any]]:
-        states = [each.own_state(self._ahead(i)) for i, each in enumerate(self._loaders)]
-        return [
-            {"replaced": state} if index in self._replaced else state
-            for index, state in enumerate(states)
-        ]
-
-    def _samples_seen(self) -> int | None:
-        total = self._samples
-        for index, (mode, _) in enumerate(self._workflow or []):
-            if mode == "train" and index < len(self._loaders):
-                total = add(total, self._loaders[index].samples(self._ahead(index)))
-        return total
-
-    def _ahead(self, index: int) -> int:
-        """Batches taken from the loader of a phase that are not done."""
-        at_work = self._phase is not None and self._phase[0] == index
-        return int(has_taken_batch(self) and at_work)
 
     def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
         if mode == "train" and self._goes_native(IterBasedRunner, "train"):
             self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)
-        self.data_loader = self._loaders[index]
+        self.data_loader = self.progress.endless[index]
         with self._validating() if mode == "val" and iters > 0 else contextlib.nullcontext():
             for _ in range(iters):
                 if mode == "train" and self._max_iters is not None and self.iter >= self._max_iters:
                     break
-                loader = self._loaders[index]
+                loader = self.progress.endless[index]
                 phase(loader, **kwargs)
-                if self._iter >= self._check_at:
+                if self._iter >= self.check_at:
                     self._at_boundary()
                 if self.data_loader is not loader:
                     self._replace_loader(index, f"an iteration of {mode!r}")
 
     def _train_natively(self, index: int, iters: int, kwargs: dict[str, Any]) -> None:
         while True:
-            loader = self._loaders[index]
+            loader = self.progress.endless[index]
             self._enter("train", loader)
             iters -= _native.run_iters(self, loader, True, iters, kwargs)
             if self.data_loader is loader:
@@ -297,10 +261,11 @@ class IterBasedRunner(BaseRunner):
 
     def _take_in_loader(self) -> None:
         """Between two batches, before a checkpoint is made."""
-        if self._phase is None or has_taken_batch(self) or not ends_iter(self):
+        progress = self.progress
+        if progress.phase is None or not progress.ends_iter():
             return
-        if self.data_loader is not self._loaders[self._phase[0]]:
-            self._replace_loader(self._phase[0], f"an iteration of {self.mode!r}")
+        if self.data_loader is not progress.endless[progress.index]:
+            self._replace_loader(progress.index, f"an iteration of {self.mode!r}")
 
     @contextlib.contextmanager
     def _validating(self) -> Iterator[None]:

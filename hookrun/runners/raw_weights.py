@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,12 +12,11 @@ from hookrun import checkpoint as ckpt
 from hookrun.core.protocols import LendsWeights
 from hookrun.distributed import get_dist_info, plain_name, unwrap_model
 
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
+from .any_runner import AnyRunner
 
 
 @torch.no_grad()
-def take_raw_weights(runner: BaseRunner) -> None:
+def take_raw_weights(runner: AnyRunner) -> None:
     """Where a resumed file has averages as its weights, and no hook of the run keeps any, go on
     with the raw weights, with a warning.
     """
@@ -34,8 +33,8 @@ def take_raw_weights(runner: BaseRunner) -> None:
         if value is not None:
             tensor.copy_(value)
     # What the file says of its averages holds no longer for those that this run saves.
-    runner._hook_states = {
-        key: state for key, state in runner._hook_states.items() if not _says_swapped(state)
+    runner.waiting_hook_states = {
+        key: state for key, state in runner.waiting_hook_states.items() if not _says_swapped(state)
     }
     if get_dist_info()[0] == 0:
         runner.logger.warning(

@@ -24,7 +24,7 @@ class HookRegistration(RunState):
 
     _dispatcher: Dispatcher
     _hook_list: HookList
-    _hook_states: dict[str, Any]
+    waiting_hook_states: dict[str, Any]
 
     def _init_hooks(self) -> None:
         self._dispatcher = make_dispatcher(self)
@@ -50,6 +50,20 @@ class HookRegistration(RunState):
         except BaseException:
             self._hook_list = before
             raise
+
+    def keyed_hooks(self) -> dict[str, Hook]:
+        """The hooks by the names under which a checkpoint keeps what they remember.
+
+        That is the class name, and the number among those of the class in order of registration.
+        """
+        keyed: dict[str, Hook] = {}
+        seen: dict[str, int] = {}
+        order = {id(hook): number for number, hook in enumerate(self._registered)}
+        for hook in sorted(self.hooks, key=lambda hook: order.get(id(hook), len(order))):
+            name = type(hook).__name__
+            keyed[f"{name}/{seen.get(name, 0)}"] = hook
+            seen[name] = seen.get(name, 0) + 1
+        return keyed
 
     def refresh_hooks(self) -> None:
         """Resolve again what each event calls: after replacing a method of a registered hook."""
@@ -242,7 +256,7 @@ class HookRegistration(RunState):
     def _all_or_none(self) -> Iterator[None]:
         """A context whose registrations are taken back if one of them fails."""
         hooks, registered = list(self._hook_list), list(self._registered)
-        waiting_states = dict(self._hook_states)
+        waiting_states = dict(self.waiting_hook_states)
         try:
             yield
         except BaseException:
@@ -251,7 +265,7 @@ class HookRegistration(RunState):
             for hook in added:
                 del hook.priority
                 untie_from_runner(hook)
-            self._hook_states = waiting_states
+            self.waiting_hook_states = waiting_states
             raise
 
 

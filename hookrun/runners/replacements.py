@@ -17,7 +17,7 @@ from hookrun.data import (
     watch,
 )
 
-from .position import Resumption
+from .resume_point import ResumePoint
 
 
 @dataclass
@@ -48,11 +48,11 @@ class Replacements:
         self._given: dict[int, _Given] = {}
         self._to_restore: dict[int, dict[str, Any]] = {}
 
-    def resume(self, resumption: Resumption, phases: int) -> None:
+    def resume(self, point: ResumePoint, phases: int) -> None:
         """Take up what a run was resumed from, but for a loader that a pass is under way in."""
         for index in range(phases):
-            own = resumption.own_at(index)
-            if "replaced" in own and not resumption.is_replaced_at(index):
+            own = point.loader_state_at(index)
+            if "replaced" in own and not point.is_replaced_at(index):
                 self._to_restore[index] = own["replaced"]
 
     def take(self, index: int, loader: Any, epoch: int) -> list[Problem]:

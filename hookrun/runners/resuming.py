@@ -6,7 +6,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
@@ -15,22 +15,18 @@ from hookrun.core.protocols import ChecksResumed
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info
 
-from . import position
+from .any_runner import AnyRunner
 from .finding import find_newest
 from .group_options import Which, check_choice, list_differences
 from .group_record import Difference
-from .hook_keys import keyed_hooks
 from .layout import check_layout, state_layout
 from .optimizer_state import OptimizerState, matching_states, named_optimizers
 from .parameter_names import StateByName, names_of_groups
 
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
-
 
 @may_sync
 def resume(
-    runner: BaseRunner,
+    runner: AnyRunner,
     source: str | os.PathLike[str],
     resume_optimizer: bool,
     map_location: ckpt.MapLocation,
@@ -45,8 +41,8 @@ def resume(
         found = find_newest(runner, location, trust, wants_optimizer)
         if found is None:
             optimizers = named_optimizers(runner.optimizer)
-            runner._group_options.note_given(optimizers)
-            runner._group_options.note_left(optimizers)
+            runner.group_options.note_given(optimizers)
+            runner.group_options.note_left(optimizers)
             return
         source, checkpoint = found
     else:
@@ -71,7 +67,7 @@ def resume(
 
 
 def _apply(
-    runner: BaseRunner,
+    runner: AnyRunner,
     checkpoint: dict[str, Any],
     source: Any,
     resume_optimizer: bool,
@@ -82,7 +78,7 @@ def _apply(
     Returns:
         Options of parameter groups that differ between the file and the run.
     """
-    hooks = keyed_hooks(runner)
+    hooks = runner.keyed_hooks()
     check_layout(checkpoint, source, hooks)
     own = dict(checkpoint.get("hookrun", {}))
     fitting = _check_weights(runner, ckpt.state_dict_of(checkpoint), source)
@@ -109,7 +105,7 @@ def _apply(
     for key, hook in hooks.items():
         _check_hook(runner, key, hook, checkpoint, (own.get("hooks") or {}).get(key))
     with _undone_on_error(runner):
-        options = runner._group_options = copy.copy(runner._group_options)
+        options = runner.group_options = copy.copy(runner.group_options)
         differences = []
         if optimizers:
             differences = options.load(optimizers, record, whose_options)
@@ -122,20 +118,22 @@ def _apply(
                     source,
                 )
         fitting.load()
-        _take_position(runner, checkpoint["meta"], own)
+        counted = checkpoint["meta"]
+        runner.progress.load_state_dict(own, epoch=counted["epoch"], iter=counted["iter"])
+        _warn_of_other_ranks(runner, own)
         # What this run was given stays, but for what the file knows better.
         given, meta = runner.meta or {}, _savable(runner, checkpoint["meta"])
         messages = {**given.get("hook_msgs", {}), **(meta.get("hook_msgs") or {})}
         runner.meta = {**given, **meta, "hook_msgs": messages}
         runner.resumed = checkpoint
-        runner._hook_states = dict(own.get("hooks") or {})
+        runner.waiting_hook_states = dict(own.get("hooks") or {})
         for key, hook in hooks.items():
             _load_hook(runner, key, hook)
     return differences
 
 
 def _tell_of_options(
-    runner: BaseRunner, differences: list[Difference], source: Any, whose: Which
+    runner: AnyRunner, differences: list[Difference], source: Any, whose: Which
 ) -> None:
     """Name the options that are not those of the file and of the run alike."""
     if not differences:
@@ -152,7 +150,7 @@ def _tell_of_options(
         )
 
 
-def _savable(runner: BaseRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
+def _savable(runner: AnyRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
     """What of a trusted file's ``meta`` the run's own checkpoints can hold; the rest is named."""
     kept = {}
     for key, value in meta.items():
@@ -165,30 +163,30 @@ def _savable(runner: BaseRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def restore_hook(runner: BaseRunner, hook: Hook) -> None:
+def restore_hook(runner: AnyRunner, hook: Hook) -> None:
     """Give a hook that is registered after resuming what the checkpoint has for it, if any."""
-    if not runner._hook_states and runner.resumed is None:
+    if not runner.waiting_hook_states and runner.resumed is None:
         return
-    for key, each in keyed_hooks(runner).items():
+    for key, each in runner.keyed_hooks().items():
         if each is hook:
             if runner.resumed is not None:
-                _check_hook(runner, key, hook, runner.resumed, runner._hook_states.get(key))
+                _check_hook(runner, key, hook, runner.resumed, runner.waiting_hook_states.get(key))
             _load_hook(runner, key, hook)
 
 
-def _load_hook(runner: BaseRunner, key: str, hook: Hook) -> None:
-    if key not in runner._hook_states:
+def _load_hook(runner: AnyRunner, key: str, hook: Hook) -> None:
+    if key not in runner.waiting_hook_states:
         return
     try:
-        hook.load_state_dict(runner._hook_states[key])
+        hook.load_state_dict(runner.waiting_hook_states[key])
     except Exception as error:
         error.add_note(f"while restoring the hook {key} from the resumed checkpoint")
         raise
-    del runner._hook_states[key]
+    del runner.waiting_hook_states[key]
 
 
 def _check_hook(
-    runner: BaseRunner,
+    runner: AnyRunner,
     key: str,
     hook: Hook,
     checkpoint: Mapping[str, Any],
@@ -205,29 +203,11 @@ def _check_hook(
         raise
 
 
-def _take_position(runner: BaseRunner, meta: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Set the counters, and where the run goes on in its data."""
-    runner._epoch, runner._iter = meta["epoch"], meta["iter"]
-    runner._epoch_start, runner._phase, runner._data_loaders = None, None, []
-    runner._samples = own.get("samples", 0)
-    runner._resumption = position.read(own)
-    _warn_of_other_processes(runner, own)
-    if not own and runner.max_epochs is None:
-        # MMCV's IterBasedRunner saves before it counts the iteration whose result it saves, and
-        # counts the pass at work as finished.
-        runner._epoch = max(runner._epoch - 1, 0)
-        runner._iter += 1
-    runner._counting, runner.uncounted_iters = None, 0
-    runner._resumption.iter, runner._resumption.given_iter = meta["iter"], runner._iter
-
-
-def _warn_of_other_processes(runner: BaseRunner, own: Mapping[str, Any]) -> None:
-    """Count the iterations of an epoch anew where the processes share the data differently."""
+def _warn_of_other_ranks(runner: AnyRunner, own: Mapping[str, Any]) -> None:
+    """Warn where the ranks are others than those of the file, or this one is not in it."""
     rank, world_size = get_dist_info()
     before = own.get("world_size", world_size)
     if before != world_size:
-        if runner.max_epochs is not None:
-            runner._iter = runner._iter * before // world_size
         if rank == 0:
             runner.logger.warning(
                 "the checkpoint is of %d processes, and these are %d: the run goes on behind the "
@@ -244,12 +224,14 @@ def _warn_of_other_processes(runner: BaseRunner, own: Mapping[str, Any]) -> None
 
 
 @contextlib.contextmanager
-def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
+def _undone_on_error(runner: AnyRunner) -> Iterator[None]:
     """Where the block raises, weights, optimizers, counters and ``meta`` are as before it."""
     # Loading replaces an optimizer's state: the old one need not be copied.
     named = named_optimizers(runner.optimizer)
     optimizers = [(each, each.state_dict()) for each in named.values()]
-    attributes = {name: getattr(runner, name) for name in _RESUMED_ATTRIBUTES}
+    progress = runner.progress.snapshot()
+    options, meta = runner.group_options, runner.meta
+    resumed, waiting = runner.resumed, runner.waiting_hook_states
     hooks = [(hook, hook.state_dict()) for hook in runner.hooks]
     try:
         with ckpt.unchanged_on_error(runner.model):
@@ -260,30 +242,14 @@ def _undone_on_error(runner: BaseRunner) -> Iterator[None]:
                 hook.load_state_dict(state)
         for optimizer, state in optimizers:
             optimizer.load_state_dict(state)
-        for name, value in attributes.items():
-            setattr(runner, name, value)
-        runner._group_options.follow_groups(named)
+        runner.progress.restore(progress)
+        runner.group_options, runner.meta = options, meta
+        runner.resumed, runner.waiting_hook_states = resumed, waiting
+        runner.group_options.follow_groups(named)
         raise
 
 
-_RESUMED_ATTRIBUTES = (
-    "_epoch",
-    "_iter",
-    "_epoch_start",
-    "_counting",
-    "uncounted_iters",
-    "_phase",
-    "_data_loaders",
-    "_samples",
-    "_resumption",
-    "_group_options",
-    "meta",
-    "resumed",
-    "_hook_states",
-)
-
-
-def _check_weights(runner: BaseRunner, weights: Mapping[str, Any], source: Any) -> ckpt.Fit:
+def _check_weights(runner: AnyRunner, weights: Mapping[str, Any], source: Any) -> ckpt.Fit:
     fitting = ckpt.fit(runner.model, weights)
     mismatch = fitting.mismatch
     if mismatch.missing or mismatch.shapes or mismatch.untied:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +16,15 @@ from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
-from . import position
-from .hook_keys import keyed_hooks
+from .any_runner import AnyRunner
+from .loader_states import states_of_hooks
 from .optimizer_state import named_optimizers
 from .parameter_names import names_of_groups
-
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
 
 
 @may_sync
 def save(
-    runner: BaseRunner,
+    runner: AnyRunner,
     out_dir: str | os.PathLike[str],
     filename: str,
     save_optimizer: bool,
@@ -40,7 +37,7 @@ def save(
     if os.path.basename(filename) != filename or filename in ("", ".", ".."):
         raise ValueError(f"a checkpoint's file name cannot leave its folder: {filename!r}")
     check_state(runner)
-    counters = runner._progress()
+    counters = runner.progress.finished()
     encoder = ckpt.Encoder()
     checkpoint = ckpt.make_checkpoint(
         runner.model,
@@ -53,10 +50,11 @@ def save(
         },
         encoder,
     )
+    progress = runner.progress.state_dict(states_of_hooks(runner))
     checkpoint["hookrun"] = {
         "format": ckpt.FORMAT,
-        **encoder.encode(position.tree(runner), "the position", ("hookrun",)),
-        "group_options": runner._group_options.state_dict(),
+        **encoder.encode(progress, "the position", ("hookrun",)),
+        "group_options": runner.group_options.state_dict(),
         "parameters": names_of_groups(runner.model, named_optimizers(runner.optimizer)),
         "hooks": {
             key: encoder.encode(state, f"{key}.state_dict()", ("hookrun", "hooks", key))
@@ -69,19 +67,19 @@ def save(
     runner.checkpoint_writer.save(checkpoint, out_dir, filename, latest)
 
 
-def _hook_states(runner: BaseRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _hook_states(runner: AnyRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """By key, what each hook remembers; what waits for hooks not registered here waits on."""
-    keyed = keyed_hooks(runner)
+    keyed = runner.keyed_hooks()
     for key, hook in keyed.items():
         if state := hook.state_dict():
             yield key, state
-    for key, state in runner._hook_states.items():
+    for key, state in runner.waiting_hook_states.items():
         if key not in keyed:
             yield key, state
 
 
 @may_sync
-def check_contents(runner: BaseRunner) -> None:
+def check_contents(runner: AnyRunner) -> None:
     """Find out before the first step what no checkpoint of the run could hold.
 
     Where only a signal would save, the run could end as well without one: that is a warning.
@@ -106,7 +104,7 @@ def check_contents(runner: BaseRunner) -> None:
             runner.logger.warning("a signal could end this run, but save nothing: %s", error)
 
 
-def _known_parts(runner: BaseRunner, savers: Sequence[Hook]) -> Iterator[tuple[str, Any]]:
+def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[str, Any]]:
     """By name, what checkpoints will hold beside tensors, as far as it is there before training."""
     model = unwrap_model(runner.model)
     yield "runner.meta", runner.meta or {}
@@ -122,7 +120,7 @@ def _known_parts(runner: BaseRunner, savers: Sequence[Hook]) -> Iterator[tuple[s
             for number, group in enumerate(getattr(optimizer, "param_groups", ())):
                 options = {key: value for key, value in group.items() if key != "params"}
                 yield f"optimizer{f'[{name!r}]' if name else ''}.param_groups[{number}]", options
-    for key, hook in keyed_hooks(runner).items():
+    for key, hook in runner.keyed_hooks().items():
         yield f"{key}.state_dict()", _told_by(hook.state_dict)
 
 
@@ -134,7 +132,7 @@ def _told_by(ask: Callable[[], Any]) -> Any:
         return None
 
 
-def check_state(runner: BaseRunner) -> None:
+def check_state(runner: AnyRunner) -> None:
     """Let hooks refuse what is about to be saved.
 
     Raises:

@@ -8,14 +8,13 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookrun.core.interrupts import interruptible
 from hookrun.distributed import StopAgreement, get_dist_info
 from hookrun.storage import check_names
 
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
+from .any_runner import AnyRunner
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_CODE = 75
@@ -56,7 +55,7 @@ class StopRequests:
     where none can be set.
     """
 
-    def __init__(self, runner: BaseRunner) -> None:
+    def __init__(self, runner: AnyRunner) -> None:
         self._runner = runner
         self._process = os.getpid()
         self._signum = 0
@@ -71,11 +70,11 @@ class StopRequests:
                     signal.signal(each, self._note)
                     self._taken.append(each)
         if self._agreement is not None:
-            self._runner._check_at = self._runner.iter + 1
+            self._runner.check_at = self._runner.iter + 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._runner._check_at = NEVER
+        self._runner.check_at = NEVER
         self._over = True
         self._give_back()
 
@@ -85,8 +84,8 @@ class StopRequests:
             if getattr(signal.getsignal(each), "__self__", None) is self:
                 signal.signal(each, signal.SIG_DFL)
 
-    def check(self, runner: BaseRunner) -> None:
-        """Between two steps: end the run if a signal has come; called when ``_check_at`` says so.
+    def check(self, runner: AnyRunner) -> None:
+        """Between two steps: end the run if a signal has come; called when ``check_at`` says so.
 
         Raises:
             Preempted: if so, after the checkpoint has been written.
@@ -94,11 +93,11 @@ class StopRequests:
         signum = self._signum
         if self._agreement is not None and not self._agreement.over:
             signum, steps = self._agreement.exchange(self._signum)
-            runner._check_at = runner.iter + steps
+            runner.check_at = runner.iter + steps
         if signum:
             self._stop(runner, signum)
 
-    def finish(self, runner: BaseRunner) -> None:
+    def finish(self, runner: AnyRunner) -> None:
         """As :meth:`check`, after the last step."""
         if self._agreement is not None and not self._agreement.over:
             signum = self._agreement.finish(self._signum)
@@ -118,10 +117,10 @@ class StopRequests:
             return
         self._signum = signum
         if self._agreement is None or self._agreement.over:
-            self._runner._check_at = 0
+            self._runner.check_at = 0
 
-    def _stop(self, runner: BaseRunner, signum: int) -> None:
-        runner._check_at = NEVER
+    def _stop(self, runner: AnyRunner, signum: int) -> None:
+        runner.check_at = NEVER
         together = self._agreement is not None and not self._agreement.over
         path = None
         if runner.work_dir is not None:
@@ -151,7 +150,7 @@ def _is_caught(signum: int) -> bool:
 
 
 @contextlib.contextmanager
-def handling_signals(runner: BaseRunner) -> Iterator[None]:
+def handling_signals(runner: AnyRunner) -> Iterator[None]:
     """A context in which signals end the run after a step, unless the runner is told not to.
 
     Raises:
@@ -164,9 +163,9 @@ def handling_signals(runner: BaseRunner) -> Iterator[None]:
         names = [re.compile(re.escape(name)) for name in (FILE_NAME, "latest.pth")]
         check_names(runner.work_dir, names, FILE_NAME, type(runner).__name__)
     with StopRequests(runner) as requests:
-        runner._stop_requests = requests
+        runner.boundary_checks.append(requests.check)
         try:
             yield
             interruptible(requests.finish, runner)
         finally:
-            runner._stop_requests = None
+            runner.boundary_checks.remove(requests.check)

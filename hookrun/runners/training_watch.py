@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,16 +15,14 @@ from hookrun.core.masters import model_parameter
 from hookrun.core.protocols import AveragesGradients, LendsWeights
 from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
 
+from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
-
-if TYPE_CHECKING:
-    from .base_runner import BaseRunner
 
 # Iterations after which something must have been trained. A loss scaler skips some of the first.
 _PATIENCE = 10
 
 
-def warn_of_what_cannot_train(runner: BaseRunner) -> None:
+def warn_of_what_cannot_train(runner: AnyRunner) -> None:
     """Warn of optimizers of other parameters than the model's, and of processes that go apart.
 
     To be called before the hooks' ``before_run``, which may put masters into the optimizers.
@@ -67,7 +65,7 @@ class TrainingWatch:
         runner: whose run it is.
     """
 
-    def __init__(self, runner: BaseRunner) -> None:
+    def __init__(self, runner: AnyRunner) -> None:
         self._optimizers = [*named_optimizers(runner.optimizer).values()]
         self._stepped = False
         self._lent = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
@@ -83,7 +81,7 @@ class TrainingWatch:
         """The count of iterations after which to check; None where there is nothing to watch."""
         return self._begin + _PATIENCE if self._handles else None
 
-    def check(self, runner: BaseRunner) -> None:
+    def check(self, runner: AnyRunner) -> None:
         """Warn if nothing has been trained so far, and stop watching."""
         done = runner.iter - self._begin
         if self._handles and done > 0 and not self._has_trained() and get_dist_info()[0] == 0:
@@ -94,6 +92,12 @@ class TrainingWatch:
                 done,
             )
         self.end()
+
+    def check_if_due(self, runner: AnyRunner) -> None:
+        """Between two steps: :meth:`check`, once enough iterations are done."""
+        due_at = self.due_at()
+        if due_at is not None and runner.iter >= due_at:
+            self.check(runner)
 
     def end(self) -> None:
         """Stop watching."""
@@ -132,26 +136,19 @@ class TrainingWatch:
 
 
 @contextlib.contextmanager
-def watching_training(runner: BaseRunner) -> Iterator[None]:
+def watching_training(runner: AnyRunner) -> Iterator[None]:
     """A context around the steps of a run, which tells if they train nothing."""
-    watch = runner._training_watch = TrainingWatch(runner)
+    watch = TrainingWatch(runner)
     due_at = watch.due_at()
-    if due_at is not None and get_dist_info()[1] == 1:  # others look when processes agree, or last
-        runner._check_at = min(runner._check_at, due_at)
+    if due_at is not None and get_dist_info()[1] == 1:  # others look when ranks agree, or last
+        runner.check_at = min(runner.check_at, due_at)
+    runner.boundary_checks.insert(0, watch.check_if_due)
     try:
         yield
         watch.check(runner)
     finally:
+        runner.boundary_checks.remove(watch.check_if_due)
         watch.end()
-        runner._training_watch = None
-
-
-def check_training(runner: BaseRunner) -> None:
-    """Between two steps: check what :func:`watching_training` watches, once that is due."""
-    watch = runner._training_watch
-    due_at = None if watch is None else watch.due_at()
-    if watch is not None and due_at is not None and runner.iter >= due_at:
-        watch.check(runner)
 
 
 def _entries(optimizer: Optimizer) -> Iterator[Tensor]:

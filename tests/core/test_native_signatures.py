@@ -148,7 +148,7 @@ def test_objects_come_from_their_functions_only(kind: type) -> None:
         type("Sub", (kind,), {})
 
 
-@pytest.mark.parametrize("attribute", ["_iter", "_max_iters", "_check_at", "mode", "log_buffer"])
+@pytest.mark.parametrize("attribute", ["_iter", "_max_iters", "check_at", "mode", "log_buffer"])
 def test_attributes_of_a_run_set_to_whatever(attribute: str) -> None:
     rng = random.Random(2)
     for make in itertools.chain(VALUES * 3):

@@ -365,16 +365,16 @@ def state_of(runner: Any) -> list[Any]:
         runner.inner_iter,
         runner.meta,
         runner.resumed,
-        runner._samples,
-        runner._resumption,
-        dict(runner._hook_states),
+        runner.progress.samples,
+        runner.progress.resume_point,
+        dict(runner.waiting_hook_states),
         _told({k: v.clone() for k, v in runner.model.state_dict().items()}),
         _told({name: each.state_dict() for name, each in optimizers.items()}),
         [_told(hook.state_dict()) for hook in runner.hooks],
         [type(hook).__name__ for hook in runner.hooks],
         torch.get_rng_state().tolist(),
         random.getstate(),
-        runner._group_options.state_dict(),
+        runner.group_options.state_dict(),
     ]
 
 

@@ -172,7 +172,7 @@ def end_of(runner: Any) -> dict[str, Any]:
         "rng": rng_state(),
         "lr": runner.current_lr(),
         "best": runner.meta["hook_msgs"]["best_score"],
-        "counters": (runner.epoch, runner.iter, runner._samples_seen()),
+        "counters": (runner.epoch, runner.iter, runner.progress.samples_seen()),
     }
 
 

@@ -181,13 +181,13 @@ def test_what_was_resumed_still_waits_for_hooks_that_are_taken_back(make_runner:
     first.run([make_loader(3)], [("train", 1)])
     runner = make_runner(max_epochs=2)
     runner.resume(f"{first.work_dir}/epoch_1.pth")
-    waiting = dict(runner._hook_states)
+    waiting = dict(runner.waiting_hook_states)
     evaluation = EvalHook(make_loader(2))
     with pytest.raises(KeyError, match="'EMAHok'"):
         runner.register_custom_hooks([evaluation, {"type": "EMAHok"}])
-    assert runner._hook_states == waiting
+    assert runner.waiting_hook_states == waiting
     runner.register_custom_hooks([evaluation])
-    assert runner._hook_states != waiting
+    assert runner.waiting_hook_states != waiting
 
 
 @pytest.mark.parametrize("method", ["register_logger_hooks", "register_custom_hooks"])

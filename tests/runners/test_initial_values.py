@@ -186,12 +186,12 @@ def test_a_resume_that_fails_leaves_all_options_as_they_were(
     file = file_of(first).rename(tmp_path / "failing.pth")
     runner = train(make_runner, optimizer("SGD", **SGD, weight_decay=0.5), 2, lr=STEP)
     runner.optimizer.param_groups[0]["lr"] = 8.0
-    before, record = group_of(runner), runner._group_options.state_dict()
+    before, record = group_of(runner), runner.group_options.state_dict()
     runner.register_hook(Failing())
     with pytest.raises(ValueError, match="this hook cannot"):
         runner.resume(file, param_groups=param_groups)
     assert group_of(runner) == before
-    assert runner._group_options.state_dict() == record
+    assert runner.group_options.state_dict() == record
     runner._max_epochs = 3
     runner.run([make_loader(BATCHES)], [("train", 1)])
     assert runner.current_lr() == [2.0]

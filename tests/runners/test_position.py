@@ -96,7 +96,7 @@ def test_the_batches_that_were_not_seen_follow(
     whole = note(runner)
     runner.register_hook(SaveAt(tmp_path, *steps))
     runner.run([loader_of(kind, workers)], [("train", 1)])
-    assert runner._samples_seen() == 3 * SIZE
+    assert runner.progress.samples_seen() == 3 * SIZE
     assert len(whole) == 3 * BATCHES
     for step in steps:
         torch.manual_seed(step)
@@ -112,7 +112,7 @@ def test_the_batches_that_were_not_seen_follow(
             assert loader.dataset.count == not_seen, step
         saved = torch.load(tmp_path / f"{step}.pth", weights_only=True)
         assert saved["hookrun"]["samples"] == 3 * SIZE - not_seen
-        assert again._samples_seen() == 3 * SIZE
+        assert again.progress.samples_seen() == 3 * SIZE
 
 
 @pytest.mark.parametrize("runners", [EPOCH_VARIANTS, ITER_VARIANTS], ids=["epoch", "iter"])
@@ -235,7 +235,7 @@ def test_a_job_of_another_size_goes_on_behind_the_samples_seen(
         runner = make_runner(kind, **limits)
         batches = note(runner)
         runner.register_hook(SaveAt(tmp_path, 2))
-        monkeypatch.setattr("hookrun.runners.position.get_dist_info", lambda: (0, 3))
+        monkeypatch.setattr("hookrun.runners.run_progress.get_dist_info", lambda: (0, 3))
         runner.run([loader(3, rank)], [("train", 1)])
         seen += [tuple(row) for _, x in batches[:2] for row in x]
     monkeypatch.undo()

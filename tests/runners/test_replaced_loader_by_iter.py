@@ -96,7 +96,7 @@ def test_samples_seen_are_of_both(make_runner: MakeRunner) -> None:
     runner = make_runner(IterBasedRunner, max_iters=7)
     runner.register_hook(replace("after_train_iter", lambda r: r.iter == 3, lambda: make_loader(2)))
     runner.run([make_loader(3)], [("train", 1)])
-    assert runner._samples_seen() == 14
+    assert runner.progress.samples_seen() == 14
 
 
 @pytest.mark.parametrize("save_at", [2, 3, 4, 6, 8])
@@ -125,4 +125,7 @@ def test_a_run_goes_on_in_it_where_before_epoch_gives_it_again(
     again.resume(tmp_path / "saved.pth")
     again.run([make(0, 2)], [("train", 1)])
     assert rest.batches["train"] == whole.batches["train"][save_at:]
-    assert (again.epoch, again._samples_seen()) == (runner.epoch, runner._samples_seen())
+    assert (again.epoch, again.progress.samples_seen()) == (
+        runner.epoch,
+        runner.progress.samples_seen(),
+    )

@@ -200,7 +200,7 @@ class Watch(Hook):
         if runner.iter == 0:
             print("running", flush=True)
         if mode == "twice":
-            while runner._check_at != 0:
+            while runner.check_at != 0:
                 time.sleep(0.001)
             print("noted", flush=True)
             while True:  # the step at work never ends

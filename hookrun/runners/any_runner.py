@@ -1,0 +1,64 @@
+"""What the other files of this room use of a runner, so that none of them imports one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch.optim import Optimizer
+
+from hookrun.checkpoint import Writer
+from hookrun.core.dispatcher import HookList
+from hookrun.core.hook import Hook
+
+from .group_options import GroupOptions
+from .run_progress import RunProgress
+
+
+class AnyRunner(Protocol):
+    """A runner by epochs or by iterations."""
+
+    model: torch.nn.Module
+    optimizer: Optimizer | Mapping[str, Optimizer] | None
+    batch_processor: Callable[..., Any] | None
+    logger: logging.Logger
+    meta: dict[str, Any] | None
+    work_dir: str | None
+    handle_signals: bool
+
+    group_options: GroupOptions
+    checkpoint_writer: Writer
+    # What was loaded from a checkpoint, until the run has begun.
+    resumed: dict[str, Any] | None
+    # What it has for hooks that are not registered yet, by key.
+    waiting_hook_states: dict[str, Any]
+    # The hooks that stand on all ranks alike, and may use collectives.
+    synchronized_hooks: list[Hook]
+    # Between two steps, once ``iter`` has reached ``check_at``, these are called.
+    check_at: int
+    boundary_checks: list[Callable[[Any], None]]
+
+    @property
+    def progress(self) -> RunProgress: ...
+    @property
+    def hooks(self) -> HookList: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def iter(self) -> int: ...
+    @property
+    def max_epochs(self) -> int | None: ...
+    @property
+    def rank(self) -> int: ...
+    def keyed_hooks(self) -> dict[str, Hook]: ...
+    def get_hook_info(self) -> str: ...
+    def call_hook(self, event: str, /) -> None: ...
+    def eval_weights(self) -> contextlib.AbstractContextManager[torch.nn.Module]: ...
+    def gather_state(self) -> None: ...
+    def save_checkpoint(
+        self, out_dir: str | os.PathLike[str], filename_tmpl: str = ...
+    ) -> None: ...

@@ -1,0 +1,63 @@
+"""How far a run by iterations is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hookrun.data import IterLoader
+
+from .run_progress import Counters, RunProgress, sum_if_known
+
+
+class IterProgress(RunProgress):
+    """The progress of a run by iterations; see :class:`RunProgress`.
+
+    Attributes:
+        endless: for each phase, its loader as one that begins again where it ends.
+        replaced: the phases whose loader is one that a hook has given.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        super().__init__(counters)
+        self.endless: list[IterLoader] = []
+        self.replaced: frozenset[int] = frozenset()
+
+    def note_replacement(self, index: int, loader: IterLoader) -> None:
+        """A hook has given a phase this loader, in the place of the one that it had."""
+        if self.workflow is not None and self.workflow[index][0] == "train":
+            self.samples = sum_if_known(self.samples, self.endless[index].samples())
+        self.endless[index] = loader
+        self.replaced |= {index}
+
+    def phase_at_work(self) -> tuple[int, int]:
+        if self.phase is None:
+            return 0, 0
+        return self.phase[0], self.counters.inner_iter + self.ends_iter()
+
+    def loader_positions(self) -> list[dict[str, Any] | None]:
+        if self.resume_point is not None:
+            return self.resume_point.loader_positions
+        positions = [each.place(self._ahead(i)) for i, each in enumerate(self.endless)]
+        return [
+            {**position, "replaced": True} if index in self.replaced else position
+            for index, position in enumerate(positions)
+        ]
+
+    def loader_states(self) -> list[dict[str, Any]]:
+        states = [each.own_state(self._ahead(i)) for i, each in enumerate(self.endless)]
+        return [
+            {"replaced": state} if index in self.replaced else state
+            for index, state in enumerate(states)
+        ]
+
+    def samples_seen(self) -> int | None:
+        total = self.samples
+        for index, mode in enumerate(self.modes):
+            if mode == "train" and index < len(self.endless):
+                total = sum_if_known(total, self.endless[index].samples(self._ahead(index)))
+        return total
+
+    def _ahead(self, index: int) -> int:
+        """Batches taken from the loader of a phase that are not done."""
+        at_work = self.phase is not None and self.phase[0] == index
+        return int(self.has_taken_batch() and at_work)

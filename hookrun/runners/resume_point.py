@@ -1,0 +1,120 @@
+"""Where a resumed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hookrun.data import set_rng_state
+from hookrun.distributed import get_dist_info
+
+
+@dataclass
+class ResumePoint:
+    """Where a resumed run goes on, until it does.
+
+    Attributes:
+        inner_iter: batches done of the epoch at work.
+        index, done: the phase of the workflow at work, and what is done of its count.
+        workflow: the phases; None where the file does not say.
+        loader_positions: for each phase, where its loader is (:meth:`hookrun.data.DataPass.place`);
+            None between two passes.
+        rank_state: this rank's part: ``rng``, for each phase ``loaders``, and ``hooks`` for theirs.
+        rank_states: the parts of all ranks, as the file has them.
+        counting: what the run knew of the lengths of its epochs (:mod:`.counting`), and
+            ``uncounted`` iterations; None where the file does not say.
+        iter: the iterations of the file.
+        given_iter: what became of them when the file was read, for another number of ranks.
+    """
+
+    inner_iter: int
+    index: int
+    done: int
+    workflow: list[tuple[str, int]] | None
+    loader_positions: list[dict[str, Any] | None]
+    rank_state: dict[str, Any]
+    rank_states: dict[int, dict[str, Any]]
+    counting: dict[str, Any] | None = None
+    iter: int = 0
+    given_iter: int = 0
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether the phase at work had begun to go through its data."""
+        return self.position_at(self.index) is not None
+
+    def position_at(self, index: int) -> dict[str, Any] | None:
+        """Where the loader of a phase is; None between two passes."""
+        known = self.loader_positions
+        position = known[index] if index < len(known) else None
+        if position is None and index == self.index and self.inner_iter:  # the file says no more
+            return {"epoch": 0, "batches": self.inner_iter}
+        return position
+
+    def is_replaced_at(self, index: int) -> bool:
+        """Whether a pass is under way through a loader that a hook had given to a phase."""
+        return bool((self.position_at(index) or {}).get("replaced"))
+
+    def loader_state_at(self, index: int) -> dict[str, Any]:
+        """What of that is this rank's own."""
+        loaders = self.rank_state.get("loaders") or []
+        return loaders[index] if index < len(loaders) else {}
+
+    def fit(self, workflow: Sequence[tuple[str, int]]) -> None:
+        """Go on in this workflow: where it is another one, with its first phase that trains."""
+        given = [(mode, count) for mode, count in workflow]
+        known = self.workflow
+        if known != given:
+            train = next((i for i, (mode, _) in enumerate(given) if mode == "train"), 0)
+            if known is None or [mode for mode, _ in known] != [mode for mode, _ in given]:
+                if known is not None:
+                    self._keep_train_only(known, train)
+                self.index = train
+            self.done = 0
+            self.workflow = given
+        if self.index < len(given) and self.done >= given[self.index][1]:
+            self.index, self.done = self.index + 1, 0
+        if self.index >= len(given):
+            self.index = 0
+
+    def restore_rng(self) -> None:
+        """Let random numbers go on as in the run that was saved."""
+        if "rng" in self.rank_state:
+            set_rng_state(self.rank_state["rng"])
+
+    def _keep_train_only(self, known: Sequence[tuple[str, int]], index: int) -> None:
+        """Move the position of the loader that trained to the phase that trains now."""
+        trained = self.index if self.index < len(known) and known[self.index][0] == "train" else 0
+        position, own = self.position_at(trained), self.loader_state_at(trained)
+        self.loader_positions = [*[None] * index, position]
+        self.rank_state = {**self.rank_state, "loaders": [{}] * index + [own]}
+        if self.counting is not None:
+            lengths = self.counting["lengths"]
+            length = lengths[trained] if trained < len(lengths) else None
+            self.counting = {**self.counting, "lengths": [*[None] * index, length], "loaders": []}
+
+
+def read_resume_point(own: Mapping[str, Any]) -> ResumePoint:
+    """What :meth:`RunProgress.state_dict` gave; an empty mapping for a file of MMCV's.
+
+    Args:
+        own: it looks as :mod:`.layout` says.
+    """
+    rank, world_size = get_dist_info()
+    ranks = {rank: dict(state) for rank, state in (own.get("ranks") or {}).items()}
+    mine = ranks.get(rank, {})
+    if own.get("world_size", 1) != world_size:
+        mine = {name: mine[name] for name in ("rng",) if name in mine}  # other shares of the data
+    phase = own.get("phase") or {}
+    workflow = phase.get("workflow")
+    return ResumePoint(
+        inner_iter=own.get("inner_iter", 0),
+        index=phase.get("index", 0),
+        done=phase.get("done", 0),
+        workflow=workflow and [(mode, count) for mode, count in workflow],
+        loader_positions=[each and dict(each) for each in own.get("loaders") or []],
+        rank_state=mine,
+        rank_states=ranks,
+        counting=own.get("counting"),
+    )
