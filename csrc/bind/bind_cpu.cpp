@@ -14,6 +14,7 @@
 
 #include "../cpu/ops.hpp"
 #include "tensor_table.hpp"
+#include "torch_tensors.hpp"
 
 namespace hookrun {
 namespace {
@@ -212,6 +213,13 @@ void bind_cpu(py::module_& module) {
   cpu.def("adam", &adam);
   cpu.def("isa", [] { return cpu::ops().name; }, "The instruction set in use.");
   cpu.def("use_isa", &use_isa, "name"_a);
+  cpu.def(
+      "tensor_reads",
+      [] {
+        const Torch& torch = Torch::get();
+        return py::dict("flags"_a = torch.reads_flags(), "autograd"_a = torch.reads_autograd());
+      },
+      "What is read of a tensor's object itself, rather than asked of torch.");
 }
 
 }  // namespace hookrun

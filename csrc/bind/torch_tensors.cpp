@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <iterator>
+#include <string_view>
 
 namespace hookrun {
 namespace {
@@ -47,6 +49,8 @@ Torch::Torch() {
   while (api != nullptr && api->version.major != 1) api = api->previous;
   if (api != nullptr && api->tensor_from_object == nullptr) api = nullptr;
 
+  const char* reads = std::getenv("HOOKRUN_TENSOR_READS");
+  if (reads != nullptr && std::string_view(reads) == "plain") return;
   const py::object sample = real_tensor(torch, 0);
   impl_word = word_with(sample.ptr(), 5, sample.attr("_cdata"));
   if (impl_word == 0) return;
@@ -82,18 +86,32 @@ void Torch::find_lazy_flags(const py::module_& torch) {
   }
 }
 
-// The one word that is null in a tensor that autograd knows nothing of, and in no other.
+// The one word that is null in a tensor that autograd knows nothing of, and in none of those that
+// it has recorded, whichever way they were made. Where that is not one word, none is used.
 void Torch::find_autograd_word(const py::module_& torch) {
   const py::object plain = real_tensor(torch, 1);
-  const py::object parameter = torch.attr("nn").attr("Parameter")(real_tensor(torch, 1));
-  const py::object result = torch.attr("enable_grad")()(parameter.attr("exp"))();
+  const py::object parameter = torch.attr("nn").attr("Parameter")(real_tensor(torch, 2));
+  const py::object recording = torch.attr("enable_grad")();
+  const auto recorded = [&](const char* method, auto... arguments) -> py::object {
+    return recording(parameter.attr(method))(arguments...);
+  };
+  const py::object written = recorded("clone");
+  recording(written.attr("mul_"))(2.0);
+  const py::object samples[] = {parameter,
+                                recorded("exp"),
+                                recorded("view", 1, 2),
+                                recorded("sum"),
+                                recorded("expand", 3, 2),
+                                recorded("double"),
+                                recorded("unbind")[py::int_(0)],
+                                written};
   constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words
   std::size_t found = 0, count = 0;
   for (std::size_t i = kFirst; i < kEnd; ++i) {
-    const auto at = [&](const py::object& tensor) {
-      return word(word(tensor.ptr(), impl_word), i);
+    const auto is_set = [&](const py::object& tensor) {
+      return word(word(tensor.ptr(), impl_word), i) != nullptr;
     };
-    if (at(plain) != nullptr || at(parameter) == nullptr || at(result) == nullptr) continue;
+    if (is_set(plain) || !std::all_of(std::begin(samples), std::end(samples), is_set)) continue;
     found = i;
     ++count;
   }

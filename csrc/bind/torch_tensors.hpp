@@ -1,6 +1,10 @@
-// What reading a torch tensor takes beside DLPack: its types, and where its object keeps what
-// DLPack does not tell. Places are found at run time, on sample tensors; what is not found is done
-// without.
+// What reading a torch tensor takes beside DLPack: its types, and two things that DLPack does not
+// tell: whether its numbers are to be negated or conjugated, and whether autograd has recorded it.
+//
+// The plain way is to ask torch, by a Python method for each of them and for each tensor. The quick
+// way is to look into the tensor's object: where, is found out once, on samples of every kind, and
+// used only if they all agree. benchmarks/bench_tensor_reads.py has what the quick way gains, and
+// HOOKRUN_TENSOR_READS=plain takes the other one.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +25,10 @@ struct Torch {
   std::size_t autograd_word = 0;  // where that points to what autograd knows of it, if anything
 
   static const Torch& get();
+
+  // What was found out, by name; for people who wonder, and for tests on every supported torch.
+  bool reads_flags() const { return lazy_word != 0; }
+  bool reads_autograd() const { return autograd_word != 0; }
 
   bool is_plain(PyObject* item) const {
     const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(item));

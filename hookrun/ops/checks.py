@@ -184,23 +184,23 @@ def _check_overlap(op: str, places: Iterable[_Place]) -> None:
     for place in places:
         by_device.setdefault(place.tensor.device, []).append(place)
     for there in by_device.values():
-        for meeting in _synchronized_hooks_ranges(there):
-            if any(place.written for place in meeting):
-                _check_elements(op, meeting)
+        for overlapping in _overlapping_ranges(there):
+            if any(place.written for place in overlapping):
+                _check_elements(op, overlapping)
 
 
-def _synchronized_hooks_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
+def _overlapping_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
     """Those whose ranges overlap, directly or through others between them."""
-    meeting: list[_Place] = []
+    overlapping: list[_Place] = []
     end = 0
     for place in sorted(places, key=lambda place: place.begin):
-        if place.begin >= end and meeting:
-            yield meeting
-            meeting = []
-        meeting.append(place)
+        if place.begin >= end and overlapping:
+            yield overlapping
+            overlapping = []
+        overlapping.append(place)
         end = max(end, place.end)
-    if len(meeting) > 1:
-        yield meeting
+    if len(overlapping) > 1:
+        yield overlapping
 
 
 def _check_elements(op: str, places: Sequence[_Place]) -> None:
