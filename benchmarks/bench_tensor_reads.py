@@ -1,7 +1,7 @@
 """What it gains to look into tensors' objects, rather than to ask torch by Python's methods.
 
-Claim: a step of AdamW with clipping and averages over 161 tensors of 64 elements takes at most 0.9 of
-the time that it takes where torch is asked for each tensor, whether its numbers are negated or
+Claim: a step of AdamW with clipping and averages over 161 tensors of 64 elements takes at most 0.9
+of the time that it takes where torch is asked for each tensor, whether its numbers are negated or
 conjugated and whether autograd has recorded it (``HOOKRUN_TENSOR_READS=plain``). Were it less, that
 reading (``csrc/bind/torch_tensors.cpp``) would have to go.
 

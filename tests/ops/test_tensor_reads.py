@@ -25,7 +25,7 @@ def test_asking_torch_gives_the_same() -> None:
     here = Path(__file__).parent
     files = [__file__, str(here / "test_odd_tensors.py"), str(here / "test_recorded.py")]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
         env={**os.environ, "HOOKRUN_TENSOR_READS": "plain"},
         cwd=here.parents[1],
         capture_output=True,
