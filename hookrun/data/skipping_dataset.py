@@ -21,6 +21,9 @@ class SkippingDataset(IterableDataset[Any]):
         seen: the samples to leave out, for each worker process, or for the only process.
     """
 
+    _dataset: Any
+    _seen: list[int]
+
     def __init__(self, dataset: Any, seen: Sequence[int]) -> None:
         object.__setattr__(self, "_dataset", dataset)
         object.__setattr__(self, "_seen", list(seen))
