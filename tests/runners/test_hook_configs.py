@@ -45,7 +45,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("lr_config", {**STEP, "warmup_iter": 3}, "'warmup_iter'.*'warmup_iters'"),
     ("lr_config", {**STEP, "type": "EMAHook"}, "'step'.*'StepLrUpdaterHook'.*'EMAHook': leave out"),
     ("lr_config", {**STEP, "type": "ExpLrUpdaterHook"}, "'StepLrUpdaterHook'.*'ExpLrUpdaterHook'"),
-    ("lr_config", {**STEP, "type": EMAHook}, "'StepLrUpdaterHook'.*hooks.ema.EMAHook"),
+    ("lr_config", {**STEP, "type": EMAHook}, "'StepLrUpdaterHook'.*EMAHook"),
     ("lr_config", {**STEP, "type": None}, "'StepLrUpdaterHook'.*None"),
     ("momentum_config", {"policy": "cyclic", "type": "CyclicLrUpdaterHook"}, "'CyclicMomentum"),
     ("lr_config", {**STEP, "priorty": "LOW"}, "'priorty'.*'priority'"),
