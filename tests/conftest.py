@@ -24,6 +24,11 @@ def _use_native_from(folder: str) -> None:
     sys.modules["hookrun._native"] = module
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores: threads beside them would only wait for each other. Read by torch
+    # when it is imported, also by the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if "HOOKRUN_NATIVE" in os.environ:
     _use_native_from(os.environ["HOOKRUN_NATIVE"])
 
