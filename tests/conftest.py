@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage in tests pass over torch and the thousands of tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 def _skip_without_gpu(items: list[pytest.Item]) -> None:

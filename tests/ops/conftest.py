@@ -37,7 +37,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend; forced, unless the test's case is one that it may leave to the reference."""
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
-    long_list = case is not None and "tensors" in case.sizes and case != Case("161 tensors")
+    long_list = case is not None and "tensors" in case.sizes and case != Case("21 tensors")
     if request.param == "triton" and long_list and not request.config.getoption("--long"):
         pytest.skip("Triton's interpreter takes long lists slowly; --long runs it")
     if case is None or TAKES[request.param](op, case):
