@@ -156,3 +156,8 @@ TAKES: dict[str, Callable[[str, Case], bool]] = {
     "reference": lambda op, case: True,
     "triton": lambda op, case: _cpu_takes(op, case),
 }
+
+#: For Triton's interpreter: each choice, fewer random combinations, and no long lists.
+QUICK_CASES = {
+    case for case in sampled_cases(10) if "tensors" not in case.sizes or case == Case("21 tensors")
+}
