@@ -15,7 +15,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # CMake takes it from the environment; what was compiled before is not compiled again after `clean`.
-ifneq ($(shell command -v ccache),)
+ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
@@ -24,7 +24,7 @@ endif
 train: setup
 	$(PYTHON) examples/digits.py $(ARGS)
 
-# What takes one core comes first, side by side; tests take all of them.
+# Checks and builds come first, side by side; tests take all cores.
 test: setup
 	$(MAKE) --jobs 2 --output-sync lint native-test sanitized-build
 	$(MAKE) sanitize
