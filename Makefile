@@ -9,18 +9,29 @@ CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 ASAN_BUILD := build/asan
 BENCH := .venv-bench
 
+PYTEST := $(PYTHON) -m pytest
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: train test test-long lint native-test sanitize bench setup clean
+# CMake takes it from the environment; what was compiled before is not compiled again after `clean`.
+ifneq ($(shell command -v ccache 2>/dev/null),)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+endif
+
+.PHONY: train test test-long lint native-test sanitized-build sanitize bench setup clean
 
 train: setup
 	$(PYTHON) examples/digits.py $(ARGS)
 
-test: setup lint native-test sanitize
-	$(PYTHON) -m pytest
+# Checks and builds come first, side by side; tests take all cores.
+test: setup
+	$(MAKE) --jobs 2 --output-sync lint native-test sanitized-build
+	$(MAKE) sanitize
+	$(PYTEST) $(PARALLEL)
 
 test-long: setup
-	$(PYTHON) -m pytest --long
+	$(PYTEST) --long
 
 lint: setup
 	ruff check .
@@ -37,18 +48,21 @@ native-test: setup
 # The core and the native module under AddressSanitizer and UndefinedBehaviorSanitizer. Python is not
 # instrumented and keeps memory until the end, so leaks are not looked for here (tests/test_memory.py
 # does). Left out is what tests torch or Triton rather than the native code.
-sanitize: setup
-	cmake -S . -B $(ASAN_BUILD) -G Ninja -DHOOKRUN_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
-	  -Dpybind11_DIR=$$($(PYTHON) -c 'import pybind11; print(pybind11.get_cmake_dir())') >/dev/null
-	cmake --build $(ASAN_BUILD) --target _native core_tests
+sanitize: sanitized-build
 	$(ASAN_BUILD)/core_tests
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc HOOKRUN_NATIVE=$(CURDIR)/$(ASAN_BUILD) \
-	  $(PYTHON) -m pytest tests/core tests/ops tests/runners/test_loops.py \
+	  $(PYTEST) $(PARALLEL) tests/core tests/ops tests/runners/test_loops.py \
 	  tests/schedules/test_policy_checks.py \
 	  --ignore=tests/ops/test_distributed.py --ignore=tests/ops/test_device_step.py \
 	  -k "not 200_steps and not reference and not triton and not exchange_table \
 	  and not whose_own_policy_is_none"
+
+sanitized-build: setup
+	cmake -S . -B $(ASAN_BUILD) -G Ninja -DHOOKRUN_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+	  -DCMAKE_CXX_COMPILER_LAUNCHER=$(CMAKE_CXX_COMPILER_LAUNCHER) \
+	  -Dpybind11_DIR=$$($(PYTHON) -c 'import pybind11; print(pybind11.get_cmake_dir())') >/dev/null
+	cmake --build $(ASAN_BUILD) --target _native core_tests
 
 # Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
 bench: $(BENCH)/.installed

@@ -22,7 +22,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # What CMake takes from the environment once and then remembers.
-REMEMBERED = ("CXX", "CXXFLAGS", "LDFLAGS")
+REMEMBERED = ("CXX", "CXXFLAGS", "LDFLAGS", "CMAKE_CXX_COMPILER_LAUNCHER")
 
 
 class PythonBuild(build_py):

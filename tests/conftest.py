@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -24,6 +25,11 @@ def _use_native_from(folder: str) -> None:
     sys.modules["hookrun._native"] = module
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores: threads beside them would only wait for each other. Read by torch
+    # when it is imported, also by the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if "HOOKRUN_NATIVE" in os.environ:
     _use_native_from(os.environ["HOOKRUN_NATIVE"])
 
@@ -42,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage in tests pass over torch and the thousands of tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 def _skip_without_gpu(items: list[pytest.Item]) -> None:

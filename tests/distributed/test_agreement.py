@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-POINTS = 20
 
-
-def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", [8, pytest.param(20, marks=pytest.mark.long)])
+def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(
+    tmp_path: Path, points: int
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.stopping_ranks", str(tmp_path), str(POINTS)],
+        [sys.executable, "-m", "tests.distributed.stopping_ranks", str(tmp_path), str(points)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -25,7 +27,7 @@ def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(reports) == POINTS
+    assert len(reports) == points
     steps = []
     for report in reports:
         folder = tmp_path / str(report["point"])
@@ -46,4 +48,4 @@ def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(tmp_path: 
         assert sorted(saved["hookrun"]["ranks"]) == [0, 1, 2, 3]
         assert saved["hookrun"]["samples"] == ranks[0]["iter"] * 8
         steps.append(saved["meta"]["iter"])
-    print(f"{POINTS} signals: all 4 processes stopped and saved at steps {steps}")
+    print(f"{points} signals: all 4 processes stopped and saved at steps {steps}")

@@ -9,7 +9,7 @@ import torch
 
 from hookrun._native import cpu
 
-from .inputs import BACKENDS, TAKES, Case, all_cases, sampled_cases
+from .inputs import BACKENDS, QUICK_CASES, TAKES, Case, all_cases, sampled_cases
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
@@ -37,9 +37,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend; forced, unless the test's case is one that it may leave to the reference."""
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
-    long_list = case is not None and "tensors" in case.sizes and case != Case("161 tensors")
-    if request.param == "triton" and long_list and not request.config.getoption("--long"):
-        pytest.skip("Triton's interpreter takes long lists slowly; --long runs it")
+    slow = case is not None and case not in QUICK_CASES
+    if request.param == "triton" and slow and not request.config.getoption("--long"):
+        pytest.skip("Triton's interpreter is slow; --long runs it")
     if case is None or TAKES[request.param](op, case):
         monkeypatch.setenv("HOOKRUN_BACKEND", request.param)
     else:

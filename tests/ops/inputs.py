@@ -42,6 +42,7 @@ SIZES: dict[str, list[Shape]] = {
     "empty middle": [(5,), (2, 0, 3), (4, 3)],
     "empty last": [(5,), (4, 3), (0,)],
     "around a chunk": [(CHUNK - 1,), (CHUNK,), (CHUNK + 1,)],
+    "21 tensors": [(i % 40 + 1, i % 3 + 1) for i in range(21)],
     "161 tensors": [(i % 40 + 1, i % 3 + 1) for i in range(161)],
     "5,000 tensors": [(i % 9,) for i in range(5000)],
 }
@@ -115,8 +116,8 @@ class Case(NamedTuple):
 
 def all_cases() -> list[Case]:
     """Sizes and layouts with all dtypes and values; the two meet in lists with an empty tensor."""
-    many = "5,000 tensors"  # a second each
-    lists = [(sizes, "plain") for sizes in SIZES if sizes != many]
+    alone = ("21 tensors", "5,000 tensors")  # for Triton's interpreter; a second each
+    lists = [(sizes, "plain") for sizes in SIZES if sizes not in alone]
     lists += itertools.product(["plain", "empty middle"], LAYOUTS)
     rest = list(itertools.product(DTYPES, VALUES))
     return [*_one_choice(), *(Case(*choice, *others) for choice in lists for others in rest)]
@@ -154,4 +155,9 @@ TAKES: dict[str, Callable[[str, Case], bool]] = {
     "cpu": _cpu_takes,
     "reference": lambda op, case: True,
     "triton": lambda op, case: _cpu_takes(op, case),
+}
+
+#: For Triton's interpreter: each choice, fewer random combinations, and no long lists.
+QUICK_CASES = {
+    case for case in sampled_cases(10) if "tensors" not in case.sizes or case == Case("21 tensors")
 }

@@ -72,18 +72,19 @@ class Trio:
                 assert error <= max(2 * torchs, 5e-6), (error, torchs)
 
 
-def test_gradients_that_come_and_go_and_parameters_that_freeze(kind: Any) -> None:
+@pytest.mark.parametrize("tens", [2, pytest.param(6, marks=pytest.mark.long)])
+def test_gradients_that_come_and_go_and_parameters_that_freeze(kind: Any, tens: int) -> None:
     def change(params: list[Parameter], optimizer: Any, number: int) -> None:
         for i, param in enumerate(params):
             if (number + i) % 5 == 0 or (i == 0 and number < 7):
                 param.grad = None  # the first one's arrives late
-        params[1].requires_grad_(not 20 <= number < 40)  # frozen, then not
-        if number == 30:
+        params[1].requires_grad_(not 10 * tens <= 3 * number < 20 * tens)  # frozen, then not
+        if number == 5 * tens:
             params.append(Parameter(torch.ones(9, dtype=params[0].dtype)))
             optimizer.add_param_group({"params": [params[-1]], "lr": 0.003})
 
     trio = Trio(kind)
-    trio.run(range(60), change)
+    trio.run(range(10 * tens), change)
     trio.check()
 
 

@@ -2,6 +2,8 @@
 
     python -m tests.kernels.triton.compiled ARCH... [--long]
 
+Without --long those of the recipes that most people use, each for one of the GPUs in turn.
+
 It runs in a process of its own, since kernels that were imported for Triton's interpreter cannot be
 compiled. For each kernel and architecture: the accesses to global memory in the PTX by their width
 in bytes, accesses to local memory, and registers, stack and local memory as the cubin has them.
@@ -166,10 +168,11 @@ def main() -> None:
     parser.add_argument("--long", action="store_true")
     arguments = parser.parse_args()
     variants = {**VARIANTS, **LONG} if arguments.long else VARIANTS
+    every = arguments.arch
     report = {
         f"{name}, sm_{arch}": compile_for(arch, *variant)
-        for arch in arguments.arch
-        for name, variant in variants.items()
+        for number, (name, variant) in enumerate(variants.items())
+        for arch in (every if arguments.long else [every[number % len(every)]])
     }
     print(json.dumps(report))
 
