@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hookrun
+from hookrun import HOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
+EXTENDING = ROOT / "examples" / "extending"
 
 
 def run_digits(work_dir: Path, *arguments: str) -> dict[str, object]:
@@ -28,3 +38,47 @@ def test_digits_are_learnt_and_resumed(tmp_path: Path) -> None:
     run_digits(tmp_path / "parts", "--device", "cpu", "--epochs", "2")
     resumed = run_digits(tmp_path / "parts", "--device", "cpu", "--epochs", "4", "--resume", "auto")
     assert (resumed["epochs"], resumed["iterations"]) == (4, 92)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs an example without its ``main()``, and gives what it defines."""
+    monkeypatch.setattr(HOOKS, "_modules", dict(HOOKS.module_dict))  # what it registers goes again
+    return lambda name: runpy.run_path(str(EXTENDING / f"{name}.py"))
+
+
+def test_a_hook_of_ones_own(load: Any) -> None:
+    runner = load("hook")["main"]()
+    assert (runner.epoch, runner.iter) == (2, 20)
+    assert runner.get_hook_info().count("UpdateRatioHook") == 2
+    ratios = runner.log_buffer.val_history["update_ratio"]
+    assert all(0 < ratio < 1 for ratio in ratios)
+
+
+def test_a_logger_of_ones_own(load: Any, tmp_path: Path) -> None:
+    with load("logger")["main"](str(tmp_path)).open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["epoch"], line["iter"]) for line in lines] == [
+        *(("1", "5"), ("1", "10"), ("2", "15"), ("2", "20")),
+    ]
+    assert float(lines[0]["learning_rate"]) == pytest.approx(0.1)
+    assert float(lines[3]["learning_rate"]) == pytest.approx(0.01)
+    assert all(float(line["train/loss"]) > 0 for line in lines)
+
+
+def test_the_fused_operations_in_a_loop_of_ones_own(load: Any) -> None:
+    assert load("own_loop")["main"]() < 1e-6
+
+
+@pytest.mark.parametrize("path", sorted(EXTENDING.glob("*.py")), ids=lambda path: path.stem)
+def test_they_use_public_names_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_") or node.attr.startswith("__"), node.attr
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hookrun"):
+            module = sys.modules[node.module or ""]
+            assert module is hookrun or node.module in PUBLIC_MODULES
+            assert {alias.name for alias in node.names} <= set(module.__all__)
+
+
+PUBLIC_MODULES = {"hookrun.hooks", "hookrun.ops", "hookrun.schedules"}

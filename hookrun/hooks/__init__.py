@@ -1,6 +1,8 @@
 """The shipped hooks, and what it takes to write one's own."""
 
+from hookrun import loggers
 from hookrun.core import HOOKS, Hook, every, last, once
+from hookrun.loggers import *  # noqa: F403 (loggers.__all__ says what)
 
 from .closure import ClosureHook
 from .evaluation.evaluation import EvalHook
@@ -87,3 +89,4 @@ __all__ = [
     "once",
     "single_gpu_test",
 ]
+__all__ += loggers.__all__
