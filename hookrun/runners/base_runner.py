@@ -14,16 +14,14 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from hookrun import _native
 from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
-from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs
 from hookrun.distributed import get_dist_info
 
 from . import resuming, saving
-from .checks import check_limit, check_optimizer, check_steps, make_work_dir
+from .checks import check_limit, check_optimizer, check_options, check_steps, make_work_dir
 from .default_logger import default_logger
 from .group_options import GroupOptions
 from .loader_states import watch_loaders
@@ -74,13 +72,7 @@ class BaseRunner(HookRegistration, ABC):
     ) -> None:
         check_steps(model, batch_processor)
         check_optimizer(optimizer)
-        if logger is not None and not isinstance(logger, logging.Logger):
-            raise TypeError(f"logger must be a logging.Logger, not {type(logger).__name__}")
-        if meta is not None and not isinstance(meta, Mapping):
-            raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
-        if max_epochs is not None and max_iters is not None:
-            raise ValueError("only one of max_epochs and max_iters can be given")
-
+        check_options(logger, meta, max_iters, max_epochs)
         self.handle_signals = handle_signals
         self.model = model
         self.batch_processor = batch_processor
@@ -282,32 +274,3 @@ class BaseRunner(HookRegistration, ABC):
 
     def _restore_hook(self, hook: Hook) -> None:
         resuming.restore_hook(self, hook)
-
-    def _goes_native(self, base: type, method: str) -> bool:
-        """Whether the native loop does what this runner would: ``method`` is that of ``base``."""
-        return (
-            isinstance(self._dispatcher, _native.Dispatcher)
-            and self.batch_processor is None
-            and not overrides(self, _native.RunState, ("call_hook",))
-            and not overrides(self, base, (method,))
-        )
-
-    def _step(
-        self, data_batch: Any, train: bool, optimizer: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """One step of the model, as the native loop takes it; its result goes to log and hooks."""
-        if self.batch_processor is not None:
-            source = "batch_processor"
-            outputs = self.batch_processor(self.model, data_batch, train_mode=train, **kwargs)
-        else:
-            name = "train_step" if train else "val_step"
-            source = f"{type(self.model).__name__}.{name}"
-            outputs = getattr(self.model, name)(data_batch, *optimizer, **kwargs)
-        if not isinstance(outputs, dict):
-            raise TypeError(
-                f"{source}() must return a dict with the key 'loss' (and optionally 'log_vars' and "
-                f"'num_samples'), but it returned {type(outputs).__name__}"
-            )
-        if "log_vars" in outputs:
-            self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
-        self.outputs = outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -82,6 +83,16 @@ def make_work_dir(work_dir: Any) -> str:
     except OSError as error:
         raise ValueError(f"work_dir {str(path)!r} cannot be written: {error}") from error
     return str(path)
+
+
+def check_options(logger: Any, meta: Any, max_iters: Any, max_epochs: Any) -> None:
+    """Refuse what a runner is given that is of a wrong type, or two limits."""
+    if logger is not None and not isinstance(logger, logging.Logger):
+        raise TypeError(f"logger must be a logging.Logger, not {type(logger).__name__}")
+    if meta is not None and not isinstance(meta, Mapping):
+        raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
+    if max_epochs is not None and max_iters is not None:
+        raise ValueError("only one of max_epochs and max_iters can be given")
 
 
 def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: bool) -> None:

@@ -24,6 +24,7 @@ from .epoch_progress import EpochProgress
 from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of_order
 from .run_options import prefetched, warn_of_misspelt_options
+from .step import goes_native, take_step
 
 
 @RUNNERS.register_module()
@@ -38,7 +39,7 @@ class EpochBasedRunner(BaseRunner):
 
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
         """One step; what it returns goes to ``outputs`` and the log buffer."""
-        self._step(data_batch, train_mode, (self.optimizer,), kwargs)
+        take_step(self, data_batch, train_mode, (self.optimizer,), kwargs)
 
     def train(self, data_loader: Any, **kwargs: Any) -> None:
         """Train one epoch.
@@ -105,7 +106,7 @@ class EpochBasedRunner(BaseRunner):
     def _go_through(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
     ) -> None:
-        if self._goes_native(EpochBasedRunner, "run_iter"):
+        if goes_native(self, EpochBasedRunner, "run_iter"):
             had_any = _native.run_epoch(self, batches, train, first, kwargs)
         else:
             had_any = self._go_through_in_python(batches, train, first, kwargs)

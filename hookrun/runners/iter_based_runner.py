@@ -30,6 +30,7 @@ from .loader_states import restore_loaders, warn_of_order
 from .registration import HookConfig
 from .resume_point import ResumePoint
 from .run_options import prefetched, warn_of_misspelt_options
+from .step import goes_native, take_step
 
 
 @RUNNERS.register_module()
@@ -59,7 +60,7 @@ class IterBasedRunner(BaseRunner):
         self._epoch = data_loader.epoch
         self.data_batch = data_batch
         self.call_hook("before_train_iter")
-        self._step(data_batch, True, (self.optimizer,), kwargs)
+        take_step(self, data_batch, True, (self.optimizer,), kwargs)
         self.call_hook("after_train_iter")
         del self.data_batch
         self._inner_iter += 1
@@ -73,7 +74,7 @@ class IterBasedRunner(BaseRunner):
         data_batch = next(data_loader)
         self.data_batch = data_batch
         self.call_hook("before_val_iter")
-        self._step(data_batch, False, (), kwargs)
+        take_step(self, data_batch, False, (), kwargs)
         self.call_hook("after_val_iter")
         del self.data_batch
         self._inner_iter += 1
@@ -230,7 +231,7 @@ class IterBasedRunner(BaseRunner):
         self._hold(given)
 
     def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
-        if mode == "train" and self._goes_native(IterBasedRunner, "train"):
+        if mode == "train" and goes_native(self, IterBasedRunner, "train"):
             self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)

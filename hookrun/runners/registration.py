@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hookrun._native import Dispatcher as NativeDispatcher
 from hookrun._native import RunState
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
@@ -35,6 +36,11 @@ class HookRegistration(RunState):
     def hooks(self) -> HookList:
         """The registered hooks in the order of their calls."""
         return self._hook_list
+
+    @property
+    def dispatches_natively(self) -> bool:
+        """Whether events are fired by C++, not by its reference in Python."""
+        return isinstance(self._dispatcher, NativeDispatcher)
 
     @property
     def _hooks(self) -> HookList:
