@@ -62,3 +62,13 @@ def test_private_names_of_others_are_on_the_list() -> None:
     listed = {name for row in table_rows("private") for name in re.findall(r"\b_\w+", row[0])}
     missing = underscored_names_of_others() - listed
     assert not missing, f"not in the table of docs/architecture.md: {sorted(missing)}"
+
+
+@pytest.mark.parametrize(("what", "most"), [("a hook", 4), ("a policy", 6), ("a logger", 4)])
+def test_what_to_touch_to_ship_something_is_little_and_there(what: str, most: int) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {what} |"))
+    files = row.split("|")[2].replace(" and ", ";").split(";")
+    assert len(files) <= most
+    for name in re.findall(r"`([\w/.]+)`", row):
+        assert (ROOT / name).exists(), name
