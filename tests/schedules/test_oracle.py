@@ -53,7 +53,7 @@ def run_native(config: dict[str, Any], run: Run, momentum: bool) -> list[list[fl
     hook = HOOKS.build(config)
     rehearsal.register(hook)
     values = [read(rehearsal.optimizer, momentum) for _ in rehearsal.iterations()]
-    assert (hook._native_schedule is None) == (hook.by_epoch and hook.warmup is None)
+    assert hook._compiled != (hook.by_epoch and hook.warmup is None)
     return values
 
 

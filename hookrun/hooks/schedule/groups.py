@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from operator import is_not
 from typing import Any
@@ -25,6 +24,13 @@ def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]])
     if isinstance(optimizer, dict):
         return {name: values(each, name) for name, each in optimizer.items()}
     return values(optimizer, None)
+
+
+def as_lists(values: Any) -> Groups:
+    """The values, each sequence of them a list; lists stay the same objects."""
+    if isinstance(values, dict):
+        return {name: as_lists(each) for name, each in values.items()}  # type: ignore[misc]
+    return values if isinstance(values, list) else list(values)
 
 
 def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
@@ -136,18 +142,3 @@ def carry_over(
 
 def _identity(group: dict[str, Any]) -> int:
     return id(group.get("params", group))
-
-
-def warn_if_all_zero(hook: Any) -> None:
-    """Say so where every group begins with a learning rate of 0: none would train."""
-    groups = hook.base_lr
-    values = (
-        [each for part in groups.values() for each in part] if isinstance(groups, dict) else groups
-    )
-    if values and not any(values):
-        warnings.warn(
-            f"{type(hook).__name__}: the initial learning rate of every parameter group is 0, and "
-            "a schedule leaves 0 as it is, so nothing will train: give the optimizer a learning "
-            "rate above 0",
-            stacklevel=2,
-        )

@@ -224,7 +224,7 @@ class TestChangesDuringTheRun:
         hook.min_lr_ratio = 1.0
         next(iterations)
         assert rates(run) == [1.0]
-        assert hook._native_schedule is not None
+        assert hook._compiled
         hook.min_lr = 0.5
         with pytest.raises(ValueError, match="exactly one of min_lr"):
             next(iterations)

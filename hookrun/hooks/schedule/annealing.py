@@ -1,7 +1,8 @@
-"""Learning-rate schedules that go down to a minimum."""
+"""Schedules that anneal: the learning rate down to a minimum, the momentum to any value."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hookrun import schedules
@@ -10,7 +11,9 @@ from hookrun.schedules import STRATEGIES, Policy, Target
 
 from .. import _arguments as check
 from .lr_updater import LrUpdaterHook
-from .updater import ScheduleSetting
+from .momentum_updater import MomentumUpdaterHook
+from .settings import ScheduleSetting
+from .steps import length_of_run
 
 
 class AnnealingLrUpdaterHook(LrUpdaterHook):
@@ -139,3 +142,99 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
             check.choice(self, "anneal_strategy", STRATEGIES),
             self._target(),
         )
+
+
+@HOOKS.register_module()
+class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
+    """Half a cosine wave down to the minimum, again and again (SGDR, arXiv:1608.03983).
+
+    Args:
+        periods: the steps that each wave lasts.
+        restart_weights: where each wave starts: 0 is the minimum, 1 the initial learning rate.
+        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+
+    Raises:
+        ValueError: in ``before_run``, the run is longer than all periods together. MMCV fails in
+            the middle of the run, at the first step past them.
+    """
+
+    periods = ScheduleSetting()
+    restart_weights = ScheduleSetting()
+
+    def __init__(
+        self,
+        periods: Sequence[int],
+        restart_weights: Sequence[float] = (1,),
+        min_lr: float | None = None,
+        min_lr_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(min_lr, min_lr_ratio, **kwargs)
+        self.periods = periods
+        self.restart_weights = restart_weights
+        self._check_arguments()
+
+    def make_policy(self) -> Policy:
+        periods = check.counts(self, "periods")
+        weights = check.numbers(self, "restart_weights")
+        if len(periods) != len(weights):
+            allowed = f"as long as periods, which has {len(periods)} entries"
+            raise check.wrong(self, "restart_weights", allowed)
+        return schedules.CosineRestart(periods, weights, self._target())
+
+    def _check_run(self, runner: Any) -> None:
+        super()._check_run(runner)
+        total = length_of_run(runner, self.by_epoch)
+        if total is not None and total > sum(self.periods):
+            allowed = f"at least {total} steps together, as long as the run"
+            raise check.wrong(self, "periods", allowed)
+
+
+class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
+    """Base class of the hooks that go to a momentum over the run, lower or higher.
+
+    Args:
+        min_momentum: where to go, or
+        min_momentum_ratio: the same as a part of the initial momentum; it may be above 1. Exactly
+            one of the two.
+        kwargs: see :class:`MomentumUpdaterHook`.
+    """
+
+    min_momentum = ScheduleSetting()
+    min_momentum_ratio = ScheduleSetting()
+
+    def __init__(
+        self,
+        min_momentum: float | None = None,
+        min_momentum_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.min_momentum = min_momentum
+        self.min_momentum_ratio = min_momentum_ratio
+        self._target()
+
+    def _target(self) -> Target:
+        return check.target(self, "min_momentum")
+
+
+@HOOKS.register_module()
+class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
+    """Half a cosine wave over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+
+    Different from MMCV: past the end of the run the momentum stays where it is.
+    """
+
+    def make_policy(self) -> Policy:
+        return schedules.CosineAnnealing(self._target())
+
+
+@HOOKS.register_module()
+class LinearAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
+    """A straight line over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+
+    Different from MMCV: past the end of the run the momentum stays where it is.
+    """
+
+    def make_policy(self) -> Policy:
+        return schedules.LinearAnnealing(self._target())
