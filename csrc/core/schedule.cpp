@@ -174,7 +174,7 @@ Sequential::Sequential(std::vector<PolicyPtr> policies, std::vector<Count> miles
   require(policies_.size() == milestones_.size() + 1,
           "Sequential: there must be one policy more than milestones");
   require(std::find(policies_.begin(), policies_.end(), nullptr) == policies_.end(),
-          "Sequential: every policy must be one");
+          "Sequential: a policy must not be None");
 }
 
 Warmup::Warmup(Kind kind_, Count iters_, double ratio_)
