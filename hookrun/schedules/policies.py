@@ -1,4 +1,4 @@
-"""Schedules in plain Python: the definition of what ``csrc/core/schedule`` computes.
+"""The shipped policies in plain Python: the definition of what ``csrc/core/schedule`` computes.
 
 A policy is a pure function ``policy(base, step, total)`` of the value to start from, the steps done
 so far and the steps of the whole run; epochs or iterations, the policy does not care which. Nothing
@@ -46,7 +46,7 @@ def anneal_cos(start: float, end: float, fraction: float, weight: float = 1.0) -
 
 
 def fraction_of(step: int, total: int) -> float:
-    """The part of ``total`` steps that is done, at most 1; an empty stretch is done at once."""
+    """The fraction of ``total`` steps that is done, at most 1; 1 where ``total`` is 0."""
     return 1.0 if step >= total else step / total
 
 
@@ -232,7 +232,7 @@ class CosineRestart(Policy):
 class Cyclic(Policy):
     """``times`` cycles over the run, each from ``base`` to ``base * peak`` to ``base * end``.
 
-    ``up`` is the part of a cycle that goes to the peak. The distance of the peak from ``base``
+    ``up`` is the fraction of a cycle that goes to the peak. The distance of the peak from ``base``
     shrinks by ``gamma`` from cycle to cycle (arXiv:1506.01186). Where the run is no multiple of the
     cycles, and past its end, the cycles go on.
     """
@@ -345,10 +345,10 @@ class WSD(Policy):
 
 @dataclass(frozen=True)
 class Sequential(Policy):
-    """One policy after the other; each sees the steps of its own stretch only.
+    """One policy after the other; each is computed as for a run of its own.
 
-    ``milestones`` are the first steps of the second policy, the third and so on. The last policy's
-    stretch ends with the run. It has a native form where all of its policies have one.
+    ``milestones`` are the first steps of the second policy, the third and so on; the last policy
+    ends with the run. There is a native form where all of the policies have one.
     """
 
     native_class = _native.policies.Sequential

@@ -17,12 +17,12 @@ from .steps import length_of_run
 
 
 class AnnealingLrUpdaterHook(LrUpdaterHook):
-    """Base class of the hooks that go down to a minimum.
+    """Base class of the hooks that take the learning rate down to a minimum.
 
     Args:
         min_lr: the minimum, or
-        min_lr_ratio: the minimum as a part of the initial learning rate, in [0, 1]. Exactly one of
-            the two.
+        min_lr_ratio: the minimum as a fraction of the initial learning rate, in [0, 1]. Exactly one
+            of the two.
         kwargs: see :class:`LrUpdaterHook`.
     """
 
@@ -73,9 +73,9 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """The initial learning rate for the first part of the run, then half a cosine wave.
 
     Args:
-        start_percent: the part of the run, in [0, 1], after which the learning rate falls; rounded
-            to whole steps, half to even. It moves by up to half a step where the length of the run
-            changes.
+        start_percent: the fraction of the run, in [0, 1], after which the learning rate falls;
+            rounded to whole steps, half to even. It moves by up to half a step where the length of
+            the run changes.
         min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again
@@ -108,10 +108,10 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
 
     Args:
         decay_steps: the last epochs or iterations of the run, which the decay takes, or
-        decay_ratio: the decay's part of the run, in [0, 1]; rounded to whole steps, half to even.
-            Exactly one of the two.
-        anneal_strategy: the way down: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which falls fast
-            first (arXiv:2405.18392).
+        decay_ratio: the decay's fraction of the run, in [0, 1]; rounded to whole steps, half to
+            even. Exactly one of the two.
+        anneal_strategy: the shape of the decay: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which
+            falls fast first (arXiv:2405.18392).
         min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
     """
 
@@ -135,7 +135,7 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
         self._check_arguments()
 
     def make_policy(self) -> Policy:
-        check.exactly_one(self, decay_steps="a positive int", decay_ratio="a part of the run")
+        check.exactly_one(self, decay_steps="a positive int", decay_ratio="a fraction of the run")
         return schedules.WSD(
             0 if self.decay_steps is None else check.count(self, "decay_steps"),
             0.0 if self.decay_ratio is None else check.part(self, "decay_ratio"),
@@ -191,12 +191,12 @@ class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
 
 
 class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
-    """Base class of the hooks that go to a momentum over the run, lower or higher.
+    """Base class of the hooks that take the momentum to another value over the run.
 
     Args:
-        min_momentum: where to go, or
-        min_momentum_ratio: the same as a part of the initial momentum; it may be above 1. Exactly
-            one of the two.
+        min_momentum: the momentum at the end of the run, or
+        min_momentum_ratio: the same as a fraction of the initial momentum; it may be above 1.
+            Exactly one of the two.
         kwargs: see :class:`MomentumUpdaterHook`.
     """
 

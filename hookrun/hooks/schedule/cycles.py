@@ -1,6 +1,6 @@
 """Schedules that go up and down again: cyclic ones, and the single cycle.
 
-Each comes as a learning-rate hook and as a momentum hook, whose common body stands before the two.
+Each comes as a learning-rate hook and as a momentum hook; what the two share is their base class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Numbers = float | Sequence[float] | Mapping[str, Any]
 
 
 class _Cyclic(UpdaterHook):
-    """The body of the cyclic hooks."""
+    """What the two cyclic hooks share."""
 
     target_ratio = ScheduleSetting()
     cyclic_times = ScheduleSetting()
@@ -75,10 +75,10 @@ class CyclicLrUpdaterHook(_Cyclic, LrUpdaterHook):
 
     Args:
         by_epoch: must be False; the policy counts iterations.
-        target_ratio: the highest and the lowest learning rate as parts of the initial one; a
+        target_ratio: the highest and the lowest learning rate as multiples of the initial one; a
             single number is the highest, and the lowest a 100,000th of it.
         cyclic_times: cycles in the run. Where the run is no multiple of them, another one begins.
-        step_ratio_up: the part of a cycle that goes up, in [0, 1).
+        step_ratio_up: the fraction of a cycle that goes up, in [0, 1).
         anneal_strategy: ``"cos"`` or ``"linear"``.
         gamma: the distance of the highest from the initial learning rate is multiplied by it from
             cycle to cycle; in (0, 1].
@@ -111,10 +111,10 @@ class CyclicMomentumUpdaterHook(_Cyclic, MomentumUpdaterHook):
 
     Args:
         by_epoch: must be False; the policy counts iterations.
-        target_ratio: the lowest and the highest momentum as parts of the initial one; a single
+        target_ratio: the lowest and the highest momentum as multiples of the initial one; a single
             number is the first, and the other a 100,000th of it.
         cyclic_times: cycles in the run. Where the run is no multiple of them, another one begins.
-        step_ratio_up: the part of a cycle that goes to the lowest momentum, in [0, 1).
+        step_ratio_up: the fraction of a cycle that goes to the lowest momentum, in [0, 1).
         anneal_strategy: ``"cos"`` or ``"linear"``.
         gamma: the distance of the lowest from the initial momentum is multiplied by it from cycle
             to cycle; in (0, 1].
@@ -140,7 +140,7 @@ class CyclicMomentumUpdaterHook(_Cyclic, MomentumUpdaterHook):
 
 
 class _OneCycle(UpdaterHook):
-    """The body of the hooks with a single cycle."""
+    """What the two hooks with a single cycle share."""
 
     pct_start = ScheduleSetting()
     anneal_strategy = ScheduleSetting()
@@ -178,7 +178,7 @@ class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
             of the groups at the start of the run: one that is added later begins with its own
             learning rate and goes up to ``div_factor`` times that.
         total_steps: iterations of the schedule, at least those of the run; those by default.
-        pct_start: the part of the schedule that goes up, in [0, 1].
+        pct_start: the fraction of the schedule that goes up, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         div_factor: ``max_lr`` is divided by it at the start.
         final_div_factor: the initial learning rate is divided by it at the end.
@@ -186,8 +186,8 @@ class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
             to go up, and only then go below.
         kwargs: see :class:`LrUpdaterHook`; ``by_epoch`` must be False, which is the default here.
 
-    Different from MMCV: a schedule whose way up is a single iteration starts at ``max_lr``, where
-    MMCV and torch divide by zero; past the end it stays where it is, where MMCV fails.
+    Different from MMCV: a schedule that goes up in a single iteration starts at ``max_lr``, where
+    MMCV and torch divide by zero; past the end the learning rate stays as it is, where MMCV fails.
     """
 
     max_lr = ScheduleSetting()
@@ -258,13 +258,13 @@ class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
         max_momentum: the highest momentum, in (0, 1], where the cycle begins and ends; in the same
             form. Lists are of the groups at the start of the run: one that is added later has its
             own momentum as the highest, and the lowest in the same proportion as the first group.
-        pct_start: the part of the run that goes down, in [0, 1].
+        pct_start: the fraction of the run that goes down, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         three_phase: whether to be back in as many steps as it takes to go down.
         kwargs: see :class:`MomentumUpdaterHook`; ``by_epoch`` must be False, the default here.
 
-    Different from MMCV: a way down of a single iteration starts at ``base_momentum``, where MMCV
-    divides by zero; past the end of the run the momentum stays where it is.
+    Different from MMCV: a cycle that goes down in a single iteration starts at ``base_momentum``,
+    where MMCV divides by zero; past the end of the run the momentum stays as it is.
     """
 
     # This class's own get_momentum and get_regular_momentum are those that C++ stands in for.
@@ -290,7 +290,7 @@ class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
         self._check_arguments()
 
     def make_policy(self) -> OneCycle:
-        """The cycle but for its depth, which may differ from group to group."""
+        """The cycle; its peak, here the lowest momentum, is set for each group."""
         return self._cycle(peak=1.0, end=1.0)
 
     def get_momentum(self, runner: Any, param_group: dict[str, Any]) -> float:  # type: ignore[override]
@@ -313,7 +313,7 @@ class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
         """The policy of a group with these momenta.
 
         Raises:
-            TypeError: a subclass's ``make_policy`` gave a policy that has no depth to set.
+            TypeError: a subclass's ``make_policy`` gave another kind of policy.
         """
         cycle = self.policy
         if not isinstance(cycle, OneCycle):

@@ -34,16 +34,17 @@ def as_lists(values: Any) -> Groups:
 
 
 def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
-    """The optimizer with its values, or each one in a dict of them with its own."""
+    """Pairs of an optimizer and its values; one pair unless the optimizer is a dict of them."""
     if isinstance(optimizer, dict):
         return [(each, groups[name]) for name, each in optimizer.items()]
     return [(optimizer, groups)]
 
 
 def separate_tensors(optimizer: Any, key: str) -> None:
-    """Give each group a tensor of its own: torch lets groups share the one they were built with.
+    """Clone tensors that several groups share, so that each can be set by itself.
 
-    The optimizer's default gets one too: groups that are added later begin with it.
+    torch lets all groups share the tensor that the optimizer was made with, and keeps it as the
+    default of groups that are added later.
 
     Args:
         optimizer: an optimizer, or a dict of them by name.

@@ -46,7 +46,7 @@ class LrUpdaterHook(UpdaterHook):
             takes a runner to know is checked in ``before_run``.
 
     Different from MMCV: a group whose initial learning rate is 0, as that of a frozen layer, stays
-    at 0 under every policy, where MMCV raises it towards ``min_lr`` (a ``get_lr`` of one's own
+    at 0 under every policy, where MMCV raises it towards ``min_lr`` (a ``get_lr`` of your own
     decides for itself); a tensor learning rate is filled and stays the same tensor; ``by_epoch``
     and ``warmup_by_epoch`` are refused in runs without epochs, where MMCV changes nothing or fails
     at the first iteration.
@@ -124,7 +124,7 @@ class LrUpdaterHook(UpdaterHook):
         super().before_train_epoch(runner)
 
     def _warn_if_all_zero(self) -> None:
-        """Say so where every group begins with a learning rate of 0: none would train."""
+        """Warn where every group begins with a learning rate of 0: nothing would train."""
         base = self._base
         values = [lr for part in base.values() for lr in part] if isinstance(base, dict) else base
         if values and not any(values):

@@ -23,13 +23,13 @@ _SHARED = {"by_epoch", "warmup", "warmup_iters", "warmup_ratio", "warmup_by_epoc
 class SequentialLrUpdaterHook(LrUpdaterHook):
     """One schedule after the other; new, MMCV has none like it.
 
-    Each schedule sees a run of its own that lasts from its milestone to the next, and starts from
-    the initial learning rate. Warm-up belongs to the whole.
+    Each schedule is computed as for a run of its own, which lasts from its milestone to the next,
+    and starts from the initial learning rate. There is one warm-up, at the start of the run.
 
     Args:
         policies: policy configs such as ``dict(policy="CosineAnnealing", min_lr=0)``, or hooks.
         milestones: the step at which the second schedule begins, the third and so on; ascending.
-        kwargs: see :class:`LrUpdaterHook`; ``by_epoch`` holds for every schedule.
+        kwargs: see :class:`LrUpdaterHook`; ``by_epoch`` applies to every schedule.
 
     >>> SequentialLrUpdaterHook(
     ...     policies=[dict(policy="fixed"), dict(policy="CosineAnnealing", min_lr=0.0)],
@@ -71,8 +71,8 @@ class SequentialLrUpdaterHook(LrUpdaterHook):
             own = _SHARED & part.keys()
             if own:
                 raise ValueError(
-                    f"{name}: {', '.join(sorted(own))} must be given for the whole, not in one of "
-                    f"its policies: {part!r}"
+                    f"{name}: {', '.join(sorted(own))} must be given to the hook itself, not to "
+                    f"one of its policies: {part!r}"
                 )
             config = policy_hook_config(part, "LrUpdaterHook", name)
             part = HOOKS.build({**config, "by_epoch": self.by_epoch})
@@ -81,7 +81,7 @@ class SequentialLrUpdaterHook(LrUpdaterHook):
         if part.by_epoch != self.by_epoch:
             raise ValueError(
                 f"{name}: by_epoch must be {self.by_epoch} in {type(part).__name__} too, as it is "
-                "for the whole"
+                "in the hook itself"
             )
         if isinstance(part, OneCycleLrUpdaterHook) or part._overrides(part.value.formula):
             raise ValueError(

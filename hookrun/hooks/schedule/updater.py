@@ -1,8 +1,8 @@
 """What learning-rate and momentum hooks share: a schedule that sets one value of each group.
 
-In Python, :meth:`UpdaterHook.before_train_iter` sets the values, by the methods that MMCV users
-override. Where none of these is overridden, C++ does the same from :meth:`UpdaterHook.
-compile_schedule` on; :meth:`UpdaterHook.discard_schedule` goes back to Python.
+``before_train_iter`` sets the values in Python, by calling the methods that MMCV users override.
+Where none of these is overridden and the policy has a native form, C++ does the same at less cost,
+from a call of ``compile_schedule`` to the next one of ``discard_schedule``.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _FIRST = Trigger(inner_iters=1 << 60, start=1)  # at the first iteration of an e
 class UpdaterHook(Hook):
     """Base class of the hooks that set one value of every parameter group from a schedule.
 
-    A group that is added in mid-run is scheduled like the others from the next iteration on, or by
-    epoch from the next epoch on, and starts from the value that it has then.
+    A parameter group that is added during the run is scheduled like the others from the next
+    iteration (or epoch, with ``by_epoch``) on, and starts from the value that it has then.
 
     Args:
         by_epoch: whether the schedule counts epochs (True) or iterations.
@@ -65,7 +65,7 @@ class UpdaterHook(Hook):
     """
 
     value: ClassVar[GroupValue]
-    # The methods that C++ stands in for, as the class in whose body this is written has them.
+    # The methods whose work C++ does: those of the class that declares this, or inherited by it.
     _native_replaces: ClassVar[tuple[str, ...]] = (
         "before_run",
         "before_train_epoch",
@@ -80,8 +80,9 @@ class UpdaterHook(Hook):
     _base: Groups
     _regular: Groups
     _known: GroupDicts | None  # the groups that _base has the values of; None outside of a run
-    _waiting = False  # whether there are groups to be known at the first iteration of an epoch only
-    _compiled = False
+    # Whether a run was resumed amid an epoch with groups that are scheduled from the next one on.
+    _waiting = False
+    _compiled = False  # whether C++ sets the values
 
     def __init__(
         self, by_epoch: bool, warmup: str | None, warmup_iters: int | None, warmup_ratio: float
@@ -221,6 +222,7 @@ class UpdaterHook(Hook):
             self._schedule.clear()
 
     def _step_in_python(self, runner: Any) -> None:
+        """What C++ calls where it is not compiled for the arguments and groups that there are."""
         self.before_train_iter(runner)
         self.compile_schedule()
 
@@ -279,7 +281,7 @@ class UpdaterHook(Hook):
         if self.by_epoch and (self.warmup is None or trained > self.warmup_iters):
             return  # the epoch's values stand
         warm = self.warmup is not None and trained < self.warmup_iters
-        self._set(runner, self._warm(trained) if warm else self._regular)
+        self._set(runner, getattr(self, self.value.warmed)(trained) if warm else self._regular)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self.discard_schedule()
@@ -303,9 +305,10 @@ class UpdaterHook(Hook):
         return self._known is not None and has_new_groups(runner.optimizer, self._known)
 
     def _take_in_groups(self, runner: Any) -> bool:
-        """Schedule the groups that were added since the last look, too; whether there are any.
+        """Schedule groups that were added since the last call, and drop those that were removed.
 
-        Groups that were taken out are forgotten.
+        Returns:
+            Whether the groups have changed.
         """
         if not self._has_new_groups(runner):
             return False
@@ -326,10 +329,11 @@ class UpdaterHook(Hook):
         return float(group[self.value.initial_key])
 
     def _initials(self, optimizer: Any, name: str | None) -> list[float]:
-        """Those of the groups that an optimizer has at the start of a run.
+        """Those of an optimizer's groups at the start of a run.
 
-        By epoch, a group that the run which is resumed has added amid its last epoch waits for the
-        next one, as it does there: it is behind the others, and does not know its initial value.
+        By epoch, a group that was added during an epoch is scheduled from the next epoch on, also
+        where the run was resumed from a checkpoint of that epoch. Such groups are the last ones,
+        have no initial value yet, and are left out.
         """
         groups = list(optimizer.param_groups)
         key = self.value.initial_key
@@ -342,20 +346,13 @@ class UpdaterHook(Hook):
         """That of a group that was added later."""
         return self._initial(group)
 
-    # The values. The faces have them under MMCV's names, and subclasses override those.
+    # The values. Subclasses call and override these by MMCV's names, which depend on the value.
 
     def _compute(self, runner: Any) -> Groups:
-        """The values without warm-up, by the method for it."""
         values: Groups = getattr(self, self.value.regular)(runner)
         return values
 
-    def _warm(self, iteration: int) -> Groups:
-        """The latest values with the warm-up of the iteration, by the method for it."""
-        values: Groups = getattr(self, self.value.warmed)(iteration)
-        return values
-
     def _set(self, runner: Any, values: Groups) -> None:
-        """Write the values into the parameter groups, by the method for it."""
         getattr(self, self.value.setter)(runner, values)
 
     def _formula_of(self, runner: Any, base: float) -> float:

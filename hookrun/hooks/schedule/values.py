@@ -12,17 +12,16 @@ from .groups import write
 
 @dataclass(frozen=True)
 class GroupValue:
-    """A value of parameter groups, and what hooks that set it call it.
+    """A value of parameter groups, and the names that MMCV's hooks have for it.
 
     Attributes:
         key: the value's key in a group.
         words: the value in prose.
         initial_key: under which a group remembers the value that it started from.
-        formula: the hook's method that gives the value of one group without warm-up. This and the
-            next three have MMCV's names.
-        regular: its method that gives those of all groups.
-        warmed: its method that gives them with the warm-up of an iteration.
-        setter: its method that writes them into the groups.
+        formula: the hooks' method that gives the value of one group without warm-up.
+        regular: their method that gives those of all groups.
+        warmed: their method that gives them with the warm-up of an iteration.
+        setter: their method that writes them into the groups.
         read, write: get a group's value, and set it.
         warm_up: the value with warm-up, from the value without and the warm-up's factor.
     """

@@ -18,21 +18,21 @@ from hookrun import (
     StepLrUpdaterHook,
 )
 from hookrun.hooks.schedule.updater import UpdaterHook
-from hookrun.schedules.preview import Rehearsal
+from hookrun.schedules.preview import DryRun
 from tests.hooks.schedule.lr_support import (
     EPOCHS,
     HOOK_MAKERS,
     LENGTH,
     SETTINGS,
     WARM,
+    dry_run,
     make_optimizer,
     rates,
-    rehearse,
 )
 from tests.support import make_loader
 
 
-class Counting(Rehearsal):
+class Counting(DryRun):
     """Counts how often its table of hooks is made anew."""
 
     refreshed = 0
@@ -81,18 +81,18 @@ def test_momentum_too() -> None:
 
 
 def test_the_first_iteration_is_native(python_steps: list[int]) -> None:
-    list(rehearse(CosineAnnealingLrUpdaterHook(min_lr=0, by_epoch=False)).iterations())
+    list(dry_run(CosineAnnealingLrUpdaterHook(min_lr=0, by_epoch=False)).iterations())
     assert python_steps == []
 
 
 def test_warm_up_by_epoch_is_native_once_its_length_is_known(python_steps: list[int]) -> None:
     settings = SETTINGS["by iteration, warm epochs"]
-    list(rehearse(CosineAnnealingLrUpdaterHook(min_lr=0, **settings)).iterations())
+    list(dry_run(CosineAnnealingLrUpdaterHook(min_lr=0, **settings)).iterations())
     assert python_steps == [0]
 
 
 def test_an_added_group_takes_one_step_in_python(python_steps: list[int]) -> None:
-    run = rehearse(FixedLrUpdaterHook(by_epoch=False))
+    run = dry_run(FixedLrUpdaterHook(by_epoch=False))
     for _ in run.iterations():
         if run.iter == 4:
             run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
@@ -130,7 +130,7 @@ def test_an_assignment_takes_effect_at_the_next_step(
     other = hook()
     if name in ("gamma", "warmup_iters", "warmup_ratio", "warmup"):
         other = hook(**{name: value})
-    run = rehearse(other, make_optimizer(*value) if name == "base_lr" else None)
+    run = dry_run(other, make_optimizer(*value) if name == "base_lr" else None)
     there = [rates(run) for _ in run.iterations()]
     if name == "by_epoch":  # the epoch's value, with the warm-up of the iteration
         assert seen[4] == pytest.approx([lr * 0.5 * 0.7 for lr in (0.1, 0.02)])
@@ -155,7 +155,7 @@ def test_an_assignment_between_two_runs(make_runner: Callable[..., Any]) -> None
 
 def test_asking_for_the_native_calls_changes_nothing() -> None:
     hook = ExpLrUpdaterHook(gamma=0.5, by_epoch=False)
-    run = rehearse(hook)
+    run = dry_run(hook)
     iterations = run.iterations()
     for _ in range(3):
         next(iterations)
@@ -174,7 +174,7 @@ def test_asking_for_the_native_calls_changes_nothing() -> None:
 
 def test_a_warm_up_that_there_is_not_is_an_error() -> None:
     hook = FixedLrUpdaterHook(by_epoch=False, **WARM)
-    run = rehearse(hook)
+    run = dry_run(hook)
     iterations = run.iterations()
     next(iterations)
     hook.warmup = "sideways"
@@ -184,7 +184,7 @@ def test_a_warm_up_that_there_is_not_is_an_error() -> None:
 
 def test_the_latest_rates_are_those_of_whoever_computed_them() -> None:
     hook = ExpLrUpdaterHook(gamma=0.5, by_epoch=False)
-    run = rehearse(hook, make_optimizer(1.0))
+    run = dry_run(hook, make_optimizer(1.0))
     for _ in run.iterations():
         assert hook.regular_lr == [0.5**run.iter]
         if run.iter == 2:
@@ -199,6 +199,6 @@ def test_the_latest_rates_are_those_of_whoever_computed_them() -> None:
 
 def test_by_epoch_without_warm_up_nothing_is_native() -> None:
     hook = StepLrUpdaterHook(step=1)
-    list(rehearse(hook).iterations())
+    list(dry_run(hook).iterations())
     assert not hook._compiled
     assert hook.native_calls() == {}

@@ -32,11 +32,11 @@ from tests.hooks.schedule.lr_support import (
     LENGTH,
     SETTINGS,
     WARM,
+    dry_run,
     in_python,
     make_optimizer,
     rates,
     record,
-    rehearse,
 )
 from tests.support import make_loader
 
@@ -108,7 +108,7 @@ def hook_with(policy: Policy, base: type = LrUpdaterHook, **arguments: Any) -> A
 
 
 def expected(policy: Policy, base: float, settings: dict[str, Any], momentum: bool) -> list[float]:
-    """The values of the rehearsed run, by the definition."""
+    """The values of the dry run, by the definition."""
     by_epoch = settings.get("by_epoch", True)
     iters = settings.get("warmup_iters", 0)
     if settings.get("warmup_by_epoch"):
@@ -136,7 +136,7 @@ class TestValues:
             in_python(monkeypatch)
         policy, arguments = POLICIES[name], SETTINGS[settings]
         hook = hook_with(policy, **arguments)
-        got = record(rehearse(hook))
+        got = record(dry_run(hook))
         for group, base in enumerate((0.1, 0.02)):
             want = expected(policy, base, arguments, momentum=False)
             assert [values[group] for values in got] == pytest.approx(want, rel=1e-14)
@@ -151,7 +151,7 @@ class TestValues:
         if "warm epochs" in settings:
             pytest.skip("a learning-rate hook's argument")
         policy, arguments = POLICIES[name], SETTINGS[settings]
-        run = rehearse(hook_with(policy, MomentumUpdaterHook, **arguments))
+        run = dry_run(hook_with(policy, MomentumUpdaterHook, **arguments))
         got = [
             [group["momentum"] for group in run.optimizer.param_groups] for _ in run.iterations()
         ]
@@ -164,9 +164,9 @@ class TestValues:
         if reference:
             in_python(monkeypatch)
         arguments = SETTINGS[settings]
-        there = record(rehearse(hook_with(POLICIES[name], **arguments)))
+        there = record(dry_run(hook_with(POLICIES[name], **arguments)))
         for start in range(1, EPOCHS * LENGTH):
-            run = rehearse(hook_with(POLICIES[name], **arguments))
+            run = dry_run(hook_with(POLICIES[name], **arguments))
             run._iter = start
             run._epoch, run._inner_iter = divmod(start, LENGTH)
             assert record(run) == there[start:]
@@ -176,7 +176,7 @@ class TestValues:
 def test_each_optimizer_of_a_dict(settings: dict[str, Any]) -> None:
     optimizers = {"a": make_optimizer(0.1, 0.2), "b": make_optimizer(0.3)}
     hook = hook_with(Zigzag(), **settings)
-    run = rehearse(hook, optimizers)
+    run = dry_run(hook, optimizers)
     got = [optimizers["b"].param_groups[0]["lr"] for _ in run.iterations()]
     assert got == pytest.approx(expected(Zigzag(), 0.3, settings, momentum=False), rel=1e-14)
     assert hook.base_lr == {"a": [0.1, 0.2], "b": [0.3]}
@@ -223,7 +223,7 @@ def test_a_part_of_a_sequence() -> None:
     def part() -> LrUpdaterHook:
         return hook_with(Remaining(), by_epoch=False)  # type: ignore[no-any-return]
 
-    got = [values[0] for values in record(rehearse(sequence(), make_optimizer(1.0)))]
+    got = [values[0] for values in record(dry_run(sequence(), make_optimizer(1.0)))]
     assert got == pytest.approx([1.0, 0.5, 0.25, *(1 - step / 9 for step in range(9))])
     shown = preview(sequence(), max_epochs=EPOCHS, iters_per_epoch=LENGTH, base_lr=1.0)
     assert shown.lr.tolist() == got
@@ -252,7 +252,7 @@ def test_a_native_form_that_a_user_declares() -> None:
             return base * self.gamma**step
 
     hook = hook_with(Mine(0.5), by_epoch=False)
-    assert record(rehearse(hook, make_optimizer(1.0)))[:3] == [[1.0], [0.5], [0.25]]
+    assert record(dry_run(hook, make_optimizer(1.0)))[:3] == [[1.0], [0.5], [0.25]]
     assert hook._compiled
 
 
@@ -261,7 +261,7 @@ def test_a_subclass_of_a_shipped_hook_may_override_make_policy() -> None:
         def make_policy(self) -> Policy:
             return Zigzag()
 
-    assert record(rehearse(Mine(min_lr=0, by_epoch=False), make_optimizer(1.0)))[1] == [0.5]
+    assert record(dry_run(Mine(min_lr=0, by_epoch=False), make_optimizer(1.0)))[1] == [0.5]
 
 
 def test_a_formula_counts_for_more_than_a_policy() -> None:
@@ -273,7 +273,7 @@ def test_a_formula_counts_for_more_than_a_policy() -> None:
             return base_lr * 3
 
     hook = Both(by_epoch=False)
-    assert record(rehearse(hook, make_optimizer(1.0)))[5] == [3.0]
+    assert record(dry_run(hook, make_optimizer(1.0)))[5] == [3.0]
     assert not hook._compiled
 
 
@@ -288,7 +288,7 @@ class TestOneCycleOfMomentum:
                 return Low(0.3, 1.0, 1.0, "cos", False)
 
         hook = Mine(base_momentum=0.5, max_momentum=0.9)
-        run = rehearse(hook)
+        run = dry_run(hook)
         for _ in run.iterations():
             assert run.optimizer.param_groups[1]["momentum"] == pytest.approx(0.5)
         assert not hook._compiled
@@ -296,7 +296,7 @@ class TestOneCycleOfMomentum:
     def test_what_has_no_depth_is_refused(self) -> None:
         hook = hook_with(Zigzag(), OneCycleMomentumUpdaterHook)
         with pytest.raises(TypeError, match=r"make_policy\(\) must return a OneCycle"):
-            record(rehearse(hook))
+            record(dry_run(hook))
 
 
 def test_what_is_no_policy_is_refused() -> None:
@@ -304,7 +304,7 @@ def test_what_is_no_policy_is_refused() -> None:
     with pytest.raises(
         TypeError, match=r"Own: make_policy\(\) must return .*Policy, not <function"
     ):
-        record(rehearse(hook))
+        record(dry_run(hook))
 
 
 class Plain(LrUpdaterHook):
@@ -314,7 +314,7 @@ class Plain(LrUpdaterHook):
 
 def test_a_hook_with_it_can_be_copied_and_pickled_after_a_run() -> None:
     hook = Plain(by_epoch=False)
-    values = record(rehearse(hook))
+    values = record(dry_run(hook))
     for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
         assert twin.regular_lr == hook.regular_lr
-        assert record(rehearse(twin)) == values
+        assert record(dry_run(twin)) == values
