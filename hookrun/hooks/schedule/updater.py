@@ -363,11 +363,10 @@ class UpdaterHook(Hook):
         return self._curve(base, step, total)
 
     def _regular_of(self, runner: Any) -> Groups:
-        formula = getattr(self, self.value.formula)
-        return each_group(
-            runner.optimizer,
-            lambda _, name: [formula(runner, base) for base in pick(self._base, name)],
-        )
+        formula, base = getattr(self, self.value.formula), self._base
+        if isinstance(base, dict):
+            return {name: [formula(runner, each) for each in of] for name, of in base.items()}
+        return [formula(runner, each) for each in base]
 
     def _warmed(self, iteration: int) -> Groups:
         factor = self._warmup().factor(iteration)
