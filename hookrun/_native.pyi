@@ -1,4 +1,3 @@
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar, final
 
@@ -126,36 +125,39 @@ class Policy:
     def __call__(self, base: float, step: int, total: int = 0) -> float: ...
 
 class policies:
-    """A submodule: makes policies from the fields of their definitions, in the same order.
+    """A submodule: makes policies; the arguments are the fields of their definitions.
 
-    Each raises ValueError where its definition does.
+    A target is a value, or where ``relative``, a fraction of the base value. Each raises ValueError
+    where its definition does.
     """
 
     @staticmethod
     def Fixed() -> Policy: ...
     @staticmethod
-    def Step(period: int, gamma: float, minimum: float, /) -> Policy: ...
+    def Step(period: int, gamma: float, minimum: float = ...) -> Policy: ...
     @staticmethod
-    def MultiStep(milestones: Sequence[int], gamma: float, minimum: float, /) -> Policy: ...
+    def MultiStep(milestones: Sequence[int], gamma: float, minimum: float = ...) -> Policy: ...
     @staticmethod
-    def Exp(gamma: float, /) -> Policy: ...
+    def Exp(gamma: float) -> Policy: ...
     @staticmethod
-    def Inv(gamma: float, power: float, /) -> Policy: ...
+    def Inv(gamma: float, power: float) -> Policy: ...
     @staticmethod
-    def Poly(power: float, end: float, /) -> Policy: ...
+    def Poly(power: float, end: float) -> Policy: ...
     @staticmethod
-    def CosineAnnealing(target: tuple[float, bool], /) -> Policy: ...
+    def CosineAnnealing(target: float, relative: bool = False) -> Policy: ...
     @staticmethod
-    def LinearAnnealing(target: tuple[float, bool], /) -> Policy: ...
+    def LinearAnnealing(target: float, relative: bool = False) -> Policy: ...
     @staticmethod
-    def FlatCosineAnnealing(start_percent: float, target: tuple[float, bool], /) -> Policy: ...
+    def FlatCosineAnnealing(
+        start_percent: float, target: float, relative: bool = False
+    ) -> Policy: ...
     @staticmethod
     def CosineRestart(
-        periods: Sequence[int], weights: Sequence[float], target: tuple[float, bool], /
+        periods: Sequence[int], weights: Sequence[float], target: float, relative: bool = False
     ) -> Policy: ...
     @staticmethod
     def Cyclic(
-        peak: float, end: float, times: int, up: float, strategy: str, gamma: float, /
+        peak: float, end: float, times: int, up: float, strategy: str, gamma: float
     ) -> Policy: ...
     @staticmethod
     def OneCycle(
@@ -164,15 +166,18 @@ class policies:
         end: float,
         strategy: str,
         three_phase: bool,
-        total_steps: int,
-        /,
+        total_steps: int = 0,
     ) -> Policy: ...
     @staticmethod
     def WSD(
-        decay_steps: int, decay_ratio: float, strategy: str, target: tuple[float, bool], /
+        decay_steps: int,
+        decay_ratio: float,
+        strategy: str,
+        target: float,
+        relative: bool = False,
     ) -> Policy: ...
     @staticmethod
-    def Sequential(policies: Sequence[Policy], milestones: Sequence[int], /) -> Policy: ...
+    def Sequential(policies: Sequence[Policy], milestones: Sequence[int]) -> Policy: ...
 
 class Warmup:
     """A factor over the first iterations of a run."""
@@ -182,21 +187,53 @@ class Warmup:
 def make_warmup(kind: str, iters: int, ratio: float) -> Warmup: ...
 
 class GroupSchedule:
-    """Sets one value, 'lr' or 'momentum', of every parameter group at each iteration."""
+    """Sets one value of every parameter group at each iteration.
 
-    def configure(
+    Where it has not been compiled, or the optimizer has other groups than it was compiled for, it
+    leaves the step to Python.
+    """
+
+    def compile(
         self,
-        hook: weakref.ref[Any],
-        groups: list[dict[str, Any]] | dict[str, list[dict[str, Any]]] | None,
+        groups: list[dict[str, Any]] | dict[str, list[dict[str, Any]]],
         base: list[float] | dict[str, list[float]],
         policies: list[Policy] | dict[str, list[Policy]],
         by_epoch: bool,
         warmup: Warmup | None,
-    ) -> None: ...
-    def regular(self) -> list[float] | dict[str, list[float]] | None: ...
-    def action(self) -> Action: ...
+        skipped_iters: int,
+    ) -> None:
+        """Take this schedule from the next step on.
 
-def make_group_schedule(value: str) -> GroupSchedule: ...
+        Args:
+            groups: the parameter groups; for a dict of optimizers, such lists by name.
+            base: the value that each starts from, in the same form. The lists are kept, so that a
+                change to them takes effect.
+            policies: one for each group, or one for all, in the same form.
+            by_epoch: whether the policies count epochs.
+            warmup: the factor at each iteration; None for no warm-up.
+            skipped_iters: iterations that do not count, because their steps were skipped.
+        """
+
+    def clear(self) -> None:
+        """Leave all steps to Python until ``compile``."""
+
+    def regular(self) -> list[float] | dict[str, list[float]] | None:
+        """The values of the latest step without warm-up; None where none was taken yet."""
+
+    def action(self) -> Action:
+        """Takes the step; called before each iteration."""
+
+def make_group_schedule(
+    value: str, python_step: Callable[[], Callable[[RunState], object] | None]
+) -> GroupSchedule:
+    """A schedule that is not compiled yet.
+
+    Args:
+        value: ``"lr"`` or ``"momentum"``.
+        python_step: gives the function that takes a step in Python, or None where that is gone,
+            as a ``weakref.WeakMethod`` does.
+    """
+
 def make_timer() -> tuple[dict[str, Action], Callable[[float], None]]: ...
 
 class cpu:

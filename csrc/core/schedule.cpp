@@ -17,7 +17,8 @@ void replace(double* values, std::size_t count, Curve curve) {
   for (std::size_t i = 0; i < count; ++i) values[i] = curve(values[i]);
 }
 
-// How far a way is gone, for a strategy: what its curves share at one step.
+// A fraction of the way from one value to another, along a strategy. Curves with other ends share
+// it at one step.
 class Progress {
  public:
   Progress(Strategy strategy, double fraction) : falls_(strategy == Strategy::kCos) {
@@ -44,7 +45,7 @@ class Progress {
   double part_ = 0.0;
 };
 
-// The part of `total` steps that is done; an empty stretch is done at once.
+// The fraction of `total` steps that is done; 1 where `total` is 0.
 double fraction_of(Count step, Count total) {
   return step >= total ? 1.0 : static_cast<double>(step) / static_cast<double>(total);
 }
@@ -174,7 +175,7 @@ Sequential::Sequential(std::vector<PolicyPtr> policies, std::vector<Count> miles
   require(policies_.size() == milestones_.size() + 1,
           "Sequential: there must be one policy more than milestones");
   require(std::find(policies_.begin(), policies_.end(), nullptr) == policies_.end(),
-          "Sequential: every policy must be one");
+          "Sequential: a policy must not be None");
 }
 
 Warmup::Warmup(Kind kind_, Count iters_, double ratio_)

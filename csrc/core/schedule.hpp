@@ -1,12 +1,15 @@
 // Learning-rate and momentum schedules: pure functions of the step, in double precision.
 //
 // hookrun/schedules/policies.py defines them, in the same order of operations, so that both give
-// the same bits. Step 0 is a run's first step; what a policy anneals to is its value at step
-// `total`, and it stays there.
+// the same bits. A step is an epoch or an iteration; a policy does not care which. Step 0 is a
+// run's first step; what a policy anneals to is its value at step `total`, and it stays there.
 //
-// Constructors throw std::invalid_argument for what makes no schedule: nothing is divided by zero
-// or looked for beyond a list later. Milestones beyond the longest run, "for ever", are taken as
-// its end, so that no sum of them overflows.
+// All values are learning rates or momenta. `base` is the one that a group's schedule starts from.
+// Arguments called `gamma` and `power` and those that are multiplied with `base` are pure numbers.
+//
+// Constructors throw std::invalid_argument for arguments that make no schedule, so that nothing is
+// divided by zero or read past the end of a list later. Steps beyond `kLongest` are taken as that,
+// so that no sum of them overflows.
 #pragma once
 
 #include <cstddef>
@@ -17,11 +20,14 @@
 
 namespace hookrun::schedule {
 
+// A number of steps: of epochs or of iterations.
 using Count = std::int64_t;
 
-// The longest run: as Clock::kMost, so that sums and differences of two counts fit.
+// The longest run, in steps: sums and differences of two such counts fit into a Count.
 inline constexpr Count kLongest = (Count{1} << 62) - 1;
 
+// The way from one value to another: half a cosine wave, a straight line, or
+// `start + (end - start) * sqrt(fraction)`.
 enum class Strategy { kCos, kLinear, kOneMinusSqrt };
 
 // A schedule without warm-up.
@@ -29,37 +35,47 @@ class Policy {
  public:
   virtual ~Policy() = default;
 
-  // Turns the values that the schedule starts from into those after `step` of `total` steps.
+  // Replaces base values by those of a step.
+  //   values: in: one base value per parameter group; out: the group's value at the step.
+  //   count:  how many values there are.
+  //   step:   steps done so far, counted from 0.
+  //   total:  steps of the whole run; read only if needs_total().
   virtual void apply(double* values, std::size_t count, Count step, Count total) const = 0;
 
-  // Whether `total` is read.
+  // Whether apply() reads `total`.
   virtual bool needs_total() const { return false; }
 
-  // Whether only the part of the run that is done counts: then, where epochs change their length,
-  // `step` and `total` may be counted in the present length.
+  // Whether the values depend on nothing but the fraction of the run that is done. Then, where
+  // epochs change their length, `step` and `total` may be counted in the present length.
   virtual bool spans_run() const { return needs_total(); }
 
-  // Throws std::invalid_argument for steps that no run has.
+  // The value at a step, for one base value; the arguments are those of apply(). Throws
+  // std::invalid_argument for a step or total whose size exceeds kLongest.
   double at(double base, Count step, Count total) const;
 };
 
 using PolicyPtr = std::shared_ptr<const Policy>;
 
-// Where a policy anneals to: a value, or a part of the base value.
+// Where a policy anneals to.
 struct Target {
-  double value;
+  double value;  // a learning rate or momentum, or where `relative`, a fraction of the base value
   bool relative;
 
   double of(double base) const { return relative ? base * value : value; }
 };
 
+// `base`.
 class Fixed : public Policy {
  public:
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 };
 
+// `max(base * gamma ** (step / period), minimum)`.
 class Step : public Policy {
  public:
+  //   period:  steps between two changes, at least 1.
+  //   gamma:   the factor at each; finite.
+  //   minimum: what the value does not fall below; -infinity for no limit.
   Step(Count period, double gamma, double minimum);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -68,8 +84,12 @@ class Step : public Policy {
   double gamma_, minimum_;
 };
 
+// `max(base * gamma ** n, minimum)`, with `n` the number of milestones reached.
 class MultiStep : public Policy {
  public:
+  //   milestones: the steps of the changes, ascending.
+  //   gamma:      the factor at each; finite.
+  //   minimum:    what the value does not fall below; -infinity for no limit.
   MultiStep(std::vector<Count> milestones, double gamma, double minimum);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -78,8 +98,10 @@ class MultiStep : public Policy {
   double gamma_, minimum_;
 };
 
+// `base * gamma ** step`.
 class Exp : public Policy {
  public:
+  //   gamma: the factor per step; finite.
   explicit Exp(double gamma);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -87,8 +109,11 @@ class Exp : public Policy {
   double gamma_;
 };
 
+// `base * (1 + gamma * step) ** -power`.
 class Inv : public Policy {
  public:
+  //   gamma: the pace per step; finite, at least 0.
+  //   power: the exponent; finite.
   Inv(double gamma, double power);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -102,8 +127,11 @@ class TimedPolicy : public Policy {
   bool needs_total() const override { return true; }
 };
 
+// `(base - end) * (1 - step / total) ** power + end`.
 class Poly : public TimedPolicy {
  public:
+  //   power: the exponent; finite, at least 0.
+  //   end:   the value at the end of the run; finite.
   Poly(double power, double end);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -111,6 +139,7 @@ class Poly : public TimedPolicy {
   double power_, end_;
 };
 
+// Half a cosine wave from `base` to the target over the run.
 class CosineAnnealing : public TimedPolicy {
  public:
   explicit CosineAnnealing(Target target) : target_(target) {}
@@ -120,6 +149,7 @@ class CosineAnnealing : public TimedPolicy {
   Target target_;
 };
 
+// A straight line from `base` to the target over the run.
 class LinearAnnealing : public TimedPolicy {
  public:
   explicit LinearAnnealing(Target target) : target_(target) {}
@@ -129,8 +159,12 @@ class LinearAnnealing : public TimedPolicy {
   Target target_;
 };
 
+// `base` for the first part of the run, then half a cosine wave to the target.
 class FlatCosineAnnealing : public TimedPolicy {
  public:
+  //   start_percent: the fraction of the run, in [0, 1], after which the wave begins; rounded to
+  //                  whole steps, half to even.
+  //   target:        the value at the end of the run.
   FlatCosineAnnealing(double start_percent, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -139,9 +173,12 @@ class FlatCosineAnnealing : public TimedPolicy {
   Target target_;
 };
 
+// Half a cosine wave per period, down to the target; past the last period, the target.
 class CosineRestart : public Policy {
  public:
-  // One weight for each period.
+  //   periods: the steps that each wave lasts, at least 1 each.
+  //   weights: where each wave starts, between the target (0) and `base` (1); as many as periods.
+  //   target:  the value at the end of each wave.
   CosineRestart(std::vector<Count> periods, std::vector<double> weights, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -151,8 +188,14 @@ class CosineRestart : public Policy {
   Target target_;
 };
 
+// Cycles over the run, each from `base` to `base * peak` to `base * end`.
 class Cyclic : public TimedPolicy {
  public:
+  //   peak, end: factors on `base`; finite.
+  //   times:     cycles in the run, at least 1.
+  //   up:        the fraction of a cycle that goes to the peak, in [0, 1].
+  //   strategy:  the way from one to the other.
+  //   gamma:     the factor, from cycle to cycle, on the distance of the peak from `base`; finite.
   Cyclic(double peak, double end, Count times, double up, Strategy strategy, double gamma);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -164,9 +207,14 @@ class Cyclic : public TimedPolicy {
   double gamma_;
 };
 
+// From `base` to `base * peak` to `base * end`, reached at the last step.
 class OneCycle : public Policy {
  public:
-  // `total_steps` 0: those of the run.
+  //   pct_start:   the fraction of the steps that goes up, in [0, 1].
+  //   peak, end:   factors on `base`; finite.
+  //   strategy:    the way from one to the other.
+  //   three_phase: whether to come back to `base` in as many steps before going to the end.
+  //   total_steps: the steps that the cycle takes; 0 for those of the run.
   OneCycle(double pct_start, double peak, double end, Strategy strategy, bool three_phase,
            Count total_steps);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
@@ -179,9 +227,14 @@ class OneCycle : public Policy {
   Count total_steps_;
 };
 
+// `base` until the decay, which takes the last steps of the run.
 class WSD : public TimedPolicy {
  public:
-  // `decay_steps` 0: `decay_ratio` of the run.
+  //   decay_steps: the steps of the decay, at least 0.
+  //   decay_ratio: where that is 0, the decay's fraction of the run, in [0, 1]; rounded to whole
+  //                steps, half to even.
+  //   strategy:    the way down.
+  //   target:      the value at the end of the run.
   WSD(Count decay_steps, double decay_ratio, Strategy strategy, Target target);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
 
@@ -192,9 +245,11 @@ class WSD : public TimedPolicy {
   Target target_;
 };
 
+// One policy after the other; each sees the steps of its own stretch only.
 class Sequential : public Policy {
  public:
-  // One policy more than milestones.
+  //   policies:   none of them null; one more than there are milestones.
+  //   milestones: the first steps of the second policy, the third and so on; ascending.
   Sequential(std::vector<PolicyPtr> policies, std::vector<Count> milestones);
   void apply(double* values, std::size_t count, Count step, Count total) const override;
   bool needs_total() const override { return policies_.back()->needs_total(); }
@@ -205,11 +260,17 @@ class Sequential : public Policy {
   std::vector<Count> milestones_;
 };
 
-// The factor on a schedule's value over the first `iters` iterations: it starts at `ratio`.
+// The factor on a schedule's value over the first iterations of a run.
 struct Warmup {
   enum class Kind { kNone, kConstant, kLinear, kExp };
 
+  // No warm-up: the factor is 1.
   Warmup() = default;
+  //   kind:  constant stays at the ratio, linear goes to 1 in a straight line, and exp multiplies
+  //          by the same number at each iteration.
+  //   iters: iterations that it lasts, at least 0; always iterations, also where the schedule
+  //          counts epochs.
+  //   ratio: the factor at iteration 0, in (0, 1].
   Warmup(Kind kind, Count iters, double ratio);
 
   Kind kind = Kind::kNone;
@@ -217,6 +278,7 @@ struct Warmup {
   double ratio = 1.0;
 
   bool over(Count iteration) const { return kind == Kind::kNone || iteration >= iters; }
+  // The factor at an iteration, counted from 0.
   double factor(Count iteration) const;
 };
 

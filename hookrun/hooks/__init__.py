@@ -12,17 +12,20 @@ from .optimizer.gradient_cumulative_fp16_optimizer import GradientCumulativeFp16
 from .optimizer.gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 from .optimizer.optimizer import OptimizerHook
 from .sampler_seed import DistSamplerSeedHook
-from .schedule.lr_annealing import (
+from .schedule.annealing import (
     CosineAnnealingLrUpdaterHook,
+    CosineAnnealingMomentumUpdaterHook,
+    CosineRestartLrUpdaterHook,
     FlatCosineAnnealingLrUpdaterHook,
     LinearAnnealingLrUpdaterHook,
+    LinearAnnealingMomentumUpdaterHook,
     WSDLrUpdaterHook,
 )
-from .schedule.lr_cycles import (
-    CosineRestartLrUpdaterHook,
+from .schedule.cycles import (
     CyclicLrUpdaterHook,
+    CyclicMomentumUpdaterHook,
     OneCycleLrUpdaterHook,
-    SequentialLrUpdaterHook,
+    OneCycleMomentumUpdaterHook,
 )
 from .schedule.lr_updater import (
     ExpLrUpdaterHook,
@@ -32,13 +35,8 @@ from .schedule.lr_updater import (
     PolyLrUpdaterHook,
     StepLrUpdaterHook,
 )
-from .schedule.momentum_cycles import CyclicMomentumUpdaterHook, OneCycleMomentumUpdaterHook
-from .schedule.momentum_updater import (
-    CosineAnnealingMomentumUpdaterHook,
-    LinearAnnealingMomentumUpdaterHook,
-    MomentumUpdaterHook,
-    StepMomentumUpdaterHook,
-)
+from .schedule.momentum_updater import MomentumUpdaterHook, StepMomentumUpdaterHook
+from .schedule.sequential import SequentialLrUpdaterHook
 from .state.checkpoint import CheckpointHook
 from .state.ema import EMAHook
 from .state.sync_buffer import SyncBuffersHook

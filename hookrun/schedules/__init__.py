@@ -13,13 +13,12 @@ from .policies import (
     LinearAnnealing,
     MultiStep,
     OneCycle,
-    Policy,
     Poly,
     Sequential,
     Step,
     Strategy,
-    Target,
 )
+from .policy import Policy, Target
 from .preview import Curves, preview
 from .warmup import WARMUP_KINDS, Warmup, WarmupKind
 

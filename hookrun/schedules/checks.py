@@ -1,4 +1,4 @@
-"""Refuses fields of a policy that make no schedule, with a ValueError that says what is allowed.
+"""Checks of a policy's fields. Each raises a ValueError that says which values are allowed.
 
 The constructors in ``csrc/core/schedule.cpp`` refuse the same.
 """

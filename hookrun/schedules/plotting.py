@@ -10,7 +10,7 @@ import numpy as np
 
 from .preview import Curves
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, without the yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 TEXT, GRID = "#333333", "#DDDDDD"
@@ -22,7 +22,7 @@ def draw(curves: Mapping[str, Curves], path: str | os.PathLike[str]) -> None:
     Args:
         curves: what :func:`preview` gave, by the name for the legend. Parameter groups after the
             first are drawn as thin lines.
-        path: the picture's file; its ending tells the format.
+        path: the picture's file; its extension is the format.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -50,7 +50,7 @@ def plot_curves(panel: Any, curves: Curves, value: str, name: str, index: int) -
 
     Args:
         name: for the legend.
-        index: tells the colour and the line style; lines with different ones can be told apart.
+        index: chooses the colour and the line style, which differ between indices.
     """
     values = getattr(curves, value)
     for group, line in enumerate(values.T if values.ndim > 1 else [values]):
@@ -98,6 +98,6 @@ def pyplot() -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write the picture, and forget it."""
+    """Write the picture and release its memory."""
     figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
     pyplot().close(figure)

@@ -1,8 +1,8 @@
-"""Schedules in plain Python: the definition of what ``csrc/core/schedule`` computes.
+"""The shipped policies in plain Python: the definition of what ``csrc/core/schedule`` computes.
 
 A policy is a pure function ``policy(base, step, total)`` of the value to start from, the steps done
 so far and the steps of the whole run; epochs or iterations, the policy does not care which. Nothing
-else enters, so a run, its preview and its resumption cannot disagree.
+else enters, so a run, its preview and its resumption cannot disagree. Each names its native form.
 
 Step 0 is the first step of a run and ``total - 1`` its last. What a policy anneals to is its value
 at step ``total``, one step past the last, as in MMCV; from there on it keeps that value. A run of
@@ -12,15 +12,15 @@ one step sees step 0 only.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect_right
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from hookrun import _native
 
 from .checks import require, require_ascending, require_choice, require_finite, require_part
+from .policy import Policy, Target, within_native_range
 
 Strategy = Literal["cos", "linear", "1-sqrt"]
 STRATEGIES: tuple[Strategy, ...] = ("cos", "linear", "1-sqrt")
@@ -46,54 +46,15 @@ def anneal_cos(start: float, end: float, fraction: float, weight: float = 1.0) -
 
 
 def fraction_of(step: int, total: int) -> float:
-    """The part of ``total`` steps that is done, at most 1; an empty stretch is done at once."""
+    """The fraction of ``total`` steps that is done, at most 1; 1 where ``total`` is 0."""
     return 1.0 if step >= total else step / total
-
-
-class Policy(ABC):
-    """A schedule without warm-up. Fields that make no schedule raise ValueError when it is made.
-
-    Class attributes:
-        needs_total: whether the value depends on the length of the run.
-    """
-
-    needs_total: ClassVar[bool] = False
-
-    @property
-    def spans_run(self) -> bool:
-        """Whether the values follow from the part of the run that is done alone."""
-        return self.needs_total
-
-    @abstractmethod
-    def __call__(self, base: float, step: int, total: int = 0) -> float:
-        """The value at a step.
-
-        Args:
-            base: the value that the schedule starts from.
-            step: steps done so far, at least 0.
-            total: steps of the whole run; only read where ``needs_total``.
-        """
-
-    def native(self) -> _native.Policy:
-        """The same function in C++, whose constructor takes the same values in the same order."""
-        arguments = [_for_ever(getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        native: _native.Policy = getattr(_native.policies, type(self).__name__)(*arguments)
-        return native
-
-
-class Target(NamedTuple):
-    """Where a policy anneals to: a value, or a part of the base value."""
-
-    value: float
-    relative: bool = False
-
-    def of(self, base: float) -> float:
-        return base * self.value if self.relative else self.value
 
 
 @dataclass(frozen=True)
 class Fixed(Policy):
     """``base``."""
+
+    native_class = _native.policies.Fixed
 
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         return base
@@ -102,6 +63,8 @@ class Fixed(Policy):
 @dataclass(frozen=True)
 class Step(Policy):
     """``max(base * gamma ** (step // period), minimum)``."""
+
+    native_class = _native.policies.Step
 
     period: int
     gamma: float
@@ -120,6 +83,8 @@ class Step(Policy):
 class MultiStep(Policy):
     """``max(base * gamma ** n, minimum)`` with ``n`` the number of milestones reached."""
 
+    native_class = _native.policies.MultiStep
+
     milestones: tuple[int, ...]
     gamma: float
     minimum: float = -math.inf
@@ -137,6 +102,8 @@ class MultiStep(Policy):
 class Exp(Policy):
     """``base * gamma ** step``."""
 
+    native_class = _native.policies.Exp
+
     gamma: float
 
     def __post_init__(self) -> None:
@@ -149,6 +116,8 @@ class Exp(Policy):
 @dataclass(frozen=True)
 class Inv(Policy):
     """``base * (1 + gamma * step) ** -power``."""
+
+    native_class = _native.policies.Inv
 
     gamma: float
     power: float
@@ -164,6 +133,8 @@ class Inv(Policy):
 @dataclass(frozen=True)
 class Poly(Policy):
     """``(base - end) * (1 - step / total) ** power + end``."""
+
+    native_class = _native.policies.Poly
 
     power: float
     end: float
@@ -183,6 +154,8 @@ class Poly(Policy):
 class CosineAnnealing(Policy):
     """Half a cosine wave from ``base`` to the target over the run (arXiv:1608.03983)."""
 
+    native_class = _native.policies.CosineAnnealing
+
     target: Target
 
     needs_total: ClassVar[bool] = True
@@ -195,6 +168,8 @@ class CosineAnnealing(Policy):
 class LinearAnnealing(Policy):
     """A straight line from ``base`` to the target over the run."""
 
+    native_class = _native.policies.LinearAnnealing
+
     target: Target
 
     needs_total: ClassVar[bool] = True
@@ -206,6 +181,8 @@ class LinearAnnealing(Policy):
 @dataclass(frozen=True)
 class FlatCosineAnnealing(Policy):
     """``base`` for the first part of the run, then half a cosine wave to the target."""
+
+    native_class = _native.policies.FlatCosineAnnealing
 
     start_percent: float
     target: Target
@@ -228,6 +205,8 @@ class CosineRestart(Policy):
 
     arXiv:1608.03983. Past the last period: the target.
     """
+
+    native_class = _native.policies.CosineRestart
 
     periods: tuple[int, ...]
     weights: tuple[float, ...]
@@ -253,10 +232,12 @@ class CosineRestart(Policy):
 class Cyclic(Policy):
     """``times`` cycles over the run, each from ``base`` to ``base * peak`` to ``base * end``.
 
-    ``up`` is the part of a cycle that goes to the peak. The distance of the peak from ``base``
+    ``up`` is the fraction of a cycle that goes to the peak. The distance of the peak from ``base``
     shrinks by ``gamma`` from cycle to cycle (arXiv:1506.01186). Where the run is no multiple of the
     cycles, and past its end, the cycles go on.
     """
+
+    native_class = _native.policies.Cyclic
 
     peak: float
     end: float
@@ -293,6 +274,8 @@ class OneCycle(Policy):
     the end (arXiv:1708.07120).
     """
 
+    native_class = _native.policies.OneCycle
+
     pct_start: float
     peak: float
     end: float
@@ -315,20 +298,19 @@ class OneCycle(Policy):
         step = min(step, total - 1)
         top = self.pct_start * total - 1.0
         low = 2.0 * self.pct_start * total - 2.0
-        if step <= top:
-            return self._phase(base, step, 0.0, top, 1.0, self.peak)
-        if not self.three_phase:
-            return self._phase(base, step, top, total - 1.0, self.peak, self.end)
-        if step <= low:
-            return self._phase(base, step, top, low, self.peak, 1.0)
-        return self._phase(base, step, low, total - 1.0, 1.0, self.end)
 
-    def _phase(
-        self, base: float, step: int, first: float, last: float, start: float, end: float
-    ) -> float:
-        # A climb of one step has no length: it is at the peak.
-        fraction = (step - first) / (last - first) if last > first else 1.0
-        return anneal(self.strategy, base * start, base * end, fraction)
+        def phase(first: float, last: float, start: float, end: float) -> float:
+            # A climb of one step has no length: it is at the peak.
+            fraction = (step - first) / (last - first) if last > first else 1.0
+            return anneal(self.strategy, base * start, base * end, fraction)
+
+        if step <= top:
+            return phase(0.0, top, 1.0, self.peak)
+        if not self.three_phase:
+            return phase(top, total - 1.0, self.peak, self.end)
+        if step <= low:
+            return phase(top, low, self.peak, 1.0)
+        return phase(low, total - 1.0, 1.0, self.end)
 
 
 @dataclass(frozen=True)
@@ -337,6 +319,8 @@ class WSD(Policy):
 
     The decay lasts ``decay_steps``, or ``decay_ratio`` of the run where that is 0.
     """
+
+    native_class = _native.policies.WSD
 
     decay_steps: int
     decay_ratio: float
@@ -361,11 +345,13 @@ class WSD(Policy):
 
 @dataclass(frozen=True)
 class Sequential(Policy):
-    """One policy after the other; each sees the steps of its own stretch only.
+    """One policy after the other; each is computed as for a run of its own.
 
-    ``milestones`` are the first steps of the second policy, the third and so on. The last policy's
-    stretch ends with the run.
+    ``milestones`` are the first steps of the second policy, the third and so on; the last policy
+    ends with the run. There is a native form where all of the policies have one.
     """
+
+    native_class = _native.policies.Sequential
 
     policies: tuple[Policy, ...]
     milestones: tuple[int, ...]
@@ -387,14 +373,9 @@ class Sequential(Policy):
         end = self.milestones[index] if index < len(self.milestones) else total
         return self.policies[index](base, step - start, end - start)
 
-    def native(self) -> _native.Policy:
-        return _native.policies.Sequential(
-            [policy.native() for policy in self.policies], _for_ever(self.milestones)
-        )
-
-
-def _for_ever(value: Any) -> Any:
-    """The field with counts that are beyond C++'s as large as they can be there."""
-    if isinstance(value, tuple) and not isinstance(value, Target):
-        return tuple(map(_for_ever, value))
-    return min(value, 2**63 - 1) if isinstance(value, int) else value
+    def native(self) -> _native.Policy | None:
+        native_class = self.valid_native_class()
+        parts = [policy.native() for policy in self.policies]
+        if native_class is None or None in parts:
+            return None
+        return native_class(policies=parts, milestones=within_native_range(self.milestones))

@@ -41,7 +41,7 @@ class Curves:
         return None if self.iters_per_epoch is None else self.iters / self.iters_per_epoch
 
 
-class Rehearsal(_native.RunState):
+class DryRun(_native.RunState):
     """A runner with nothing but an optimizer, counters and schedule hooks.
 
     Args:
@@ -98,8 +98,8 @@ def preview(
 ) -> Curves:
     """The learning rate and the momentum of every iteration of a run.
 
-    The hooks are built and called as in a run, so that nothing can differ: a hook of one's own
-    whose ``get_lr`` is plain Python is previewed as well.
+    The hooks are built and called as in a run, so that nothing can differ: this works for hooks and
+    policies of your own, too.
 
     Args:
         lr_config, momentum_config: as for ``register_lr_hook``: a policy config, a hook (it is
@@ -121,7 +121,7 @@ def preview(
     rates = [base_lr] if isinstance(base_lr, (int, float)) else list(base_lr)
     groups = [{"params": [torch.zeros((), device="cpu")], "lr": lr} for lr in rates]
     optimizer = torch.optim.SGD(groups, lr=rates[0], momentum=base_momentum)
-    run = Rehearsal(optimizer, length, max_epochs)
+    run = DryRun(optimizer, length, max_epochs)
     for config, suffix, name in (
         (lr_config, "LrUpdaterHook", "lr_config"),
         (momentum_config, "MomentumUpdaterHook", "momentum_config"),

@@ -28,7 +28,7 @@ def make_state() -> Any:
 
 
 def make_schedule() -> _native.GroupSchedule:
-    return _native.make_group_schedule("lr")
+    return _native.make_group_schedule("lr", lambda: None)
 
 
 class Odd:

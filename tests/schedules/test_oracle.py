@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookrun import HOOKS
-from hookrun.schedules.preview import Rehearsal
+from hookrun.schedules.preview import DryRun
 from tests.oracle import import_mmcv
 
 from .drawing import LR_KINDS, MOMENTUM_KINDS, Run, draw_hook, draw_run
@@ -49,11 +49,11 @@ def _tuples(value: Any) -> Any:
 
 def run_native(config: dict[str, Any], run: Run, momentum: bool) -> list[list[float]]:
     """What the hook sets in a run whose events the dispatcher fires."""
-    rehearsal = Rehearsal(make_optimizer(run), run.length, run.epochs or None)
+    dry_run = DryRun(make_optimizer(run), run.length, run.epochs or None)
     hook = HOOKS.build(config)
-    rehearsal.register(hook)
-    values = [read(rehearsal.optimizer, momentum) for _ in rehearsal.iterations()]
-    assert (hook._native_schedule is None) == (hook.by_epoch and hook.warmup is None)
+    dry_run.register(hook)
+    values = [read(dry_run.optimizer, momentum) for _ in dry_run.iterations()]
+    assert hook._compiled != (hook.by_epoch and hook.warmup is None)
     return values
 
 

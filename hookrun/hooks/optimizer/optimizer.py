@@ -298,7 +298,7 @@ class OptimizerHook(Hook):
         if self.hold_schedules:
             for hook in runner.hooks:
                 if isinstance(hook, UpdaterHook):
-                    hook.held_back = self.skipped_steps * self._iterations_per_step()
+                    hook.skipped_iters = self.skipped_steps * self._iterations_per_step()
 
     def _report_skip(self, runner: Any) -> None:
         scale = (

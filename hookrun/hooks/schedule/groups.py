@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from operator import is_not
 from typing import Any
@@ -27,17 +26,25 @@ def each_group(optimizer: Any, values: Callable[[Any, str | None], list[float]])
     return values(optimizer, None)
 
 
+def as_lists(values: Any) -> Groups:
+    """The values, each sequence of them a list; lists stay the same objects."""
+    if isinstance(values, dict):
+        return {name: as_lists(each) for name, each in values.items()}  # type: ignore[misc]
+    return values if isinstance(values, list) else list(values)
+
+
 def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
-    """The optimizer with its values, or each one in a dict of them with its own."""
+    """Pairs of an optimizer and its values; one pair unless the optimizer is a dict of them."""
     if isinstance(optimizer, dict):
         return [(each, groups[name]) for name, each in optimizer.items()]
     return [(optimizer, groups)]
 
 
 def separate_tensors(optimizer: Any, key: str) -> None:
-    """Give each group a tensor of its own: torch lets groups share the one they were built with.
+    """Clone tensors that several groups share, so that each can be set by itself.
 
-    The optimizer's default gets one too: groups that are added later begin with it.
+    torch lets all groups share the tensor that the optimizer was made with, and keeps it as the
+    default of groups that are added later.
 
     Args:
         optimizer: an optimizer, or a dict of them by name.
@@ -136,18 +143,3 @@ def carry_over(
 
 def _identity(group: dict[str, Any]) -> int:
     return id(group.get("params", group))
-
-
-def warn_if_all_zero(hook: Any) -> None:
-    """Say so where every group begins with a learning rate of 0: none would train."""
-    groups = hook.base_lr
-    values = (
-        [each for part in groups.values() for each in part] if isinstance(groups, dict) else groups
-    )
-    if values and not any(values):
-        warnings.warn(
-            f"{type(hook).__name__}: the initial learning rate of every parameter group is 0, and "
-            "a schedule leaves 0 as it is, so nothing will train: give the optimizer a learning "
-            "rate above 0",
-            stacklevel=2,
-        )

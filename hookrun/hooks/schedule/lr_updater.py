@@ -6,17 +6,21 @@ iteration, counted from 0, and "total" the epochs or iterations of the run.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hookrun import schedules
 from hookrun.core.hook import HOOKS
 from hookrun.schedules import Policy
 
 from .. import _arguments as check
-from .groups import Groups, by_optimizer, map_groups, warn_if_all_zero, write
+from .groups import Groups
 from .policies import step_policy
-from .updater import ScheduleSetting, UpdaterHook, unknown
+from .settings import MmcvName, ScheduleSetting
+from .steps import require_epochs, unknown
+from .updater import UpdaterHook
+from .values import LEARNING_RATE
 
 
 class LrUpdaterHook(UpdaterHook):
@@ -42,18 +46,16 @@ class LrUpdaterHook(UpdaterHook):
             takes a runner to know is checked in ``before_run``.
 
     Different from MMCV: a group whose initial learning rate is 0, as that of a frozen layer, stays
-    at 0 under every policy, where MMCV raises it towards ``min_lr`` (a ``get_lr`` of one's own
+    at 0 under every policy, where MMCV raises it towards ``min_lr`` (a ``get_lr`` of your own
     decides for itself); a tensor learning rate is filled and stays the same tensor; ``by_epoch``
     and ``warmup_by_epoch`` are refused in runs without epochs, where MMCV changes nothing or fails
     at the first iteration.
     """
 
     writes: ClassVar[frozenset[str]] = frozenset({"learning_rate"})
-    value: ClassVar[Literal["lr", "momentum"]] = "lr"
-    _initial_key: ClassVar[str] = "initial_lr"
-    _formula: ClassVar[str] = "get_lr"
-    _replaced: ClassVar[tuple[str, ...]] = (
-        *UpdaterHook._replaced,
+    value = LEARNING_RATE
+    _native_replaces: ClassVar[tuple[str, ...]] = (
+        *UpdaterHook._native_replaces,
         "get_lr",
         "get_regular_lr",
         "get_warmup_lr",
@@ -61,6 +63,8 @@ class LrUpdaterHook(UpdaterHook):
     )
 
     warmup_by_epoch = ScheduleSetting()
+    base_lr = MmcvName("_base_values")
+    regular_lr = MmcvName("_latest")
 
     def __init__(
         self,
@@ -77,51 +81,26 @@ class LrUpdaterHook(UpdaterHook):
             # Known once there is a loader.
             self.warmup_epochs, self.warmup_iters = warmup_iters, None
 
-    @property
-    def base_lr(self) -> Groups:
-        values: Groups = self._base
-        return values
-
-    @base_lr.setter
-    def base_lr(self, values: Groups) -> None:
-        self._base = values
-
-    @property
-    def regular_lr(self) -> Groups:
-        return self._latest
-
-    @regular_lr.setter
-    def regular_lr(self, values: Groups) -> None:
-        self._regular = values
-
     def get_lr(self, runner: Any, base_lr: float) -> float:
         """The learning rate of this step for a group that began with ``base_lr``; 0 stays 0."""
-        return self._value(runner, base_lr) if base_lr != 0.0 else 0.0
+        return self._formula_of(runner, base_lr) if base_lr != 0.0 else 0.0
 
     def get_regular_lr(self, runner: Any) -> Groups:
         """The learning rates of this step without warm-up."""
-        if isinstance(runner.optimizer, dict):
-            return {
-                name: [self.get_lr(runner, base) for base in self._base[name]]
-                for name in runner.optimizer
-            }
-        return [self.get_lr(runner, base) for base in self._base]
+        return self._regular_of(runner)
 
     def get_warmup_lr(self, cur_iters: int) -> Groups:
         """``regular_lr`` with the warm-up of the iteration."""
-        factor = self._warmup().factor(cur_iters)
-        return map_groups(self.regular_lr, lambda lr: lr * factor)
+        return self._warmed(cur_iters)
 
     def _set_lr(self, runner: Any, lr_groups: Groups) -> None:
-        for optimizer, values in by_optimizer(runner.optimizer, lr_groups):
-            for group, lr in zip(optimizer.param_groups, values, strict=False):
-                write(group, "lr", lr)
+        self._write(runner, lr_groups)
 
     def _check_run(self, runner: Any) -> None:
         super()._check_run(runner)
         if self.warmup is None or self.warmup_epochs is None:
             return
-        self._require_epochs(runner, "warmup_by_epoch")
+        require_epochs(self, runner, "warmup_by_epoch")
         if unknown(runner, "max_iters"):
             raise ValueError(
                 f"{type(self).__name__}: warmup_by_epoch must be False where the data loader has "
@@ -130,32 +109,31 @@ class LrUpdaterHook(UpdaterHook):
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
-        if self._is_shipped("get_lr", "get_regular_lr"):
-            warn_if_all_zero(self)
+        if not self._overrides("get_lr", "get_regular_lr"):
+            self._warn_if_all_zero()
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.warmup_iters is None and self.warmup is not None:
             epochs = self.warmup_epochs or 0
             iterations = epochs * len(runner.data_loader)
-            # Epochs may have been shorter: those of the warm-up that are over stay so.
-            self.warmup_iters = (
+            # Epochs may have been shorter: those of the warm-up that are over stay so. This is a
+            # note of the run and no new argument.
+            vars(self)["warmup_iters"] = (
                 iterations if runner.epoch < epochs else min(iterations, runner.iter)
             )
         super().before_train_epoch(runner)
 
-    def _initial(self, group: dict[str, Any]) -> float:
-        if "initial_lr" not in group:
-            group["initial_lr"] = float(group["lr"])
-        return float(group["initial_lr"])
-
-    def _compute(self, runner: Any) -> Groups:
-        return self.get_regular_lr(runner)
-
-    def _warm(self, iteration: int) -> Groups:
-        return self.get_warmup_lr(iteration)
-
-    def _set(self, runner: Any, values: Groups) -> None:
-        self._set_lr(runner, values)
+    def _warn_if_all_zero(self) -> None:
+        """Warn where every group begins with a learning rate of 0: nothing would train."""
+        base = self._base
+        values = [lr for part in base.values() for lr in part] if isinstance(base, dict) else base
+        if values and not any(values):
+            warnings.warn(
+                f"{type(self).__name__}: the initial learning rate of every parameter group is 0, "
+                "and a schedule leaves 0 as it is, so nothing will train: give the optimizer a "
+                "learning rate above 0",
+                stacklevel=3,
+            )
 
 
 @HOOKS.register_module()
@@ -171,12 +149,6 @@ class FixedLrUpdaterHook(LrUpdaterHook):
     def _check_run(self, runner: Any) -> None:
         if self.warmup is not None:  # else nothing is counted, and every run will do
             super()._check_run(runner)
-
-    def before_run(self, runner: Any) -> None:
-        super().before_run(runner)
-        if self.by_epoch and unknown(runner, "max_epochs"):
-            # No epoch will begin; an earlier run of what was resumed may have had another schedule.
-            self._begin_epoch(runner)
 
 
 @HOOKS.register_module()

@@ -1,51 +1,58 @@
-"""What learning-rate and momentum hooks share: a schedule that sets one value of each group."""
+"""What learning-rate and momentum hooks share: a schedule that sets one value of each group.
+
+``before_train_iter`` sets the values in Python, by calling the methods that MMCV users override.
+Where none of these is overridden and the policy has a native form, C++ does the same at less cost,
+from a call of ``compile_schedule`` to the next one of ``discard_schedule``.
+"""
 
 from __future__ import annotations
 
 import os
 import weakref
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hookrun import _native
-from hookrun.core.hook import Hook, TriggerSetting
-from hookrun.core.overrides import overrides
+from hookrun.core.hook import Hook
+from hookrun.core.overrides import declaring_class, overrides
 from hookrun.core.triggers import Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
 from .. import _arguments as check
 from .groups import (
+    GroupDicts,
     Groups,
+    as_lists,
+    by_optimizer,
     carry_over,
     each_group,
     group_dicts,
     has_new_groups,
+    map_groups,
     pick,
     separate_tensors,
 )
+from .settings import ScheduleSetting
+from .steps import (
+    WithoutSkipped,
+    iters_trained,
+    require_epochs,
+    require_iterations,
+    steps_done,
+    total_steps,
+    unknown,
+)
+from .values import GroupValue
 
 _FIRST = Trigger(inner_iters=1 << 60, start=1)  # at the first iteration of an epoch
-
-
-_NAMES = {"lr": "learning rate", "momentum": "momentum"}
-
-
-class ScheduleSetting(TriggerSetting):
-    """An argument of a schedule: assigning it renews the schedule and the dispatcher."""
-
-    def __set__(self, hook: Any, value: Any) -> None:
-        for made_of_settings in ("policy", "_curve"):
-            vars(hook).pop(made_of_settings, None)
-        super().__set__(hook, value)
 
 
 class UpdaterHook(Hook):
     """Base class of the hooks that set one value of every parameter group from a schedule.
 
-    A group that is added in mid-run is scheduled like the others from the next iteration on, or by
-    epoch from the next epoch on, and starts from the value that it has then.
+    A parameter group that is added during the run is scheduled like the others from the next
+    iteration (or epoch, with ``by_epoch``) on, and starts from the value that it has then.
 
     Args:
         by_epoch: whether the schedule counts epochs (True) or iterations.
@@ -57,26 +64,25 @@ class UpdaterHook(Hook):
         ValueError, TypeError: a wrong argument; the message names it and what is allowed.
     """
 
-    value: ClassVar[Literal["lr", "momentum"]]
-    # Where a parameter group remembers the value that it started from.
-    _initial_key: ClassVar[str]
-    # The method of subclasses that gives the value of one group.
-    _formula: ClassVar[str]
-    # The methods that the native way stands in for.
-    _replaced: ClassVar[tuple[str, ...]] = ("before_run", "before_train_epoch", "before_train_iter")
+    value: ClassVar[GroupValue]
+    # The methods whose work C++ does: those of the class that declares this, or inherited by it.
+    _native_replaces: ClassVar[tuple[str, ...]] = (
+        "before_run",
+        "before_train_epoch",
+        "before_train_iter",
+    )
 
-    by_epoch = ScheduleSetting()
-    warmup = ScheduleSetting()
+    by_epoch = ScheduleSetting(decides_calls=True)
+    warmup = ScheduleSetting(decides_calls=True)
     warmup_iters = ScheduleSetting()
     warmup_ratio = ScheduleSetting()
-    #: Iterations whose optimizer steps were skipped, where an optimizer hook was asked to tell.
-    held_back = TriggerSetting()
-    _base = ScheduleSetting()
-    #: The parameter groups that _base has the values of; None outside of a run.
-    _known = ScheduleSetting()
-    _waiting = False  # whether there are groups to be known at the first iteration of an epoch only
+    _skipped_iters = 0
+    _base: Groups
     _regular: Groups
-    _native_schedule: _native.GroupSchedule | None = None
+    _known: GroupDicts | None  # the groups that _base has the values of; None outside of a run
+    # Whether a run was resumed amid an epoch with groups that are scheduled from the next one on.
+    _waiting = False
+    _compiled = False  # whether C++ sets the values
 
     def __init__(
         self, by_epoch: bool, warmup: str | None, warmup_iters: int | None, warmup_ratio: float
@@ -85,15 +91,14 @@ class UpdaterHook(Hook):
         self.warmup = warmup
         self.warmup_iters = warmup_iters
         self.warmup_ratio = warmup_ratio
-        self.held_back = 0
-        self._base = []
-        self._known = None
-        self._regular = []
+        self._base, self._regular, self._known = [], [], None
         check.flag(self, "by_epoch")
         if warmup is not None:
             check.choice(self, "warmup", WARMUP_KINDS)
             check.count(self, "warmup_iters")
             check.positive(self, "warmup_ratio", high=1.0)
+
+    # What the schedule is.
 
     def make_policy(self) -> Policy:
         """The schedule that the hook's arguments describe; checks them.
@@ -103,7 +108,7 @@ class UpdaterHook(Hook):
             NotImplementedError: the class has no schedule of its own and overrides the formula.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must override {self._formula}() or make_policy()"
+            f"{type(self).__name__} must override {self.value.formula}() or make_policy()"
         )
 
     def _check_arguments(self) -> None:
@@ -113,107 +118,147 @@ class UpdaterHook(Hook):
     @cached_property
     def policy(self) -> Policy:
         """The schedule without warm-up, as it follows from the arguments."""
-        return self.make_policy()
+        policy: Any = self.make_policy()
+        if not isinstance(policy, Policy):
+            raise TypeError(
+                f"{type(self).__name__}: make_policy() must return a hookrun.schedules.Policy, "
+                f"not {policy!r}"
+            )
+        return policy
+
+    @cached_property
+    def _native_policy(self) -> _native.Policy | None:
+        return None if _reference_wanted() else self.policy.native()
 
     @cached_property
     def _curve(self) -> Callable[[float, int, int], float]:
-        return self.policy if _reference_wanted() else self.policy.native()
+        return self.policy if self._native_policy is None else self._native_policy
 
-    @abstractmethod
-    def _initial(self, group: dict[str, Any]) -> float:
-        """The value that the schedule of a parameter group starts from; the group remembers it."""
+    def _warmup(self) -> Warmup:
+        return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio)
 
-    def _initials(self, optimizer: Any, name: str | None) -> list[float]:
-        """Those of the groups that an optimizer has at the start of a run.
+    @property
+    def skipped_iters(self) -> int:
+        """Iterations that do not count, since their optimizer steps were skipped.
 
-        By epoch, a group that the run which is resumed has added amid its last epoch waits for the
-        next one, as it does there: it is behind the others, and does not know its initial value.
+        An optimizer hook sets it, where it is asked to (``hold_schedules``).
         """
-        groups = list(optimizer.param_groups)
-        if self.by_epoch and any(self._initial_key in group for group in groups):
-            while self._initial_key not in groups[-1]:
-                groups.pop()
-        return [self._initial(group) for group in groups]
+        return self._skipped_iters
 
-    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
-        """That of a group that was added later."""
-        return self._initial(group)
+    @skipped_iters.setter
+    def skipped_iters(self, count: int) -> None:
+        if count != self._skipped_iters:
+            self._skipped_iters = count
+            self.discard_schedule()
 
-    @abstractmethod
-    def _compute(self, runner: Any) -> Groups:
-        """The values without warm-up."""
+    @property
+    def _base_values(self) -> Groups:
+        """The value that each group starts from."""
+        return self._base
 
-    @abstractmethod
-    def _warm(self, iteration: int) -> Groups:
-        """``_regular`` with the warm-up of the iteration."""
+    @_base_values.setter
+    def _base_values(self, values: Groups) -> None:
+        self.discard_schedule()
+        self._base = as_lists(values)
 
-    @abstractmethod
-    def _set(self, runner: Any, values: Groups) -> None:
-        """Write the values into the parameter groups."""
+    @property
+    def _latest(self) -> Groups:
+        """The values of the latest step without warm-up, whoever computed them."""
+        native = self._schedule.regular() if self._compiled and not self.by_epoch else None
+        return self._regular if native is None else native
+
+    @_latest.setter
+    def _latest(self, values: Groups) -> None:
+        self.discard_schedule()
+        self._regular = values
+
+    # The native way.
+
+    def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        return {"before_train_iter": self._schedule.action()} if self._may_go_native() else {}
+
+    def _may_go_native(self) -> bool:
+        """Whether C++ may do what is due at iterations, as far as methods and arguments tell."""
+        has_work = not self.by_epoch or self.warmup is not None
+        return has_work and not _reference_wanted() and not self._overrides(*self._native_replaces)
+
+    def _overrides(self, *methods: str) -> bool:
+        """Whether a subclass, or the hook itself, has replaced any of the shipped methods."""
+        return overrides(self, declaring_class(self, "_native_replaces"), methods)
+
+    @cached_property
+    def _schedule(self) -> _native.GroupSchedule:
+        """Sets the values in C++ while it is compiled, and else calls ``_step_in_python``."""
+        return _native.make_group_schedule(self.value.key, weakref.WeakMethod(self._step_in_python))
+
+    def compile_schedule(self) -> None:
+        """Let C++ set the values from the next iteration on, by the arguments as they are now.
+
+        It leaves them to Python where a method is overridden or the policy has no native form, and
+        while the groups or the length of the warm-up are not known.
+        """
+        if not self._may_go_native() or not self._base or self._known is None:
+            return
+        if self.warmup is not None and self.warmup_iters is None:
+            return
+        policies = self._native_policies()
+        if policies is None:
+            return
+        self.discard_schedule()
+        self._schedule.compile(
+            groups=self._known,
+            base=self._base,
+            policies=policies,
+            by_epoch=self.by_epoch,
+            warmup=self._warmup().native() if self.warmup is not None else None,
+            skipped_iters=self.skipped_iters,
+        )
+        self._compiled = True
+
+    def discard_schedule(self) -> None:
+        """Let Python take the next step; where it can, C++ has those after it."""
+        if self._compiled:
+            self._regular, self._compiled = self._latest, False
+            self._schedule.clear()
+
+    def _step_in_python(self, runner: Any) -> None:
+        """What C++ calls where it is not compiled for the arguments and groups that there are."""
+        self.before_train_iter(runner)
+        self.compile_schedule()
+
+    def _native_policies(self) -> Any:
+        """One native policy for all groups, in a list in the form of ``_base``; None: there is
+        none."""
+        if self._native_policy is None:
+            return None
+        policies = [self._native_policy]
+        return dict.fromkeys(self._base, policies) if isinstance(self._base, dict) else policies
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "_regular": self._latest, "_compiled": False}
+        state["_known"] = None  # of another run, if of any
+        for made_anew in ("_schedule", "policy", "_native_policy", "_curve"):
+            state.pop(made_anew, None)
+        return state
+
+    # The events.
 
     def triggers(self) -> Mapping[str, Trigger]:
         # Without warm-up a schedule by epoch has nothing to do at iterations, but for groups that
         # were added by a hook behind this one before the epoch.
         return {"before_train_iter": _FIRST} if self.by_epoch and self.warmup is None else {}
 
-    def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        if self._goes_native():
-            try:
-                return {"before_train_iter": self._native_action()}
-            except (TypeError, ValueError, LookupError):
-                # Between two assignments the arguments may not fit together. Where they stay so,
-                # the Python way says what is wrong at the next step.
-                pass
-        self._regular, self._native_schedule = self._latest, None
-        return {}
-
-    def _native_action(self) -> _native.Action:
-        schedule = self._native_schedule or _native.make_group_schedule(self.value)
-        schedule.configure(
-            hook=weakref.ref(self),
-            groups=self._known,
-            base=self._base,
-            policies=self._native_policies(),
-            by_epoch=self.by_epoch,
-            warmup=self._warmup().native() if self.warmup is not None else None,
-        )
-        self._native_schedule = schedule
-        return schedule.action()
-
-    def _goes_native(self) -> bool:
-        """Whether C++ can do what is due at iterations: all is known, and nothing overridden."""
-        known = bool(self._base) and (self.warmup is None or self.warmup_iters is not None)
-        has_work = not self.by_epoch or self.warmup is not None
-        known = known and not self.held_back
-        return known and has_work and not _reference_wanted() and self._is_shipped(*self._replaced)
-
-    def _native_policies(self) -> Any:
-        """In the form of ``_base``: one native policy per group, or a list of one for all."""
-        policies = [self.policy.native()]
-        return dict.fromkeys(self._base, policies) if isinstance(self._base, dict) else policies
-
-    @property
-    def _latest(self) -> Groups:
-        """The values of the latest step without warm-up, whoever computed them."""
-        native = (
-            None
-            if self._native_schedule is None or self.by_epoch
-            else self._native_schedule.regular()
-        )
-        return self._regular if native is None else native
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), "_regular": self._latest, "_native_schedule": None}
-        state["_known"] = None  # of another run, if of any
-        state.pop("_curve", None)
-        return state
-
     def before_run(self, runner: Any) -> None:
-        check.has_optimizer(self, runner, f"schedules the {_NAMES[self.value]}")
+        check.has_optimizer(self, runner, f"schedules the {self.value.words}")
         self._check_run(runner)
-        separate_tensors(runner.optimizer, self.value)
+        separate_tensors(runner.optimizer, self.value.key)
         self._set_base(runner, self._initials)
-        self._waiting = self.by_epoch and has_new_groups(runner.optimizer, self._known)
+        self._waiting = self.by_epoch and self._has_new_groups(runner)
+        if self.by_epoch and unknown(runner, "max_epochs"):
+            # No epoch will begin. The value is constant, or the run would have been refused; but
+            # what is resumed may have had another schedule.
+            self._begin_epoch(runner)
+        self.compile_schedule()
 
     def before_train_epoch(self, runner: Any) -> None:
         if self.by_epoch:
@@ -223,34 +268,49 @@ class UpdaterHook(Hook):
             self._begin_epoch(runner)
 
     def before_train_iter(self, runner: Any) -> None:
+        self.discard_schedule()
         if not self.by_epoch:
             self._take_in_groups(runner)
         elif getattr(runner, "inner_iter", 0) == 0 and self._take_in_groups(runner):
             self._begin_epoch(runner)
-        if self.held_back:
-            runner = _HeldBack(runner, self.held_back)
+        if self.skipped_iters:
+            runner = WithoutSkipped(runner, self.skipped_iters)
         if not self.by_epoch:
             self._regular = self._compute(runner)
-        trained = _iters_trained(runner)
+        trained = iters_trained(runner)
         if self.by_epoch and (self.warmup is None or trained > self.warmup_iters):
             return  # the epoch's values stand
         warm = self.warmup is not None and trained < self.warmup_iters
-        self._set(runner, self._warm(trained) if warm else self._regular)
+        self._set(runner, getattr(self, self.value.warmed)(trained) if warm else self._regular)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
+        self.discard_schedule()
         self._known = None  # does not keep the parameters
+
+    # The parameter groups.
 
     def _begin_epoch(self, runner: Any) -> None:
         """Set the values of the epoch."""
         self._regular = self._compute(runner)
         self._set(runner, self._regular)
 
-    def _take_in_groups(self, runner: Any) -> bool:
-        """Schedule the groups that were added since the last look, too; whether there are any.
+    def _set_base(self, runner: Any, base: Callable[[Any, str | None], list[float]]) -> None:
+        """Take these initial values, and the groups that the runner's optimizer has now."""
+        values = each_group(runner.optimizer, base)
+        self.discard_schedule()
+        self._base = values
+        self._known = group_dicts(runner.optimizer, values)
 
-        Groups that were taken out are forgotten.
+    def _has_new_groups(self, runner: Any) -> bool:
+        return self._known is not None and has_new_groups(runner.optimizer, self._known)
+
+    def _take_in_groups(self, runner: Any) -> bool:
+        """Schedule groups that were added since the last call, and drop those that were removed.
+
+        Returns:
+            Whether the groups have changed.
         """
-        if self._known is None or not has_new_groups(runner.optimizer, self._known):
+        if not self._has_new_groups(runner):
             return False
 
         def base(optimizer: Any, name: str | None) -> list[float]:
@@ -259,15 +319,63 @@ class UpdaterHook(Hook):
             return carry_over(optimizer.param_groups, known, values, initial)
 
         self._set_base(runner, base)
-        separate_tensors(runner.optimizer, self.value)
+        separate_tensors(runner.optimizer, self.value.key)
         return True
 
-    def _set_base(self, runner: Any, base: Callable[[Any, str | None], list[float]]) -> None:
-        values = each_group(runner.optimizer, base)
-        # The dispatcher takes what is there at each assignment: in between, the groups are unknown.
-        self._known = None
-        self._base = values
-        self._known = group_dicts(runner.optimizer, values)
+    def _initial(self, group: dict[str, Any]) -> float:
+        """The value that the schedule of a parameter group starts from; the group remembers it."""
+        if self.value.initial_key not in group:
+            group[self.value.initial_key] = self.value.read(group)
+        return float(group[self.value.initial_key])
+
+    def _initials(self, optimizer: Any, name: str | None) -> list[float]:
+        """Those of an optimizer's groups at the start of a run.
+
+        By epoch, a group that was added during an epoch is scheduled from the next epoch on, also
+        where the run was resumed from a checkpoint of that epoch. Such groups are the last ones,
+        have no initial value yet, and are left out.
+        """
+        groups = list(optimizer.param_groups)
+        key = self.value.initial_key
+        if self.by_epoch and any(key in group for group in groups):
+            while key not in groups[-1]:
+                groups.pop()
+        return [self._initial(group) for group in groups]
+
+    def _initial_of_added(self, optimizer: Any, name: str | None, group: dict[str, Any]) -> float:
+        """That of a group that was added later."""
+        return self._initial(group)
+
+    # The values. Subclasses call and override these by MMCV's names, which depend on the value.
+
+    def _compute(self, runner: Any) -> Groups:
+        values: Groups = getattr(self, self.value.regular)(runner)
+        return values
+
+    def _set(self, runner: Any, values: Groups) -> None:
+        getattr(self, self.value.setter)(runner, values)
+
+    def _formula_of(self, runner: Any, base: float) -> float:
+        """The policy's value for a group that began with ``base``."""
+        policy = self.policy
+        step = steps_done(runner, self.by_epoch, policy.spans_run)
+        total = total_steps(runner, self.by_epoch, policy.spans_run) if policy.needs_total else 0
+        return self._curve(base, step, total)
+
+    def _regular_of(self, runner: Any) -> Groups:
+        formula, base = getattr(self, self.value.formula), self._base
+        if isinstance(base, dict):
+            return {name: [formula(runner, each) for each in of] for name, of in base.items()}
+        return [formula(runner, each) for each in base]
+
+    def _warmed(self, iteration: int) -> Groups:
+        factor = self._warmup().factor(iteration)
+        return map_groups(self._latest, lambda value: self.value.warm_up(value, factor))
+
+    def _write(self, runner: Any, values: Groups) -> None:
+        for optimizer, of_groups in by_optimizer(runner.optimizer, values):
+            for group, value in zip(optimizer.param_groups, of_groups, strict=False):
+                self.value.write(group, value)
 
     def _check_run(self, runner: Any) -> None:
         """Refuse a run that lacks what the schedule reads.
@@ -277,95 +385,11 @@ class UpdaterHook(Hook):
                 run that does not know it.
         """
         if self.by_epoch:
-            self._require_epochs(runner, "by_epoch")
-        if not self._is_shipped(self._formula) or not self.policy.needs_total:
+            require_epochs(self, runner, "by_epoch")
+        if self._overrides(self.value.formula) or not self.policy.needs_total:
             return
-        if not self.by_epoch and unknown(runner, "max_iters"):
-            raise ValueError(
-                f"{type(self).__name__}: by_epoch=False needs the number of iterations of the run, "
-                "which is unknown because the data loader has no length; by_epoch must be True, or "
-                "the loader must have a length"
-            )
-
-    def _require_epochs(self, runner: Any, name: str) -> None:
-        if unknown(runner, "max_epochs"):
-            raise ValueError(
-                f"{type(self).__name__}: {name} must be False, not True: {type(runner).__name__} "
-                "measures its run in iterations, not in epochs"
-            )
-
-    def _length(self, runner: Any) -> int | None:
-        """The epochs or iterations of the run; None where they are not known."""
-        limit = getattr(runner, "max_epochs" if self.by_epoch else "max_iters", None)
-        return limit if isinstance(limit, int) else None
-
-    def _value(self, runner: Any, base: float) -> float:
-        """The policy's value for a group that began with ``base``."""
-        step = self._steps(runner)[0]
-        return self._curve(base, step, self._total(runner) if self.policy.needs_total else 0)
-
-    def _total(self, runner: Any) -> int:
-        """The steps of the whole run.
-
-        Raises:
-            ValueError: they are not known.
-        """
-        total = self._steps(runner)[1]
-        if total is None:
-            limit = "max_epochs" if self.by_epoch else "max_iters"
-            raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
-        return total
-
-    def _steps(self, runner: Any) -> tuple[int, int | None]:
-        """The steps that are done, and those of the whole run if known."""
-        if self.by_epoch:
-            return runner.epoch, getattr(runner, "max_epochs", None)
-        if self.policy.spans_run:
-            return _spanning_steps(runner)
-        return runner.iter, getattr(runner, "max_iters", None)
-
-    def _warmup(self) -> Warmup:
-        return Warmup(self.warmup, self.warmup_iters, self.warmup_ratio)
-
-    def _is_shipped(self, *methods: str) -> bool:
-        """Whether no subclass outside of hookrun, nor the hook itself, replaced a method."""
-        shipped = next(
-            cls for cls in type(self).__mro__ if cls.__module__.startswith("hookrun.hooks")
-        )
-        return not overrides(self, shipped, methods)
-
-
-class _HeldBack:
-    """A runner, but for the iteration, which counts fewer."""
-
-    def __init__(self, runner: Any, iterations: int) -> None:
-        self._runner = runner
-        self._skipped = iterations
-        self.iter = runner.iter - iterations
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
-
-
-def _spanning_steps(runner: Any) -> tuple[int, int | None]:
-    """Iterations done and those of the run, as schedules that span the run count them."""
-    if isinstance(runner, _HeldBack):
-        step, total = _spanning_steps(runner._runner)
-        return step - runner._skipped, total
-    if isinstance(runner, _native.RunState):
-        return runner.schedule_step, runner.schedule_total
-    return runner.iter, runner.max_iters  # a stand-in
-
-
-def _iters_trained(runner: Any) -> int:
-    """Iterations that have been trained, also where the runner counts fewer since it resumed."""
-    uncounted = getattr(runner, "uncounted_iters", 0)
-    return int(runner.iter) + (uncounted if isinstance(uncounted, int) else 0)
-
-
-def unknown(runner: Any, limit: str) -> bool:
-    """Whether a runner says that it does not know the limit; a stand-in may say nothing of it."""
-    return hasattr(runner, limit) and getattr(runner, limit) is None
+        if not self.by_epoch:
+            require_iterations(self, runner)
 
 
 def _reference_wanted() -> bool:

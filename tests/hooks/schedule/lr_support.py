@@ -1,4 +1,4 @@
-"""What the tests of learning-rate hooks share: every policy, every warm-up, rehearsed runs."""
+"""What the tests of learning-rate hooks share: every policy, every warm-up, dry runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hookrun import (
     StepLrUpdaterHook,
     WSDLrUpdaterHook,
 )
-from hookrun.schedules.preview import Rehearsal
+from hookrun.schedules.preview import DryRun
 
 EPOCHS, LENGTH = 3, 4
 
@@ -64,17 +64,17 @@ def make_optimizer(*rates: float, **settings: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, **settings)
 
 
-def rehearse(hook: LrUpdaterHook, optimizer: Any = None) -> Rehearsal:
-    run = Rehearsal(optimizer or make_optimizer(0.1, 0.02), LENGTH, EPOCHS)
+def dry_run(hook: LrUpdaterHook, optimizer: Any = None) -> DryRun:
+    run = DryRun(optimizer or make_optimizer(0.1, 0.02), LENGTH, EPOCHS)
     run.register(hook)
     return run
 
 
-def rates(run: Rehearsal) -> list[float]:
+def rates(run: DryRun) -> list[float]:
     return [group["lr"] for group in run.optimizer.param_groups]
 
 
-def record(run: Rehearsal) -> list[list[float]]:
+def record(run: DryRun) -> list[list[float]]:
     return [rates(run) for _ in run.iterations()]
 
 

@@ -23,7 +23,7 @@ from hookrun import (
     TrainStep,
 )
 from hookrun.core.policy_config import policy_hook_config
-from hookrun.schedules.preview import Rehearsal, preview
+from hookrun.schedules.preview import DryRun, preview
 from tests.schedules.drawing import LR_KINDS, draw_hook, draw_run
 from tests.support import make_loader
 
@@ -60,7 +60,7 @@ WARM = {"warmup": "exp", "warmup_iters": 5, "warmup_ratio": 0.1}
 
 def trained(config: Any, optimizer: Any) -> list[list[float]]:
     """The rates of each iteration."""
-    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+    run = DryRun(optimizer, LENGTH, EPOCHS)
     run.register(HOOKS.build(dict(config)) if isinstance(config, dict) else config)
     return [rates(run) for _ in run.iterations()]
 
@@ -103,9 +103,9 @@ def test_native_and_python_freeze_alike(rng: random.Random, kind: str) -> None:
         optimizer = make_optimizer(*run.bases, 0.0)
         if isinstance(config.get("max_lr"), list):
             config["max_lr"] = [*config["max_lr"], 1.0][: len(run.bases) + 1]
-        rehearsal = Rehearsal(optimizer, run.length, run.epochs or None)
-        rehearsal.register(HOOKS.build(dict(config)))
-        return [rates(rehearsal) for _ in rehearsal.iterations()]
+        dry_run = DryRun(optimizer, run.length, run.epochs or None)
+        dry_run.register(HOOKS.build(dict(config)))
+        return [rates(dry_run) for _ in dry_run.iterations()]
 
     native = values()
     assert {each[-1] for each in native} == {0.0}
@@ -138,7 +138,7 @@ def test_kinds_of_zero(zero: Any) -> None:
 
 def test_in_a_dict_of_optimizers_each_group_counts() -> None:
     optimizers = {"one": make_optimizer(0.0, 0.1), "two": make_optimizer(0.1, 0.0)}
-    run = Rehearsal(optimizers, LENGTH, EPOCHS)
+    run = DryRun(optimizers, LENGTH, EPOCHS)
     run.register(CosineAnnealingLrUpdaterHook(min_lr=0.05, by_epoch=False))
     for _ in run.iterations():
         one, two = (each.param_groups for each in optimizers.values())
@@ -149,7 +149,7 @@ def test_in_a_dict_of_optimizers_each_group_counts() -> None:
 def test_momentum_is_scheduled_all_the_same() -> None:
     optimizer = make_optimizer(0.1, 0.0)
     optimizer.param_groups[1]["momentum"] = 0.0
-    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+    run = DryRun(optimizer, LENGTH, EPOCHS)
     config = {"type": "CosineAnnealingMomentumUpdaterHook", "min_momentum": 0.5, "by_epoch": False}
     run.register(HOOKS.build(config))
     momenta = [optimizer.param_groups[1]["momentum"] for _ in run.iterations()]
@@ -224,7 +224,7 @@ def test_a_group_that_is_added_frozen_stays_frozen(make_runner: Callable[..., An
 def test_where_every_group_begins_with_0_a_warning_says_that_nothing_trains(named: bool) -> None:
     optimizer: Any = make_optimizer(0.0, 0.0)
     optimizer = {"one": optimizer, "two": make_optimizer(0.0)} if named else optimizer
-    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+    run = DryRun(optimizer, LENGTH, EPOCHS)
     run.register(CosineAnnealingLrUpdaterHook(min_lr=0.1))
     with pytest.warns(UserWarning, match=r"learning rate of every parameter group is 0.*above 0"):
         next(run.iterations())

@@ -25,10 +25,10 @@ from hookrun import (
 )
 from tests.hooks.schedule.lr_support import (
     WARM,
+    dry_run,
     make_optimizer,
     overriding,
     record,
-    rehearse,
 )
 from tests.support import make_loader
 
@@ -57,7 +57,7 @@ def test_spellings_of_policies(
 class TestOneCycle:
     def test_rates_per_group(self) -> None:
         hook = OneCycleLrUpdaterHook(max_lr=[1.0, 2.0], div_factor=10, pct_start=0.5)
-        run = rehearse(hook)
+        run = dry_run(hook)
         values = record(run)
         assert hook.base_lr == [0.1, 0.2]
         assert values[0] == pytest.approx([0.1, 0.2])
@@ -67,19 +67,19 @@ class TestOneCycle:
     def test_rates_per_optimizer(self) -> None:
         optimizers = {"a": make_optimizer(0.1, 0.1), "b": make_optimizer(0.1)}
         hook = OneCycleLrUpdaterHook(max_lr={"a": [1.0, 2.0], "b": 3.0}, div_factor=10)
-        for _ in rehearse(hook, optimizers).iterations():
+        for _ in dry_run(hook, optimizers).iterations():
             pass
         assert optimizers["b"].param_groups[0]["lr"] == pytest.approx(0.3 / 1e4)
         assert hook.base_lr == {"a": [0.1, 0.2], "b": [0.3]}
 
     def test_the_class_names_a_single_optimizer(self) -> None:
         hook = OneCycleLrUpdaterHook(max_lr={"SGD": 1.0}, div_factor=10)
-        record(rehearse(hook))
+        record(dry_run(hook))
         assert hook.base_lr == [0.1, 0.1]
         with pytest.raises(KeyError, match=r"max_lr.*'SGD'"):
-            record(rehearse(OneCycleLrUpdaterHook(max_lr={"Adam": 1.0})))
+            record(dry_run(OneCycleLrUpdaterHook(max_lr={"Adam": 1.0})))
         with pytest.raises(ValueError, match=r"max_lr.*2 parameter groups"):
-            record(rehearse(OneCycleLrUpdaterHook(max_lr=[1.0])))
+            record(dry_run(OneCycleLrUpdaterHook(max_lr=[1.0])))
 
 
 S = SequentialLrUpdaterHook
@@ -157,7 +157,7 @@ ANNEALING = [
         (lambda: S("fixed", [1]), "policies"),
         (lambda: S([{"policy": "fixed"}] * 2, [0]), "milestones"),
         (lambda: S([{"policy": "fixed"}] * 3, [4, 2]), "milestones.*increasing"),
-        (lambda: S([{"policy": "fixed", "warmup": "exp"}] * 2, [4]), "warmup.*for the whole"),
+        (lambda: S([{"policy": "fixed", "warmup": "exp"}] * 2, [4]), "warmup.*to the hook itself"),
         (lambda: S([3, {"policy": "fixed"}], [4]), "policies"),
         (lambda: S([FixedLrUpdaterHook(by_epoch=False)] * 2, [4]), "by_epoch"),
         (lambda: S([OneCycleLrUpdaterHook(0.1)] * 2, [4], by_epoch=False), "OneCycle"),

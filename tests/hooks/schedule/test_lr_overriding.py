@@ -20,11 +20,11 @@ from hookrun import (
 )
 from tests.hooks.schedule.lr_support import (
     WARM,
+    dry_run,
     make_optimizer,
     overriding,
     rates,
     record,
-    rehearse,
 )
 
 METHODS = {
@@ -42,20 +42,20 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_a_subclass_may_override_every_method(method: str, by_epoch: bool) -> None:
     arguments = {"min_lr_ratio": 0.1, "by_epoch": by_epoch, **WARM}
-    plain = record(rehearse(LinearAnnealingLrUpdaterHook(**arguments)))
+    plain = record(dry_run(LinearAnnealingLrUpdaterHook(**arguments)))
     cls = overriding(method)
     hook = cls(**arguments)
-    run = rehearse(hook)
+    run = dry_run(hook)
     values = record(run)
     assert cls.calls > 0
-    assert hook._native_schedule is None
+    assert not hook._compiled
     first = METHODS[method]
     assert values[0] == pytest.approx([first * lr for lr in plain[0]])
 
 
 def test_a_method_set_on_the_hook_is_honoured() -> None:
     hook = FixedLrUpdaterHook(by_epoch=False)
-    run = rehearse(hook, make_optimizer(0.1))
+    run = dry_run(hook, make_optimizer(0.1))
     values = []
     for _ in run.iterations():
         values.append(rates(run)[0])
@@ -77,13 +77,13 @@ def test_a_policy_of_ones_own_as_mmcv_users_write_it() -> None:
             return base_lr * 0.5 ** (runner.iter // self.every)
 
     hook = HOOKS.build({"type": "HalvesLrUpdaterHook", "every": 2, "by_epoch": False})
-    run = rehearse(hook, make_optimizer(1.0))
+    run = dry_run(hook, make_optimizer(1.0))
     assert [lr for (lr,) in record(run)][:5] == [1.0, 1.0, 0.5, 0.5, 0.25]
 
 
 def test_the_base_class_asks_for_a_formula() -> None:
     with pytest.raises(NotImplementedError, match="get_lr"):
-        record(rehearse(LrUpdaterHook()))
+        record(dry_run(LrUpdaterHook()))
 
 
 def test_methods_on_a_mock_that_never_ran() -> None:
@@ -104,8 +104,8 @@ def test_methods_on_a_mock_that_never_ran() -> None:
 
 def test_hooks_can_be_copied_and_pickled_after_a_run() -> None:
     hook = CosineAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
-    run = rehearse(hook)
+    run = dry_run(hook)
     record(run)
     for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
         assert twin.regular_lr == hook.regular_lr
-        assert record(rehearse(twin)) == record(rehearse(copy.deepcopy(hook)))
+        assert record(dry_run(twin)) == record(dry_run(copy.deepcopy(hook)))

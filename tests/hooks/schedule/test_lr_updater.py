@@ -22,18 +22,18 @@ from hookrun import (
     StepLrUpdaterHook,
 )
 from hookrun.core import resolve
-from hookrun.schedules.preview import Rehearsal
+from hookrun.schedules.preview import DryRun
 from tests.hooks.schedule.lr_support import (
     EPOCHS,
     HOOK_MAKERS,
     LENGTH,
     SETTINGS,
     WARM,
+    dry_run,
     in_python,
     make_optimizer,
     rates,
     record,
-    rehearse,
 )
 from tests.support import make_loader
 
@@ -46,7 +46,7 @@ class TestBothWays:
     ) -> None:
         def seen() -> list[Any]:
             hook = HOOK_MAKERS[name](**SETTINGS[settings])
-            run = rehearse(hook)
+            run = dry_run(hook)
             return [
                 (rates(run), list(hook.base_lr), list(hook.regular_lr), hook.warmup_iters)
                 for _ in run.iterations()
@@ -59,9 +59,9 @@ class TestBothWays:
     def test_a_run_resumed_at_any_iteration_goes_on_the_same(
         self, name: str, settings: str
     ) -> None:
-        whole = record(rehearse(HOOK_MAKERS[name](**SETTINGS[settings])))
+        whole = record(dry_run(HOOK_MAKERS[name](**SETTINGS[settings])))
         for start in range(1, EPOCHS * LENGTH):
-            run = rehearse(HOOK_MAKERS[name](**SETTINGS[settings]))
+            run = dry_run(HOOK_MAKERS[name](**SETTINGS[settings]))
             run._iter = start
             run._epoch, run._inner_iter = divmod(start, LENGTH)
             assert record(run) == whole[start:]
@@ -70,13 +70,13 @@ class TestBothWays:
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_checkpoint_carries_the_initial_rates(settings: str) -> None:
     make = HOOK_MAKERS["CosineAnnealing"]
-    whole = record(rehearse(make(**SETTINGS[settings])))
-    run = rehearse(make(**SETTINGS[settings]))
+    whole = record(dry_run(make(**SETTINGS[settings])))
+    run = dry_run(make(**SETTINGS[settings]))
     start = 5
     for _ in run.iterations():
         if run.iter == start:
             break
-    resumed = rehearse(make(**SETTINGS[settings]), make_optimizer(7.0, 8.0))
+    resumed = dry_run(make(**SETTINGS[settings]), make_optimizer(7.0, 8.0))
     resumed.optimizer.load_state_dict(run.optimizer.state_dict())
     resumed._iter = start
     resumed._epoch, resumed._inner_iter = divmod(start, LENGTH)
@@ -86,7 +86,7 @@ def test_a_checkpoint_carries_the_initial_rates(settings: str) -> None:
 def test_by_epoch_without_warmup_is_due_at_the_first_iteration_of_an_epoch_only() -> None:
     hook = StepLrUpdaterHook(step=1)
     calls: list[tuple[int, int]] = []
-    run = rehearse(hook)
+    run = dry_run(hook)
     resolved = resolve(hook, "before_train_iter")
     assert resolved is not None
     for _ in run.iterations():
@@ -97,7 +97,7 @@ def test_by_epoch_without_warmup_is_due_at_the_first_iteration_of_an_epoch_only(
 
 def test_by_iteration_is_native_once_the_run_has_begun() -> None:
     hook = CosineAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
-    record(rehearse(hook))
+    record(dry_run(hook))
     assert type(hook.native_calls()["before_train_iter"]).__name__ == "Action"
 
 
@@ -121,7 +121,7 @@ def test_each_optimizer_of_a_dict(by_epoch: bool, monkeypatch: pytest.MonkeyPatc
     def seen() -> list[Any]:
         optimizers = {"a": make_optimizer(0.1, 0.2), "b": make_optimizer(0.3)}
         hook = CosineAnnealingLrUpdaterHook(min_lr_ratio=0.1, by_epoch=by_epoch, **WARM)
-        run = rehearse(hook, optimizers)
+        run = dry_run(hook, optimizers)
         values = []
         for _ in run.iterations():
             assert set(hook.regular_lr) == set(hook.base_lr) == {"a", "b"}
@@ -141,7 +141,7 @@ class TestTheGroups:
         optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], lr=lr, capturable=True)
         hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
         held = optimizer.param_groups[0]["lr"]
-        run = rehearse(hook, optimizer)
+        run = dry_run(hook, optimizer)
         values = []
         for _ in run.iterations():
             assert optimizer.param_groups[0]["lr"] is held
@@ -157,7 +157,7 @@ class TestTheGroups:
         lr = torch.tensor(0.1, device="meta")  # has no value: reading it raises
         optimizer = SimpleNamespace(param_groups=[{"lr": lr, "initial_lr": 0.1}])
         hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False, **WARM)
-        for _ in rehearse(hook, optimizer).iterations():
+        for _ in dry_run(hook, optimizer).iterations():
             assert optimizer.param_groups[0]["lr"] is lr
 
     @pytest.mark.gpu
@@ -167,7 +167,7 @@ class TestTheGroups:
         hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            for _ in rehearse(hook, optimizer).iterations():
+            for _ in dry_run(hook, optimizer).iterations():
                 pass
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -175,17 +175,17 @@ class TestTheGroups:
 
     @pytest.mark.parametrize("by_epoch", [True, False])
     def test_a_number_that_others_hold_does_not_change(self, by_epoch: bool) -> None:
-        run = rehearse(ExpLrUpdaterHook(gamma=0.5, by_epoch=by_epoch))
+        run = dry_run(ExpLrUpdaterHook(gamma=0.5, by_epoch=by_epoch))
         held = [(lr, repr(lr)) for _ in run.iterations() for lr in rates(run)]
         assert all(repr(lr) == shown for lr, shown in held)
         assert len({lr for lr, _ in held}) > 2
 
     def test_integers_become_the_schedule(self) -> None:
-        run = rehearse(ExpLrUpdaterHook(gamma=0.5, by_epoch=False), make_optimizer(1))
+        run = dry_run(ExpLrUpdaterHook(gamma=0.5, by_epoch=False), make_optimizer(1))
         assert record(run)[:3] == [[1.0], [0.5], [0.25]]
 
     def test_groups_that_are_replaced_or_added(self) -> None:
-        run = rehearse(ExpLrUpdaterHook(gamma=0.5, by_epoch=False), make_optimizer(1.0))
+        run = dry_run(ExpLrUpdaterHook(gamma=0.5, by_epoch=False), make_optimizer(1.0))
         for _ in run.iterations():
             if run.iter == 1:
                 run.optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
@@ -197,7 +197,7 @@ class TestTheGroups:
                 assert group["lr"] == base * 0.5**steps
 
     def test_what_is_no_group_is_refused(self) -> None:
-        run = rehearse(ExpLrUpdaterHook(gamma=0.5, by_epoch=False))
+        run = dry_run(ExpLrUpdaterHook(gamma=0.5, by_epoch=False))
         iterations = run.iterations()
         next(iterations)
         run.optimizer.param_groups[1] = 3
@@ -208,7 +208,7 @@ class TestTheGroups:
 class TestChangesDuringTheRun:
     def test_an_argument(self) -> None:
         hook = CosineAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
-        run = rehearse(hook, make_optimizer(0.1))
+        run = dry_run(hook, make_optimizer(0.1))
         for _ in run.iterations():
             if run.iter == 2:
                 hook.min_lr = 0.1
@@ -217,14 +217,14 @@ class TestChangesDuringTheRun:
 
     def test_two_arguments_one_after_the_other(self) -> None:
         hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
-        run = rehearse(hook, make_optimizer(1.0))
+        run = dry_run(hook, make_optimizer(1.0))
         iterations = run.iterations()
         next(iterations)
         hook.min_lr = None  # neither of the two, for now
         hook.min_lr_ratio = 1.0
         next(iterations)
         assert rates(run) == [1.0]
-        assert hook._native_schedule is not None
+        assert hook._compiled
         hook.min_lr = 0.5
         with pytest.raises(ValueError, match="exactly one of min_lr"):
             next(iterations)
@@ -232,7 +232,7 @@ class TestChangesDuringTheRun:
     @pytest.mark.parametrize("base_lr", [(0.3,), [0.3]])
     def test_base_values_in_any_sequence(self, base_lr: Any) -> None:
         hook = FixedLrUpdaterHook(by_epoch=False)
-        run = rehearse(hook, make_optimizer(0.1))
+        run = dry_run(hook, make_optimizer(0.1))
         iterations = run.iterations()
         next(iterations)
         hook.base_lr = base_lr
@@ -240,7 +240,7 @@ class TestChangesDuringTheRun:
         assert rates(run) == [0.3]
 
     def test_an_optimizer_that_is_gone(self) -> None:
-        run = rehearse(FixedLrUpdaterHook(by_epoch=False))
+        run = dry_run(FixedLrUpdaterHook(by_epoch=False))
         iterations = run.iterations()
         next(iterations)
         del run.optimizer
@@ -249,7 +249,7 @@ class TestChangesDuringTheRun:
 
     def test_a_base_value_in_place_and_anew(self) -> None:
         hook = FixedLrUpdaterHook(by_epoch=False)
-        run = rehearse(hook, make_optimizer(0.1))
+        run = dry_run(hook, make_optimizer(0.1))
         values = []
         for _ in run.iterations():
             values.append(rates(run)[0])
@@ -261,7 +261,7 @@ class TestChangesDuringTheRun:
 
     def test_the_length_of_the_run(self) -> None:
         hook = LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False)
-        run = rehearse(hook, make_optimizer(1.0))
+        run = dry_run(hook, make_optimizer(1.0))
         iterations = run.iterations()
         next(iterations)
         run._max_iters = 2
@@ -274,7 +274,7 @@ class TestChangesDuringTheRun:
     ) -> None:
         if not native:
             in_python(monkeypatch)
-        run = rehearse(LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False))
+        run = dry_run(LinearAnnealingLrUpdaterHook(min_lr=0.0, by_epoch=False))
         run.call_hook("before_run")
         run._max_iters = None
         with pytest.raises(ValueError, match="max_iters is None"):
@@ -285,7 +285,7 @@ def test_groups_that_share_a_tensor_get_one_each() -> None:
     shared = torch.tensor(0.1)
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.Adam([{"params": [p]} for p in parameters], lr=shared)
-    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+    run = DryRun(optimizer, LENGTH, EPOCHS)
     run.register(OneCycleLrUpdaterHook(max_lr=[0.1, 10.0]))
     next(iter(run.iterations()))
     assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.004, 0.4])

@@ -19,7 +19,7 @@ from hookrun import (
     OneCycleMomentumUpdaterHook,
     StepMomentumUpdaterHook,
 )
-from hookrun.schedules.preview import Rehearsal
+from hookrun.schedules.preview import DryRun
 from tests.support import make_loader
 
 EPOCHS, LENGTH = 3, 4
@@ -50,8 +50,8 @@ def adam(*momenta: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups)
 
 
-def rehearse(hook: MomentumUpdaterHook, optimizer: Any) -> Rehearsal:
-    run = Rehearsal(optimizer, LENGTH, EPOCHS)
+def dry_run(hook: MomentumUpdaterHook, optimizer: Any) -> DryRun:
+    run = DryRun(optimizer, LENGTH, EPOCHS)
     run.register(hook)
     return run
 
@@ -62,7 +62,7 @@ def momenta(optimizer: Any) -> list[float]:
     ]
 
 
-def record(run: Rehearsal) -> list[list[float]]:
+def record(run: DryRun) -> list[list[float]]:
     return [momenta(run.optimizer) for _ in run.iterations()]
 
 
@@ -74,7 +74,7 @@ class TestBothWays:
     ) -> None:
         def seen(make_optimizer: Callable[..., Any]) -> list[Any]:
             hook = HOOK_MAKERS[name](**settings)
-            run = rehearse(hook, make_optimizer(0.9, 0.8))
+            run = dry_run(hook, make_optimizer(0.9, 0.8))
             return [
                 (momenta(run.optimizer), list(hook.base_momentum), list(hook.regular_momentum))
                 for _ in run.iterations()
@@ -90,9 +90,9 @@ class TestBothWays:
     def test_a_run_resumed_at_any_iteration_goes_on_the_same(
         self, name: str, settings: dict[str, Any]
     ) -> None:
-        whole = record(rehearse(HOOK_MAKERS[name](**settings), sgd(0.9, 0.8)))
+        whole = record(dry_run(HOOK_MAKERS[name](**settings), sgd(0.9, 0.8)))
         for start in range(1, EPOCHS * LENGTH):
-            run = rehearse(HOOK_MAKERS[name](**settings), sgd(0.9, 0.8))
+            run = dry_run(HOOK_MAKERS[name](**settings), sgd(0.9, 0.8))
             run._iter = start
             run._epoch, run._inner_iter = divmod(start, LENGTH)
             assert record(run) == whole[start:]
@@ -102,7 +102,7 @@ def test_betas_keep_all_but_the_first() -> None:
     optimizer = adam(0.9)
     optimizer.param_groups[0]["betas"] = [0.9, 0.99, 0.999]
     hook = LinearAnnealingMomentumUpdaterHook(min_momentum=0.0, by_epoch=False)
-    run = rehearse(hook, optimizer)
+    run = dry_run(hook, optimizer)
     for _ in run.iterations():
         assert optimizer.param_groups[0]["betas"][1:] == (0.99, 0.999)
     assert optimizer.param_groups[0]["betas"][0] == pytest.approx(0.9 / 12)
@@ -115,7 +115,7 @@ def test_a_tensor_is_filled_and_stays(native: bool, monkeypatch: pytest.MonkeyPa
     optimizer = adam(0.9)
     held = torch.tensor(0.9)
     optimizer.param_groups[0]["betas"] = (held, 0.99)
-    run = rehearse(StepMomentumUpdaterHook(step=3, by_epoch=False), optimizer)
+    run = dry_run(StepMomentumUpdaterHook(step=3, by_epoch=False), optimizer)
     values = []
     for _ in run.iterations():
         assert optimizer.param_groups[0]["betas"][0] is held
@@ -124,7 +124,7 @@ def test_a_tensor_is_filled_and_stays(native: bool, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_number_that_others_hold_does_not_change() -> None:
-    run = rehearse(StepMomentumUpdaterHook(step=1, by_epoch=False), sgd(0.9))
+    run = dry_run(StepMomentumUpdaterHook(step=1, by_epoch=False), sgd(0.9))
     held = [
         (momentum, repr(momentum)) for _ in run.iterations() for momentum in momenta(run.optimizer)
     ]
@@ -140,7 +140,7 @@ def test_each_optimizer_of_a_dict(native: bool, monkeypatch: pytest.MonkeyPatch)
     hook = OneCycleMomentumUpdaterHook(
         base_momentum={"a": [0.5, 0.6], "b": 0.4}, max_momentum=0.95, pct_start=0.5
     )
-    run = rehearse(hook, optimizers)
+    run = dry_run(hook, optimizers)
     seen = [momenta(optimizers["a"]) + momenta(optimizers["b"]) for _ in run.iterations()]
     assert seen[0] == pytest.approx([0.95] * 3)
     assert seen[5] == pytest.approx([0.5, 0.6, 0.4])
@@ -164,7 +164,7 @@ METHODS = (
 def test_a_subclass_may_override_every_method(method: str, cls: type[MomentumUpdaterHook]) -> None:
     own = {"min_momentum": 0.5} if cls is LinearAnnealingMomentumUpdaterHook else {}
     arguments = {**own, "by_epoch": False, **WARM}
-    plain = record(rehearse(cls(**arguments), sgd(0.9)))
+    plain = record(dry_run(cls(**arguments), sgd(0.9)))
     calls = []
 
     def override(self: Any, *args: Any) -> Any:
@@ -173,8 +173,8 @@ def test_a_subclass_may_override_every_method(method: str, cls: type[MomentumUpd
 
     overriding = type("Overriding", (cls,), {method: override})
     hook = overriding(**arguments)
-    assert record(rehearse(hook, sgd(0.9))) == plain
-    assert hook._native_schedule is None
+    assert record(dry_run(hook, sgd(0.9))) == plain
+    assert not hook._compiled
     assert calls
 
 
@@ -183,7 +183,7 @@ def test_a_formula_of_ones_own() -> None:
         def get_momentum(self, runner: Any, base_momentum: float) -> float:
             return base_momentum / 2
 
-    assert record(rehearse(Halves(by_epoch=False), sgd(0.8)))[3] == [0.4]
+    assert record(dry_run(Halves(by_epoch=False), sgd(0.8)))[3] == [0.4]
 
 
 def test_one_cycle_gives_get_momentum_the_parameter_group() -> None:
@@ -192,13 +192,13 @@ def test_one_cycle_gives_get_momentum_the_parameter_group() -> None:
             assert param_group["max_momentum"] == 0.95
             return param_group["base_momentum"]
 
-    assert record(rehearse(Seen(), sgd(0.9)))[0] == [0.85]
+    assert record(dry_run(Seen(), sgd(0.9)))[0] == [0.85]
 
 
 def test_hooks_can_be_copied_after_a_run() -> None:
     hook = OneCycleMomentumUpdaterHook()
-    first = record(rehearse(hook, sgd(0.9)))
-    assert record(rehearse(copy.deepcopy(hook), sgd(0.9))) == first
+    first = record(dry_run(hook, sgd(0.9)))
+    assert record(dry_run(copy.deepcopy(hook), sgd(0.9))) == first
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_wrong_arguments_are_named(make: Callable[[], Any], argument: str) -> No
 
 @pytest.mark.parametrize("name", HOOK_MAKERS)
 def test_an_optimizer_without_momentum_is_refused(name: str) -> None:
-    run = rehearse(HOOK_MAKERS[name](), torch.optim.Adagrad([parameter()]))
+    run = dry_run(HOOK_MAKERS[name](), torch.optim.Adagrad([parameter()]))
     with pytest.raises(ValueError, match=r"optimizer must have 'momentum' or 'betas'.*Adagrad"):
         run.call_hook("before_run")
 
@@ -235,7 +235,7 @@ def test_an_optimizer_without_momentum_is_refused(name: str) -> None:
 @pytest.mark.parametrize("value", [1.5, [0.5, 0.5], [0.5, "x"]])
 @pytest.mark.parametrize("name", ["base_momentum", "max_momentum"])
 def test_momenta_out_of_range_or_number_are_refused(name: str, value: Any) -> None:
-    run = rehearse(OneCycleMomentumUpdaterHook(**{name: value}), sgd(0.9))
+    run = dry_run(OneCycleMomentumUpdaterHook(**{name: value}), sgd(0.9))
     with pytest.raises((ValueError, TypeError), match=f"OneCycleMomentumUpdaterHook: {name} must"):
         run.call_hook("before_run")
 
@@ -250,7 +250,7 @@ def test_epochs_in_a_run_of_iterations_are_refused(make_runner: Callable[..., An
 def test_memory_stays_flat() -> None:
     optimizer = adam(0.9, 0.8)
     optimizer.param_groups[1]["betas"] = (torch.tensor(0.8), 0.99)
-    run = Rehearsal(optimizer, 10_000, None)
+    run = DryRun(optimizer, 10_000, None)
     run.register(CosineAnnealingMomentumUpdaterHook(min_momentum=0.5, by_epoch=False))
     blocks = []
     for _ in run.iterations():
