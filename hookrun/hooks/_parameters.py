@@ -57,7 +57,9 @@ class ParameterWatch:
     def check_first(self) -> None:
         """A quick look that finds a whole model moved; raises as :meth:`check`."""
         if self._first is not None:
-            self._check_device(*self._first)
+            name, parameter = self._first
+            if parameter.device != self._devices[name]:
+                self._check_device(name, parameter)
 
     def _check_device(self, name: str, parameter: Tensor) -> None:
         if parameter.device != self._devices[name]:

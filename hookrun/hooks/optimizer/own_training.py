@@ -106,7 +106,7 @@ def warn_if_nothing_steps(
         )
 
 
-def used_already(hook: str, error: RuntimeError) -> str | None:
+def explain_second_backward(hook: str, error: RuntimeError) -> str | None:
     """What to say where the graph of the loss has been used already; None of other errors.
 
     Args:
