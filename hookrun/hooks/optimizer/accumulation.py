@@ -79,10 +79,11 @@ class Accumulation:
         if is_next and 0 < self.done < self.length:
             return False
         again = is_next and self.done == 0
-        self.done, self.samples, self._next = 0, 0.0, iteration
-        if self.iters == 1:
+        self.done, self.samples = 0, 0.0
+        if self.iters == 1:  # whatever the iteration is
             self.length = 1
             return False
+        self._next = iteration
         end = (iteration // self.iters + 1) * self.iters
         if max_iters is not None and iteration < max_iters:
             end = min(end, max_iters)

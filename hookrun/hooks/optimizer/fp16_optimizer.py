@@ -20,7 +20,7 @@ class Fp16OptimizerHook(OptimizerHook):
     * Parameters in fp32 (autocast computes in fp16): the loss is scaled, and the gradients are
       unscaled again. ``fp16_enabled`` is set in modules that have it, for ``auto_fp16``.
     * Parameters in fp16 (``wrap_fp16_model(model, half=True)``, or ``model.half()``): the optimizer
-      gets fp32 masters of them, as the entries of its ``param_groups``. Scaled gradients in fp16
+      gets fp32 masters of them, in its ``param_groups``. Scaled gradients in fp16
       update the masters, which are rounded into the parameters. Checkpoints keep the masters.
     * bf16, as parameters or for autocast, needs no loss scale and gets none.
 

@@ -38,7 +38,7 @@ class OptimizerHook(Hook):
             name, once for each set of them. For debugging: it walks through the graph at every
             iteration.
         fused: False takes torch's own calls one by one. Otherwise :class:`~hookrun.ops.FusedStep`
-            does them in two passes over memory, with the same result to rounding.
+            does all of it in two passes over memory, with the same result to rounding.
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
             divergence.
         hold_schedules: whether learning-rate and momentum schedules by iteration count the steps
@@ -97,7 +97,7 @@ class OptimizerHook(Hook):
         check.flag(self, "hold_schedules")
         self._precision = Precision()
         self._accumulation = Accumulation()
-        self._skipped_before = 0  # by phases of the past
+        self._skipped_before = 0  # by phases that are gone
 
     @property
     def loss_scaler(self) -> LossScale | None:
@@ -129,10 +129,10 @@ class OptimizerHook(Hook):
         self._precision.share_scale(runner)
 
     def after_train_iter(self, runner: Any) -> None:
-        iteration = runner.iter
+        iteration = getattr(runner, "iter", None)  # stand-ins for a runner may have none
         phase = self._ready_phase(runner, iteration)
         loss = self.loss_of(runner)
-        if phase.enter(iteration, runner.max_iters):
+        if phase.enter(iteration, getattr(runner, "max_iters", None)):
             warn_of_short_window(runner, type(self).__name__, iteration, self._accumulation)
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
@@ -149,7 +149,7 @@ class OptimizerHook(Hook):
     # Checkpoints and copies
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were skipped, if any, and what loss scale, masters and window keep."""
+        """How many steps were skipped, if any; the state of the loss scale, masters and window."""
         state = {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
         state.update(self._precision.state_dict())
         window = None
@@ -200,7 +200,7 @@ class OptimizerHook(Hook):
         return clip_grads(params, self.grad_clip or {}, self.fused is not False)
 
     def detect_anomalous_parameters(self, loss: Tensor, runner: Any) -> None:
-        """Warn about trainable parameters that the loss does not depend on, if they are others."""
+        """Warn about trainable parameters that the loss does not depend on, once for each set."""
         found = dict(parameters_without_loss(loss, runner.model))
         names = frozenset(found)
         if names in self._warned:
@@ -220,26 +220,30 @@ class OptimizerHook(Hook):
     def average_in_step(
         self, averages: Mapping[int, Tensor], momentum: Callable[[Any], float | None]
     ) -> bool:
+        """Let each step move averages of the parameters; returns whether it will."""
         if self._phase is None or not self._phase.average_in_step(averages):
             return False
         self._ema_momentum = momentum
         return True
 
     def stop_averaging(self) -> None:
+        """Leave averages alone again."""
         self._ema_momentum = None
         if self._phase is not None:
             self._phase.stop_averaging()
 
     def averaged_at(self, iteration: int) -> bool:
+        """Whether the step of this iteration took care of the averages."""
         return self._averaged_at == iteration
 
     def skipped_at(self, iteration: int) -> bool:
+        """Whether this iteration is known to have skipped its step."""
         return self._skipped_at == iteration
 
     # The phase of a run
 
-    def _ready_phase(self, runner: Any, iteration: int) -> OptimizerPhase:
-        """The phase, made anew where the runner has another optimizer or more parameters."""
+    def _ready_phase(self, runner: Any, iteration: Any) -> OptimizerPhase:
+        """The phase, made anew where the runner has another model, optimizer or parameters."""
         if self._checks is not None:
             window = self._accumulation
             self._checks.check(runner, iteration, window.iters > 1 and not window.is_open)
@@ -274,7 +278,7 @@ class OptimizerHook(Hook):
         self._phase, self._ema_momentum = None, None
         self._averaged_at = self._skipped_at = -1
 
-    def _take_step(self, runner: Any, phase: OptimizerPhase, iteration: int) -> None:
+    def _take_step(self, runner: Any, phase: OptimizerPhase, iteration: Any) -> None:
         self._skipped_at = -1
         if self._checks is not None and not self._checks.has_stepped:
             self._checks.before_first_step(runner, phase.optimizers)
@@ -285,7 +289,7 @@ class OptimizerHook(Hook):
                 self.stop_averaging()
         step = phase.step(momentum or 0.0)
         scaler = self._precision.scaler
-        log_step(runner.log_buffer, step, scaler, phase.accumulation.samples)
+        log_step(runner, step, scaler, phase.accumulation.samples)
         if step.averaged:
             self._averaged_at = iteration
         if not step.taken:

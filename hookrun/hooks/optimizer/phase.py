@@ -91,7 +91,7 @@ class OptimizerPhase:
         self.fused_step: FusedStep | None = None
         if fused is not False and all(map(_is_torch, optimizers)):
             self._fuse("auto" if fused == "auto" else True)
-        self._known = self._entries_of_torch()  # all, where the step is fused
+        self._known = self._params_of_torch()  # all that there are, where the step is fused
         fuses_all = self.fused_step is not None
         self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
 
@@ -106,7 +106,7 @@ class OptimizerPhase:
         return (
             model is self.model
             and self._ids == list(map(id, optimizers))
-            and _are_the_same(self._known, self._entries_of_torch())
+            and _are_the_same(self._known, self._params_of_torch())
         )
 
     def enter(self, iteration: int, max_iters: int | None) -> bool:
@@ -174,14 +174,14 @@ class OptimizerPhase:
         """Let the fused step move these averages of parameters too, from now on.
 
         Args:
-            averages: by the ``id`` of the optimizer's entry.
+            averages: by the ``id`` of the optimizer's parameter.
 
         Returns:
-            Whether it will: not if it is not fused, or an entry has no average.
+            Whether it will: not if the step is not fused, or a parameter has no average.
         """
         if self.fused_step is None:
             return False
-        found = [averages.get(id(entry)) for entry in self._entries()]
+        found = [averages.get(id(param)) for param in self._params()]
         partners = [average for average in found if average is not None]
         if len(partners) != len(found):
             return False
@@ -198,7 +198,7 @@ class OptimizerPhase:
         if len(self.optimizers) != 1 or self.clipping.override is not None:
             self._updates = [FusedStep(each, fused=fused).step for each in self.optimizers]
             return
-        copies = [model_parameter(entry) for entry in self._entries()]
+        copies = [model_parameter(param) for param in self._params()]
         self.fused_step = FusedStep(
             self.optimizers[0],
             grad_clip=self.clipping.grad_clip,
@@ -232,13 +232,13 @@ class OptimizerPhase:
         if self._has_masters:
             take_gradients(self.optimizers)
         if self.precision.scaler is not None or self.skip_nonfinite:
-            gradients = [e.grad for e in self._entries() if e.grad is not None]
+            gradients = [p.grad for p in self._params() if p.grad is not None]
             taken = not gradients or self.precision.unscale(gradients)
         if not taken:
             self._skipped_by_calls += 1
         else:
             if self.clipping.grad_clip is not None:
-                clipped = self._entries() if self._has_masters else self.model.parameters()
+                clipped = self._params() if self._has_masters else self.model.parameters()
                 norm = self.clipping.clip(clipped)
             for update in self._updates:
                 update()
@@ -252,23 +252,23 @@ class OptimizerPhase:
         skipped = fused.skipped_steps
         return self._skipped_by_calls + skipped if isinstance(skipped, Tensor) else None
 
-    def _entries(self) -> Iterator[Any]:
+    def _params(self) -> Iterator[Any]:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 yield from group["params"]
 
-    def _entries_of_torch(self) -> list[Any]:
-        """The entries of those optimizers that are torch's."""
+    def _params_of_torch(self) -> list[Any]:
+        """The parameters of those optimizers that are torch's, as their groups have them now."""
         return [
-            entry
+            param
             for optimizer in self.optimizers
             if _is_torch(optimizer)
             for group in optimizer.param_groups
-            for entry in group["params"]
+            for param in group["params"]
         ]
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in map(model_parameter, self._entries()) if p.grad is not None]
+        return [p.grad for p in map(model_parameter, self._params()) if p.grad is not None]
 
     def _find_params_outside(self) -> list[nn.Parameter]:
         """Parameters of the model that are clipped, but step elsewhere or nowhere.
@@ -277,7 +277,7 @@ class OptimizerPhase:
         """
         if self._has_masters or not isinstance(self.model, nn.Module):
             return []
-        known = {id(entry) for entry in self._entries()}
+        known = {id(param) for param in self._params()}
         return [each for each in self.model.parameters() if id(each) not in known]
 
 
@@ -291,7 +291,7 @@ def _is_torch(optimizer: Any) -> bool:
 
 
 def _has_post_hooks(optimizer: Optimizer) -> bool:
-    """Whether functions of others run at the end of a step."""
+    """Whether step hooks of torch's run at the end of a step."""
     return bool(
         optimizer._optimizer_step_post_hooks or torch_optimizer._global_optimizer_post_hooks
     )

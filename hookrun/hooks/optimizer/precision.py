@@ -47,7 +47,7 @@ class Precision:
         return scaled
 
     def unscale(self, gradients: Sequence[Tensor]) -> bool:
-        """Divide gradients by the loss scale in place, and let it follow from what they are.
+        """Divide gradients by the loss scale in place, then update it by whether they are finite.
 
         Args:
             gradients: those of one step; not empty. On a GPU the host waits for them.
@@ -72,8 +72,8 @@ class Precision:
         Args:
             model: the model.
             optimizer: its optimizer, or a dict of several.
-            resumed: the state of ``optimizer`` in the checkpoint that the run goes on from, if
-                there is one: loading it has rounded it to the precision of the parameters.
+            resumed: the state of ``optimizer`` in the checkpoint that the run was resumed from, if
+                it was: loading has rounded it to the precision of the parameters.
         """
 
     def share_scale(self, runner: Any) -> None:

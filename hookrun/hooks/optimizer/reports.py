@@ -12,24 +12,24 @@ from .accumulation import Accumulation
 from .phase import Step
 
 
-def log_step(log_buffer: Any, step: Step, scaler: LossScale | None, samples: float) -> None:
+def log_step(runner: Any, step: Step, scaler: LossScale | None, samples: float) -> None:
     """Hand the log what is of interest after a step; the host waits for none of it.
 
     Args:
-        log_buffer: the runner's.
+        runner: whose log buffer it is.
         step: what the step did.
         scaler: the loss scale, if there is one.
         samples: of the gradient accumulation window.
     """
     if step.grad_norm is not None:
-        log_buffer.update({"grad_norm": step.grad_norm}, samples)
+        runner.log_buffer.update({"grad_norm": step.grad_norm}, samples)
     if step.skipped_steps is not None:
-        log_buffer.update({"skipped_steps": step.skipped_steps}, samples)
+        runner.log_buffer.update({"skipped_steps": step.skipped_steps}, samples)
     if scaler is not None:
         scale: Any = scaler.scale
         # On a GPU it is a tensor that the next step changes.
         kept = scale.clone() if isinstance(scale, Tensor) else scale
-        log_buffer.update({"loss_scale": kept}, samples)
+        runner.log_buffer.update({"loss_scale": kept}, samples)
 
 
 def warn_of_skipped_step(
