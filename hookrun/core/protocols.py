@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 
 @runtime_checkable
 class LendsWeights(Protocol):
@@ -83,6 +85,40 @@ class AveragesGradients(Protocol):
         Args:
             runner: whose run it is.
         """
+
+
+@runtime_checkable
+class AveragesInStep(Protocol):
+    """A hook that takes optimizer steps and can move averages of the parameters within them.
+
+    EMAHook asks the one that fires before it, and moves the averages itself where it cannot. It
+    does not ask where ``after_train_iter`` is overridden below the class that declares
+    ``average_in_step``: nobody knows then what happens after the step.
+    """
+
+    def average_in_step(
+        self, averages: Mapping[int, Tensor], momentum: Callable[[Any], float | None]
+    ) -> bool:
+        """Let each step from now on move averages of the parameters, in its pass over them.
+
+        Args:
+            averages: by the ``id`` of the optimizer's parameter, one for each.
+            momentum: takes the runner and gives the weight of the new parameters at this iteration;
+                None to leave averages alone again.
+
+        Returns:
+            Whether steps will. Ask ``averaged_at`` after each: not every iteration steps.
+        """
+
+    def stop_averaging(self) -> None:
+        """Leave averages alone again."""
+
+    def averaged_at(self, iteration: int) -> bool:
+        """Whether the step of this iteration took care of the averages: it has moved them, or was
+        skipped."""
+
+    def skipped_at(self, iteration: int) -> bool:
+        """Whether this iteration is known to have skipped its step."""
 
 
 @runtime_checkable

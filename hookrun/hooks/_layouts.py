@@ -1,4 +1,4 @@
-"""What the hooks' parts of a checkpoint look like, and whether they fit the run."""
+"""What each hook keeps in a checkpoint: how it must look, and whether it fits the run."""
 
 from __future__ import annotations
 
@@ -55,12 +55,16 @@ evaluation = record({"evaluated": count})
 
 
 def check_masters(model: nn.Module, optimizers: list[Any], masters: Any, where: str) -> None:
-    """Refuse fp32 masters of other parameters than those that will have some.
+    """Refuse fp32 masters that are not those of the run's fp16 and bf16 parameters.
 
-    They are in the order of the model's parameters.
+    Args:
+        model: the model.
+        optimizers: those that have masters, or will have some.
+        masters: of the checkpoint, in the order of the model's parameters; None for none.
+        where: their path in the checkpoint, for the error.
 
     Raises:
-        ValueError: they are not as many, or not of the shapes.
+        ValueError: their number or a shape is another.
     """
     ours = [
         each
@@ -82,7 +86,7 @@ def check_gradients(model: nn.Module, gradients: Mapping[str, Tensor], where: st
     """Refuse gradients of other parameters than the model's.
 
     Raises:
-        ValueError: a name or a shape that the model has not.
+        ValueError: the model has no parameter of that name and shape.
     """
     parameters = dict(named_parameters(model))
     for name, gradient in gradients.items():
@@ -99,11 +103,11 @@ def check_averages(
     Args:
         model: possibly in wrappers.
         checkpoint: what the file holds.
-        by_epoch: whether the run is one by epochs.
+        by_epoch: whether the run counts epochs.
         tensors: those that are averaged, by their plain names.
 
     Raises:
-        ValueError: a shape that the model has not.
+        ValueError: an average has another shape than its tensor.
     """
     entries, _ = averages_for(model, checkpoint, by_epoch)
     for name, average in entries.items():
@@ -114,10 +118,15 @@ def check_averages(
 
 
 def check_exact(exact: Mapping[int, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse averages that were rounded where they are not those of the model's tensors.
+    """Refuse unrounded averages that are not those of the model's tensors.
+
+    Args:
+        exact: averages that the dtype of their tensors has rounded, by the tensor's number.
+        tensors: those that are averaged, by their plain names.
+        where: the path of ``exact`` in the checkpoint, for the error.
 
     Raises:
-        ValueError: a place or a shape that the model has not.
+        ValueError: there is no tensor of that number and shape.
     """
     floating = [each for each in tensors.values() if each.is_floating_point()]
     for index, average in exact.items():

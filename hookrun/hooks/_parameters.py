@@ -1,4 +1,4 @@
-"""The parameters of a model by name, and whether they are still those of the run's start."""
+"""The parameters of a model by name, and a watch that they stay the same during a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hookrun.ops.sharded import is_sharded
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The model's parameters, each once, under their plain names."""
+    """The model's parameters, each once, under their names without those of wrappers."""
     for name, parameter in model.named_parameters():
         yield plain_name(model, name), parameter
 
@@ -19,8 +19,8 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 class ParameterWatch:
     """Notices parameters that are replaced, or moved to another device, after a run began.
 
-    What a hook keeps about them (an optimizer's state, averages) would no longer be about the
-    model's parameters, and nothing else would tell.
+    The optimizer would step, and averages follow, tensors that the model does not use any more, and
+    nothing else would show it.
 
     Args:
         owner: the hook's name, for the error.
@@ -42,9 +42,9 @@ class ParameterWatch:
         for name, parameter in named_parameters(model):
             seen = self._parameters.get(name)
             if seen is None:
-                continue  # a new one; it concerns who registered it
+                continue  # a new one: whoever registered it sees to it
             if is_sharded(seen) and not is_sharded(parameter):
-                continue  # FSDP puts whole ones in its place between forward and backward
+                continue  # FSDP has the unsharded one there between forward and backward
             if parameter is not seen:
                 raise ValueError(
                     f"{self.owner}: the parameter {name!r} is another tensor than when the run "
@@ -55,9 +55,11 @@ class ParameterWatch:
             self._check_device(name, parameter)
 
     def check_first(self) -> None:
-        """A quick look that finds a whole model moved; raises as :meth:`check`."""
+        """Look at one of them, which finds a model that was moved; raises as :meth:`check`."""
         if self._first is not None:
-            self._check_device(*self._first)
+            name, parameter = self._first
+            if parameter.device != self._devices[name]:
+                self._check_device(name, parameter)
 
     def _check_device(self, name: str, parameter: Tensor) -> None:
         if parameter.device != self._devices[name]:

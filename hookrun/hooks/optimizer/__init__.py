@@ -1,1 +1,1 @@
-"""From a loss to updated parameters: the optimizer phase, its parts, and the hooks that run it."""
+"""From a loss to updated parameters: the optimizer phase, its parts, and the hooks that make it."""

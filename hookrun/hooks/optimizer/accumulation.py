@@ -1,4 +1,4 @@
-"""Windows of iterations whose gradients make one optimizer step."""
+"""Gradient accumulation: which iterations make one optimizer step, and their gradients so far."""
 
 from __future__ import annotations
 
@@ -9,37 +9,96 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.distributed import get_dist_info
 from hookrun.ops import sync_buffers_
 
 from .._parameters import named_parameters
 
 
 class Accumulation:
-    """Which iterations belong to a step, and how many there are to average over.
+    """The gradient accumulation window: the iterations whose mean gradient makes one step.
 
-    A window ends where the count of the run's iterations is a multiple of ``iters``, or with the
-    run. One that begins late, because a run was resumed inside of it, or ends early is shorter, and
-    its gradients are averaged over the iterations that it has.
+    A window ends where the number of finished iterations is a multiple of ``iters``, and with the
+    run. One that begins late, because a run was resumed in the middle of it, or ends early is
+    shorter; its gradients are averaged over the iterations that it has.
+
+    A copy has the window, but not what belongs to the run.
 
     Args:
-        iters: the iterations of a whole window.
+        iters: the iterations of a full window; 1 for a step at every iteration. Can be assigned.
+
+    Attributes:
+        length: the iterations of the window at work.
+        done: how many of them have added their gradients.
+        samples: of these iterations.
+        no_sync: keeps wrappers from synchronizing gradients that do not step yet; None outside of
+            a run.
     """
 
-    def __init__(self, iters: int) -> None:
+    no_sync: NoSync | None = None
+
+    def __init__(self, iters: int = 1) -> None:
         self.iters = iters
-        self.length = iters  # of the window at work
-        self.done = 0  # iterations of it whose gradients are there
-        self.samples = 0.0
+        self._resumed: Mapping[str, Any] | None = None
+        self._gathered: dict[str, Tensor] | None = None  # gradients, for the next checkpoint
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the window at work."""
+        self.length, self.done, self.samples = self.iters, 0, 0.0
         self._next = -1  # the iteration that would continue it
 
-    def enter(self, iteration: int, max_iters: int | None) -> None:
-        """Continue the window, or begin one, with this iteration; may be called twice for it."""
-        if self.is_open and iteration == self._next:
-            return
+    def begin_run(self, model: nn.Module) -> None:
+        """Prepare for a run, in which ``before_forward`` is called at each iteration."""
+        self.no_sync = NoSync(model)
+
+    def end_run(self, error: BaseException | None) -> None:
+        """Leave the model as it was. A run that ended by an error may go on in its window."""
+        if self.no_sync is not None:
+            self.no_sync.leave()
+            self.no_sync = None
+        if error is None:
+            self.reset()
+
+    def enter(self, iteration: int, max_iters: int | None, model: nn.Module | None = None) -> bool:
+        """Continue the window, or begin one, with this iteration; may be called twice for it.
+
+        Args:
+            iteration: its number, from 0.
+            max_iters: how many the run has, if that is known.
+            model: which gets back the gradients of a window that a checkpoint had.
+
+        Returns:
+            Whether a window begins late, with fewer iterations than ``iters``; only the first of
+            two calls says so.
+        """
+        self._gathered = None
+        if self._resumed is not None and model is not None:
+            self._resume(model, self._resumed)
+        is_next = iteration == self._next
+        if is_next and 0 < self.done < self.length:
+            return False
+        again = is_next and self.done == 0
+        self.done, self.samples = 0, 0.0
+        if self.iters == 1:  # whatever the iteration is
+            self.length = 1
+            return False
+        self._next = iteration
         end = (iteration // self.iters + 1) * self.iters
         if max_iters is not None and iteration < max_iters:
             end = min(end, max_iters)
-        self.length, self.done, self.samples, self._next = end - iteration, 0, 0.0, iteration
+        self.length = end - iteration
+        return iteration % self.iters != 0 and not again
+
+    def before_forward(self) -> None:
+        """Keep gradients on each rank, unless the iteration that was entered steps."""
+        if self.no_sync is not None and not self.steps_next:
+            self.no_sync.enter()
+
+    @property
+    def defers_sync(self) -> bool:
+        """Whether gradients are synchronized by the last iteration of a window alone."""
+        return self.no_sync is not None and bool(self.no_sync.wrappers)
 
     @property
     def is_open(self) -> bool:
@@ -48,33 +107,61 @@ class Accumulation:
 
     @property
     def steps_next(self) -> bool:
-        """Whether the iteration entered is the window's last."""
+        """Whether the iteration that was entered is the window's last."""
         return self.done + 1 == self.length
 
     def count(self, samples: float) -> bool:
-        """Take note of an iteration's gradients; whether the window is complete."""
+        """Take note of an iteration's gradients; returns whether the window is complete."""
+        self.samples = self.samples + samples if self.done else samples
         self.done += 1
-        self.samples += samples
         self._next += 1
         return self.done == self.length
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where in a window the run is."""
+    def gather(self, model: nn.Module) -> None:
+        """Average the gradients so far over the ranks, for the next checkpoint; all must call it.
+
+        Where the step averages what each rank has added up, going on from the average on all of
+        them comes to the same.
+        """
+        if self.is_open and get_dist_info()[1] > 1:
+            self._gathered = mean_gradients_by_name(model)
+
+    def state_dict(self, model: nn.Module) -> dict[str, Any] | None:
+        """The window at work with the model's gradients; None between two windows.
+
+        On several ranks, None too unless the gradients were gathered since the latest iteration.
+        """
+        if not self.is_open:
+            return None
+        alone = get_dist_info()[1] == 1
+        gradients = gradients_by_name(model) if alone else self._gathered
+        if gradients is None:
+            return None
         return {
             "length": self.length,
             "done": self.done,
             "samples": self.samples,
             "next": self._next,
+            "gradients": gradients,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on inside a window; its gradients must be restored too."""
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on in the middle of a window, from the next call of ``enter``; None for none."""
+        self.reset()
+        self._resumed = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "no_sync"}
+
+    def _resume(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        restore_gradients(model, state["gradients"])
         self.length, self.done = state["length"], state["done"]
         self.samples, self._next = state["samples"], state["next"]
+        self._resumed = None
 
 
 class NoSync:
-    """Keeps parallel wrappers from exchanging gradients; entered before the forward pass.
+    """Keeps parallel wrappers from synchronizing gradients; entered before the forward pass.
 
     Args:
         model: the model; every module in it that has ``no_sync`` counts.
@@ -87,13 +174,13 @@ class NoSync:
         self._entered = contextlib.ExitStack()
 
     def enter(self) -> None:
-        """From now on, gradients stay in the process."""
+        """From now on, gradients stay on their rank."""
         self.leave()
         for wrapper in self.wrappers:
             self._entered.enter_context(wrapper.no_sync())
 
     def leave(self) -> None:
-        """Exchange gradients again; nothing happens if they are."""
+        """Synchronize gradients again; nothing happens if they are."""
         self._entered.close()
 
 
@@ -107,11 +194,7 @@ def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
 
 
 def mean_gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the gradients, averaged over the processes; all must call it.
-
-    Where a step averages what each process has added up, going on from the average everywhere comes
-    to the same.
-    """
+    """Copies of the gradients, averaged over the ranks; all ranks must call it."""
     means = {
         name: torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
         for name, each in named_parameters(model)

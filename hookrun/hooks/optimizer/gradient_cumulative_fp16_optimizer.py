@@ -1,4 +1,4 @@
-"""Optimizer steps over several iterations, in mixed precision."""
+"""GradientCumulativeFp16OptimizerHook: gradient accumulation in mixed precision."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook, Fp16O
     """
 
     state_layout: ClassVar[Any] = staticmethod(_layouts.fp16_accumulation)
-
-    _OF_A_RUN: ClassVar[tuple[str, ...]] = (
-        *GradientCumulativeOptimizerHook._OF_A_RUN,
-        *Fp16OptimizerHook._OF_A_RUN,
-    )
 
     def __init__(self, cumulative_iters: int = 1, **kwargs: Any) -> None:
         super().__init__(cumulative_iters, **kwargs)

@@ -1,4 +1,4 @@
-"""The loss that a training step returned: whether one can learn from it, and what it depends on."""
+"""The loss that ``train_step`` returned: whether it can be trained on, and what it depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._parameters import named_parameters
 
 
 def check_loss(hook: str, outputs: Mapping[str, Any]) -> Tensor:
-    """The loss, which is a scalar that depends on parameters; its value is not read.
+    """The loss, once it is known to be a scalar that depends on parameters; its value is not read.
 
     Args:
         hook: the name of the hook that needs it.
@@ -48,7 +48,7 @@ def check_loss(hook: str, outputs: Mapping[str, Any]) -> Tensor:
 
 
 def parameters_without_loss(loss: Tensor, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Trainable parameters, with their names, that the graph of the loss does not reach."""
+    """Trainable parameters that the loss does not depend on, with their names."""
     reached: set[int] = set()
     seen = set()
     to_visit = [loss.grad_fn]

@@ -1,4 +1,4 @@
-"""The loss scale that an argument asks for, and its state in a checkpoint."""
+"""The loss scale that a ``loss_scale`` argument describes, and its state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hookrun.core.errors import did_you_mean
 from hookrun.ops import LossScale
 
 _MIN_SCALE, _MAX_SCALE = 2.0**-24, 2.0**32
-# The arguments of torch's GradScaler, ours, and MMCV's LossScaler with what it calls them.
+# The arguments of torch's GradScaler; those that ours has besides; those of MMCV's LossScaler.
 _KNOWN = (
     *("init_scale", "growth_factor", "backoff_factor", "growth_interval", "enabled"),
     *("min_scale", "max_scale"),
@@ -20,7 +20,7 @@ _KNOWN = (
 
 
 class StaticLossScale(LossScale):
-    """A loss scale that stays as it was configured, in a resumed run too, or set since."""
+    """A loss scale that stays as configured, or as set since; overflows and files do not matter."""
 
     def __init__(self, scale: float) -> None:
         super().__init__(scale, min_scale=scale, max_scale=scale)
@@ -30,7 +30,7 @@ class StaticLossScale(LossScale):
         self.min_scale = self.max_scale = float(scale)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is nothing to go on from."""
+        """Nothing: the configured scale stays in a resumed run too."""
 
 
 def make_loss_scale(hook: str, value: Any) -> LossScale | None:
@@ -97,7 +97,7 @@ def _positive(hook: str, name: str, value: Any) -> float:
 
 
 def load_scaler_state(scaler: LossScale, state: Mapping[str, Any]) -> None:
-    """Go on from a scaler's state as hookrun, torch's GradScaler or MMCV's LossScaler keeps it.
+    """Go on from the state of a hookrun, torch (GradScaler) or MMCV (LossScaler) scaler.
 
     Raises:
         KeyError: it is the state of none of them.
@@ -117,7 +117,7 @@ def load_scaler_state(scaler: LossScale, state: Mapping[str, Any]) -> None:
 
 
 class ScalerState(Mapping[str, Any]):
-    """The state of a scaler at the moment it is read, for ``runner.meta``: no copy per step."""
+    """A scaler's state, read anew at each access: ``runner.meta`` needs no update per step."""
 
     def __init__(self, scaler: LossScale) -> None:
         self.scaler = scaler

@@ -1,7 +1,7 @@
-"""fp32 masters: what optimizers update in place of a model's fp16 or bf16 parameters.
+"""fp32 masters: what optimizers update instead of a model's fp16 or bf16 parameters.
 
-As in MMCV, the masters are the entries of the optimizers' ``param_groups``. Each remembers the
-parameter of the model that it stands for.
+As in MMCV, the masters are in the optimizers' ``param_groups``. Each remembers the parameter of the
+model that it stands for.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class _Entries(list[Tensor]):
-    """A group's entries, and the parameters of the model that they stand for.
+    """A group's parameters, and those of the model that they stand for.
 
-    Deep copies of parameters lose their attributes; those of a list keep them.
+    A deep copy of a parameter loses its attributes, and with them what a master stands for; one of
+    a list subclass keeps its own.
     """
 
     def __init__(self, entries: Iterable[Tensor]) -> None:
@@ -29,8 +30,8 @@ class _Entries(list[Tensor]):
         self.stand_for = [model_parameter(entry) for entry in self]
 
 
-def _recognise(optimizer: Any) -> None:
-    """Let masters of a copied optimizer stand for the parameters of the model copied with it."""
+def _restore_links(optimizer: Any) -> None:
+    """In a deep copy, let masters stand for the parameters of the model copied with them."""
     for group in optimizer.param_groups:
         entries = group["params"]
         if isinstance(entries, _Entries):
@@ -41,7 +42,7 @@ def _recognise(optimizer: Any) -> None:
 
 
 def parameters_of(optimizer: Any) -> list[Tensor]:
-    """All entries of the optimizer's groups, in order."""
+    """All parameters of the optimizer's groups, in order; fp32 masters are among them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
@@ -57,13 +58,14 @@ def master_pairs(optimizers: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
-    """Replace the optimizer's fp16 and bf16 entries by fp32 masters, and make its state fp32.
+    """Replace the optimizer's fp16 and bf16 parameters by fp32 masters, and make its state fp32.
 
     Args:
-        optimizer: a torch optimizer; nothing happens to one without such entries.
-        resumed: the state it was resumed from, if it was: what it loaded then was rounded.
+        optimizer: a torch optimizer; nothing happens to one without such parameters.
+        resumed: the ``state_dict`` that it was resumed from, if it was. It is loaded once more:
+            torch has rounded it to the precision that the parameters had.
     """
-    _recognise(optimizer)
+    _restore_links(optimizer)
     if not any(entry.dtype in LOW_PRECISION for entry in parameters_of(optimizer)):
         return
     state = optimizer.state
@@ -74,7 +76,7 @@ def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
 
 
 def _renumbered(optimizer: Any, resumed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups with the options they have now, under the numbers that the state goes by."""
+    """The groups with the options they have now, and the parameter numbers of the resumed state."""
     now = optimizer.state_dict()["param_groups"]
     return [
         {**group, "params": theirs["params"]}
@@ -99,9 +101,10 @@ def _master(entry: Tensor, state: dict[Tensor, Any]) -> Tensor:
 
 @torch.no_grad()
 def follow_model(optimizers: Iterable[Any]) -> None:
-    """Make masters of parameters that were loaded anew what these are; the host waits for it.
+    """Copy parameters that were changed since, such as loaded ones, into their masters.
 
-    A master that rounds to its parameter stays: it knows more.
+    A master that rounds to its parameter stays: it is the more precise of the two. The host waits
+    for the comparison.
     """
     for master, parameter in master_pairs(optimizers):
         if not torch.equal(master.to(parameter.dtype), parameter):
@@ -109,11 +112,11 @@ def follow_model(optimizers: Iterable[Any]) -> None:
 
 
 def masters_in_order(optimizers: Iterable[Any], parameters: Sequence[int]) -> list[Tensor]:
-    """The masters in the order of what they stand for, whatever groups they are in.
+    """The masters in the order of the model's parameters, whatever groups they are in.
 
     Args:
         optimizers: those that have them.
-        parameters: the ``id`` of each parameter of the model.
+        parameters: the ``id`` of each parameter of the model, in its order.
     """
     numbers = {key: number for number, key in enumerate(parameters)}
     pairs = master_pairs(optimizers)

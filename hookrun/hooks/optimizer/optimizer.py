@@ -1,29 +1,27 @@
-"""Backward and the optimizer's step."""
+"""OptimizerHook: backward and the optimizer's step after each training iteration."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from hookrun import ops
 from hookrun.core import HOOKS, Hook, overrides
-from hookrun.core.errors import did_you_mean
 from hookrun.ops import LossScale
 
 from .. import _arguments as check
 from .. import _layouts
-from .._parameters import ParameterWatch
 from ..schedule.updater import UpdaterHook
+from .accumulation import Accumulation
+from .clipping import Clipping, check_grad_clip, clip_grads
 from .loss import check_loss, parameters_without_loss
-from .own_training import FirstIteration, used_already, warn_if_nothing_steps
-from .phase import OptimizerPhase, Step
-
-_CLIP_ARGUMENTS = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
-# Every so many iterations all parameters are looked at, which takes a walk through the model.
-_WATCH_EVERY = 100
+from .optimizers import optimizers_of
+from .phase import OptimizerPhase
+from .precision import Precision
+from .reports import log_step, warn_of_short_window, warn_of_skipped_step
+from .run_checks import RunChecks
 
 
 @HOOKS.register_module()
@@ -40,11 +38,11 @@ class OptimizerHook(Hook):
             name, once for each set of them. For debugging: it walks through the graph at every
             iteration.
         fused: False takes torch's own calls one by one. Otherwise :class:`~hookrun.ops.FusedStep`
-            does them in two passes over memory, with the same result to rounding.
+            does all of it in two passes over memory, with the same result to rounding.
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
             divergence.
-        hold_schedules: whether skipped steps hold back learning-rate and momentum schedules by
-            iteration, so that these count the steps taken; on a GPU the host waits for each step.
+        hold_schedules: whether learning-rate and momentum schedules by iteration count the steps
+            taken, so that a skipped step holds them; on a GPU the host waits for each step.
             Otherwise they count iterations.
 
     Attributes:
@@ -66,20 +64,14 @@ class OptimizerHook(Hook):
     writes: ClassVar[frozenset[str]] = frozenset({"parameters", "gradients", "log"})
     state_layout: ClassVar[Any] = staticmethod(_layouts.optimizer)
 
-    #: The loss scale, in the hooks that have one.
-    loss_scaler: LossScale | None = None
-
     # What belongs to a run; copies of the hook begin without it.
     _phase: OptimizerPhase | None = None
-    _watch: ParameterWatch | None = None
-    _first: FirstIteration | None = None  # until its step
-    _has_stepped = False
+    _checks: RunChecks | None = None
     _ema_momentum: Callable[[Any], float | None] | None = None  # for averages that the step moves
     _averaged_at = _skipped_at = -1
-    _told: frozenset[frozenset[str]] = frozenset()  # sets of parameters that were warned about
-    _OF_A_RUN: ClassVar[tuple[str, ...]] = (
-        *("_phase", "_watch", "_first", "_has_stepped", "_ema_momentum"),
-        *("_averaged_at", "_skipped_at", "_told"),
+    _warned: frozenset[frozenset[str]] = frozenset()  # sets of parameters that were warned about
+    _TRANSIENT: ClassVar[tuple[str, ...]] = (
+        *("_phase", "_checks", "_ema_momentum", "_averaged_at", "_skipped_at", "_warned"),
     )
 
     def __init__(
@@ -93,7 +85,7 @@ class OptimizerHook(Hook):
     ) -> None:
         name = type(self).__name__
         if grad_clip is not None:
-            _check_grad_clip(grad_clip)
+            check_grad_clip(grad_clip)
         if not isinstance(fused, bool) and fused != "auto":
             raise ValueError(f"{name}: fused must be True, False or 'auto', not {fused!r}")
         self.grad_clip = grad_clip
@@ -103,48 +95,93 @@ class OptimizerHook(Hook):
         self.hold_schedules = hold_schedules
         check.flag(self, "skip_nonfinite")
         check.flag(self, "hold_schedules")
-        self._skipped_before = 0  # by phases of the past
+        self._precision = Precision()
+        self._accumulation = Accumulation()
+        self._skipped_before = 0  # by phases that are gone
+
+    @property
+    def loss_scaler(self) -> LossScale | None:
+        """The loss scale, in the hooks that have one. Can be assigned."""
+        return self._precision.scaler
+
+    @loss_scaler.setter
+    def loss_scaler(self, scaler: LossScale | None) -> None:
+        self._precision.scaler = scaler
 
     @property
     def skipped_steps(self) -> int:
         """Steps not taken because a gradient was not finite. On a GPU the host waits to read it."""
         return self._skipped_before + (0 if self._phase is None else int(self._phase.skipped_steps))
 
+    # The events of a run
+
     def before_run(self, runner: Any) -> None:
         check.has_optimizer(self, runner, "steps the optimizer")
         self._drop_phase()
-        self._told = frozenset()
-        if isinstance(runner.model, nn.Module):
-            self._watch = ParameterWatch(type(self).__name__, runner.model)
+        self._warned = frozenset()
         self._hold_schedules(runner)
-        self._forget_first()
-        self._first = FirstIteration(optimizers_of(runner))
-        self._has_stepped = False
+        if self._checks is not None:
+            self._checks.end()
+        self._checks = RunChecks(type(self).__name__, runner)
+        resumed = getattr(runner, "resumed", None)
+        state = resumed.get("optimizer") if isinstance(resumed, Mapping) else None
+        self._precision.begin_run(runner.model, runner.optimizer, state)
+        self._precision.share_scale(runner)
 
     def after_train_iter(self, runner: Any) -> None:
-        phase = self._ready_phase(runner)
+        iteration: Any = getattr(runner, "iter", None)  # stand-ins for a runner may have none
+        phase = self._ready_phase(runner, iteration)
         loss = self.loss_of(runner)
-        phase.clear()
+        if phase.enter(iteration, getattr(runner, "max_iters", None)):
+            warn_of_short_window(runner, type(self).__name__, iteration, self._accumulation)
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)
-        self._backward(phase, loss, 1)
-        self._take_step(runner, phase, runner.outputs.get("num_samples", 1))
+        phase.backward(loss, self._get_loss_factor(runner))
+        if phase.accumulation.count(runner.outputs.get("num_samples", 1)):
+            self._take_step(runner, phase, iteration)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self._drop_phase()
-        self._forget_first()
+        if self._checks is not None:
+            self._checks.end()
+        self._accumulation.end_run(error)
+
+    # Checkpoints and copies
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were skipped, if any."""
-        return {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
+        """How many steps were skipped, if any; the state of the loss scale, masters and window."""
+        state = {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
+        state.update(self._precision.state_dict())
+        window = None
+        if self._phase is not None:
+            window = self._accumulation.state_dict(self._phase.model)
+        return state if window is None else {**state, "window": window}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._phase, self._skipped_before = None, state.get("skipped_steps", 0)
+        self._precision.load_state_dict(state)
+        self._accumulation.load_state_dict(state.get("window"))
 
     def check_resumed(
         self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
     ) -> None:
-        """Whether what a checkpoint has of the hook fits the run; here everything does."""
+        """Refuse masters and gradients of other parameters."""
+        state = state or {}
+        if "masters" in state:
+            optimizers = [each for each in optimizers_of(runner) if each is not None]
+            _layouts.check_masters(runner.model, optimizers, state["masters"], "its masters")
+        if "window" in state:
+            gradients = state["window"]["gradients"]
+            _layouts.check_gradients(runner.model, gradients, "its window.gradients")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to the run. A copy's precision and window are its own."""
+        state = {**super().__getstate__(), "_skipped_before": self.skipped_steps}
+        for name in ("_precision", "_accumulation"):
+            state[name] = copy.copy(state[name])
+        return {name: value for name, value in state.items() if name not in self._TRANSIENT}
+
+    # What subclasses override
 
     def loss_of(self, runner: Any) -> Tensor:
         """The loss that the step returned.
@@ -160,37 +197,30 @@ class OptimizerHook(Hook):
         A subclass that overrides it is called with the model's parameters, or with their fp32
         masters, at every step.
         """
-        with_grad = [p for p in params if p.requires_grad and p.grad is not None]
-        if not with_grad:
-            return None
-        if self.fused is False:
-            return torch.nn.utils.clip_grad_norm_(with_grad, **(self.grad_clip or {}))
-        return ops.clip_grad_norm_(with_grad, **(self.grad_clip or {}))
+        return clip_grads(params, self.grad_clip or {}, self.fused is not False)
 
     def detect_anomalous_parameters(self, loss: Tensor, runner: Any) -> None:
-        """Warn about trainable parameters that the loss does not depend on, if they are others."""
+        """Warn about trainable parameters that the loss does not depend on, once for each set."""
         found = dict(parameters_without_loss(loss, runner.model))
         names = frozenset(found)
-        if names in self._told:
+        if names in self._warned:
             return
-        self._told |= {names}
+        self._warned |= {names}
         for name, parameter in found.items():
             runner.logger.warning(
                 "parameter %s of shape %s takes no part in the loss", name, tuple(parameter.shape)
             )
 
+    def _get_loss_factor(self, runner: Any) -> int:
+        """What the loss of this iteration is divided by: the iterations of its window."""
+        return self._accumulation.length
+
+    # Averages within the step; see AveragesInStep
+
     def average_in_step(
         self, averages: Mapping[int, Tensor], momentum: Callable[[Any], float | None]
     ) -> bool:
-        """Let each step move averages of the parameters in its pass over them.
-
-        Args:
-            averages: by the ``id`` of the optimizer's parameter, one for each.
-            momentum: gives their momentum at this iteration, from the runner; None to stop.
-
-        Returns:
-            Whether steps will; ask ``averaged_at`` after each, for not every iteration steps.
-        """
+        """Let each step move averages of the parameters; returns whether it will."""
         if self._phase is None or not self._phase.average_in_step(averages):
             return False
         self._ema_momentum = momentum
@@ -203,44 +233,44 @@ class OptimizerHook(Hook):
             self._phase.stop_averaging()
 
     def averaged_at(self, iteration: int) -> bool:
-        """Whether the step of this iteration has moved the averages, or left them with itself."""
+        """Whether the step of this iteration took care of the averages."""
         return self._averaged_at == iteration
 
     def skipped_at(self, iteration: int) -> bool:
         """Whether this iteration is known to have skipped its step."""
         return self._skipped_at == iteration
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), "_skipped_before": self.skipped_steps}
-        return {name: value for name, value in state.items() if name not in self._OF_A_RUN}
+    # The phase of a run
 
-    def _ready_phase(self, runner: Any) -> OptimizerPhase:
-        """The phase, made anew where the runner has another optimizer or more parameters."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            first.check(type(self).__name__, self._adds_up())
-        if self._watch is not None:
-            self._watch.check_first()
-            if runner.iter % _WATCH_EVERY == 0 or runner.iter + 1 == runner.max_iters:
-                self._watch.check(runner.model)
+    def _ready_phase(self, runner: Any, iteration: Any) -> OptimizerPhase:
+        """The phase, made anew where the runner has another model, optimizer or parameters."""
+        if self._checks is not None:
+            window = self._accumulation
+            self._checks.check(runner, iteration, window.iters > 1 and not window.is_open)
+        if self._precision.scaler is not None:
+            self._precision.share_scale(runner)
         optimizers = optimizers_of(runner)
         if self._phase is None or not self._phase.is_of(runner.model, optimizers):
             self._drop_phase()
-            self._phase = self._make_phase(runner, optimizers)
-        self._phase.grad_clip = self.grad_clip
+            self._phase = self._make_phase(runner.model, optimizers)
+        self._phase.clipping.grad_clip = self.grad_clip
         return self._phase
 
-    def _make_phase(self, runner: Any, optimizers: list[Any], **options: Any) -> OptimizerPhase:
+    def _make_phase(self, model: Any, optimizers: list[Any]) -> OptimizerPhase:
+        overridden = overrides(self, OptimizerHook, ("clip_grads",))
         return OptimizerPhase(
-            runner.model,
+            model,
             optimizers,
-            grad_clip=self.grad_clip,
-            clip=self.clip_grads,
-            clips_itself=overrides(self, OptimizerHook, ("clip_grads",)),
-            scaler=self.loss_scaler,
+            precision=self._precision,
+            accumulation=self._accumulation,
+            clipping=Clipping(
+                self.grad_clip,
+                fused=self.fused is not False,
+                override=self.clip_grads if overridden else None,
+            ),
             fused=self.fused,
             skip_nonfinite=self.skip_nonfinite,
-            **options,
+            owner=type(self).__name__,
         )
 
     def _drop_phase(self) -> None:
@@ -248,93 +278,29 @@ class OptimizerHook(Hook):
         self._phase, self._ema_momentum = None, None
         self._averaged_at = self._skipped_at = -1
 
-    def _forget_first(self) -> None:
-        if self._first is not None:
-            self._first.end()
-            self._first = None
-
-    def _adds_up(self) -> bool:
-        """Whether gradients that are there when an iteration begins count for the next step."""
-        return False
-
-    def _backward(self, phase: OptimizerPhase, loss: Tensor, iterations: int) -> None:
-        try:
-            phase.backward(loss, iterations)
-        except RuntimeError as error:
-            explanation = used_already(type(self).__name__, error)
-            if explanation is None:
-                raise
-            raise ValueError(explanation) from error
-
-    def _take_step(self, runner: Any, phase: OptimizerPhase, samples: float) -> Step:
+    def _take_step(self, runner: Any, phase: OptimizerPhase, iteration: Any) -> None:
         self._skipped_at = -1
-        if not self._has_stepped:
-            self._has_stepped = True
-            name = type(self).__name__
-            warn_if_nothing_steps(name, runner.model, phase.optimizers, runner.logger)
-        momentum = None if self._ema_momentum is None else self._ema_momentum(runner)
-        if momentum is None:
-            self.stop_averaging()
+        if self._checks is not None and not self._checks.has_stepped:
+            self._checks.before_first_step(runner, phase.optimizers)
+        momentum = None
+        if self._ema_momentum is not None:
+            momentum = self._ema_momentum(runner)
+            if momentum is None:
+                self.stop_averaging()
         step = phase.step(momentum or 0.0)
+        scaler = self._precision.scaler
+        log_step(runner, step, scaler, phase.accumulation.samples)
         if step.averaged:
-            self._averaged_at = runner.iter
-        if step.grad_norm is not None:
-            runner.log_buffer.update({"grad_norm": step.grad_norm}, samples)
+            self._averaged_at = iteration
         if not step.taken:
-            self._skipped_at = runner.iter
-            self._report_skip(runner)
-        skipped = phase.skipped_steps
-        if isinstance(skipped, Tensor):
-            runner.log_buffer.update({"skipped_steps": skipped.clone()}, samples)
-        if not step.taken or isinstance(skipped, Tensor):
+            self._skipped_at = iteration
+            warn_of_skipped_step(runner, iteration, self.skipped_steps, scaler)
+        if not step.taken or step.skipped_steps is not None:
             self._hold_schedules(runner)
-        return step
-
-    def _iterations_per_step(self) -> int:
-        return 1
 
     def _hold_schedules(self, runner: Any) -> None:
         """Let schedules count the steps taken, if asked."""
         if self.hold_schedules:
             for hook in runner.hooks:
                 if isinstance(hook, UpdaterHook):
-                    hook.skipped_iters = self.skipped_steps * self._iterations_per_step()
-
-    def _report_skip(self, runner: Any) -> None:
-        scale = (
-            ""
-            if self.loss_scaler is None
-            else f"; the loss scale is now {self.loss_scaler.scale:g}"
-        )
-        runner.logger.warning(
-            "iteration %d: the gradients are not finite, so the optimizer's step is skipped (%d so "
-            "far)%s",
-            runner.iter + 1,
-            self.skipped_steps,
-            scale,
-        )
-
-
-def optimizers_of(runner: Any) -> list[Any]:
-    """The runner's optimizers, one or several."""
-    optimizer = runner.optimizer
-    return list(optimizer.values()) if isinstance(optimizer, Mapping) else [optimizer]
-
-
-def _check_grad_clip(grad_clip: Any) -> None:
-    if not isinstance(grad_clip, Mapping):
-        raise TypeError(
-            "grad_clip is a dict of arguments of clip_grad_norm_, such as dict(max_norm=35), "
-            f"not {grad_clip!r}"
-        )
-    for name in grad_clip:
-        if name not in _CLIP_ARGUMENTS:
-            raise TypeError(
-                f"grad_clip: clip_grad_norm_ has no argument {name!r}. "
-                + did_you_mean(str(name), _CLIP_ARGUMENTS)
-            )
-    max_norm = grad_clip.get("max_norm")
-    if isinstance(max_norm, bool) or not isinstance(max_norm, (int, float, torch.Tensor)):
-        raise TypeError(f"grad_clip needs max_norm, a number; got {dict(grad_clip)!r}")
-    if not isinstance(max_norm, torch.Tensor) and not max_norm > 0:
-        raise ValueError(f"grad_clip: max_norm must be above 0, not {max_norm!r}")
+                    hook.skipped_iters = self.skipped_steps * self._accumulation.iters

@@ -1,4 +1,4 @@
-"""A train_step that trains by itself, which an optimizer hook would do a second time."""
+"""Finds a train_step that trains by itself: an optimizer hook would train a second time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hookrun.distributed import get_dist_info
 
 from .masters import parameters_of
 
-_CURE = (
+_REMEDY = (
     "A train_step that trains by itself, calling backward() and step(), needs no optimizer hook: "
     "leave it out (optimizer_config=None)."
 )
 
 
 class FirstIteration:
-    """Watches what is done with the optimizers in the first iteration, before their hook steps.
+    """Watches the optimizers in the first iteration, up to the optimizer hook's own work.
 
     Args:
         optimizers: those that the hook steps.
@@ -40,14 +40,15 @@ class FirstIteration:
         self._handles, self._gradients = [], {}
 
     def check(self, hook: str, adds_up: bool) -> None:
-        """Stop watching, and refuse what the hook would do a second time.
+        """Stop watching, and raise where something else has trained already.
 
         Args:
             hook: its name, for the error.
-            adds_up: whether it adds its gradients to those that there are.
+            adds_up: whether the hook adds its gradients to those that are there.
 
         Raises:
-            ValueError: an optimizer was stepped, or has gradients that would be added to.
+            ValueError: an optimizer was stepped; with ``adds_up``, one has gradients that this
+                iteration has written.
         """
         left = adds_up and any(
             bool(gradient.any())
@@ -59,12 +60,12 @@ class FirstIteration:
         if self._stepped:
             raise ValueError(
                 f"{hook}: train_step, or a hook, has stepped the optimizer in this iteration, and "
-                f"{hook} would step it a second time. {_CURE}"
+                f"{hook} would step it a second time. {_REMEDY}"
             )
         if left:
             raise ValueError(
                 f"{hook}: train_step, or a hook, has left gradients in the parameters, to which "
-                f"those of the loss would be added. {_CURE} One that needs backward() for "
+                f"those of the loss would be added. {_REMEDY} One that needs backward() for "
                 "something else must clear what it leaves, or take torch.autograd.grad()."
             )
 
@@ -72,7 +73,7 @@ class FirstIteration:
         self._stepped = True
 
     def _find_gradients(self) -> Iterator[tuple[int, tuple[Tensor, int]]]:
-        """By parameter, its gradient and how often that has been written."""
+        """By the ``id`` of the parameter, its gradient and how often that was written in place."""
         for optimizer in self._optimizers:
             for parameter in map(model_parameter, parameters_of(optimizer)):
                 if parameter.grad is not None:
@@ -82,11 +83,12 @@ class FirstIteration:
 def warn_if_nothing_steps(
     hook: str, model: Any, optimizers: Sequence[Any], logger: logging.Logger
 ) -> None:
-    """Say so where a step has nothing to do, for no parameter of the optimizers has a gradient.
+    """Warn where no parameter of the optimizers has a gradient, so that a step does nothing.
 
     Args:
         hook: whose step it is, after its backward pass.
-        model: an optimizer that has none of its parameters has been told of already.
+        model: nothing is said of optimizers that have none of its parameters: the runner warns of
+            these when the run starts.
         optimizers: those that it steps.
         logger: of the run.
     """
@@ -106,16 +108,16 @@ def warn_if_nothing_steps(
         )
 
 
-def used_already(hook: str, error: RuntimeError) -> str | None:
-    """What to say where the graph of the loss has been used already; None of other errors.
+def explain_second_backward(hook: str, error: RuntimeError) -> str | None:
+    """What to say where ``backward()`` failed because it was called before; None for other errors.
 
     Args:
-        hook: whose backward pass has failed.
+        hook: the name of the hook whose backward pass has failed.
         error: what torch has raised.
     """
     if "second time" not in str(error):
         return None
     return (
         f"{hook}: backward() has been called already on the loss, or on what it was computed from. "
-        f"{_CURE} A model that uses tensors of an earlier iteration must detach() them."
+        f"{_REMEDY} A model that uses tensors of an earlier iteration must detach() them."
     )

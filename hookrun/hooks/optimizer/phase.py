@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import is_
@@ -14,17 +14,14 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from hookrun.core.masters import model_parameter
-from hookrun.ops import FusedStep, LossScale, sync_buffers_, unscale_
+from hookrun.ops import FusedStep, sync_buffers_, unscale_
 from hookrun.ops.step_hooks import own_step, why_replaced
 
-from .masters import (
-    LOW_PRECISION,
-    master_pairs,
-    take_gradients,
-    update_model,
-)
-
-Clip = Callable[[Iterable[nn.Parameter]], Tensor | None]
+from .accumulation import Accumulation
+from .clipping import Clipping
+from .masters import master_pairs, take_gradients, update_model
+from .own_training import explain_second_backward
+from .precision import Precision
 
 
 @dataclass(frozen=True)
@@ -35,32 +32,36 @@ class Step:
         grad_norm: of the gradients before clipping, where they were clipped.
         taken: False where it is known to be skipped because a gradient was not finite; on a GPU
             nobody waits to know.
-        averaged: whether the averages given to ``average_in_step`` are done with.
+        averaged: whether the step took care of the averages given to ``average_in_step``.
+        skipped_steps: how many steps were skipped so far, as a 0-dim tensor, where they are counted
+            on a GPU; else None.
     """
 
     grad_norm: Tensor | None
     taken: bool
     averaged: bool = False
+    skipped_steps: Tensor | None = None
 
 
 class OptimizerPhase:
-    """Backward, unscale, clip and step, as one object, composed of its parts.
+    """Backward, unscale, clip and step, for one model and its optimizers.
 
-    One optimizer whose gradients nobody else clips takes a `FusedStep`, which does it all in two
-    passes over memory. Several optimizers, a hook's own clipping, and what is no torch optimizer
-    take the way of torch's calls, where only the update itself is fused.
+    An iteration calls ``enter``, ``backward`` and ``count``, and ``step`` where that completes the
+    gradient accumulation window.
+
+    One torch optimizer, whose gradients no function of the user's clips, takes a `FusedStep`, which
+    does everything in two passes over memory. Otherwise, the parts do their work one after the
+    other, as torch's own calls, and only the optimizer's update is fused.
 
     Args:
-        model: the model; its parameters are clipped.
+        model: the model; the gradients of its parameters are clipped.
         optimizers: the optimizers that step together.
-        grad_clip: arguments of ``clip_grad_norm_``, or None.
-        clip: does the clipping where ``clips_itself``, or where the way of torch's calls is taken.
-        clips_itself: whether ``clip`` must be called, because someone overrode it.
-        scaler: the loss scale, or None.
-        fused: False for torch's own calls, else ``'auto'`` or True.
+        precision: loss scale and fp32 masters.
+        accumulation: the window; it outlives the phase.
+        clipping: what clips the gradients.
+        fused: False for torch's own calls, else ``'auto'`` or True, as for `FusedStep`.
         skip_nonfinite: skip a step whose gradients are not finite, without a loss scale too.
-        clears_model: whether gradients are cleared in the whole model, not only where they step.
-        reduces: whether to average gradients over the processes, which nothing else does.
+        owner: the hook's name, for errors.
     """
 
     def __init__(
@@ -68,81 +69,94 @@ class OptimizerPhase:
         model: Any,
         optimizers: Sequence[Any],
         *,
-        grad_clip: Mapping[str, Any] | None,
-        clip: Clip,
-        clips_itself: bool,
-        scaler: LossScale | None,
-        fused: bool | str,
-        skip_nonfinite: bool,
-        clears_model: bool = False,
-        reduces: bool = False,
+        precision: Precision | None = None,
+        accumulation: Accumulation | None = None,
+        clipping: Clipping | None = None,
+        fused: bool | str = "auto",
+        skip_nonfinite: bool = False,
+        owner: str = "OptimizerPhase",
     ) -> None:
         self.model = model
         self.optimizers = list(optimizers)
-        self.grad_clip = grad_clip
-        self.clip = clip
-        self.scaler = scaler
+        self._ids = list(map(id, optimizers))
+        self.precision = Precision() if precision is None else precision
+        self.accumulation = Accumulation() if accumulation is None else accumulation
+        self.clipping = Clipping(None) if clipping is None else clipping
         self.skip_nonfinite = skip_nonfinite
-        self.clears_model = clears_model
-        self.reduces = reduces
+        self.owner = owner
+        self._has_masters = bool(master_pairs(each for each in optimizers if _is_torch(each)))
+        self._averages_gradients = self.precision.must_average(model)
         self._skipped_by_calls = 0
-        self.masters = bool(master_pairs(each for each in optimizers if _is_torch(each)))
-        fusible = fused is not False and all(map(_is_torch, optimizers))
-        self.whole: FusedStep | None = None
-        how = True if fused is True else "auto"
         self._updates: list[Callable[[], Any]] = [partial(own_step, o) for o in self.optimizers]
-        if fusible and len(self.optimizers) == 1 and not clips_itself:
-            self.whole = FusedStep(
-                self.optimizers[0],
-                grad_clip=grad_clip,
-                loss_scaler=scaler,
-                model_params=self._model_params() if self.masters else None,
-                skip_nonfinite=skip_nonfinite,
-                fused=how,
-            )
-        elif fusible:
-            self._updates = [FusedStep(each, fused=how).step for each in self.optimizers]
-        self._known = self._groups_entries()
-        self._strangers = self._find_strangers() if self.whole is not None else []
+        self.fused_step: FusedStep | None = None
+        if fused is not False and all(map(_is_torch, optimizers)):
+            self._fuse("auto" if fused == "auto" else True)
+        self._known = self._params_of_torch()  # all that there are, where the step is fused
+        fuses_all = self.fused_step is not None
+        self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
 
     @property
     def skipped_steps(self) -> Any:
         """Steps not taken because a gradient was not finite; on a GPU a 0-dim tensor."""
-        whole = self.whole
-        return self._skipped_by_calls + (0 if whole is None else whole.skipped_steps)
+        fused = self.fused_step
+        return self._skipped_by_calls + (0 if fused is None else fused.skipped_steps)
 
     def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
-        """Whether the phase was made for these, with their groups' entries as they are now."""
+        """Whether the phase was made for these, with the parameters that their groups have now."""
         return (
             model is self.model
-            and _are_the_same(self.optimizers, optimizers)
-            and _are_the_same(self._known, self._groups_entries())
+            and self._ids == list(map(id, optimizers))
+            and _are_the_same(self._known, self._params_of_torch())
         )
 
-    def clear(self) -> None:
-        """Forget the gradients."""
-        if self.clears_model or self.masters:
-            self.model.zero_grad()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+    def enter(self, iteration: int, max_iters: int | None) -> bool:
+        """Begin an iteration, and clear the gradients where it begins a window.
+
+        Args:
+            iteration: its number, from 0.
+            max_iters: how many the run has, if that is known.
+
+        Returns:
+            Whether a window begins late, see :meth:`Accumulation.enter`.
+        """
+        begins_late = self.accumulation.enter(iteration, max_iters, self.model)
+        if self.accumulation.done == 0:
+            if self.precision.clears_model or self._has_masters:
+                self.model.zero_grad()
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+        return begins_late
 
     def backward(self, loss: Tensor, iterations: int) -> None:
-        """Add the loss's gradients, scaled.
+        """Add the gradients of the loss, scaled.
 
         Args:
             loss: a scalar.
-            iterations: over how many of them the step averages.
+            iterations: how many of them the step averages.
+
+        Raises:
+            ValueError: the graph of the loss has been used already.
         """
         if iterations != 1:
             loss = loss / iterations
-        if self.scaler is not None:
-            wide = loss.float() if loss.dtype in LOW_PRECISION else loss
-            loss = wide * self.scaler.scale
-        loss.backward()  # type: ignore[no-untyped-call]
+        if self.precision.scaler is not None:
+            loss = self.precision.scale(loss)
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            explanation = explain_second_backward(self.owner, error)
+            if explanation is None:
+                raise
+            raise ValueError(explanation) from error
+        if self.accumulation.no_sync is not None:
+            self.accumulation.no_sync.leave()
 
-    def rescale(self, factor: float) -> None:
-        """Multiply the gradients, where fewer iterations came than they were divided by."""
-        unscale_(self._gradients(), factor, torch.zeros(1, dtype=torch.float32, device="cpu"))
+    def end_early(self) -> None:
+        """Let a window end with the iterations that it has: ``step`` comes next."""
+        window = self.accumulation
+        self._averages_gradients |= window.defers_sync  # to an iteration that does not come
+        none = torch.zeros(1, dtype=torch.float32, device="cpu")
+        unscale_(self._gradients(), window.length / window.done, none)
 
     def step(self, ema_momentum: float = 0.0) -> Step:
         """Step with the gradients there are.
@@ -150,108 +164,121 @@ class OptimizerPhase:
         Args:
             ema_momentum: weight of the new parameters in the averages of ``average_in_step``.
         """
-        if self.reduces:
+        if self._averages_gradients:
             sync_buffers_(self._gradients())
-        if self.whole is None or any(map(_has_gradient, self._strangers)):
+        if self.fused_step is None or any(map(_has_gradient, self._params_outside_optimizer)):
             return self._step_by_calls()
-        return self._step_fused(self.whole, ema_momentum)
+        return self._step_fused(self.fused_step, ema_momentum)
 
     def average_in_step(self, averages: Mapping[int, Tensor]) -> bool:
         """Let the fused step move these averages of parameters too, from now on.
 
         Args:
-            averages: by the ``id`` of the optimizer's entry.
+            averages: by the ``id`` of the optimizer's parameter.
 
         Returns:
-            Whether it will: not if it is not fused, or an entry has no average.
+            Whether it will: not if the step is not fused, or a parameter has no average.
         """
-        if self.whole is None:
+        if self.fused_step is None:
             return False
-        found = [averages.get(id(entry)) for entry in self._entries()]
+        found = [averages.get(id(param)) for param in self._params()]
         partners = [average for average in found if average is not None]
         if len(partners) != len(found):
             return False
-        self.whole.ema, self.whole.ema_momentum = partners, 0.0
+        self.fused_step.ema, self.fused_step.ema_momentum = partners, 0.0
         return True
 
     def stop_averaging(self) -> None:
         """Leave averages alone again."""
-        if self.whole is not None:
-            self.whole.ema = self.whole.ema_momentum = None
+        if self.fused_step is not None:
+            self.fused_step.ema = self.fused_step.ema_momentum = None
 
-    def _step_fused(self, whole: FusedStep, ema_momentum: float) -> Step:
-        whole.grad_clip = self.grad_clip
-        if whole.ema is not None and _has_post_hooks(whole.optimizer):
-            self.stop_averaging()  # they may write parameters
-        if whole.ema is not None:
-            whole.ema_momentum = ema_momentum
-        before = whole.skipped_steps
-        whole.step()
-        on_device = isinstance(whole.skipped_steps, Tensor)
-        taken = on_device or whole.skipped_steps == before
-        clipped = self.grad_clip is not None and any(map(_has_gradient, self._entries()))
-        norm = whole.grad_norm if clipped else None
-        return Step(norm, taken, averaged=whole.ema is not None)
+    def _fuse(self, fused: bool | str) -> None:
+        """Make the fused step, or fused updates where it cannot do everything."""
+        if len(self.optimizers) != 1 or self.clipping.override is not None:
+            self._updates = [FusedStep(each, fused=fused).step for each in self.optimizers]
+            return
+        copies = [model_parameter(param) for param in self._params()]
+        self.fused_step = FusedStep(
+            self.optimizers[0],
+            grad_clip=self.clipping.grad_clip,
+            loss_scaler=self.precision.scaler,
+            model_params=copies if self._has_masters else None,
+            skip_nonfinite=self.skip_nonfinite,
+            fused=fused,
+        )
+
+    def _step_fused(self, fused: FusedStep, ema_momentum: float) -> Step:
+        fused.grad_clip = self.clipping.grad_clip
+        fused.loss_scaler = self.precision.scaler
+        if fused.ema is not None:
+            if _has_post_hooks(fused.optimizer):
+                self.stop_averaging()  # they may write parameters
+            else:
+                fused.ema_momentum = ema_momentum
+        before = fused.skipped_steps
+        fused.step()
+        clipped = fused.grad_clip is not None and any(map(_has_gradient, self._known))
+        on_device = isinstance(fused.skipped_steps, Tensor)
+        return Step(
+            fused.grad_norm if clipped else None,
+            taken=on_device or fused.skipped_steps == before,
+            averaged=fused.ema is not None,
+            skipped_steps=self._skipped_on_device(fused) if on_device else None,
+        )
 
     def _step_by_calls(self) -> Step:
-        if not self._unscale():
-            self._skipped_by_calls += 1
-            return Step(None, taken=False)
-        norm = None
-        if self.grad_clip is not None:
-            norm = self.clip(self._entries() if self.masters else self.model.parameters())
-        for update in self._updates:
-            update()
-        if self.masters:
-            update_model(self.optimizers)
-        return Step(norm, taken=True)
-
-    def _unscale(self) -> bool:
-        """Make gradients what they are without the loss scale; whether the step can be taken."""
-        if self.masters:
+        norm, taken = None, True
+        if self._has_masters:
             take_gradients(self.optimizers)
-        if self.scaler is None and not self.skip_nonfinite:
-            return True
-        gradients = [e.grad for e in self._entries() if e.grad is not None]
-        if not gradients:
-            return True
-        found_inf = torch.zeros(1, dtype=torch.float32, device=gradients[0].device)
-        inverse = 1.0 if self.scaler is None else 1.0 / self.scaler.scale
-        unscale_(gradients, inverse, found_inf)
-        finite = not bool(found_inf)
-        if self.scaler is not None:
-            self.scaler.update(finite=finite)
-        return finite
+        if self.precision.scaler is not None or self.skip_nonfinite:
+            gradients = [p.grad for p in self._params() if p.grad is not None]
+            taken = not gradients or self.precision.unscale(gradients)
+        if not taken:
+            self._skipped_by_calls += 1
+        else:
+            if self.clipping.grad_clip is not None:
+                clipped = self._params() if self._has_masters else self.model.parameters()
+                norm = self.clipping.clip(clipped)
+            for update in self._updates:
+                update()
+            if self._has_masters:
+                update_model(self.optimizers)
+        on_device = None if self.fused_step is None else self._skipped_on_device(self.fused_step)
+        return Step(norm, taken, skipped_steps=on_device)
 
-    def _entries(self) -> Iterator[Any]:
+    def _skipped_on_device(self, fused: FusedStep) -> Tensor | None:
+        """How many steps were skipped, where they are counted on a GPU."""
+        skipped = fused.skipped_steps
+        return self._skipped_by_calls + skipped if isinstance(skipped, Tensor) else None
+
+    def _params(self) -> Iterator[Any]:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 yield from group["params"]
 
-    def _model_params(self) -> list[Tensor]:
-        return [model_parameter(entry) for entry in self._entries()]
+    def _params_of_torch(self) -> list[Any]:
+        """The parameters of those optimizers that are torch's, as their groups have them now."""
+        return [
+            param
+            for optimizer in self.optimizers
+            if _is_torch(optimizer)
+            for group in optimizer.param_groups
+            for param in group["params"]
+        ]
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in map(model_parameter, self._entries()) if p.grad is not None]
+        return [p.grad for p in map(model_parameter, self._params()) if p.grad is not None]
 
-    def _find_strangers(self) -> list[nn.Parameter]:
+    def _find_params_outside(self) -> list[nn.Parameter]:
         """Parameters of the model that are clipped, but step elsewhere or nowhere.
 
         While they have gradients, these count in the norm, as in MMCV.
         """
-        if self.masters or not isinstance(self.model, nn.Module):
+        if self._has_masters or not isinstance(self.model, nn.Module):
             return []
-        known = {id(entry) for entry in self._entries()}
+        known = {id(param) for param in self._params()}
         return [each for each in self.model.parameters() if id(each) not in known]
-
-    def _groups_entries(self) -> list[Any]:
-        return [
-            entry
-            for optimizer in self.optimizers
-            if _is_torch(optimizer)
-            for group in optimizer.param_groups
-            for entry in group["params"]
-        ]
 
 
 def _are_the_same(ours: Sequence[Any], given: Sequence[Any]) -> bool:
@@ -264,7 +291,7 @@ def _is_torch(optimizer: Any) -> bool:
 
 
 def _has_post_hooks(optimizer: Optimizer) -> bool:
-    """Whether functions of others run at the end of a step."""
+    """Whether step hooks of torch's run at the end of a step."""
     return bool(
         optimizer._optimizer_step_post_hooks or torch_optimizer._global_optimizer_post_hooks
     )

@@ -12,14 +12,23 @@ import torch
 from torch import Tensor
 
 from hookrun.checkpoint import averages_for
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, listening_method, overrides
+from hookrun.core import (
+    HOOKS,
+    Hook,
+    Trigger,
+    TriggerSetting,
+    declaring_class,
+    listening_method,
+    overrides,
+)
 from hookrun.core.interrupts import uninterrupted
+from hookrun.core.protocols import AveragesInStep
 
 from .. import _arguments as check
 from .. import _layouts
 from .._parameters import ParameterWatch
 from ..optimizer.masters import follow_model
-from ..optimizer.optimizer import OptimizerHook, optimizers_of
+from ..optimizer.optimizers import optimizers_of
 from .averages import Averages, averaged_tensors
 from .resume_from import goes_on_from
 
@@ -125,7 +134,7 @@ class EMAHook(Hook):
         self._watch: ParameterWatch | None = None
         # The optimizer hook whose steps move averages, those it moves, and the hooks there were
         # when that was decided.
-        self._stepper: OptimizerHook | None = None
+        self._stepper: AveragesInStep | None = None
         self._moved: dict[int, Tensor] = {}
         self._decided_for: list[Hook] = []
 
@@ -325,20 +334,21 @@ def _known_device(given: str | torch.device) -> torch.device:
         raise ValueError(wrong) from error
 
 
-def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> OptimizerHook | None:
-    """The optimizer hook, if it fires before."""
+def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> AveragesInStep | None:
+    """The hook that steps the optimizer, if it fires before and can average."""
     before = hooks[: hooks.index(ema)] if ema in hooks else []
-    return next((hook for hook in before if isinstance(hook, OptimizerHook)), None)
+    return next((hook for hook in before if isinstance(hook, AveragesInStep)), None)
 
 
-def _nothing_between(ema: EMAHook, stepper: OptimizerHook, hooks: list[Hook]) -> bool:
+def _nothing_between(ema: EMAHook, stepper: AveragesInStep, hooks: list[Hook]) -> bool:
     """Whether nobody may write parameters between the optimizer's step and EMAHook."""
-    own = next(c for c in type(stepper).__mro__ if c.__module__.startswith("hookrun.hooks"))
-    shipped = not overrides(ema, EMAHook, ("after_train_iter",)) and not overrides(
-        stepper, own, ("after_train_iter", "_take_step")
-    )
-    between = hooks[hooks.index(stepper) + 1 : hooks.index(ema)]
-    return shipped and not any(map(_may_write_parameters, between))
+    event = ("after_train_iter",)
+    base = declaring_class(stepper, "average_in_step")
+    if overrides(ema, EMAHook, event) or overrides(stepper, base, event):
+        return False
+    positions = {id(hook): position for position, hook in enumerate(hooks)}
+    between = hooks[positions[id(stepper)] + 1 : positions[id(ema)]]
+    return not any(map(_may_write_parameters, between))
 
 
 def _may_write_parameters(hook: Hook) -> bool:

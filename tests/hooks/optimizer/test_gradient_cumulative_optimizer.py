@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hookrun import (
@@ -20,7 +18,6 @@ from hookrun import (
     GradientCumulativeOptimizerHook,
     IterBasedRunner,
 )
-from hookrun.hooks.optimizer.accumulation import Accumulation
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -42,35 +39,6 @@ def by_hand(windows: list[list[int]], batches: list[Any], model: nn.Module) -> n
 def assert_same(one: nn.Module, other: nn.Module) -> None:
     for ours, theirs in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
-
-
-@given(
-    iters=st.integers(1, 7),
-    start=st.integers(0, 20),
-    length=st.integers(1, 40),
-    known=st.booleans(),
-)
-@settings(max_examples=300, deadline=None)
-def test_windows_end_at_multiples_and_with_the_run(
-    iters: int, start: int, length: int, known: bool
-) -> None:
-    window, end = Accumulation(iters), start + length
-    steps, members = [], []
-    for iteration in range(start, end):
-        for _ in range(2):  # entering twice is entering once
-            window.enter(iteration, end if known else None)
-        members.append(iteration)
-        steps_next = window.steps_next
-        if window.count(2.0):
-            assert steps_next
-            assert window.length == len(members)
-            assert window.samples == 2.0 * len(members)
-            steps.append(iteration + 1)
-            members = []
-        else:
-            assert not steps_next
-    expected = [k for k in range(start + 1, end + 1) if k % iters == 0 or (known and k == end)]
-    assert steps == expected
 
 
 @pytest.mark.parametrize("runner_type", RUNNERS)

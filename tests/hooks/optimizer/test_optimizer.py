@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -391,3 +392,13 @@ def test_the_norm_is_written_to_the_log(make_runner: MakeRunner) -> None:
     runner.run([make_loader(2)], TRAIN)
     _, norms = by_hand(2, {"max_norm": 1.0})
     assert lines[0]["grad_norm"] == pytest.approx(sum(norms) / 2)
+
+
+def test_a_stand_in_for_a_runner_needs_no_counters() -> None:
+    model = TinyModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    outputs = {"loss": model.fc(torch.ones(1, 2)).sum()}
+    before = model.fc.bias.detach().clone()
+    hook = OptimizerHook()
+    hook.after_train_iter(SimpleNamespace(model=model, optimizer=optimizer, outputs=outputs))
+    torch.testing.assert_close(model.fc.bias, before - 0.1)
