@@ -115,17 +115,19 @@ class GroupSchedule {
   }
 
   void set_values(RunState* state) {
-    const Clock& clock = state->clock;
+    const Counters& counters = state->counters;
     // By epoch the hook's before_train_epoch sets the values; warm-up alone goes by iteration.
-    const Count trained = clock.iter + clock.uncounted_iters;
+    const Count trained = counters.iter + counters.uncounted_iters;
     const bool due =
         !by_epoch_ || (warmup_.kind != Warmup::Kind::kNone && trained <= warmup_.iters);
-    const bool look = !by_epoch_ || clock.inner_iter == 0;
+    const bool look = !by_epoch_ || counters.inner_iter == 0;
     if (!due && !look) return;
     if (due) {
-      step_ = by_epoch_ ? clock.epoch : spans_run_ ? clock.schedule_step() : clock.iter;
-      total_ = by_epoch_ ? clock.max_epochs : spans_run_ ? clock.schedule_total() : clock.max_iters;
-      if (total_ == Clock::kUnknown && needs_total_) {
+      step_ = by_epoch_ ? counters.epoch : spans_run_ ? counters.schedule_step() : counters.iter;
+      total_ = by_epoch_    ? counters.max_epochs
+               : spans_run_ ? counters.schedule_total()
+                            : counters.max_iters;
+      if (total_ == Counters::kUnknown && needs_total_) {
         throw py::value_error(std::string("the schedule needs the length of the run, but ") +
                               (by_epoch_ ? "max_epochs" : "max_iters") + " is None");
       }

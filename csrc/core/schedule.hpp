@@ -19,7 +19,7 @@ namespace hookrun::schedule {
 
 using Count = std::int64_t;
 
-// The longest run: as Clock::kMost, so that sums and differences of two counts fit.
+// The longest run: as Counters::kMaxCount, so that sums and differences of two counts fit.
 inline constexpr Count kLongest = (Count{1} << 62) - 1;
 
 enum class Strategy { kCos, kLinear, kOneMinusSqrt };

@@ -68,7 +68,7 @@ def _instance_trigger(hook: Hook, event: str, method: str) -> Trigger | None:
     return hook.triggers().get(event)
 
 
-def warn_unheard(event: str) -> None:
+def warn_no_listener(event: str) -> None:
     """Warn about a custom event to which no hook listens and that reads like a known one."""
     hint = did_you_mean(event, EVENTS)
     if hint.startswith("Did"):
@@ -78,8 +78,8 @@ def warn_unheard(event: str) -> None:
 def make_dispatcher(runner: Any) -> Dispatcher:
     """The native dispatcher, or the reference where ``HOOKRUN_BACKEND=reference`` asks for it."""
     if os.environ.get("HOOKRUN_BACKEND") == "reference":
-        return ReferenceDispatcher(runner, resolve, warn_unheard)
-    return _native.Dispatcher(runner, resolve, warn_unheard)
+        return ReferenceDispatcher(runner, resolve, warn_no_listener)
+    return _native.Dispatcher(runner, resolve, warn_no_listener)
 
 
 @dataclass
@@ -112,18 +112,18 @@ class ReferenceDispatcher:
         runner: passed to every call, and read by the triggers. It owns the dispatcher, which does
             not keep it alive.
         resolve: gives what to call for a hook and an event; see :func:`resolve`.
-        unheard: told of a custom event to which no hook listens when it first fires.
+        on_no_listener: told of a custom event to which no hook listens when it first fires.
     """
 
     def __init__(
         self,
         runner: Any,
         resolve: Callable[[Any, str], Resolved | None],
-        unheard: Callable[[str], None],
+        on_no_listener: Callable[[str], None],
     ) -> None:
         self._runner = weakref.ref(runner)
         self._resolve = resolve
-        self._unheard = unheard
+        self._on_no_listener = on_no_listener
         self._events = list(EVENTS)
         self._entries: list[_Entry] = []
         self._serial = 0
@@ -183,7 +183,7 @@ class ReferenceDispatcher:
                 if call is not None:
                     entry.calls[event] = call
             if not any(resolved):
-                self._unheard(event)
+                self._on_no_listener(event)
         return [entry.calls[event] for entry in self._entries if event in entry.calls]
 
     def _entry(self, hook: Hook, priority: int) -> _Entry:
