@@ -69,7 +69,7 @@ class Counting:
             pieces += _first(phases, rest)
         return _iterations(_first(pieces, epochs))
 
-    def at_epoch(self, index: int, done: int, epochs: int | None, length: int | None) -> Counting:
+    def at_epoch_start(self, index: int, done: int, epochs: int | None, length: int | None) -> Counting:
         """At the beginning of a training epoch whose loader has this ``len()``."""
         known = self.lengths[index]
         actual = known.actual if length == known.said else length
@@ -86,7 +86,7 @@ class Counting:
         old, new = before.left(index, done, epochs), self.left(index, done, epochs)
         return replace(self, step=rescaled(before.step, old, new))
 
-    def behind_epoch(self, index: int, batches: int) -> Counting:
+    def at_epoch_end(self, index: int, batches: int) -> Counting:
         """At the end of a training epoch that had so many batches."""
         actual = self.lengths[index].actual
         return replace(self, step=self.step + (batches if actual is None else actual))
@@ -102,7 +102,7 @@ class Counting:
         return {"step": self.step, "lengths": [list(each) for each in self.lengths]}
 
 
-def take_up(
+def resume_counting(
     state: Mapping[str, Any], workflow: Sequence[tuple[str, int]], lengths: Sequence[int | None]
 ) -> tuple[Counting, Counting]:
     """What a run that goes on knows: with the lengths of the run before, and with those now.

@@ -24,7 +24,7 @@ from .epoch_progress import EpochProgress
 from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of_order
 from .run_options import prefetched, warn_of_misspelt_options
-from .step import goes_native, take_step
+from .step import can_run_natively, take_step
 
 
 @RUNNERS.register_module()
@@ -106,7 +106,7 @@ class EpochBasedRunner(BaseRunner):
     def _go_through(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
     ) -> None:
-        if goes_native(self, EpochBasedRunner, "run_iter"):
+        if can_run_natively(self, EpochBasedRunner, "run_iter"):
             had_any = _native.run_epoch(self, batches, train, first, kwargs)
         else:
             had_any = self._go_through_in_python(batches, train, first, kwargs)
@@ -188,7 +188,7 @@ class EpochBasedRunner(BaseRunner):
                 first, done = self._begin(data_loaders, workflow)
             if progress.resume_point is not None:
                 restore_loaders(self, progress.resume_point)
-                progress.go_on_between_passes(progress.resume_point, first)
+                progress.resume_between_passes(progress.resume_point, first)
             while self.epoch < self._max_epochs or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     self._run_phase(index, done, kwargs)

@@ -10,7 +10,7 @@ from hookrun.data import DataPass, Problem, state_between_passes
 from hookrun.distributed import get_dist_info
 
 from .checks import length_of
-from .counting import Counting, batches_before, rescaled, take_up
+from .counting import Counting, batches_before, rescaled, resume_counting
 from .loader_states import warn_of_order
 from .replacements import Replacements
 from .resume_point import ResumePoint
@@ -35,8 +35,8 @@ class EpochProgress(RunProgress):
         self.data_pass: DataPass | None = None
         self.val_pass: DataPass | None = None
         self.is_replaced = False
-        self._counted: Counting | None = None  # as counting, at the end of the epoch before
-        self._sees_all = True  # whether all batches of the epoch at work are of one loader
+        self._last_counting: Counting | None = None  # as counting, at the end of the epoch before
+        self._is_one_loader = True  # whether all batches of the epoch at work are of one loader
         self._replacements = Replacements()  # loaders that hooks have given to epochs
 
     # A run
@@ -59,17 +59,17 @@ class EpochProgress(RunProgress):
         if known is None:
             now = Counting.new(self.workflow, lengths, self.counters.iter - inner)
         else:
-            before, now = take_up(known, self.workflow, lengths)
+            before, now = resume_counting(known, self.workflow, lengths)
             old, new = (each.left(index, done, epochs) for each in (before, now))
             now = now.measured_after(before, index, done, epochs)
             if point is not None:
-                self._renumber(point, index, old, new)
+                self._rescale_iters(point, index, old, new)
                 inner = point.inner_iter
-        self.counting = self._counted = now
+        self.counting = self._last_counting = now
         self._set_limits(self.counters.iter - inner, now.left(index, done, epochs))
         return index, done
 
-    def go_on_between_passes(self, point: ResumePoint, index: int) -> None:
+    def resume_between_passes(self, point: ResumePoint, index: int) -> None:
         """Go on from a resume point, once the loaders go on that are between two passes."""
         self._replacements.resume(point, len(self.loaders))
         self.phase = (index, point.done)
@@ -90,10 +90,10 @@ class EpochProgress(RunProgress):
         assert self.epoch_start is not None
         index, done = self.phase or (0, 0)
         if self.phase is None:  # called by hand
-            self._counted = Counting.new([("train", 1)], [length], self.epoch_start)
-        assert self._counted is not None
+            self._last_counting = Counting.new([("train", 1)], [length], self.epoch_start)
+        assert self._last_counting is not None
         epochs = self._epochs_left()
-        self.counting = self._counted.at_epoch(index, done, epochs, length)
+        self.counting = self._last_counting.at_epoch_start(index, done, epochs, length)
         self.counters.epoch_length = self.counting.lengths[index].actual
         self._set_limits(self.epoch_start, self.counting.left(index, done, epochs))
 
@@ -113,7 +113,7 @@ class EpochProgress(RunProgress):
         """The epoch's pass through the data; a resumed run's first one goes on where it was."""
         point, self.resume_point = self.resume_point, None
         position = None if point is None else point.position_at(self.index)
-        self._sees_all = True
+        self._is_one_loader = True
         if point is None or position is None:
             self.data_pass = DataPass(loader, self.counters.epoch)
             return self.data_pass
@@ -132,8 +132,8 @@ class EpochProgress(RunProgress):
                 "put another one into runner.data_loader now: that goes on behind as many samples"
             )
         data_pass = self.data_pass = DataPass(loader, self.counters.epoch, position, state)
-        self._sees_all = data_pass.first == position["batches"]
-        self._settle_epoch(point, data_pass.first, length)
+        self._is_one_loader = data_pass.first == position["batches"]
+        self._set_epoch_start(point, data_pass.first, length)
         self.samples = sum_if_known(self.samples, -(position.get("samples") or 0))
         logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
         warn_of_order(logger, loader, data_pass.problems)
@@ -153,8 +153,8 @@ class EpochProgress(RunProgress):
         next_one = index, done + 1, None if epochs is None else max(epochs - 1, 0)
         batches = self.counters.iter - self.epoch_start
         length = self.counting.lengths[index]
-        behind = self.counting.behind_epoch(index, batches)
-        if self._sees_all and length.actual not in (None, batches):
+        behind = self.counting.at_epoch_end(index, batches)
+        if self._is_one_loader and length.actual not in (None, batches):
             behind = behind.corrected(index, batches).measured_after(behind, *next_one)
             if get_dist_info()[0] == 0:
                 self.counters.logger.warning(
@@ -178,7 +178,7 @@ class EpochProgress(RunProgress):
         assert self.data_pass is not None
         done = self.counters.iter - self.epoch_start
         self.samples = sum_if_known(self.samples, self.data_pass.samples(done))
-        self._counted = counted
+        self._last_counting = counted
         self.data_pass = self.epoch_start = None
 
     # What is known
@@ -193,7 +193,7 @@ class EpochProgress(RunProgress):
         inner = waiting if start is None else finished["iter"] - start
         return {**finished, "inner_iter": max(inner, 0)}
 
-    def phase_at_work(self) -> tuple[int, int]:
+    def current_phase(self) -> tuple[int, int]:
         if self.phase is None:
             return 0, 0
         return self.phase[0], self.phase[1] + self.ends_epoch("train", "val")
@@ -214,7 +214,7 @@ class EpochProgress(RunProgress):
         if self._is_in_pass and self.data_pass is not None:
             done = self.finished()["inner_iter"]
             at_work = self.data_pass.own_state(done, self.has_taken_batch())
-        if self._validates and self.val_pass is not None:  # from its first batch on, as it did
+        if self._is_validating and self.val_pass is not None:  # from its first batch on, as it did
             at_work = {**self.val_pass.beginning(), "again": True}
         if at_work is not None and self.is_replaced:
             replaced[self.index] = {**replaced[self.index], **at_work}
@@ -225,7 +225,7 @@ class EpochProgress(RunProgress):
         return states
 
     def rng_to_resume_with(self) -> dict[str, Any]:
-        return self.val_pass.rng if self._validates and self.val_pass is not None else {}
+        return self.val_pass.rng if self._is_validating and self.val_pass is not None else {}
 
     def samples_seen(self) -> int | None:
         if self.data_pass is None:
@@ -234,9 +234,9 @@ class EpochProgress(RunProgress):
         done = self.counters.iter + self.ends_train_iter() - start
         return sum_if_known(self.samples, self.data_pass.samples(done))
 
-    def epochs_state(self) -> dict[str, Any] | None:
+    def counting_state(self) -> dict[str, Any] | None:
         if self.counting is None:  # also where a run that was resumed has not begun
-            return super().epochs_state()
+            return super().counting_state()
         return {
             **self.counting.state_dict(),
             "loaders": [length_of(loader) for loader in self.loaders],
@@ -253,7 +253,7 @@ class EpochProgress(RunProgress):
         return self.data_pass is not None and not self.ends_epoch("train")
 
     @property
-    def _validates(self) -> bool:
+    def _is_validating(self) -> bool:
         """Whether an epoch of validation is at work, which a resumed run begins again."""
         return self.val_pass is not None and not self.ends_epoch("val")
 
@@ -269,13 +269,13 @@ class EpochProgress(RunProgress):
         counters, point = self.counters, self.resume_point
         if point is not None:
             return point.counting if counters.iter == point.given_iter else None
-        known = self._counted
+        known = self._last_counting
         if known is None or known.step != counters.iter + counters.schedule_shift:
             return None
         same = [mode for mode, _ in known.workflow] == self.modes
         return {**known.state_dict(), "loaders": []} if same else None
 
-    def _settle_epoch(self, point: ResumePoint, first: int, length: int | None) -> None:
+    def _set_epoch_start(self, point: ResumePoint, first: int, length: int | None) -> None:
         """It is known which batch the epoch of a resumed run begins with.
 
         Args:
@@ -287,7 +287,7 @@ class EpochProgress(RunProgress):
             ValueError: the loader is another one and has not even these.
         """
         assert self.epoch_start is not None
-        assert self._counted is not None
+        assert self._last_counting is not None
         known = (point.counting or {}).get("lengths", [])
         if (
             length is not None
@@ -303,10 +303,10 @@ class EpochProgress(RunProgress):
             counters.set_counters(epoch=counters.epoch, iter=self.epoch_start + first)
         else:
             self.epoch_start = counters.iter - first
-            self._counted = replace(self._counted, step=max(self.epoch_start, 0))
+            self._last_counting = replace(self._last_counting, step=max(self.epoch_start, 0))
         self.enter_epoch(length)
 
-    def _renumber(self, point: ResumePoint, index: int, old: int | None, new: int | None) -> None:
+    def _rescale_iters(self, point: ResumePoint, index: int, old: int | None, new: int | None) -> None:
         """Count the iterations done anew, where those left are ``new`` and were ``old``."""
         assert point.counting is not None
         counters, position = self.counters, point.position_at(index)

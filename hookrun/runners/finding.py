@@ -37,7 +37,7 @@ def find_newest(
         with_optimizer=with_optimizer,
     )
     if found is None:
-        _tell_of_a_fresh_start(runner, folders)
+        _log_fresh_start(runner, folders)
     return found
 
 
@@ -60,7 +60,7 @@ def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def _tell_of_a_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
+def _log_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
     """Say where nothing was found; with a warning where there are files, but none to resume."""
     filled = [each for each in folders if each.is_dir() and any(each.iterdir())]
     if filled:

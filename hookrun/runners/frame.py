@@ -13,10 +13,10 @@ from hookrun.storage import folder_locked
 from . import saving, stopping
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
-from .raw_weights import take_raw_weights
+from .raw_weights import load_raw_weights
 from .run_options import watched
 from .synchronizing import find_synchronized_hooks
-from .training_watch import warn_of_what_cannot_train, watching_training
+from .training_watch import warn_if_untrainable, watching_training
 
 
 def run_in_frame(
@@ -39,13 +39,13 @@ def run_in_frame(
     """
 
     def frame() -> None:
-        with _alone(runner), _closing_hooks(runner), watched(runner, sync_guard):
+        with _work_dir_locked(runner), _closing_hooks(runner), watched(runner, sync_guard):
             interruptible(_begin, runner, workflow, limit)
             with stopping.handling_signals(runner), watching_training(runner):
                 interruptible(find_synchronized_hooks, runner)
                 interruptible(loop)
             interruptible(runner.call_hook, "after_run")
-        _take_late_interrupt(runner)
+        _raise_late_interrupt(runner)
 
     uninterrupted(frame)
 
@@ -57,17 +57,17 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     for hook in list(runner.hooks):
         if isinstance(hook, ResumesRun):
             hook.resume_run(runner)
-    take_raw_weights(runner)
+    load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)
-    warn_of_what_cannot_train(runner)
+    warn_if_untrainable(runner)
     runner.call_hook("before_run")
     runner.resumed = None
     saving.check_contents(runner)
 
 
 @contextlib.contextmanager
-def _alone(runner: AnyRunner) -> Iterator[None]:
+def _work_dir_locked(runner: AnyRunner) -> Iterator[None]:
     """Warns where another run has the same ``work_dir`` at the same time, of any process."""
     if runner.work_dir is None or runner.rank != 0:
         yield
@@ -96,14 +96,14 @@ def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
             _close_hooks(runner, error)
         finally:
             error = None  # it holds this frame, by its traceback
-            runner.group_options.note_left(named_optimizers(runner.optimizer))
+            runner.group_options.remember_current(named_optimizers(runner.optimizer))
 
 
 def _nothing() -> None:
     pass
 
 
-def _take_late_interrupt(runner: AnyRunner) -> None:
+def _raise_late_interrupt(runner: AnyRunner) -> None:
     """Raise what has waited until all hooks were closed, with the model's own weights in it."""
     try:
         interruptible(_nothing)

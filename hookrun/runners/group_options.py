@@ -36,7 +36,7 @@ Which = Literal["file", "given"]
 _MOST_NAMED = 10  # differences in one message
 
 
-class _Left(NamedTuple):
+class _Snapshot(NamedTuple):
     """A group as resuming or the latest run left it.
 
     Attributes:
@@ -65,33 +65,33 @@ class GroupOptions:
         # What this process was given, with the values that schedules start from.
         self._given: ByGroup | None = None
         self._record: Record | None = None
-        self._left: dict[str, list[_Left]] = {}
+        self._snapshots: dict[str, list[_Snapshot]] = {}
         # What differs from the file that was resumed, unless somebody sets it before the run.
         self._set_earlier: list[Difference] = []
 
-    def note_given(self, optimizers: Mapping[str, Optimizer]) -> None:
+    def remember_given(self, optimizers: Mapping[str, Optimizer]) -> None:
         """Remember the options that there are now as those that the run is given.
 
         Values that somebody has set since they were left become those that schedules start from.
         """
         for name, number, group in _all_groups(optimizers):
-            if (left := self._left_at(name, number, group)) is not None:
+            if (left := self._snapshot_of(name, number, group)) is not None:
                 _start_from_what_was_set(group, left.values)
         before = self._given
         self._given = {
             name: [
                 options_of(group, optimizer)
-                if before is None or self._left_at(name, number, group) is None
+                if before is None or self._snapshot_of(name, number, group) is None
                 else {**before[name][number], **self._set_since(name, number, group)}
                 for number, group in enumerate(optimizer.param_groups)
             ]
             for name, optimizer in optimizers.items()
         }
 
-    def note_left(self, optimizers: Mapping[str, Optimizer]) -> None:
+    def remember_current(self, optimizers: Mapping[str, Optimizer]) -> None:
         """Remember the options that there are now, to see later what somebody has set."""
-        self._left = {
-            name: [_Left(each, dict(each), comparable_options(each)) for each in it.param_groups]
+        self._snapshots = {
+            name: [_Snapshot(each, dict(each), comparable_options(each)) for each in it.param_groups]
             for name, it in optimizers.items()
         }
 
@@ -112,7 +112,7 @@ class GroupOptions:
             TypeError, ValueError, KeyError: the record or a state is not what it should be.
         """
         optimizers = {name: optimizer for name, (optimizer, _) in states.items()}
-        self.note_given(optimizers)
+        self.remember_given(optimizers)
         assert self._given is not None
         others = self._scheduled_by_others(optimizers)
         theirs = Record.read(record) or Record.of_groups(states)
@@ -130,7 +130,7 @@ class GroupOptions:
         else:
             self._record = replace(theirs, scheduled=theirs.scheduled - others)
             self._set_earlier = set_earlier
-        self.note_left(optimizers)
+        self.remember_current(optimizers)
         return differences
 
     def begin(
@@ -146,8 +146,8 @@ class GroupOptions:
         set_now = {
             (name, number): self._set_since(name, number, group) for name, number, group in groups
         }
-        known = {(n, i) for n, i, group in groups if self._left_at(n, i, group) is not None}
-        self.note_given(optimizers)
+        known = {(n, i) for n, i, group in groups if self._snapshot_of(n, i, group) is not None}
+        self.remember_given(optimizers)
         record = self._record or Record(plain_options(noted or self._given or {}))
         resources = {resource for hook in hooks for resource in writes_of(hook)}
         now = frozenset(name for name, each in SCHEDULED.items() if each.resource in resources)
@@ -173,31 +173,31 @@ class GroupOptions:
                 list_differences(still),
             )
         self._record = replace(record.with_options_set(set_now), scheduled=now)
-        self._left, self._set_earlier = {}, []
+        self._snapshots, self._set_earlier = {}, []
 
     def follow_groups(self, optimizers: Mapping[str, Optimizer]) -> None:
         """After going back to an earlier state of optimizers, whose groups are other dicts then."""
-        self._left = {
+        self._snapshots = {
             name: [
                 left._replace(group=group)
-                for group, left in zip(each.param_groups, self._left[name], strict=False)
+                for group, left in zip(each.param_groups, self._snapshots[name], strict=False)
             ]
             for name, each in optimizers.items()
-            if name in self._left
+            if name in self._snapshots
         }
 
     def state_dict(self) -> dict[str, Any] | None:
         """For a checkpoint: what the run was given; None before its first run."""
         return None if self._record is None else self._record.state_dict()
 
-    def _left_at(self, name: str, number: int, group: Group) -> _Left | None:
-        known = self._left.get(name, [])
+    def _snapshot_of(self, name: str, number: int, group: Group) -> _Snapshot | None:
+        known = self._snapshots.get(name, [])
         found = known[number] if number < len(known) else None
         return found if found is not None and found.group is group else None
 
     def _set_since(self, name: str, number: int, group: Group) -> Group:
         """The options that somebody has set since the group was left."""
-        left = self._left_at(name, number, group)
+        left = self._snapshot_of(name, number, group)
         if left is None:
             return {}
         return {
@@ -213,7 +213,7 @@ class GroupOptions:
             name
             for name, each in SCHEDULED.items()
             for owner, number, group in _all_groups(optimizers)
-            if each.initial in group and self._left_at(owner, number, group) is None
+            if each.initial in group and self._snapshot_of(owner, number, group) is None
         }
 
 

@@ -30,7 +30,7 @@ from .loader_states import restore_loaders, warn_of_order
 from .registration import HookConfig
 from .resume_point import ResumePoint
 from .run_options import prefetched, warn_of_misspelt_options
-from .step import goes_native, take_step
+from .step import can_run_natively, take_step
 
 
 @RUNNERS.register_module()
@@ -55,7 +55,7 @@ class IterBasedRunner(BaseRunner):
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Train on the next batch."""
         self.model.train()
-        self._enter("train", data_loader)
+        self._set_mode("train", data_loader)
         data_batch = next(data_loader)
         self._epoch = data_loader.epoch
         self.data_batch = data_batch
@@ -70,7 +70,7 @@ class IterBasedRunner(BaseRunner):
     def val(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Validate on the next batch, without gradients."""
         self.model.eval()
-        self._enter("val", data_loader)
+        self._set_mode("val", data_loader)
         data_batch = next(data_loader)
         self.data_batch = data_batch
         self.call_hook("before_val_iter")
@@ -79,11 +79,11 @@ class IterBasedRunner(BaseRunner):
         del self.data_batch
         self._inner_iter += 1
 
-    def _enter(self, mode: str, data_loader: IterLoader) -> None:
+    def _set_mode(self, mode: str, data_loader: IterLoader) -> None:
         self.mode = mode
-        self._hold(data_loader)
+        self._set_loader(data_loader)
 
-    def _hold(self, data_loader: IterLoader) -> None:
+    def _set_loader(self, data_loader: IterLoader) -> None:
         self.data_loader = data_loader
         self.epoch_length = length_of(data_loader)
 
@@ -152,7 +152,7 @@ class IterBasedRunner(BaseRunner):
             for index, loader in enumerate(data_loaders)
         ]
         try:
-            self._begin_training(first, point)
+            self._fire_before_epoch(first, point)
             while self.iter < self._max_iters or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     mode, iters = workflow[index]
@@ -166,12 +166,12 @@ class IterBasedRunner(BaseRunner):
             for each in self.progress.endless:
                 each.close()
 
-    def _begin_training(self, first: int, point: ResumePoint | None) -> None:
+    def _fire_before_epoch(self, first: int, point: ResumePoint | None) -> None:
         """Fire ``before_epoch``, and let a resumed run make up for a missed evaluation."""
         modes = self.progress.modes
         ahead = [*range(first, len(modes)), *range(first)]
         index = next((each for each in ahead if modes[each] == "train"), first)
-        self._hold(self.progress.endless[index])
+        self._set_loader(self.progress.endless[index])
         self.call_hook("before_epoch")
         position = None if point is None else point.position_at(index)
         if self.data_loader is not self.progress.endless[index]:
@@ -195,7 +195,7 @@ class IterBasedRunner(BaseRunner):
                 each.settle()
             point.restore_rng()
         if point is not None and modes[index] == "train":
-            self._enter("train", self.progress.endless[index])
+            self._set_mode("train", self.progress.endless[index])
             self.call_hook(CATCH_UP)
 
     def _iter_loader(
@@ -228,10 +228,10 @@ class IterBasedRunner(BaseRunner):
             else:
                 given = self._iter_loader(given, index, point, replaced=True)
         self.progress.note_replacement(index, given)
-        self._hold(given)
+        self._set_loader(given)
 
     def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
-        if mode == "train" and goes_native(self, IterBasedRunner, "train"):
+        if mode == "train" and can_run_natively(self, IterBasedRunner, "train"):
             self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)
@@ -250,17 +250,17 @@ class IterBasedRunner(BaseRunner):
     def _train_natively(self, index: int, iters: int, kwargs: dict[str, Any]) -> None:
         while True:
             loader = self.progress.endless[index]
-            self._enter("train", loader)
+            self._set_mode("train", loader)
             iters -= _native.run_iters(self, loader, True, iters, kwargs)
             if self.data_loader is loader:
                 return
             self._replace_loader(index, "an iteration of 'train'")
 
     def gather_state(self) -> None:
-        self._take_in_loader()
+        self._adopt_replaced_loader()
         super().gather_state()
 
-    def _take_in_loader(self) -> None:
+    def _adopt_replaced_loader(self) -> None:
         """Between two batches, before a checkpoint is made."""
         progress = self.progress
         if progress.phase is None or not progress.ends_iter():
@@ -303,7 +303,7 @@ class IterBasedRunner(BaseRunner):
             TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
             ValueError: a name that leaves the folder.
         """
-        self._take_in_loader()
+        self._adopt_replaced_loader()
         filename = filename_tmpl.format(self.iter + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 

@@ -29,7 +29,7 @@ class IterProgress(RunProgress):
         self.endless[index] = loader
         self.replaced |= {index}
 
-    def phase_at_work(self) -> tuple[int, int]:
+    def current_phase(self) -> tuple[int, int]:
         if self.phase is None:
             return 0, 0
         return self.phase[0], self.counters.inner_iter + self.ends_iter()

@@ -39,7 +39,7 @@ def restore_loaders(runner: AnyRunner, point: ResumePoint) -> None:
     under_way = {
         id(unwrapped(loader))
         for number, loader in enumerate(runner.progress.loaders)
-        if point.position_at(number) is not None and not _waits(point, number)
+        if point.position_at(number) is not None and not _resumes_after_replacement(point, number)
     }
     modes = runner.progress.modes
     states = point.rank_state.get("hooks") or {}
@@ -56,7 +56,7 @@ def restore_loaders(runner: AnyRunner, point: ResumePoint) -> None:
             warn_of_order(runner.logger, loader, restore_between_passes(loader, own, passes))
 
 
-def _waits(point: ResumePoint, number: int) -> bool:
+def _resumes_after_replacement(point: ResumePoint, number: int) -> bool:
     """Whether a phase's loader waits for the end of an epoch on one that a hook has given."""
     return point.is_replaced_at(number) and "now" in point.loader_state_at(number)
 

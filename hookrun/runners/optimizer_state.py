@@ -62,7 +62,7 @@ def matching_states(
         which = f"{str(source)!r}: the optimizer{f' {name!r}' if name else ''}"
         if not isinstance(each, Mapping) or not {"state", "param_groups"} <= each.keys():
             raise ValueError(f"{which} has no state of one optimizer in the file")
-        for key in _TELLING_KEYS:
+        for key in _DISTINGUISHING_KEYS:
             if (key in optimizer.defaults) != (key in each["param_groups"][0]):
                 raise ValueError(
                     f"{which} is {type(optimizer).__name__}, and the file has that of another "
@@ -84,7 +84,7 @@ def matching_states(
 
 
 # Of optimizers' settings, those that some have and others have not, in every version of torch.
-_TELLING_KEYS = (
+_DISTINGUISHING_KEYS = (
     "lr",
     "momentum",
     "betas",

@@ -16,7 +16,7 @@ from .any_runner import AnyRunner
 
 
 @torch.no_grad()
-def take_raw_weights(runner: AnyRunner) -> None:
+def load_raw_weights(runner: AnyRunner) -> None:
     """Where a resumed file has averages as its weights, and no hook of the run keeps any, go on
     with the raw weights, with a warning.
     """

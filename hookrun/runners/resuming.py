@@ -41,8 +41,8 @@ def resume(
         found = find_newest(runner, location, trust, wants_optimizer)
         if found is None:
             optimizers = named_optimizers(runner.optimizer)
-            runner.group_options.note_given(optimizers)
-            runner.group_options.note_left(optimizers)
+            runner.group_options.remember_given(optimizers)
+            runner.group_options.remember_current(optimizers)
             return
         source, checkpoint = found
     else:
@@ -63,7 +63,7 @@ def resume(
         ) from error
     if get_dist_info()[0] == 0:
         runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
-        _tell_of_options(runner, differences, source, whose_options)
+        _log_differences(runner, differences, source, whose_options)
 
 
 def _apply(
@@ -110,7 +110,7 @@ def _apply(
         if optimizers:
             differences = options.load(optimizers, record, whose_options)
         else:
-            options.note_given(named_optimizers(runner.optimizer))
+            options.remember_given(named_optimizers(runner.optimizer))
             if resume_optimizer and runner.optimizer and get_dist_info()[0] == 0:
                 runner.logger.warning(
                     "%s has no optimizer state: the optimizer starts anew. "
@@ -132,7 +132,7 @@ def _apply(
     return differences
 
 
-def _tell_of_options(
+def _log_differences(
     runner: AnyRunner, differences: list[Difference], source: Any, whose: Which
 ) -> None:
     """Name the options that are not those of the file and of the run alike."""

@@ -122,7 +122,7 @@ class RunProgress:
         iteration = counters.iter + self.ends_train_iter()
         return {"epoch": counters.epoch, "iter": iteration, "inner_iter": 0}
 
-    def phase_at_work(self) -> tuple[int, int]:
+    def current_phase(self) -> tuple[int, int]:
         """The phase of the workflow at work, and what is done of its count."""
         return (0, 0) if self.phase is None else self.phase
 
@@ -142,7 +142,7 @@ class RunProgress:
         """Training samples that all ranks have seen, if known."""
         return self.samples
 
-    def epochs_state(self) -> dict[str, Any] | None:
+    def counting_state(self) -> dict[str, Any] | None:
         """What is known of the lengths of epochs; None where nothing is."""
         return None if self.resume_point is None else self.resume_point.counting
 
@@ -191,7 +191,7 @@ class RunProgress:
             "phase": self._phase_state(),
             "loaders": self.loader_positions(),
             "ranks": ranks,
-            "counting": self.epochs_state(),
+            "counting": self.counting_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, epoch: int, iter: int) -> None:
@@ -236,7 +236,7 @@ class RunProgress:
         if point is not None:
             workflow, index, done = point.workflow, point.index, point.done
         else:
-            (index, done), workflow = self.phase_at_work(), self.workflow
+            (index, done), workflow = self.current_phase(), self.workflow
         return {
             "workflow": workflow and [list(each) for each in workflow],
             "index": index,

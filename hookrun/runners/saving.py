@@ -111,7 +111,7 @@ def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[st
     yield "model.CLASSES", getattr(model, "CLASSES", None)
     for name, module in model.named_modules() if isinstance(model, torch.nn.Module) else ():
         if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
-            yield f"{name}.get_extra_state()".lstrip("."), _told_by(module.get_extra_state)
+            yield f"{name}.get_extra_state()".lstrip("."), _value_or_none(module.get_extra_state)
     if not savers or any(getattr(hook, "save_optimizer", True) for hook in savers):
         optimizers = (
             runner.optimizer if isinstance(runner.optimizer, Mapping) else {"": runner.optimizer}
@@ -121,10 +121,10 @@ def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[st
                 options = {key: value for key, value in group.items() if key != "params"}
                 yield f"optimizer{f'[{name!r}]' if name else ''}.param_groups[{number}]", options
     for key, hook in runner.keyed_hooks().items():
-        yield f"{key}.state_dict()", _told_by(hook.state_dict)
+        yield f"{key}.state_dict()", _value_or_none(hook.state_dict)
 
 
-def _told_by(ask: Callable[[], Any]) -> Any:
+def _value_or_none(ask: Callable[[], Any]) -> Any:
     """What it gives; None where it cannot tell yet; when saving, it must."""
     try:
         return ask()

@@ -9,7 +9,7 @@ from hookrun import _native
 from hookrun.core.overrides import overrides
 
 
-def goes_native(runner: Any, base: type, method: str) -> bool:
+def can_run_natively(runner: Any, base: type, method: str) -> bool:
     """Whether the native loop does what the runner would: ``method`` is that of ``base``."""
     return (
         runner.dispatches_natively

@@ -59,28 +59,28 @@ class StopRequests:
         self._runner = runner
         self._process = os.getpid()
         self._signum = 0
-        self._taken: list[signal.Signals] = []
-        self._over = False
+        self._handled: list[signal.Signals] = []
+        self._finished = False
         self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 if signal.getsignal(each) is signal.SIG_DFL and not _is_caught(each):
-                    signal.signal(each, self._note)
-                    self._taken.append(each)
+                    signal.signal(each, self._note_signal)
+                    self._handled.append(each)
         if self._agreement is not None:
             self._runner.check_at = self._runner.iter + 1
         return self
 
     def __exit__(self, *_: object) -> None:
         self._runner.check_at = NEVER
-        self._over = True
-        self._give_back()
+        self._finished = True
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         """Give the signals their default meaning, but for those with another handler by now."""
-        for each in self._taken:
+        for each in self._handled:
             if getattr(signal.getsignal(each), "__self__", None) is self:
                 signal.signal(each, signal.SIG_DFL)
 
@@ -102,16 +102,16 @@ class StopRequests:
         if self._agreement is not None and not self._agreement.over:
             signum = self._agreement.finish(self._signum)
         else:
-            self._give_back()  # none is noted any more that nobody would look at
+            self._restore_handlers()  # none is noted any more that nobody would look at
             signum = self._signum
         if signum:
             self._stop(runner, signum)
 
-    def _note(self, signum: int, frame: Any) -> None:
-        self._give_back()
+    def _note_signal(self, signum: int, frame: Any) -> None:
+        self._restore_handlers()
         # A child forked during the run is not what is asked to save. And where a handler that was
         # set during the run has put this one back after it, there is nothing left to save.
-        if os.getpid() != self._process or self._over:
+        if os.getpid() != self._process or self._finished:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return

@@ -22,7 +22,7 @@ from .optimizer_state import named_optimizers
 _PATIENCE = 10
 
 
-def warn_of_what_cannot_train(runner: AnyRunner) -> None:
+def warn_if_untrainable(runner: AnyRunner) -> None:
     """Warn of optimizers of other parameters than the model's, and of processes that go apart.
 
     To be called before the hooks' ``before_run``, which may put masters into the optimizers.
@@ -68,14 +68,14 @@ class TrainingWatch:
     def __init__(self, runner: AnyRunner) -> None:
         self._optimizers = [*named_optimizers(runner.optimizer).values()]
         self._stepped = False
-        self._lent = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
+        self._swaps_weights = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
         self._begin = runner.iter
         self._handles: list[Any] = []
         if not any({"parameters", "gradients"} <= writes_of(hook) for hook in runner.hooks):
-            self._handles = [each.register_step_post_hook(self._note) for each in self._optimizers]
-        self._versions = self._written()
+            self._handles = [each.register_step_post_hook(self._note_step) for each in self._optimizers]
+        self._versions = self._write_counts()
         # Weights that are exchanged are written too, and come back as they were.
-        self._sums = self._values() if self._lent else []
+        self._sums = self._values() if self._swaps_weights else []
 
     def due_at(self) -> int | None:
         """The count of iterations after which to check; None where there is nothing to watch."""
@@ -105,17 +105,17 @@ class TrainingWatch:
             handle.remove()
         self._handles = []
 
-    def _note(self, *_: Any) -> None:
+    def _note_step(self, *_: Any) -> None:
         self._stepped = True
 
     def _has_trained(self) -> bool:
         return (
             self._stepped
-            or (self._versions != self._written() and self._values() != self._sums)
+            or (self._versions != self._write_counts() and self._values() != self._sums)
             or any(entry.grad is not None for entry in self._all_entries())
         )
 
-    def _written(self) -> list[int]:
+    def _write_counts(self) -> list[int]:
         """How often each parameter has been written."""
         if not self._handles:
             return []
@@ -123,7 +123,7 @@ class TrainingWatch:
 
     def _values(self) -> list[float]:
         """A number for each parameter that changes with it, where weights are exchanged."""
-        if not self._handles or not self._lent:
+        if not self._handles or not self._swaps_weights:
             return [math.nan]  # unlike any
         parts = (
             each.to_local() if hasattr(each, "to_local") else each for each in self._all_entries()
