@@ -1,6 +1,6 @@
 """Which hook methods an event calls, the reference dispatcher, and the list of hooks.
 
-The dispatcher used by default is C++ (``csrc/core/hook_table.hpp``); the one here is its definition.
+The default dispatcher is C++ (``csrc/core/hook_table.hpp``); the one here is its definition.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def missing_key(what: str, key: str, given: Iterable[Any]) -> str:
-    """The beginning of an error message about a missing key; names a near spelling among the others.
+    """The beginning of an error message about a missing key; suggests a near spelling among others.
 
     Args:
         what: what the dict is called.

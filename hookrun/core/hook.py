@@ -27,8 +27,8 @@ class Hook:
     Class attributes:
         reads, writes: what the hook touches, out of ``RESOURCES``; an empty set for nothing, None
             if not declared. Registration refuses or reorders hooks whose declarations would corrupt
-            a run. A hook between the optimizer hook and EMAHook that may write parameters (declared,
-            or not declared) prevents EMAHook from averaging within the fused optimizer step.
+            a run. EMAHook averages within the fused optimizer step only if all hooks between it and
+            the optimizer hook declare ``writes`` without ``"parameters"``.
         state_layout: the layout of ``state_dict()``: a check of :mod:`hookrun.core.schema`, as a
             static method. A checkpoint with another layout is refused. None: not checked.
     """
@@ -121,8 +121,8 @@ class Hook:
     def end_of_epoch(self, runner: Any) -> bool:
         """Whether the current batch is the loader's last; False if the loader has no length.
 
-        If the ``len()`` of a loader turned out to be wrong in an earlier epoch, the number of batches
-        that it yielded is used instead.
+        If the ``len()`` of a loader turned out to be wrong in an earlier epoch, the number of
+        batches that it yielded is used instead.
         """
         length = getattr(runner, "epoch_length", None)
         if not isinstance(length, int):  # outside of an epoch, or a mock of a runner

@@ -29,9 +29,9 @@ class LogBuffer(_native.LogBuffer):
     ``update``, the changed value is read.
 
     ``update(log_vars, count)`` adds what a step reports; ``update(values)`` without a count adds
-    what a hook measures. The names ``time`` and ``data_time`` are reserved for the timer hook: what a
-    step reports under these names, or as ``eval_iter_num``, gets an underscore appended to its name
-    in ``output``.
+    what a hook measures. The names ``time`` and ``data_time`` are reserved for the timer hook: what
+    a step reports under these names, or as ``eval_iter_num``, gets an underscore appended to its
+    name in ``output``.
 
     Attributes:
         output: dict of the averages of the last :meth:`average`, and of what hooks put there.
@@ -39,9 +39,9 @@ class LogBuffer(_native.LogBuffer):
         averaged: whether ``output`` has averages; False if it has only what hooks, such as an
             evaluation, put there.
 
-    ``average()`` is exact over all values since ``clear``. ``average(n)`` is exact up to the largest
-    ``n`` given to ``reserve`` (the logger hooks reserve their interval), but no more than 10,000;
-    for a larger ``n`` it is the average of the latest values that are kept.
+    ``average()`` is exact over all values since ``clear``. ``average(n)`` is exact up to the
+    largest ``n`` given to ``reserve`` (the logger hooks reserve their interval), but no more than
+    10,000; for a larger ``n`` it is the average of the latest values that are kept.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class LogBuffer(_native.LogBuffer):
             self._fold(name)
 
     def _fold(self, name: str) -> None:
-        """Replace the older half of the pending values by its sum, on the device: without a sync."""
+        """Replace the older half of the pending values by its sum, on the device, without a sync."""
         pending = self._pending[name]
         half = len(pending) // 2
         older, self._pending[name] = pending[:half], pending[half:]

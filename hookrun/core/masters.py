@@ -9,6 +9,6 @@ STANDS_FOR = "_hookrun_stands_for"
 
 
 def model_parameter(entry: Tensor) -> Tensor:
-    """The model's parameter for an entry of ``param_groups``: the entry itself if it is no master."""
+    """The model's parameter for an entry of ``param_groups``: the entry itself unless a master."""
     found: Tensor = getattr(entry, STANDS_FOR, entry)
     return found

@@ -100,8 +100,8 @@ class ChecksResumed(Protocol):
         Args:
             runner: the runner to resume.
             checkpoint: the content of the file, whose layout has been checked.
-            state: the hook's state in it, whose layout has been checked by ``state_layout``; None if
-                there is none.
+            state: the hook's state in it, whose layout has been checked by ``state_layout``; None
+                if there is none, or no ``state_layout``.
 
         Raises:
             ValueError: what does not fit, and where in the file.

@@ -108,8 +108,8 @@ class Registry:
         Args:
             cfg: ``type``, a registered name or a class, and the arguments for it.
             default_args: arguments used unless ``cfg`` has them.
-            other_keys: keys that the caller has already removed from ``cfg``: errors suggest them too
-                for a misspelt key.
+            other_keys: keys that the caller has already removed from ``cfg``: errors suggest them
+                too for a misspelt key.
 
         Raises:
             KeyError: no ``type``, or an unknown one.

@@ -80,7 +80,7 @@ def _meant(name: str) -> str | None:
 
 
 def _are_near(words: list[str], known: list[str]) -> bool:
-    """Whether each word is the known one or a misspelling of it; three words may be in any order."""
+    """Whether each word is the known one or a misspelling; three correct words in any order."""
     if len(words) != len(known):
         return _distance("".join(words), "".join(known)) <= 1  # an underscore is missing
     if len(known) < 3:

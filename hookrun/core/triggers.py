@@ -27,7 +27,8 @@ class Trigger:
         start: the first epoch or iteration, counted from 1, from which the periods count.
         last_epoch, last_iter: due at the run's last epoch or iteration.
         end_of_epoch: due at the last batch of the loader.
-        end_of_short_epoch: the same, but only if the loader is known to have fewer batches than this.
+        end_of_short_epoch: the same, but only if the loader is known to have fewer batches than
+            this.
         log_ready: due when ``log_buffer.ready`` is set.
         once: due the first time the event fires after registration.
     """
@@ -44,7 +45,7 @@ class Trigger:
     once: bool = False
 
     def due(self, runner: Any) -> bool:
-        """Whether any condition but ``once`` holds now: the definition of the C++ implementation."""
+        """Whether any condition but ``once`` holds now; the definition of the native triggers."""
         return (
             self._every(runner.epoch, self.epochs)
             or self._every(runner.iter, self.iters)
