@@ -63,7 +63,7 @@ def resolve_position(
                 warnings.warn(
                     f"{_name(hook)} has the priority of {_name(other)} ({_level(priority)}), which "
                     f"was registered before it; it is moved ahead, so that checkpoints hold what "
-                    f"it writes. Register it first, or with a higher priority, to say so yourself.",
+                    f"it writes. Register it first, or with a higher priority, to avoid this.",
                     stacklevel=4,
                 )
                 return position

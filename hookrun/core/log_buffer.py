@@ -144,7 +144,7 @@ class LogBuffer(_native.LogBuffer):
             self._fold(name)
 
     def _fold(self, name: str) -> None:
-        """Replace the older half of the pending values by its sum, on the device, without a sync."""
+        """Replace the older half of the pending values by its sum, on the device without a sync."""
         pending = self._pending[name]
         half = len(pending) // 2
         older, self._pending[name] = pending[:half], pending[half:]

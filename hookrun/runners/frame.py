@@ -1,4 +1,4 @@
-"""The frame around a run: what happens before its first step and however it ends."""
+"""The frame around a run: what is done before its first step, and after it ends in any way."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def run_in_frame(
     sync_guard: bool | SyncGuard,
     loop: Callable[[], None],
 ) -> None:
-    """Fires before_run and after_run around a loop, and closes every hook however the run ends.
+    """Fire before_run and after_run around a loop, and close every hook however the run ends.
 
-    Ctrl-C may come at any instant, but what the frame changes and changes back is not interrupted:
-    only what it calls is, such as events and the loop.
+    Ctrl-C can interrupt what the frame calls, such as events and the loop, but never the frame
+    itself, so that everything it sets up is always undone.
 
     Args:
-        runner: whose run it is.
-        workflow, limit: what is to be done, for the log.
+        runner: the runner.
+        workflow, limit: for the log.
         sync_guard: see ``run`` of the runners.
-        loop: the steps of the run.
+        loop: runs the steps.
     """
 
     def frame() -> None:
@@ -68,15 +68,15 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
 
 @contextlib.contextmanager
 def _work_dir_locked(runner: AnyRunner) -> Iterator[None]:
-    """Warns where another run has the same ``work_dir`` at the same time, of any process."""
+    """Locks ``work_dir``; warns if another run, of any process, is using it."""
     if runner.work_dir is None or runner.rank != 0:
         yield
         return
-    with folder_locked(runner.work_dir) as alone:
-        if not alone:
+    with folder_locked(runner.work_dir) as acquired:
+        if not acquired:
             runner.logger.warning(
-                "another run is going on in %s: they replace and delete each other's files; give "
-                "each a work_dir of its own",
+                "another run is using %s: the two replace and delete each other's files; give each "
+                "its own work_dir",
                 runner.work_dir,
             )
         yield
@@ -84,7 +84,7 @@ def _work_dir_locked(runner: AnyRunner) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
-    """Closes every hook in the end."""
+    """Closes every hook at the end."""
     error: BaseException | None = None
     try:
         yield
@@ -95,7 +95,7 @@ def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
         try:
             _close_hooks(runner, error)
         finally:
-            error = None  # it holds this frame, by its traceback
+            error = None  # its traceback refers to this frame: a reference cycle
             runner.group_options.remember_current(named_optimizers(runner.optimizer))
 
 
@@ -104,7 +104,7 @@ def _nothing() -> None:
 
 
 def _raise_late_interrupt(runner: AnyRunner) -> None:
-    """Raise what has waited until all hooks were closed, with the model's own weights in it."""
+    """Raise an interrupt that came while hooks were closed, with the model's weights restored."""
     try:
         interruptible(_nothing)
     except BaseException as error:
@@ -115,10 +115,10 @@ def _raise_late_interrupt(runner: AnyRunner) -> None:
 
 
 def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
-    """Close every hook, whatever one of them raises.
+    """Close every hook, even if some of them raise.
 
-    What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C. One
-    Ctrl-C waits until all are closed, a second one ends what a hook waits for.
+    If an error ended the run, errors of hooks are only logged, except Ctrl-C. A first Ctrl-C is
+    deferred until all hooks are closed; a second one interrupts the hook that is being closed.
     """
     failures: list[BaseException] = []
     for hook in list(runner.hooks):
@@ -137,7 +137,7 @@ def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
 
 
 def _host() -> str:
-    """``user@host``, as far as they can be found out."""
+    """``user@host``, or ``unknown``."""
     from getpass import getuser
     from socket import gethostname
 

@@ -20,7 +20,9 @@ class Sampler:
 
 def test_the_sampler_comes_before_that_of_the_batch_sampler() -> None:
     sampler, inner = Sampler(), Sampler()
-    set_sampler_epoch(SimpleNamespace(sampler=sampler, batch_sampler=SimpleNamespace(sampler=inner)), 3)
+    set_sampler_epoch(
+        SimpleNamespace(sampler=sampler, batch_sampler=SimpleNamespace(sampler=inner)), 3
+    )
     set_sampler_epoch(SimpleNamespace(sampler=[0], batch_sampler=SimpleNamespace(sampler=inner)), 4)
     assert (sampler.epochs, inner.epochs) == ([3], [4])
 
