@@ -134,7 +134,7 @@ class Registry:
             return constructor(**arguments)
         except TypeError as error:
             hints = _unknown_arguments(constructor, arguments, other_keys)
-            if not hints or not _MISFIT.search(str(error)):
+            if not hints or not _WRONG_ARGUMENTS.search(str(error)):
                 error.add_note(note)
                 raise
             named = TypeError(" ".join(f"{name} {hint}" for hint in hints))
@@ -173,9 +173,11 @@ class Registry:
             self._modules[each] = module
 
 
-_OTHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 # Python's messages for arguments that do not fit a signature.
-_MISFIT = re.compile(r"\(\) (got an unexpected keyword argument|missing \d+ required|takes no arg)")
+_WRONG_ARGUMENTS = re.compile(
+    r"\(\) (got an unexpected keyword argument|missing \d+ required|takes no arg)"
+)
 
 
 def _unknown_arguments(
@@ -205,7 +207,7 @@ def known_arguments(constructor: Any) -> tuple[set[str], bool]:
             parameters = inspect.signature(layer).parameters
         except (ValueError, TypeError):  # compiled functions may have no signature
             return known, True
-        known |= {name for name, each in parameters.items() if each.kind not in _OTHERS}
+        known |= {name for name, each in parameters.items() if each.kind not in _VARIADIC}
         if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
             return known - {"self"}, False
     return known - {"self"}, bool(layers)

@@ -11,11 +11,11 @@ from .events import EVENTS
 from .hook import Hook
 
 # Methods that a hook may override beside those of events, if no other word is close to their names.
-_OTHERS = (
+_OTHER_METHODS = (
     *("close", "state_dict", "load_state_dict", "gather_state", "checkpoint_folder"),
     "check_before_saving",
 )
-_KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHERS)}
+_KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHER_METHODS)}
 # Words that are one letter away from a word of the known names, and are not misspellings of it.
 _REAL_WORDS = frozenset(
     {"alter", "later", "brain", "drain", "grain", "trail", "trait", "strain", "item", "items"}
@@ -70,7 +70,9 @@ def _meant(name: str) -> str | None:
     """The known name of which this one is a misspelling; None if it is correct or unrelated."""
     if name.startswith("_") or name in _KNOWN or hasattr(Hook, name):
         return None
-    if name.endswith("s") and name[:-1] in _OTHERS:  # a plural: `state_dicts`, `gather_states`
+    if (
+        name.endswith("s") and name[:-1] in _OTHER_METHODS
+    ):  # a plural: `state_dicts`, `gather_states`
         return None
     words = [word.lower() for word in re.findall(r"[A-Z]*[a-z0-9]+|[A-Z]+", name)]
     for known, its_words in _KNOWN.items():

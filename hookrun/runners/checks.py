@@ -37,7 +37,7 @@ def check_steps(model: Any, batch_processor: Any) -> None:
         raise TypeError(
             f"the model {type(model).__name__} has no method "
             "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
-            "hookrun.TrainStep(model, loss_fn) gives any module one: "
+            "hookrun.TrainStep(model, loss_fn) adds it to any module: "
             f"EpochBasedRunner(TrainStep({type(model).__name__}(...), F.cross_entropy), ...)"
         )
 

@@ -107,7 +107,7 @@ class EpochProgress(RunProgress):
         if point is not None and point.position_at(self.index) is not None:
             self._replacements.note(self.index, loader)
             return []
-        return self._replacements.take(self.index, loader, self.counters.epoch)
+        return self._replacements.note_and_restore(self.index, loader, self.counters.epoch)
 
     def begin_pass(self, loader: Any, length: int | None) -> DataPass:
         """The epoch's pass through the data; a resumed run's first one starts where it was."""

@@ -63,7 +63,7 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     warn_if_untrainable(runner)
     runner.call_hook("before_run")
     runner.resumed = None
-    saving.check_contents(runner)
+    saving.check_savable(runner)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from .group_record import (
     plain_options,
 )
 from .group_values import (
-    OPAQUE,
+    INCOMPARABLE,
     SCHEDULED,
     Group,
     comparable,
@@ -33,7 +33,7 @@ from .group_values import (
 from .optimizer_state import OptimizerState
 
 Which = Literal["file", "given"]
-_MOST_NAMED = 10  # differences in one message
+_MAX_NAMED = 10  # differences in one message
 
 
 class _Snapshot(NamedTuple):
@@ -208,7 +208,7 @@ class GroupOptions:
             option: value
             for option, value in options_of(group).items()
             if group[option] is not snapshot.objects.get(option)
-            or comparable(group[option]) != snapshot.values.get(option, OPAQUE)
+            or comparable(group[option]) != snapshot.values.get(option, INCOMPARABLE)
         }
 
     def _scheduled_by_others(self, optimizers: Mapping[str, Optimizer]) -> set[str]:
@@ -237,8 +237,8 @@ def check_choice(param_groups: Any) -> Which:
 
 def list_differences(differences: Sequence[Difference]) -> str:
     """The differences as text; the first ones if there are many."""
-    named = "; ".join(map(str, differences[:_MOST_NAMED]))
-    more = len(differences) - _MOST_NAMED
+    named = "; ".join(map(str, differences[:_MAX_NAMED]))
+    more = len(differences) - _MAX_NAMED
     return f"{named}; and {more} more" if more > 0 else named
 
 
@@ -283,6 +283,6 @@ def _warn_of_a_dropped_schedule(
             "the run so far had a schedule of the %s, and this run has no hook with one: the last "
             "value stays (%s). To go on with the initial value, set it after resume(), or call "
             "resume(..., param_groups='given')",
-            each.words,
+            each.label,
             values,
         )

@@ -22,7 +22,7 @@ class Scheduled:
     """A value of parameter groups that hooks set during a run.
 
     Attributes:
-        words: its name in messages.
+        label: its name in messages.
         options: the options that may hold it; the first one that the group has is used, and of
             ``betas`` the first item.
         initial: the option with the initial value of its schedule.
@@ -30,7 +30,7 @@ class Scheduled:
         resource: what the hooks that set it declare to write.
     """
 
-    words: str
+    label: str
     options: tuple[str, ...]
     initial: str
     peak: str
@@ -69,7 +69,7 @@ SCHEDULED = {
 }
 _NO_OPTIONS = {"params", "param_names", *(each.initial for each in SCHEDULED.values())}
 # The result of ``comparable`` for a value that cannot be compared.
-OPAQUE: Any = object()
+INCOMPARABLE: Any = object()
 
 
 def options_of(group: Mapping[str, Any], optimizer: Optimizer | None = None) -> Group:
@@ -89,7 +89,7 @@ def options_of(group: Mapping[str, Any], optimizer: Optimizer | None = None) -> 
 
 
 def comparable(value: Any) -> Any:
-    """The value in plain types, which a checkpoint can hold; or ``OPAQUE``."""
+    """The value in plain types, which a checkpoint can hold; or ``INCOMPARABLE``."""
     if isinstance(value, Tensor):
         value = value.item() if value.numel() == 1 else value.tolist()
     if isinstance(value, np.generic):
@@ -98,14 +98,14 @@ def comparable(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         items = tuple(map(comparable, value))
-        return OPAQUE if any(item is OPAQUE for item in items) else items
-    return OPAQUE
+        return INCOMPARABLE if any(item is INCOMPARABLE for item in items) else items
+    return INCOMPARABLE
 
 
 def comparable_options(options: Mapping[str, Any]) -> Group:
     """The comparable options, in plain types."""
     plain = {name: comparable(value) for name, value in options.items() if name != "params"}
-    return {name: value for name, value in plain.items() if value is not OPAQUE}
+    return {name: value for name, value in plain.items() if value is not INCOMPARABLE}
 
 
 def differ(one: Any, other: Any) -> bool:

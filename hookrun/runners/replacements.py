@@ -21,7 +21,7 @@ from .resume_point import ResumePoint
 
 
 @dataclass
-class _Given:
+class _Assigned:
     """The loader that a hook has assigned last for a phase.
 
     Attributes:
@@ -45,7 +45,7 @@ class Replacements:
     """
 
     def __init__(self) -> None:
-        self._given: dict[int, _Given] = {}
+        self._given: dict[int, _Assigned] = {}
         self._to_restore: dict[int, dict[str, Any]] = {}
 
     def resume(self, point: ResumePoint, phases: int) -> None:
@@ -55,7 +55,7 @@ class Replacements:
             if "replaced" in own and not point.is_replaced_at(index):
                 self._to_restore[index] = own["replaced"]
 
-    def take(self, index: int, loader: Any, epoch: int) -> list[Problem]:
+    def note_and_restore(self, index: int, loader: Any, epoch: int) -> list[Problem]:
         """Note the loader that a hook has assigned for a phase, and restore its saved state.
 
         For a loader that is not in the middle of a pass.
@@ -78,11 +78,11 @@ class Replacements:
         """Note the loader that a hook has assigned for a phase."""
         before, inner = self._given.get(index), unwrapped(loader)
         if before is not None and before.loader() is inner:
-            self._given[index] = _Given(before.loader, True, before.state)
+            self._given[index] = _Assigned(before.loader, True, before.state)
             return []
         watch(loader)
         again = None if before is None else False
-        self._given[index] = _Given(_reference_to(inner), again, order_state(loader))
+        self._given[index] = _Assigned(_reference_to(inner), again, order_state(loader))
         if before is None or not before.restored:
             return []
         return [

@@ -79,7 +79,7 @@ def _hook_states(runner: AnyRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 @may_sync
-def check_contents(runner: AnyRunner) -> None:
+def check_savable(runner: AnyRunner) -> None:
     """Check before the first step whether checkpoints can hold the state of the run.
 
     If no hook saves checkpoints, but a signal would save one, this only warns.
