@@ -138,8 +138,8 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: 
         if mode == "val" and count and calls_val_step and _lacks_val_step(runner):
             raise TypeError(
                 f"the workflow validates, but the model {type(runner.model).__name__} has no "
-                "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) gives "
-                "any module one"
+                "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) adds it "
+                "to any module"
             )
     if all(mode == "val" or not count for mode, count in workflow):
         raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")

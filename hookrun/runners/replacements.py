@@ -45,7 +45,7 @@ class Replacements:
     """
 
     def __init__(self) -> None:
-        self._given: dict[int, _Assigned] = {}
+        self._assigned: dict[int, _Assigned] = {}
         self._to_restore: dict[int, dict[str, Any]] = {}
 
     def resume(self, point: ResumePoint, phases: int) -> None:
@@ -65,24 +65,24 @@ class Replacements:
         """
         saved = self._to_restore.pop(index, None)
         problems = self.note(index, loader)
-        given = self._given[index]
+        assigned = self._assigned[index]
         if saved is None or saved.get("again") is False:
             return problems
         if saved.get("again") is None:
-            if not alike(saved.get("given"), given.state):
+            if not alike(saved.get("given"), assigned.state):
                 return problems  # it was made for this epoch, with its own seed
-            given.restored = bool(given.state)
+            assigned.restored = bool(assigned.state)
         return problems + restore_between_passes(loader, saved, epoch)
 
     def note(self, index: int, loader: Any) -> list[Problem]:
         """Note the loader that a hook has assigned for a phase."""
-        before, inner = self._given.get(index), unwrapped(loader)
+        before, inner = self._assigned.get(index), unwrapped(loader)
         if before is not None and before.loader() is inner:
-            self._given[index] = _Assigned(before.loader, True, before.state)
+            self._assigned[index] = _Assigned(before.loader, True, before.state)
             return []
         watch(loader)
         again = None if before is None else False
-        self._given[index] = _Assigned(_reference_to(inner), again, order_state(loader))
+        self._assigned[index] = _Assigned(_reference_to(inner), again, order_state(loader))
         if before is None or not before.restored:
             return []
         return [
@@ -96,11 +96,11 @@ class Replacements:
     def states(self) -> dict[int, dict[str, Any]]:
         """For a checkpoint: by phase, the state that determines the next pass of the loader."""
         states = dict(self._to_restore)  # not assigned yet
-        for index, given in self._given.items():
-            loader = given.loader()
-            again = given.again if loader is not None else False
+        for index, assigned in self._assigned.items():
+            loader = assigned.loader()
+            again = assigned.again if loader is not None else False
             state = {} if loader is None else state_between_passes(loader)
-            states[index] = {**state, "again": again, "given": given.state}
+            states[index] = {**state, "again": again, "given": assigned.state}
         return states
 
 
