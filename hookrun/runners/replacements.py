@@ -26,7 +26,7 @@ class _Assigned:
 
     Attributes:
         loader: returns the loader; None if it has been freed.
-        again: whether the previous epoch had the same loader; None for the first epoch.
+        again: whether the previous assignment was the same loader; None if there was none.
         state: the random state that determined its order when it was first assigned.
         restored: whether it was restored to the state of the original run's first loader.
     """
