@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hookrun import EpochBasedRunner, Hook, every
-from hookrun.core.dispatcher import ReferenceDispatcher, resolve, warn_unheard
+from hookrun.core.dispatcher import ReferenceDispatcher, resolve, warn_no_listener
 from timing import Statement
 from work import EVENT, HOOKS, NEVER, Loader, Model, make_optimizer
 
@@ -42,7 +42,7 @@ def make_runner(work_dir: str | None = None, reference: bool = False) -> EpochBa
         model, optimizer=optimizer, work_dir=work_dir, logger=LOGGER, max_epochs=1
     )
     if reference:  # what HOOKRUN_BACKEND=reference does, for this runner only
-        runner._dispatcher = ReferenceDispatcher(runner, resolve, warn_unheard)
+        runner._dispatcher = ReferenceDispatcher(runner, resolve, warn_no_listener)
     return runner
 
 

@@ -6,25 +6,27 @@ _T = TypeVar("_T")
 EVENTS: Final[tuple[str, ...]]
 
 def uninterrupted(function: Callable[..., _T], /, *args: Any) -> _T:
-    """Call a function while Python's signal handlers, such as Ctrl-C's, wait.
+    """Call a function while Python's signal handlers, such as Ctrl-C's, are deferred.
 
-    They run when it has returned. Two effects that must not come apart belong in one such call;
-    what may take long within it, in ``interruptible``. Only the main thread runs handlers: in
-    others, and within another such call, it is a plain call.
+    They run after it has returned. Use it for changes of which either all or none must happen, and
+    within it ``interruptible`` for what may take long. In other threads than the main one, which
+    alone runs handlers, and within another such call, it is a plain call.
 
     Raises:
-        BaseException: what the function raises; what the handler of a signal that came before
-            raises, and then the function is not called.
+        BaseException: what the function raises; or what the handler of a signal raises that came
+            before, in which case the function is not called.
     """
 
 def interruptible(function: Callable[..., _T], /, *args: Any) -> _T:
-    """Within ``uninterrupted``: call a function that signal handlers do interrupt.
+    """Within ``uninterrupted``: call a function that signal handlers may interrupt.
 
-    What a handler raises comes out of this call, and of no other.
+    This call raises what a handler raises meanwhile.
     """
 
 def interrupted_by_second(function: Callable[..., _T], /, *args: Any) -> _T:
-    """Within ``uninterrupted``: as ``interruptible``, but only by the second signal of a kind."""
+    """Within ``uninterrupted``: call a function that only a second signal of the same number may
+    interrupt; the first one is deferred.
+    """
 
 @final
 class Action:
@@ -77,7 +79,7 @@ class Dispatcher:
         self,
         runner: RunState,
         resolve: Callable[[Any, str], tuple[Callable[[Any], Any], Any] | None],
-        unheard: Callable[[str], None],
+        on_no_listener: Callable[[str], None],
     ) -> None: ...
     def __call__(self, event: str, /) -> None: ...
     def insert(self, hook: Any, priority: int, /) -> int: ...

@@ -1,5 +1,5 @@
-// Action: work of a shipped hook that never enters Python. It stands in the hook table in place of
-// the bound method and is called with the runner, as that would be.
+// Action: work of a shipped hook that never enters Python. The hook table calls it with the runner,
+// instead of the hook's bound method.
 #pragma once
 
 #include "run_state.hpp"

@@ -44,11 +44,11 @@ struct Dispatcher {
   PyObject_HEAD vectorcallfunc vectorcall;
   Table* table;
   std::shared_ptr<RunState*>* runner;  // the runner owns the dispatcher, not the other way round
-  PyObject* resolve;    // resolve(hook, event) -> None or (callable, trigger or None)
-  PyObject* unheard;    // unheard(event): told of a custom event that has no listener
-  PyObject* event_ids;  // dict: event name -> id
+  PyObject* resolve;         // resolve(hook, event) -> None or (callable, trigger or None)
+  PyObject* on_no_listener;  // on_no_listener(event): called for a custom event without listeners
+  PyObject* event_ids;       // dict: event name -> id
   std::vector<py::object>* event_names;  // by id
-  std::vector<bool>* resolved;           // by id: whether every hook has been asked
+  std::vector<bool>* resolved;           // by id: whether all hooks have been resolved for it
 };
 
 PyTypeObject* dispatcher_type = nullptr;
@@ -59,7 +59,7 @@ std::int64_t int_field(py::handle trigger, const char* name) {
   const py::object value = trigger.attr(name);
   const std::int64_t number = PyLong_AsLongLong(value.ptr());
   if (number == -1 && PyErr_Occurred()) PyErr_Clear();
-  if (number < 0 || number > Clock::kMost) {
+  if (number < 0 || number > Counters::kMaxCount) {
     throw py::value_error(std::string("a trigger's ") + name +
                           " must be an int of at least 0, not " +
                           py::cast<std::string>(py::repr(value)));
@@ -95,8 +95,8 @@ std::optional<Table::Listener> resolve_listener(Dispatcher* self, py::handle hoo
   return Table::Listener{Target(pair[0]), to_trigger(pair[1])};
 }
 
-// Asks the hook about the events that it has not been asked about. Hooks may fire new ones
-// meanwhile.
+// Resolves all events that the entry does not have yet. That may run Python code which fires new
+// custom events, so the number of events is read again each time.
 void complete(Dispatcher* self, Table::Entry& entry) {
   while (entry.listeners.size() < self->event_names->size()) {
     const py::object name = (*self->event_names)[entry.listeners.size()];
@@ -110,9 +110,9 @@ Table::Entry resolve_entry(Dispatcher* self, py::object hook, int priority) {
   return entry;
 }
 
-// Gives a custom event its call list. Asking hooks can run any code, also such as changes the
-// table, so the answers are matched with the hooks that are there afterwards.
-void ask_hooks(Dispatcher* self, EventId id, const py::object& name) {
+// Builds the call list of a custom event. Resolving can run Python code that changes the table, so
+// the listeners are matched with the hooks that it has afterwards.
+void resolve_for_all_hooks(Dispatcher* self, EventId id, const py::object& name) {
   std::vector<Target> hooks;
   for (std::size_t position = 0; position < self->table->size(); ++position) {
     hooks.push_back(self->table->entry(position).hook);
@@ -123,29 +123,30 @@ void ask_hooks(Dispatcher* self, EventId id, const py::object& name) {
   }
   for (std::size_t position = 0; position < self->table->size(); ++position) {
     Table::Entry& entry = self->table->entry(position);
-    const auto asked = std::find(hooks.begin(), hooks.end(), entry.hook);
-    if (asked == hooks.end()) continue;  // came later and has answered for itself
+    const auto found = std::find(hooks.begin(), hooks.end(), entry.hook);
+    if (found == hooks.end()) continue;  // registered meanwhile, which resolved all its events
     if (entry.listeners.size() <= id) entry.listeners.resize(id + 1);
-    // Swapped: to release what was there can run code that changes the table.
-    std::swap(entry.listeners[id], listeners[static_cast<std::size_t>(asked - hooks.begin())]);
+    // Swapped, not assigned: releasing the old listener can run code that changes the table.
+    std::swap(entry.listeners[id], listeners[static_cast<std::size_t>(found - hooks.begin())]);
   }
   self->table->rebuild();
 }
 
 void resolve_custom_event(Dispatcher* self, EventId id) {
   const py::object name = (*self->event_names)[id];
-  (*self->resolved)[id] = true;  // asking may fire the event
+  (*self->resolved)[id] = true;  // set first: resolving may fire the event
   try {
-    ask_hooks(self, id, name);
+    resolve_for_all_hooks(self, id, name);
   } catch (...) {
     (*self->resolved)[id] = false;
     throw;
   }
   if (self->table->calls(id).empty()) {
-    steal(PyObject_CallOneArg(self->unheard, name.ptr()));
+    steal(PyObject_CallOneArg(self->on_no_listener, name.ptr()));
   }
 }
-// A custom event gets its id when its name is first used.
+
+// The id of a custom event; assigned when its name is first used.
 EventId custom_event(Dispatcher* self, py::handle name) {
   if (!PyUnicode_Check(name.ptr())) {
     throw py::type_error("an event is named by a string, not by " +
@@ -163,21 +164,21 @@ EventId custom_event(Dispatcher* self, py::handle name) {
   return id;
 }
 
-// Says where the raised exception comes from. The exception itself stays as it is.
+// Adds a note to the raised exception that names the hook, the event, the epoch and the iteration.
 void add_note(Dispatcher* self, const RunState* runner, const Table::Call& call, EventId event) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
-  const Clock& clock = runner->clock;
+  const Counters& counters = runner->counters;
   const PyTypeObject* hook_type = Py_TYPE(call.hook.function.ptr());
   PyObject* noted = PyObject_CallMethod(
       value, "add_note", "N",
       PyUnicode_FromFormat("raised by hook %s (priority %d) in %U, at epoch %lld, iteration %lld "
                            "(counted from 0)",
                            hook_type->tp_name, call.priority, (*self->event_names)[event].ptr(),
-                           static_cast<long long>(clock.epoch),
-                           static_cast<long long>(clock.iter)));
-  if (noted == nullptr) PyErr_Clear();  // the note is a courtesy; the error itself counts
+                           static_cast<long long>(counters.epoch),
+                           static_cast<long long>(counters.iter)));
+  if (noted == nullptr) PyErr_Clear();  // a failure to add the note must not hide the exception
   Py_XDECREF(noted);
   PyErr_Restore(type, value, traceback);
 }
@@ -202,13 +203,13 @@ bool fire(Dispatcher* self, EventId event) {
     PyErr_SetString(PyExc_ReferenceError, "the runner of this dispatcher is gone");
     return false;
   }
-  // Hooks may drop either.
+  // Hooks may release all other references to the two.
   const py::object held_runner = borrow(reinterpret_cast<PyObject*>(runner));
   const py::object held = borrow(reinterpret_cast<PyObject*>(self));
-  // A custom event happens within the lifecycle event at work, which goes on.
+  // While a custom event fires, `firing` stays at the lifecycle event around it.
   const EventId outer = runner->firing;
   if (event < kEventCount) runner->firing = event;
-  const bool done = self->table->fire(event, runner->clock, [&](const Table::Call& call) {
+  const bool done = self->table->fire(event, runner->counters, [&](const Table::Call& call) {
     return invoke(self, runner, call, event);
   });
   runner->firing = outer;
@@ -235,10 +236,10 @@ PyObject* dispatcher_vectorcall(PyObject* self, PyObject* const* args, size_t na
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"runner", "resolve", "unheard", nullptr};
-  PyObject *runner, *resolve, *unheard;
+  static const char* keywords[] = {"runner", "resolve", "on_no_listener", nullptr};
+  PyObject *runner, *resolve, *on_no_listener;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO:Dispatcher", const_cast<char**>(keywords),
-                                   run_state_type, &runner, &resolve, &unheard)) {
+                                   run_state_type, &runner, &resolve, &on_no_listener)) {
     return nullptr;
   }
   return guarded<>(static_cast<PyObject*>(nullptr), [&] {
@@ -260,7 +261,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     dispatcher->table = table.release();
     dispatcher->runner = known_runner.release();
     dispatcher->resolve = borrow(resolve).release().ptr();
-    dispatcher->unheard = borrow(unheard).release().ptr();
+    dispatcher->on_no_listener = borrow(on_no_listener).release().ptr();
     dispatcher->event_ids = ids.release().ptr();
     dispatcher->event_names = names.release();
     dispatcher->resolved = resolved.release();
@@ -272,7 +273,7 @@ int dispatcher_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Dispatcher* dispatcher = as_dispatcher(self);
   Py_VISIT(dispatcher->resolve);
-  Py_VISIT(dispatcher->unheard);
+  Py_VISIT(dispatcher->on_no_listener);
   Py_VISIT(dispatcher->event_ids);
   return dispatcher->table->visit([&](const Target& target) {
     Py_VISIT(target.function.ptr());
@@ -294,7 +295,7 @@ void dispatcher_dealloc(PyObject* self) {
   delete dispatcher->table;
   delete dispatcher->runner;
   Py_XDECREF(dispatcher->resolve);
-  Py_XDECREF(dispatcher->unheard);
+  Py_XDECREF(dispatcher->on_no_listener);
   Py_XDECREF(dispatcher->event_ids);
   delete dispatcher->event_names;
   delete dispatcher->resolved;
@@ -341,10 +342,11 @@ PyObject* dispatcher_listeners(PyObject* self, PyObject* name) {
 
 PyMethodDef dispatcher_methods[] = {
     {"insert", dispatcher_insert, METH_VARARGS,
-     "insert(hook, priority)\n--\n\nAdd a hook behind those of the same priority; return its "
+     "insert(hook, priority)\n--\n\nAdd a hook after those of the same priority; return its "
      "position."},
     {"replace", dispatcher_replace, METH_O,
-     "replace(hooks)\n--\n\nTake (hook, priority) pairs, in the order given, as the whole table."},
+     "replace(hooks)\n--\n\nReplace all hooks by these (hook, priority) pairs, in the order "
+     "given."},
     {"listeners", dispatcher_listeners, METH_O,
      "listeners(event)\n--\n\nThe hooks that listen to the event, in the order of their calls."},
     {nullptr, nullptr, 0, nullptr},
@@ -363,7 +365,7 @@ PyType_Slot dispatcher_slots[] = {
     {Py_tp_dealloc, reinterpret_cast<void*>(dispatcher_dealloc)},
     {Py_tp_methods, dispatcher_methods},
     {Py_tp_members, dispatcher_members},
-    {Py_tp_doc, const_cast<char*>("Dispatcher(runner, resolve, unheard)\n--\n\n"
+    {Py_tp_doc, const_cast<char*>("Dispatcher(runner, resolve, on_no_listener)\n--\n\n"
                                   "Fires events on the hooks of one runner: dispatcher(event).")},
     {0, nullptr},
 };

@@ -14,7 +14,7 @@
 namespace hookrun {
 namespace {
 
-// Null where handlers may run. Python runs them in the main thread alone, which alone uses it.
+// Null while handlers may run. Used by the main thread only: Python runs handlers in no other.
 std::unique_ptr<HeldSignals> held;
 
 bool in_main_thread() {
@@ -26,16 +26,16 @@ bool in_main_thread() {
 #endif
 }
 
-// Runs the handlers of signals that have come. What one raises is thrown, with the error that was
-// on its way already, if there was one, as its context.
-void run_handlers(const std::exception_ptr& on_its_way = nullptr) {
+// Runs the handlers of the signals that have come. Throws what one of them raises; `pending`, an
+// error that was about to be thrown, becomes its context.
+void run_handlers(const std::exception_ptr& pending = nullptr) {
   if (PyErr_CheckSignals() == 0) return;
   const py::error_already_set raised;
   try {
-    if (on_its_way) std::rethrow_exception(on_its_way);
+    if (pending) std::rethrow_exception(pending);
   } catch (const py::error_already_set& first) {
     PyException_SetContext(raised.value().ptr(), first.value().inc_ref().ptr());
-  } catch (...) {  // no error of Python's yet
+  } catch (...) {  // a C++ exception, which cannot be a context
   }
   throw raised;
 }
@@ -48,8 +48,8 @@ py::object call(const py::args& given) {
   return steal(PyObject_Call(given[0].ptr(), rest.ptr(), nullptr));
 }
 
-// Calls with `before` and `after` around it, however the call ends; then the handlers run of what
-// came before `after`, which may hold back those that come later.
+// Calls `before`, the function and `after`, which runs even if the function fails. Then the
+// handlers run of the signals that came before `after`.
 template <class Before, class After>
 py::object call_between(const py::args& given, Before before, After after) {
   py::object result;

@@ -10,18 +10,18 @@ namespace {
 
 struct LogBuffer {
   PyObject_HEAD PyObject*
-      output;  // dict of what the last average() gave, and of what hooks put there
+      output;  // dict: the averages of the last average(), and what hooks put there
   bool ready;
   bool averaged;  // whether average() has been called since `output` was cleared
   LogValues* values;
-  std::size_t first;  // where the first name of the latest update stood
+  std::size_t first;  // position of the slot of the latest update's first name
 };
 
 PyTypeObject* log_buffer_type = nullptr;
 
 LogBuffer* as_buffer(PyObject* self) { return reinterpret_cast<LogBuffer*>(self); }
 
-// Tensors and everything else that is no plain number: the subclass in hookrun.core decides.
+// Passes a value that is no plain number, such as a tensor, to the subclass in hookrun.core.
 void defer(LogBuffer* self, LogValues::Slot& slot, PyObject* value, double count) {
   slot.deferred = true;
   const py::object key = slot.key;  // the call may clear the slots
@@ -29,7 +29,7 @@ void defer(LogBuffer* self, LogValues::Slot& slot, PyObject* value, double count
                             count));
 }
 
-// Returns where the name stands.
+// Returns the position of the name's slot.
 std::size_t push(LogBuffer* self, PyObject* name, PyObject* value, double count, Source source,
                  std::size_t hint) {
   const std::size_t position = self->values->find_or_add(name, source, hint);
@@ -59,7 +59,7 @@ void update(LogBuffer* self, PyObject* values, double count, Source source) {
   std::size_t hint = self->first;
   bool is_first = true;
   while (PyDict_Next(values, &position, &name, &value)) {
-    // push() may run Python code, so hold what the dict only lends.
+    // Owned, because push() may run Python code that changes the dict.
     const py::object held_name = borrow(name), held_value = borrow(value);
     const std::size_t position_in_buffer = push(self, name, value, count, source, hint);
     if (std::exchange(is_first, false)) self->first = position_in_buffer;
@@ -84,7 +84,7 @@ PyObject* buffer_new(PyTypeObject* type, PyObject*, PyObject*) {
 int buffer_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(as_buffer(self)->output);
-  return 0;  // values are named by strings
+  return 0;  // the values hold numbers and strings only: no cycles
 }
 
 int buffer_clear(PyObject* self) {
@@ -136,7 +136,7 @@ PyObject* buffer_average(PyObject* self, PyObject* args, PyObject* kwargs) {
     py::dict averages;
     for (const auto& [name, value] : values) averages[name] = value;
     if (buffer->output == nullptr) throw py::attribute_error("the log buffer has no output");
-    const py::object output = borrow(buffer->output);  // its update may give the buffer another one
+    const py::object output = borrow(buffer->output);  // update() may replace buffer->output
     steal(PyObject_CallMethod(output.ptr(), "update", "O", averages.ptr()));
     buffer->ready = buffer->averaged = true;
     Py_RETURN_NONE;
@@ -254,8 +254,9 @@ PyObject* buffer_history(PyObject* self, PyObject*) {
 
 PyMethodDef buffer_methods[] = {
     {"update", with_keywords(buffer_update), METH_VARARGS | METH_KEYWORDS,
-     "update(vars, count=1)\n--\n\nAdd one value per name, each of the weight `count`. What a step "
-     "reports comes with a count; `time` and `data_time` without one are a timer's."},
+     "update(vars, count=1)\n--\n\nAdd one value per name, each with the weight `count`. Steps "
+     "give "
+     "a count; `time` and `data_time` given without one are taken for a timer's."},
     {"average", with_keywords(buffer_average), METH_VARARGS | METH_KEYWORDS,
      "average(n=0)\n--\n\nPut the weighted averages of the latest n values (0: of all) in "
      "`output`."},
@@ -264,14 +265,14 @@ PyMethodDef buffer_methods[] = {
     {"_clear_values", buffer_clear_values, METH_NOARGS, "Forget all values."},
     {"totals", buffer_totals, METH_O,
      "totals(name)\n--\n\nThe weighted sum of all values that `output` has under this name, and "
-     "the "
-     "sum of their weights."},
+     "the sum of their weights."},
     {"_swap_values", buffer_swap_values, METH_O,
      "_swap_values(other)\n--\n\nExchange all values with another buffer."},
     {"renamed", buffer_renamed, METH_NOARGS,
-     "renamed()\n--\n\nNames of values that `output` has for something else: {name: name there}."},
+     "renamed()\n--\n\nNames of values that have another name in `output`: {name: name there}."},
     {"_push", buffer_push, METH_VARARGS, "_push(key, value, count)\n--\n\nAdd one number."},
-    {"_settle", buffer_settle, METH_NOARGS, "Nothing waits any more: take numbers natively again."},
+    {"_settle", buffer_settle, METH_NOARGS,
+     "All deferred values have been pushed: take numbers natively again."},
     {"_push_totals", buffer_push_totals, METH_VARARGS,
      "_push_totals(key, weighted_sum, count, pushes)\n--\n\nAdd values known by their sum "
      "only."},
@@ -281,9 +282,9 @@ PyMethodDef buffer_methods[] = {
 
 PyMemberDef buffer_members[] = {
     {"output", T_OBJECT_EX, offsetof(LogBuffer, output), 0, "What loggers read."},
-    {"ready", T_BOOL, offsetof(LogBuffer, ready), 0, "Whether `output` waits for the loggers."},
+    {"ready", T_BOOL, offsetof(LogBuffer, ready), 0, "Whether loggers are to log `output`."},
     {"averaged", T_BOOL, offsetof(LogBuffer, averaged), 0,
-     "Whether `output` has averages; False where hooks put there all that it has."},
+     "Whether `output` has averages; False if it has only what hooks put there."},
     {nullptr, 0, 0, 0, nullptr},
 };
 
@@ -329,7 +330,7 @@ const bool* ready_flag(PyObject* log_buffer) { return &as_buffer(log_buffer)->re
 bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
                 std::size_t& position) {
   return guarded<>(false, [&] {
-    const py::object held = borrow(log_buffer);  // what is deferred may give the run another one
+    const py::object held = borrow(log_buffer);  // defer() may release the run's reference
     LogBuffer* self = as_buffer(log_buffer);
     position = self->values->find_or_add(name, Source::kHook, position);
     LogValues::Slot& slot = self->values->slots()[position];

@@ -1,5 +1,5 @@
-// The loop of a run: fetch a batch, fire, step, log, fire. The runners come here when no subclass
-// replaces one of its parts; otherwise they take the same way in Python.
+// The loop of a run: fetch a batch, fire, step, log, fire. The runners use it if no subclass
+// overrides a part of it; otherwise they run the same loop in Python.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -40,9 +40,9 @@ class Loop {
     return true;
   }
 
-  // What model.train() would do before each iteration, for hooks may have left the model, or parts
-  // of it, in evaluation mode. It is called only where it would change something: where one of the
-  // modules that it had put into training mode has left it.
+  // Calls model.train() before an iteration, since a hook may have left the model, or parts of it,
+  // in evaluation mode. Skipped where it would change nothing: while all modules that it put into
+  // training mode last time still are.
   void ensure_training() {
     if (!train_ || (known_model_.ptr() == state_->model && all_in_training())) return;
     known_model_ = present(state_->model, "model");
@@ -67,7 +67,7 @@ class Loop {
     return watched_ && std::all_of(in_training_.begin(), in_training_.end(), is_training);
   }
 
-  // A reference of the runner, which hooks may have deleted.
+  // An attribute of the runner; throws if a hook has deleted it.
   static py::object present(PyObject* reference, const char* name) {
     if (reference == nullptr) {
       throw py::attribute_error(std::string("the runner has lost its ") + name);
@@ -81,7 +81,7 @@ class Loop {
   }
 
   bool step(PyObject* batch) {
-    // Held, because the step may replace the runner's model or optimizer.
+    // Owned, because the step may replace the runner's model or optimizer.
     const py::object model = present(state_->model, "model");
     const py::object optimizer = present(state_->optimizer, "optimizer");
     arguments_.assign({model.ptr(), batch});
@@ -165,17 +165,17 @@ py::object next(const py::object& iterator) {
   return item;
 }
 
-// Between two steps: lets signal handlers run, and the runner end the run if one asks for it.
+// Between two steps: runs signal handlers, and lets the runner end the run if it is to stop.
 void at_boundary(const py::object& runner, const RunState* state) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  if (state->clock.iter >= state->check_at) runner.attr("_at_boundary")();
+  if (state->counters.iter >= state->check_at) runner.attr("_at_boundary")();
 }
 
-// Whether there was any batch.
+// Returns whether there was any batch.
 bool run_epoch(const py::object& runner, const py::object& batches, bool train,
                std::int64_t first_inner_iter, const py::object& kwargs) {
   RunState* state = check_runner(runner);
-  if (first_inner_iter < 0 || first_inner_iter > Clock::kMost) {
+  if (first_inner_iter < 0 || first_inner_iter > Counters::kMaxCount) {
     throw py::value_error("first_inner_iter must lie between 0 and 2**62 - 1");
   }
   Loop loop(state, train, /*pass_optimizer=*/true, kwargs);
@@ -183,32 +183,32 @@ bool run_epoch(const py::object& runner, const py::object& batches, bool train,
   for (std::int64_t inner_iter = first_inner_iter;; ++inner_iter) {
     py::object batch = next(iterator);
     if (!batch) return inner_iter > first_inner_iter;
-    state->clock.inner_iter = inner_iter;
+    state->counters.inner_iter = inner_iter;
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
-    if (train) ++state->clock.iter;
+    if (train) ++state->counters.iter;
     at_boundary(runner, state);
   }
 }
 
-// The iterations that were done: fewer than `count` where the run reaches its limit, or a hook has
-// put another loader in the place of this one.
+// Returns the number of iterations done: fewer than `count` if the run reaches its limit or a hook
+// has replaced the loader.
 std::int64_t run_iters(const py::object& runner, const py::object& loader, bool train,
                        std::int64_t count, const py::object& kwargs) {
   RunState* state = check_runner(runner);
   Loop loop(state, train, /*pass_optimizer=*/train, kwargs);
   for (std::int64_t done = 0; done < count; ++done) {
-    const bool at_limit = train && state->clock.max_iters != Clock::kUnknown &&
-                          state->clock.iter >= state->clock.max_iters;
+    const bool at_limit = train && state->counters.max_iters != Counters::kUnknown &&
+                          state->counters.iter >= state->counters.max_iters;
     if (at_limit || state->data_loader != loader.ptr()) return done;
     loop.ensure_training();
     py::object batch = next(loader);
     if (!batch) throw py::stop_iteration();
-    state->clock.epoch =
+    state->counters.epoch =
         train ? py::cast<std::int64_t>(steal(PyObject_GetAttr(loader.ptr(), Names::get().epoch)))
-              : state->clock.epoch;
+              : state->counters.epoch;
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
-    ++state->clock.inner_iter;
-    if (train) ++state->clock.iter;
+    ++state->counters.inner_iter;
+    if (train) ++state->counters.iter;
     at_boundary(runner, state);
   }
   return count;
@@ -219,7 +219,8 @@ std::int64_t run_iters(const py::object& runner, const py::object& loader, bool 
 void bind_loop(py::module_& module) {
   module.def("run_epoch", &run_epoch, py::arg("runner"), py::arg("batches"), py::arg("train"),
              py::arg("first_inner_iter"), py::arg("kwargs"),
-             "Train or validate on all batches: events, step and log per batch. False: no batch.");
+             "Train or validate on all batches: events, step and log for each. Returns whether "
+             "there was any batch.");
   module.def("run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
              py::arg("count"), py::arg("kwargs"),
              "Train or validate on up to `count` batches of an IterLoader; returns how many.");

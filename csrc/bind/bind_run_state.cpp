@@ -18,7 +18,7 @@ PyObject* state_new(PyTypeObject* type, PyObject*, PyObject*) {
   Py_DECREF(no_arguments);
   if (self == nullptr) return nullptr;
   RunState* state = as_state(self);
-  new (&state->clock) Clock();
+  new (&state->counters) Counters();
   new (&state->self) std::shared_ptr<RunState*>();
   try {
     state->self = std::make_shared<RunState*>(state);
@@ -27,7 +27,7 @@ PyObject* state_new(PyTypeObject* type, PyObject*, PyObject*) {
     return PyErr_NoMemory();
   }
   state->firing = kEventCount;
-  state->check_at = Clock::kMost;
+  state->check_at = Counters::kMaxCount;
   for (PyObject** slot : {&state->model, &state->optimizer, &state->mode}) {
     Py_INCREF(Py_None);
     *slot = Py_None;
@@ -53,7 +53,7 @@ int state_traverse(PyObject* self, visitproc visit, void* arg) {
 
 int state_clear(PyObject* self) {
   RunState* state = as_state(self);
-  state->clock.log_ready = nullptr;
+  state->counters.log_ready = nullptr;
   Py_CLEAR(state->model);
   Py_CLEAR(state->optimizer);
   Py_CLEAR(state->mode);
@@ -77,16 +77,16 @@ void state_dealloc(PyObject* self) {
 }
 
 // An optional limit: None stands for "not known".
-template <std::int64_t Clock::* field>
+template <std::int64_t Counters::* field>
 PyObject* get_limit(PyObject* self, void*) {
-  const std::int64_t value = as_state(self)->clock.*field;
-  if (value == Clock::kUnknown) Py_RETURN_NONE;
+  const std::int64_t value = as_state(self)->counters.*field;
+  if (value == Counters::kUnknown) Py_RETURN_NONE;
   return PyLong_FromLongLong(value);
 }
 
-template <std::int64_t Clock::* field>
+template <std::int64_t Counters::* field>
 int set_limit(PyObject* self, PyObject* value, void*) {
-  std::int64_t limit = Clock::kUnknown;
+  std::int64_t limit = Counters::kUnknown;
   if (value == nullptr) {
     PyErr_SetString(PyExc_TypeError, "a limit of the run cannot be deleted; set it to None");
     return -1;
@@ -94,22 +94,22 @@ int set_limit(PyObject* self, PyObject* value, void*) {
   if (value != Py_None) {
     limit = PyLong_AsLongLong(value);
     if (limit == -1 && PyErr_Occurred()) return -1;
-    if (limit < 0 || limit > Clock::kMost) {
+    if (limit < 0 || limit > Counters::kMaxCount) {
       PyErr_Format(PyExc_ValueError,
                    "a limit of the run must lie between 0 and 2**62 - 1, not at %R", value);
       return -1;
     }
   }
-  as_state(self)->clock.*field = limit;
+  as_state(self)->counters.*field = limit;
   return 0;
 }
 
-template <std::int64_t Clock::* field>
+template <std::int64_t Counters::* field>
 PyObject* get_counter(PyObject* self, void*) {
-  return PyLong_FromLongLong(as_state(self)->clock.*field);
+  return PyLong_FromLongLong(as_state(self)->counters.*field);
 }
 
-template <std::int64_t Clock::* field>
+template <std::int64_t Counters::* field>
 int set_counter(PyObject* self, PyObject* value, void*) {
   if (value == nullptr) {
     PyErr_SetString(PyExc_TypeError, "a counter of the run cannot be deleted");
@@ -117,21 +117,21 @@ int set_counter(PyObject* self, PyObject* value, void*) {
   }
   const std::int64_t count = PyLong_AsLongLong(value);
   if (count == -1 && PyErr_Occurred()) return -1;
-  if (count > Clock::kMost || count < -Clock::kMost) {
+  if (count > Counters::kMaxCount || count < -Counters::kMaxCount) {
     PyErr_Format(PyExc_ValueError, "a counter of the run cannot be %R", value);
     return -1;
   }
-  as_state(self)->clock.*field = count;
+  as_state(self)->counters.*field = count;
   return 0;
 }
 
 PyObject* get_schedule_step(PyObject* self, void*) {
-  return PyLong_FromLongLong(as_state(self)->clock.schedule_step());
+  return PyLong_FromLongLong(as_state(self)->counters.schedule_step());
 }
 
 PyObject* get_schedule_total(PyObject* self, void*) {
-  const std::int64_t total = as_state(self)->clock.schedule_total();
-  if (total == Clock::kUnknown) Py_RETURN_NONE;
+  const std::int64_t total = as_state(self)->counters.schedule_total();
+  if (total == Counters::kUnknown) Py_RETURN_NONE;
   return PyLong_FromLongLong(total);
 }
 
@@ -147,8 +147,8 @@ PyObject* get_log_buffer(PyObject* self, void*) {
 
 int set_log_buffer(PyObject* self, PyObject* value, void*) {
   RunState* state = as_state(self);
-  // Triggers watch the buffer's flag directly; of a foreign buffer nothing is known.
-  state->clock.log_ready = value && is_log_buffer(value) ? ready_flag(value) : nullptr;
+  // Triggers read the buffer's flag directly; a user's own buffer has no such flag.
+  state->counters.log_ready = value && is_log_buffer(value) ? ready_flag(value) : nullptr;
   Py_XINCREF(value);
   Py_XSETREF(state->log_buffer, value);
   return 0;
@@ -197,20 +197,20 @@ PyMemberDef state_members[] = {
     HOOKRUN_REFERENCE(outputs),
     {"_dispatcher", T_OBJECT_EX, offsetof(RunState, dispatcher), 0, nullptr},
     {"check_at", T_LONGLONG, offsetof(RunState, check_at), 0,
-     "The count of iterations from which _at_boundary is called between two steps; writable."},
+     "From this count of iterations on, _at_boundary is called after each step; writable."},
     {nullptr, 0, 0, 0, nullptr},
 };
 
 #undef HOOKRUN_REFERENCE
 
 #define HOOKRUN_COUNTER(name, field, doc) \
-  {name, get_counter<&Clock::field>, set_counter<&Clock::field>, doc, nullptr}
+  {name, get_counter<&Counters::field>, set_counter<&Counters::field>, doc, nullptr}
 #define HOOKRUN_LIMIT(name, field, doc) \
-  {name, get_limit<&Clock::field>, set_limit<&Clock::field>, doc, nullptr}
+  {name, get_limit<&Counters::field>, set_limit<&Counters::field>, doc, nullptr}
 #define HOOKRUN_READONLY_COUNTER(name, field, doc) \
-  {name, get_counter<&Clock::field>, nullptr, doc, nullptr}
+  {name, get_counter<&Counters::field>, nullptr, doc, nullptr}
 #define HOOKRUN_READONLY_LIMIT(name, field, doc) \
-  {name, get_limit<&Clock::field>, nullptr, doc, nullptr}
+  {name, get_limit<&Counters::field>, nullptr, doc, nullptr}
 
 PyGetSetDef state_getset[] = {
     HOOKRUN_COUNTER("_epoch", epoch, "Finished training epochs; writable."),
@@ -218,20 +218,20 @@ PyGetSetDef state_getset[] = {
     HOOKRUN_COUNTER("_inner_iter", inner_iter, "Position in the epoch; writable."),
     HOOKRUN_LIMIT("_max_epochs", max_epochs, "Epochs to train, or None; writable."),
     HOOKRUN_LIMIT("_max_iters", max_iters, "Iterations to train, or None; writable."),
-    HOOKRUN_LIMIT("epoch_length", epoch_length, "Batches in the loader at work, or None."),
+    HOOKRUN_LIMIT("epoch_length", epoch_length, "Batches in the current loader, or None."),
     HOOKRUN_COUNTER("schedule_shift", schedule_shift,
-                    "What schedules that span the run add to the iterations; see clock.hpp."),
+                    "What schedules over the whole run add to iter; see counters.hpp."),
     HOOKRUN_COUNTER("uncounted_iters", uncounted_iters,
-                    "Iterations that were trained beyond those that iter counts; see clock.hpp."),
+                    "Trained iterations that iter does not count; see counters.hpp."),
     HOOKRUN_READONLY_COUNTER("epoch", epoch, "Finished training epochs."),
     HOOKRUN_READONLY_COUNTER("iter", iter, "Finished training iterations."),
     HOOKRUN_READONLY_COUNTER("inner_iter", inner_iter, "Position in the epoch, from 0."),
     HOOKRUN_READONLY_LIMIT("max_epochs", max_epochs, "Epochs to train, or None."),
     HOOKRUN_READONLY_LIMIT("max_iters", max_iters, "Iterations to train, or None."),
     {"schedule_step", get_schedule_step, nullptr,
-     "Iterations done, as schedules that span the run count them.", nullptr},
+     "Iterations done, as schedules over the whole run count them.", nullptr},
     {"schedule_total", get_schedule_total, nullptr,
-     "Iterations of the run, as schedules that span it count them; or None.", nullptr},
+     "Iterations of the run, as schedules over the whole run count them; or None.", nullptr},
     {"log_buffer", get_log_buffer, set_log_buffer, "What the loggers read.", nullptr},
     {"current_event", get_firing, set_firing, "The lifecycle event being fired, or None.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},

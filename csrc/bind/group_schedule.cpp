@@ -151,21 +151,21 @@ struct Compiled {
   bool ran = false;
 
   // Iterations that warm-up counts.
-  Count trained(const Clock& clock) const {
-    return clock.iter + clock.uncounted_iters - skipped_iters;
+  Count trained(const Counters& counters) const {
+    return counters.iter + counters.uncounted_iters - skipped_iters;
   }
 
-  Count step(const Clock& clock) const {
-    if (by_epoch) return clock.epoch;
-    return (spans_run ? clock.schedule_step() : clock.iter) - skipped_iters;
+  Count step(const Counters& counters) const {
+    if (by_epoch) return counters.epoch;
+    return (spans_run ? counters.schedule_step() : counters.iter) - skipped_iters;
   }
 
   // Throws ValueError where the policies need it and it is not known.
-  Count total(const Clock& clock) const {
-    const Count total = by_epoch    ? clock.max_epochs
-                        : spans_run ? clock.schedule_total()
-                                    : clock.max_iters;
-    if (total == Clock::kUnknown && needs_total) {
+  Count total(const Counters& counters) const {
+    const Count total = by_epoch    ? counters.max_epochs
+                        : spans_run ? counters.schedule_total()
+                                    : counters.max_iters;
+    if (total == Counters::kUnknown && needs_total) {
       throw py::value_error(std::string("the schedule needs the length of the run, but ") +
                             (by_epoch ? "max_epochs" : "max_iters") + " is None");
     }
@@ -228,15 +228,15 @@ class GroupSchedule {
   void take_step(RunState* state) {
     const auto compiled = compiled_;  // held: a tensor's fill_ may run any Python
     if (!compiled) return step_in_python(state);
-    const Clock& clock = state->clock;
+    const Counters& counters = state->counters;
     const Warmup& warmup = compiled->warmup;
-    const Count trained = compiled->trained(clock);
+    const Count trained = compiled->trained(counters);
     const bool due =
         !compiled->by_epoch || (warmup.kind != Warmup::Kind::kNone && trained <= warmup.iters);
-    const bool look = !compiled->by_epoch || clock.inner_iter == 0;
+    const bool look = !compiled->by_epoch || counters.inner_iter == 0;
     if (!due && !look) return;
-    const Count step = compiled->step(clock);
-    const Count total = due ? compiled->total(clock) : 0;
+    const Count step = compiled->step(counters);
+    const Count total = due ? compiled->total(counters) : 0;
     const double factor = warmup.factor(trained);
     if (state->optimizer == nullptr) throw py::attribute_error("the runner has no optimizer");
     const py::object optimizers = borrow(state->optimizer);

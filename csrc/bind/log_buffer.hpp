@@ -10,11 +10,11 @@ bool is_log_buffer(PyObject* object);
 // Whether the object is a LogBuffer whose `update` is the native one.
 bool has_native_update(PyObject* object);
 
-// The `ready` flag, for as long as the buffer lives.
+// The `ready` flag; valid as long as the buffer lives.
 const bool* ready_flag(PyObject* log_buffer);
 
 // Adds a value that a hook measures to a LogBuffer. False: a Python error is set. `position` is
-// where the name stood last time, to find it sooner.
+// the slot that the name had last time, and is set to the one that it has now: a hint to find it.
 bool push_value(PyObject* log_buffer, PyObject* name, double value, double count,
                 std::size_t& position);
 

@@ -13,11 +13,11 @@ bool is_any_of(PyObject* name, std::initializer_list<const char*> names) {
   });
 }
 
-// What timers measure, ours and those of other code.
+// The names that timers log, ours and those of other code.
 bool is_time(PyObject* name) { return is_any_of(name, {"time", "data_time"}); }
 
-// Whether the output has this name for something else: a timer's figure, or the length of the
-// loader that an evaluation has gone through.
+// Whether the name is reserved in the output: for a timer's value, or for the length of the loader
+// that an evaluation has used.
 bool is_reserved(const LogValues::Slot& slot) {
   return slot.source == Source::kStep || is_any_of(slot.name.ptr(), {"eval_iter_num"});
 }

@@ -1,4 +1,4 @@
-// The values of a log buffer by name: whose they are, and what they are called in its output.
+// The values of a log buffer by name: who reports them, and their names in the output.
 #pragma once
 
 #include <cstdint>
@@ -17,20 +17,21 @@ class LogValues {
  public:
   struct Slot {
     py::object name;
-    py::object key;  // the name, where no other slot has it; unique
+    py::object key;  // unique: the name, with underscores appended if another slot has it
     Meter meter;
-    Source source;          // kAny: values of both come here
-    bool deferred = false;  // values wait in Python: later ones must queue behind them
+    Source source;          // kAny: takes the values of both
+    bool deferred = false;  // earlier values are pending in Python: later ones must queue there too
   };
 
-  // The position of the slot that values of this name go to; `hint` is where it is likely to be.
+  // The position of the slot for values of this name, which is added if missing; `hint` is where
+  // it is likely to be.
   std::size_t find_or_add(PyObject* name, Source source, std::size_t hint);
 
   // The slot that has this key. Throws KeyError where there is none.
   Slot& at_key(PyObject* key);
 
-  // For each slot the name in the output. What a step reports under a name that the output has
-  // for something else gets underscores behind it.
+  // For each slot, its name in the output. What a step reports under a reserved name gets
+  // underscores appended.
   std::vector<py::object> output_names() const;
 
   // Keeps at least the latest `window` values of each name, now and later.
@@ -42,7 +43,7 @@ class LogValues {
  private:
   std::vector<Slot>::iterator find_key(PyObject* key);
 
-  std::vector<Slot> slots_;  // in the order in which names first came
+  std::vector<Slot> slots_;  // in the order in which they were added
   // Values kept per name, for averages of the latest n; loggers with a longer interval widen it.
   std::size_t window_ = 1024;
 };

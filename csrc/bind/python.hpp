@@ -21,21 +21,21 @@ inline py::object borrow(PyObject* reference) {
   return py::reinterpret_borrow<py::object>(reference);
 }
 
-// The dict's value of the key, or a null object. Owned, unlike what the C API lends: code that runs
-// before the value is used, such as another key's __eq__, may take it out of the dict.
+// The dict's value of the key, or a null object. An owned reference, unlike that of the C API: code
+// that runs before the value is used, such as another key's __eq__, may remove it from the dict.
 inline py::object find_item(PyObject* dict, PyObject* key) {
   PyObject* found = PyDict_GetItemWithError(dict, key);
   if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
   return borrow(found);
 }
 
-// A method that takes keywords, in the form in which method tables hold it.
+// A method that takes keywords, cast to the type that method tables need.
 inline PyCFunction with_keywords(PyCFunctionWithKeywords method) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));
 }
 
-// Runs `body` and turns C++ exceptions into the Python error it stands for. Every function that
-// Python calls without pybind11 in between goes through this.
+// Runs `body` and turns C++ exceptions into Python errors. Every function that Python calls without
+// pybind11 in between goes through this.
 template <class Body, class Result>
 Result guarded(Result on_error, Body&& body) noexcept {
   try {

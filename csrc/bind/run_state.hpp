@@ -3,16 +3,16 @@
 // them. Python sees each as an ordinary, writable attribute.
 #pragma once
 
-#include "../core/clock.hpp"
+#include "../core/counters.hpp"
 #include "../core/events.hpp"
 #include "python.hpp"
 
 namespace hookrun {
 
 struct RunState {
-  PyObject_HEAD Clock clock;
+  PyObject_HEAD Counters counters;
   EventId firing;  // the event being fired; kEventCount outside of events
-  // Between two steps, from this count of iterations on, the loop calls the runner's _at_boundary.
+  // From this count of iterations on, the loop calls the runner's _at_boundary after each step.
   std::int64_t check_at;
   // Owned references; nullptr reads as an AttributeError.
   PyObject* model;
@@ -23,7 +23,8 @@ struct RunState {
   PyObject* outputs;
   PyObject* log_buffer;
   PyObject* dispatcher;
-  // Where a dispatcher finds its runner, which it does not keep alive; null once that is gone.
+  // Shared with the dispatcher, which must not keep the runner alive; points to null once the
+  // runner is gone.
   std::shared_ptr<RunState*> self;
 };
 

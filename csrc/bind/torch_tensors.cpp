@@ -9,7 +9,7 @@
 namespace hookrun {
 namespace {
 
-// Which of an object's first words holds `address`; 0 if none does. The first is never asked for.
+// The index of the word of an object that holds `address`; 0 if none does. Word 0 is not searched.
 std::size_t word_with(const void* object, std::size_t words, const py::object& address) {
   const auto* content = static_cast<const void* const*>(object);
   for (std::size_t i = 1; i < words; ++i) {
@@ -18,7 +18,7 @@ std::size_t word_with(const void* object, std::size_t words, const py::object& a
   return 0;
 }
 
-// Whatever device and dtype are the default at the moment.
+// An fp32 tensor on the CPU, whatever the default device and dtype are.
 py::object real_tensor(const py::module_& torch, int numel) {
   using namespace py::literals;
   return torch.attr("empty")(numel, "dtype"_a = torch.attr("float32"), "device"_a = "cpu");
@@ -27,9 +27,9 @@ py::object real_tensor(const py::module_& torch, int numel) {
 }  // namespace
 
 const Torch& Torch::get() {
-  // Never destroyed: Python may be gone by then. Making it runs Python code, which lets other
-  // threads go on; a static variable would let them wait here for this one, and it for Python's
-  // lock.
+  // Never destroyed: Python may be finalized by then. No static variable, whose initialization
+  // could deadlock: it runs Python code, which may release the GIL, and another thread would then
+  // wait for the initialization while it holds the GIL.
   static std::atomic<const Torch*> known{nullptr};
   const Torch* torch = known.load();
   if (torch != nullptr) return *torch;
@@ -58,8 +58,8 @@ Torch::Torch() {
   find_autograd_word(torch);
 }
 
-// A tensor's dispatch keys, two of which are the flags, are one word of it: the one that holds them
-// in samples of every kind.
+// A tensor's dispatch keys are one of its words, and the two flags are among them. It is the word
+// that equals the dispatch keys in samples of every kind.
 void Torch::find_lazy_flags(const py::module_& torch) {
   const py::object c = torch.attr("_C");
   const py::object keys_of = py::getattr(c, "_dispatch_keys", py::none());
@@ -86,8 +86,8 @@ void Torch::find_lazy_flags(const py::module_& torch) {
   }
 }
 
-// The one word that is null in a tensor that autograd knows nothing of, and in none of those that
-// it has recorded, whichever way they were made. Where that is not one word, none is used.
+// The word that is null in a tensor without autograd metadata, and in none of the tensors that
+// autograd has recorded. If that is not exactly one word, none is used.
 void Torch::find_autograd_word(const py::module_& torch) {
   const py::object plain = real_tensor(torch, 1);
   const py::object parameter = torch.attr("nn").attr("Parameter")(real_tensor(torch, 2));

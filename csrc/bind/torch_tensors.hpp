@@ -1,10 +1,11 @@
-// What reading a torch tensor takes beside DLPack: its types, and two things that DLPack does not
-// tell: whether its numbers are to be negated or conjugated, and whether autograd has recorded it.
+// What reading a torch tensor needs beside DLPack: the tensor types, and two properties that DLPack
+// does not have: whether the tensor is a negative or conjugate view, and whether autograd has
+// recorded it.
 //
-// The plain way is to ask torch, by a Python method for each of them and for each tensor. The quick
-// way is to look into the tensor's object: where, is found out once, on samples of every kind, and
-// used only if they all agree. benchmarks/bench_tensor_reads.py has what the quick way gains, and
-// HOOKRUN_TENSOR_READS=plain takes the other one.
+// The plain way calls a Python method of each tensor for each property. The fast way reads words of
+// the tensor object; which words, is determined once on sample tensors of every kind, and it is
+// used only if all samples agree. benchmarks/bench_tensor_reads.py measures the gain;
+// HOOKRUN_TENSOR_READS=plain chooses the plain way.
 #pragma once
 
 #include <cstddef>
@@ -16,17 +17,18 @@
 namespace hookrun {
 
 struct Torch {
-  PyObject* tensor;     // the types
-  PyObject* parameter;  // whose instances are ordinary tensors
+  PyObject* tensor;     // torch.Tensor
+  PyObject* parameter;  // torch.nn.Parameter
   const dlpack::ExchangeApi* api = nullptr;
-  std::size_t impl_word = 0;  // where a tensor's Python object points to what it stands for
-  std::size_t lazy_word = 0;  // where that says that its numbers are to be negated or conjugated
-  std::uint64_t lazy_flags = 0;
-  std::size_t autograd_word = 0;  // where that points to what autograd knows of it, if anything
+  // Indices of words; 0: not found.
+  std::size_t impl_word = 0;      // of the Python object: the pointer to its TensorImpl
+  std::size_t lazy_word = 0;      // of the TensorImpl: the dispatch keys
+  std::uint64_t lazy_flags = 0;   // those for negative and conjugate views
+  std::size_t autograd_word = 0;  // of the TensorImpl: the pointer to the autograd metadata
 
   static const Torch& get();
 
-  // What was found out, by name; for people who wonder, and for tests on every supported torch.
+  // Which fast reads are in use; for diagnosis, and for tests on every supported torch.
   bool reads_flags() const { return lazy_word != 0; }
   bool reads_autograd() const { return autograd_word != 0; }
 
@@ -38,14 +40,14 @@ struct Torch {
     return PyObject_TypeCheck(item, reinterpret_cast<PyTypeObject*>(tensor));
   }
 
-  // Whether the memory does not hold the tensor's numbers, but what they are the negative or the
-  // conjugate of, as in `x.conj().imag`. DLPack does not tell.
+  // Whether the tensor is a negative or conjugate view, such as `x.conj().imag`: its memory does
+  // not hold its own values, and DLPack does not say so.
   bool is_lazy(PyObject* item) const;
 
-  // Whether autograd has recorded how the tensor was computed.
+  // Whether the tensor has a grad_fn.
   bool is_recorded(PyObject* item) const;
 
-  // Whether autograd records now, in this thread.
+  // Whether autograd is enabled in this thread.
   static bool records();
 
   static const void* word(const void* object, std::size_t i) {
@@ -58,10 +60,9 @@ struct Torch {
   void find_autograd_word(const py::module_& torch);
 };
 
-// Brings what reading the tensors at `row` will need into the caches, in three strides: a tensor is
-// a Python object that points to another object that points to its storage and to its version, and
-// in a long list after other work each of them is a cache miss. Halves the time for thousands of
-// tensors.
+// Prefetches what reading the next tensors will need, in three steps: a tensor is a Python object
+// that points to a TensorImpl that points to its storage and its version counter, and in a long
+// list each of them is a cache miss. Halves the time for thousands of tensors.
 class Lookahead {
  public:
   Lookahead(PyObject** items, std::size_t count) : items_(items), count_(count) {}
@@ -72,7 +73,8 @@ class Lookahead {
       for (int line = 0; line < 4; ++line) __builtin_prefetch(impl + 64 * line);
     }
     if (const char* impl = impl_at(row + kStride)) {
-      // Storage, autograd's data, more data, version; to bring a wrong address in does no harm.
+      // Storage, autograd metadata, extra metadata, version; prefetching a wrong address is
+      // harmless.
       for (std::size_t word = 2; word < 6; ++word) __builtin_prefetch(Torch::word(impl, word));
     }
   }

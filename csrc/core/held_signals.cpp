@@ -12,13 +12,14 @@ namespace {
 
 constexpr int kSignals = 65;  // Linux has 1 to 64
 
-// What the handler needs, which runs in any thread, and in children that were forked meanwhile.
+// State of the handler, which may run in any thread, and in a child forked meanwhile.
 std::atomic<int> noted[kSignals];
 struct sigaction before[kSignals];
 std::atomic<pid_t> owner;
 std::atomic<bool> second_acts;
 
-void hand_on(int signum) {
+// Lets the original handler run now.
+void deliver(int signum) {
   struct sigaction note;
   sigset_t only, mask;
   sigaction(signum, &before[signum], &note);
@@ -33,8 +34,8 @@ void hand_on(int signum) {
 void note_signal(int signum) {
   const int error = errno;
   if (getpid() != owner || (noted[signum].fetch_add(1) > 0 && second_acts)) {
-    noted[signum] = 0;  // the two are one
-    hand_on(signum);
+    noted[signum] = 0;  // one delivery stands for both
+    deliver(signum);
   }
   errno = error;
 }
@@ -73,12 +74,12 @@ HeldSignals::HeldSignals() {
 HeldSignals::~HeldSignals() {
   for (const int signum : held_) {
     struct sigaction now;
-    // A handler that was set meanwhile stays.
+    // A handler that the program has set meanwhile stays.
     if (sigaction(signum, nullptr, &now) == 0 && is_noting(now)) {
       sigaction(signum, &before[signum], nullptr);
     }
   }
-  if (getpid() != owner) return;  // a child, whose parent was meant
+  if (getpid() != owner) return;  // a forked child: the signals were sent to its parent
   for (const int signum : held_) {
     if (noted[signum] != 0) std::raise(signum);
   }

@@ -1,4 +1,4 @@
-// Holding signals back while something must not be interrupted.
+// Deferring signal handlers while something must not be interrupted.
 #pragma once
 
 #include <sys/types.h>
@@ -8,9 +8,9 @@
 
 namespace hookrun {
 
-// While it exists, the process's signal handlers wait: signals are noted, and raised again when it
-// ends. Signals without a handler keep their default meaning, and those of faults in the program
-// are never held. One may exist at a time.
+// While an object exists, signals that have a handler are only counted; its destructor raises them
+// again. Signals without a handler keep their default action, and those of program faults (SIGSEGV
+// and the like) are never deferred. Only one object may exist at a time.
 class HeldSignals {
  public:
   HeldSignals();
@@ -18,7 +18,7 @@ class HeldSignals {
   HeldSignals(const HeldSignals&) = delete;
   HeldSignals& operator=(const HeldSignals&) = delete;
 
-  // Whether the second signal of a kind reaches its handler at once; at first it does not.
+  // Whether a second signal of the same number reaches its handler at once; by default not.
   void let_second_through(bool yes);
 
  private:

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "clock.hpp"
+#include "counters.hpp"
 #include "events.hpp"
 
 namespace hookrun {
@@ -27,13 +27,13 @@ class HookTable {
     Target target;
     Trigger trigger;
     // Set once a `once` trigger has fired. Shared, so that it survives a rebuild of the lists.
-    std::shared_ptr<bool> spent = trigger.once ? std::make_shared<bool>(false) : nullptr;
+    std::shared_ptr<bool> fired = trigger.once ? std::make_shared<bool>(false) : nullptr;
 
-    std::int64_t distance(const Clock& clock) const {
-      return spent ? (*spent ? Trigger::kNever : 0) : trigger.distance(clock);
+    std::int64_t distance(const Counters& counters) const {
+      return fired ? (*fired ? Trigger::kNever : 0) : trigger.distance(counters);
     }
-    bool due(const Clock& clock) const { return distance(clock) == 0; }
-    bool unconditional() const { return !spent && trigger.always; }
+    bool due(const Counters& counters) const { return distance(counters) == 0; }
+    bool unconditional() const { return !fired && trigger.always; }
   };
 
   struct Entry {
@@ -46,35 +46,35 @@ class HookTable {
     Listener listener;
     Target hook;
     int priority;
-    std::size_t serial;  // of the registration: tells a hook that came while an event fired
+    std::size_t serial;  // counts registrations: shows which hooks came while an event fired
   };
 
   struct CallList {
     std::vector<Call> calls;
-    // For each position, that of the first call from there on which has no condition.
+    // For each position, the next position (or the same) whose call has no trigger.
     std::vector<std::size_t> next_unconditional;
-    QuietSpell quiet;  // of those that have one
+    IdleWindow idle;  // of the calls that have a trigger
   };
 
-  // Inserts behind the last entry whose priority is not larger: stable among equals. Returns the
+  // Inserts after the last entry whose priority is not larger: stable among equals. Returns the
   // position.
   std::size_t insert(Entry entry) {
     std::size_t position = entries_.size();
     while (position > 0 && entries_[position - 1].entry.priority > entry.priority) --position;
     entries_.insert(entries_.begin() + static_cast<std::ptrdiff_t>(position),
                     {std::move(entry), next_serial_++});
-    outdated_ = true;  // many are often registered in a row
+    outdated_ = true;  // rebuilt by the next event: hooks are often registered many at a time
     return position;
   }
 
-  // Takes the entries in the order given: for callers that keep an order of their own.
+  // Replaces all entries by these, in the order given whatever their priorities.
   void replace(std::vector<Entry> entries) {
     std::vector<Numbered> numbered;
     numbered.reserve(entries.size());
     for (Entry& entry : entries) {
       const Numbered* known = find(entry.hook);
       const std::size_t serial = known ? known->serial : next_serial_++;
-      if (known) keep_spent(*known, entry);
+      if (known) keep_fired(*known, entry);
       numbered.push_back({std::move(entry), serial});
     }
     entries_.swap(numbered);
@@ -82,28 +82,28 @@ class HookTable {
   }
 
   // Calls `invoke(call)` for each due call of the event, in order, until one returns false. The
-  // list that fires stays as it is: registrations and removals act from the next event on, except
-  // that a hook registered during before_run still gets its before_run, after those that were
-  // there.
+  // list being fired does not change: registrations and removals take effect from the next event
+  // on, except that a hook registered during before_run still gets its before_run, after all
+  // others.
   template <class Invoke>
-  bool fire(EventId event, const Clock& clock, Invoke&& invoke) {
+  bool fire(EventId event, const Counters& counters, Invoke&& invoke) {
     if (outdated_) rebuild();
     if (event >= lists_.size()) return true;
     CallList* list = lists_[event].get();
     if (list->calls.empty()) return true;
-    std::size_t next = first_due(*list, 0, clock);
+    std::size_t next = first_due(*list, 0, counters);
     if (next == list->calls.size()) return true;
 
     const Firing firing(this);
     std::size_t known_serials = next_serial_;
-    for (; next < list->calls.size(); next = first_due(*list, next + 1, clock)) {
+    for (; next < list->calls.size(); next = first_due(*list, next + 1, counters)) {
       if (!call(list->calls[next], invoke)) return false;
     }
     while (event == kBeforeRun && known_serials < next_serial_) {
       const std::size_t seen = std::exchange(known_serials, next_serial_);
       if (outdated_) rebuild();
       for (const Call& late : lists_[event]->calls) {
-        if (late.serial >= seen && late.listener.due(clock) && !call(late, invoke)) return false;
+        if (late.serial >= seen && late.listener.due(counters) && !call(late, invoke)) return false;
       }
     }
     return true;
@@ -118,7 +118,7 @@ class HookTable {
   std::size_t size() const { return entries_.size(); }
   Entry& entry(std::size_t position) { return entries_[position].entry; }
 
-  // Visits every Target the table owns, each as often as it is owned: for garbage collectors.
+  // Visits every reference to a Target that the table owns, for garbage collectors.
   template <class Visit>
   int visit(Visit&& visit_target) const {
     for (const Numbered& numbered : entries_) {
@@ -159,7 +159,7 @@ class HookTable {
     }
     lists_.swap(lists);
     outdated_ = false;
-    if (firing_ > 0) {  // one of them may be at work: keep it until no event fires
+    if (firing_ > 0) {  // an event may be iterating over one of them: keep all until none fires
       std::move(lists.begin(), lists.end(), std::back_inserter(retired_));
     }
   }
@@ -167,8 +167,8 @@ class HookTable {
  private:
   using Lists = std::vector<std::unique_ptr<CallList>>;
 
-  // Counts the events being fired; they nest. A counter is enough where a lock protects the table,
-  // as Python's does, and costs less than shared ownership of the lists.
+  // Counts the events being fired; they nest. A plain counter is enough because the GIL protects
+  // the table, and costs less than shared ownership of the lists.
   class Firing {
    public:
     explicit Firing(HookTable* table) : table_(table) { ++table_->firing_; }
@@ -190,34 +190,34 @@ class HookTable {
     std::size_t serial;
   };
 
-  // The position of the first call from there on that is due; the list's size if none is.
-  static std::size_t first_due(CallList& list, std::size_t from, const Clock& clock) {
-    if (list.quiet.holds(clock)) {
+  // The first position at or after `from` whose call is due; the list's size if there is none.
+  static std::size_t first_due(CallList& list, std::size_t from, const Counters& counters) {
+    if (list.idle.holds(counters)) {
       return list.next_unconditional[from];
     }
-    while (from < list.calls.size() && !list.calls[from].listener.due(clock)) ++from;
-    if (from == list.calls.size()) start_quiet_spell(list, clock);
+    while (from < list.calls.size() && !list.calls[from].listener.due(counters)) ++from;
+    if (from == list.calls.size()) start_idle_window(list, counters);
     return from;
   }
 
-  static void start_quiet_spell(CallList& list, const Clock& clock) {
+  static void start_idle_window(CallList& list, const Counters& counters) {
     std::int64_t nearest = Trigger::kNever;
     bool watch_log = false;
     for (const Call& call : list.calls) {
       if (call.listener.unconditional()) continue;
-      nearest = std::min(nearest, call.listener.distance(clock));
-      watch_log = watch_log || (!call.listener.spent && call.listener.trigger.log_ready);
+      nearest = std::min(nearest, call.listener.distance(counters));
+      watch_log = watch_log || (!call.listener.fired && call.listener.trigger.log_ready);
     }
-    list.quiet.start(clock, nearest, watch_log);
+    list.idle.start(counters, nearest, watch_log);
   }
 
   template <class Invoke>
   static bool call(const Call& call, Invoke& invoke) {
-    if (call.listener.spent) *call.listener.spent = true;
+    if (call.listener.fired) *call.listener.fired = true;
     return invoke(call);
   }
 
-  // One entry more than there are calls: behind the last there is none.
+  // One entry more than there are calls: the position after the last call is a valid start.
   static std::vector<std::size_t> next_unconditional(const std::vector<Call>& calls) {
     std::vector<std::size_t> next(calls.size() + 1, calls.size());
     for (std::size_t position = calls.size(); position-- > 0;) {
@@ -233,19 +233,19 @@ class HookTable {
     return nullptr;
   }
 
-  static void keep_spent(const Numbered& known, Entry& entry) {
+  static void keep_fired(const Numbered& known, Entry& entry) {
     const auto& before = known.entry.listeners;
     for (EventId event = 0; event < std::min(before.size(), entry.listeners.size()); ++event) {
       auto& listener = entry.listeners[event];
-      if (before[event] && before[event]->spent && listener && listener->spent) {
-        listener->spent = before[event]->spent;
+      if (before[event] && before[event]->fired && listener && listener->fired) {
+        listener->fired = before[event]->fired;
       }
     }
   }
 
   std::vector<Numbered> entries_;
   Lists lists_;
-  bool outdated_ = false;  // whether entries have come that the lists do not have
+  bool outdated_ = false;  // whether entries_ has changed since the lists were built
   Lists retired_;
   int firing_ = 0;
   std::size_t next_serial_ = 0;

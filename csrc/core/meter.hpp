@@ -30,7 +30,7 @@ class Meter {
     }
   }
 
-  // Adds values of which only the sums are known: they count in the average of everything.
+  // Adds values of which only the sums are known: they count in the average of all values.
   void add_totals(double weighted_sum, double count, std::int64_t pushes) {
     total_ += weighted_sum;
     total_count_ += count;
@@ -43,8 +43,8 @@ class Meter {
   double total() const { return total_; }
   double total_count() const { return total_count_; }
 
-  // The average of the latest `n` values, or of all of them for n = 0, each weighted with its
-  // count. When fewer than `n` are still kept, of those kept. NaN where the counts add up to zero.
+  // The average of the latest `n` values (0: of all values), each weighted with its count. If fewer
+  // than `n` are still kept, of those kept. NaN if the counts add up to zero.
   double average(std::size_t n) const;
 
   // The values still kept, oldest first.

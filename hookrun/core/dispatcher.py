@@ -1,6 +1,6 @@
-"""Which calls an event makes: resolution, the reference dispatcher, and the list users see.
+"""Which hook methods an event calls, the reference dispatcher, and the list of hooks.
 
-The dispatcher proper is C++ (``csrc/core/hook_table.hpp``); the one here defines what it does.
+The default dispatcher is C++ (``csrc/core/hook_table.hpp``); the one here is its definition.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Dispatcher(Protocol):
     def __call__(self, event: str, /) -> None: ...
 
     def insert(self, hook: Hook, priority: int, /) -> int:
-        """Add a hook behind those of the same priority; return its position."""
+        """Add a hook after those of the same priority; return its position."""
 
     def replace(self, hooks: Iterable[tuple[Hook, int]], /) -> None:
-        """Take these hooks, in the order given, as the whole table."""
+        """Replace all hooks by these, in the order given."""
 
     def listeners(self, event: str, /) -> list[Hook]:
         """The hooks that listen to the event, in the order of their calls."""
 
 
 def resolve(hook: Hook, event: str) -> Resolved | None:
-    """What to call for the event, and when; None where the hook does not listen."""
+    """What to call for the event, and when; None if the hook does not listen."""
     name = listening_method(hook, event)
     if name is None:
         return None
@@ -68,18 +68,18 @@ def _instance_trigger(hook: Hook, event: str, method: str) -> Trigger | None:
     return hook.triggers().get(event)
 
 
-def warn_unheard(event: str) -> None:
-    """Warn about a custom event to which no hook listens and that reads like a known one."""
+def warn_no_listener(event: str) -> None:
+    """Warn about a custom event without listeners whose name is close to that of a known event."""
     hint = did_you_mean(event, EVENTS)
     if hint.startswith("Did"):
         warnings.warn(f"no hook listens to the event {event!r}. {hint}", stacklevel=3)
 
 
 def make_dispatcher(runner: Any) -> Dispatcher:
-    """The native dispatcher, or the reference where ``HOOKRUN_BACKEND=reference`` asks for it."""
+    """The native dispatcher, or the reference if ``HOOKRUN_BACKEND=reference`` is set."""
     if os.environ.get("HOOKRUN_BACKEND") == "reference":
-        return ReferenceDispatcher(runner, resolve, warn_unheard)
-    return _native.Dispatcher(runner, resolve, warn_unheard)
+        return ReferenceDispatcher(runner, resolve, warn_no_listener)
+    return _native.Dispatcher(runner, resolve, warn_no_listener)
 
 
 @dataclass
@@ -89,12 +89,12 @@ class _Call:
     hook: Hook
     priority: int
     serial: int
-    spent: list[bool]
+    fired: list[bool]
 
     def due(self, runner: Any) -> bool:
         if self.trigger is None:
             return True
-        return not self.spent[0] if self.trigger.once else self.trigger.due(runner)
+        return not self.fired[0] if self.trigger.once else self.trigger.due(runner)
 
 
 @dataclass
@@ -109,21 +109,22 @@ class ReferenceDispatcher:
     """The dispatcher in plain Python: the definition of what the native one does.
 
     Args:
-        runner: passed to every call, and read by the triggers. It owns the dispatcher, which does
-            not keep it alive.
-        resolve: gives what to call for a hook and an event; see :func:`resolve`.
-        unheard: told of a custom event to which no hook listens when it first fires.
+        runner: passed to every call, and read by the triggers. It owns the dispatcher, which holds
+            a weak reference to it.
+        resolve: returns what to call for a hook and an event; see :func:`resolve`.
+        on_no_listener: called with the name of a custom event that fires for the first time and has
+            no listener.
     """
 
     def __init__(
         self,
         runner: Any,
         resolve: Callable[[Any, str], Resolved | None],
-        unheard: Callable[[str], None],
+        on_no_listener: Callable[[str], None],
     ) -> None:
         self._runner = weakref.ref(runner)
         self._resolve = resolve
-        self._unheard = unheard
+        self._on_no_listener = on_no_listener
         self._events = list(EVENTS)
         self._entries: list[_Entry] = []
         self._serial = 0
@@ -150,7 +151,7 @@ class ReferenceDispatcher:
             raise ReferenceError("the runner of this dispatcher is gone")
         known = self._serial
         outer = runner.current_event
-        if event in EVENTS:  # a custom event happens within the lifecycle event at work
+        if event in EVENTS:  # a custom event leaves current_event at the lifecycle event around it
             runner.current_event = event
         try:
             self._fire(runner, event, self._calls(event))
@@ -165,7 +166,7 @@ class ReferenceDispatcher:
         for call in calls:
             if not call.due(runner):
                 continue
-            call.spent[0] = True
+            call.fired[0] = True
             try:
                 call.function(runner)
             except BaseException as error:
@@ -183,7 +184,7 @@ class ReferenceDispatcher:
                 if call is not None:
                     entry.calls[event] = call
             if not any(resolved):
-                self._unheard(event)
+                self._on_no_listener(event)
         return [entry.calls[event] for entry in self._entries if event in entry.calls]
 
     def _entry(self, hook: Hook, priority: int) -> _Entry:
@@ -198,7 +199,7 @@ class ReferenceDispatcher:
             if call is None:
                 continue
             if known is not None and event in known.calls:
-                call.spent = known.calls[event].spent
+                call.fired = known.calls[event].fired
             entry.calls[event] = call
         return entry
 
@@ -213,12 +214,12 @@ class ReferenceDispatcher:
 class HookList(list[Hook]):
     """The hooks of a runner in the order of their calls; a change to it rebuilds the dispatcher.
 
-    A change that the dispatcher refuses is taken back.
+    A change that the dispatcher refuses is undone.
 
     Args:
-        hooks: what it holds at first.
-        changed: the method to call after each change. Its object owns the list and is not kept
-            alive by it.
+        hooks: the first content.
+        changed: the method to call after each change; held by a weak reference, since its object
+            owns the list.
     """
 
     def __init__(self, hooks: Iterable[Hook], changed: Callable[[], None]) -> None:
@@ -227,7 +228,7 @@ class HookList(list[Hook]):
         self._ids = {id(hook) for hook in self}
 
     def has(self, hook: Hook) -> bool:
-        """Whether this very hook is in the list."""
+        """Whether this hook, by identity, is in the list."""
         return id(hook) in self._ids
 
     def append(self, hook: Hook, /) -> None:
@@ -265,7 +266,7 @@ class HookList(list[Hook]):
         return self
 
     def insert_silently(self, position: int, hook: Hook) -> None:
-        """Insert a hook that the dispatcher has already."""
+        """Insert a hook that the dispatcher already has, without rebuilding it."""
         super().insert(position, hook)
         self._ids.add(id(hook))
 

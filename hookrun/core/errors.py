@@ -8,12 +8,12 @@ from typing import Any
 
 
 def missing_key(what: str, key: str, given: Iterable[Any]) -> str:
-    """The beginning of an error message about a key that a dict lacks, and what may be meant by it.
+    """The beginning of an error message about a missing key; suggests a near spelling among others.
 
     Args:
         what: what the dict is called.
-        key: the key.
-        given: the keys that it has.
+        key: the missing key.
+        given: the keys that the dict has.
     """
     names = sorted({name for name in given if isinstance(name, str)})
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
@@ -21,7 +21,7 @@ def missing_key(what: str, key: str, given: Iterable[Any]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: its near spellings, or all that is known.
+    """The end of an error message about an unknown name: near spellings, or else all known names.
 
     Args:
         name: what the user wrote.

@@ -16,7 +16,7 @@ STAGES: tuple[str, ...] = (
     "after_val_epoch",
     "after_run",
 )
-"""The ten points of a run."""
+"""The ten points of a run at which hooks are called, in firing order."""
 
 GENERIC: dict[str, str] = {
     "before_train_epoch": "before_epoch",
@@ -28,11 +28,11 @@ GENERIC: dict[str, str] = {
     "after_train_iter": "after_iter",
     "after_val_iter": "after_iter",
 }
-"""For each specific point, the method that serves it when a hook does not override the point."""
+"""For each specific point, the generic method that is called if a hook overrides only that one."""
 
 CATCH_UP = "catch_up_evaluation"
-"""A custom event: a resumed run goes on amid an epoch, and fetches its next batch after this.
+"""A custom event: fires when a run resumes within an epoch, before it fetches the next batch.
 
-A hook that did something at that point of the run that was stopped, and drew random numbers for it,
-does it now, in the same order.
+A hook that drew random numbers at this point of the original run draws them again here, so that the
+order of random numbers stays the same.
 """

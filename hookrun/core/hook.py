@@ -21,16 +21,16 @@ class Hook:
     overrides, and costs nothing at the others. ``before_epoch``, ``after_epoch``, ``before_iter``
     and ``after_iter`` serve training and validation unless the specific point is overridden.
 
-    What only some hooks have is a protocol in :mod:`hookrun.core.protocols`: a hook that has the
-    methods of one is asked for them.
+    Optional methods are protocols in :mod:`hookrun.core.protocols`: the runner calls them on hooks
+    that have them.
 
     Class attributes:
         reads, writes: what the hook touches, out of ``RESOURCES``; an empty set for nothing, None
-            where that is not declared. Registration refuses or reorders hooks whose declarations
-            would corrupt a run. A hook of which it is not known that it leaves the parameters alone
-            keeps EMAHook from averaging within the optimizer's step, if it stands between the two.
-        state_layout: how what ``state_dict`` gives looks: a check of :mod:`hookrun.core.schema`, as
-            a static method. A file in which it does not is refused. None: unknown.
+            if not declared. Registration refuses or reorders hooks whose declarations would corrupt
+            a run. EMAHook averages within the fused optimizer step only if all hooks between it and
+            the optimizer hook declare ``writes`` without ``"parameters"``.
+        state_layout: the layout of ``state_dict()``: a check of :mod:`hookrun.core.schema`, as a
+            static method. A checkpoint with another layout is refused. None: not checked.
     """
 
     stages: ClassVar[tuple[str, ...]] = STAGES
@@ -83,27 +83,26 @@ class Hook:
         self.after_iter(runner)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
-        """Release what the hook holds. No event: called for every hook however a run ends.
+        """Release resources. Not an event: called for every hook, however a run ends.
 
         Args:
             runner: the runner whose run ends.
-            error: what ended the run, or None where it ended as planned.
+            error: the exception that ended the run, or None if it ended normally.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the hook: plain types and tensors."""
+        """The hook's state for a checkpoint: plain types and tensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave in the run that is resumed."""
+        """Load what ``state_dict`` returned in the run that is resumed."""
 
     def triggers(self) -> Mapping[str, Trigger]:
-        """When the methods of this very class are due, by event; events left out are always due.
+        """When the methods that this class defines are due, by event; other events are always due.
 
-        A trigger holds only while none of the event's method and the ``every_n_*`` and
-        ``is_last_*`` methods is overridden below this class (:func:`hookrun.core.overrides`): a
-        subclass that overrides one of them is called at every event. The method itself must check
-        again, so that ``super()`` works.
+        A trigger applies only while no subclass overrides the event's method or one of the
+        ``every_n_*`` and ``is_last_*`` methods (:func:`hookrun.core.overrides`); otherwise the hook
+        is called at every event. The method itself must check again, so that ``super()`` works.
         """
         return {}
 
@@ -120,12 +119,13 @@ class Hook:
         return (runner.iter + 1) % n == 0 if n > 0 else False
 
     def end_of_epoch(self, runner: Any) -> bool:
-        """Whether the current batch is the loader's last; False where the loader has no length.
+        """Whether the current batch is the loader's last; False if the loader has no length.
 
-        A loader whose ``len()`` an earlier epoch has shown to be wrong counts by what it gave.
+        If the ``len()`` of a loader turned out to be wrong in an earlier epoch, the number of
+        batches that it yielded is used instead.
         """
         length = getattr(runner, "epoch_length", None)
-        if not isinstance(length, int):  # outside of an epoch, or a stand-in
+        if not isinstance(length, int):  # outside of an epoch, or a mock of a runner
             try:
                 length = len(runner.data_loader)
             except TypeError:
@@ -145,7 +145,7 @@ class Hook:
         return [stage for stage in Hook.stages if listening_method(self, stage) is not None]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the tie to a runner, so that hooks can be copied and pickled."""
+        """Without the reference to a runner, so that hooks can be copied and pickled."""
         return {name: value for name, value in vars(self).items() if name != "_refresh"}
 
 
@@ -160,7 +160,7 @@ SCHEDULING_METHODS = (
 
 
 class TriggerSetting:
-    """A hook attribute that its triggers are made of: assigning it updates the dispatcher.
+    """A hook attribute on which its triggers depend: assigning it updates the dispatcher.
 
     >>> class Report(Hook):
     ...     interval = TriggerSetting()
@@ -170,7 +170,7 @@ class TriggerSetting:
         self.name = name
 
     if TYPE_CHECKING:
-        # There is none: without it, reading the attribute is as quick as reading any other.
+        # For type checkers only: without __get__, reading is as fast as for any other attribute.
         def __get__(self, hook: Any, owner: type | None = None) -> Any: ...
 
     def __set__(self, hook: Any, value: Any) -> None:
@@ -184,12 +184,12 @@ class TriggerSetting:
 
 
 def tie_to_runner(hook: Hook, refresh: Callable[[], None]) -> None:
-    """Make the hook's trigger settings refresh the runner; the runner is not kept alive."""
+    """Let the hook's trigger settings refresh the runner; holds a weak reference to it."""
     vars(hook)["_refresh"] = weakref.WeakMethod(refresh)
 
 
 def writes_of(hook: Hook) -> frozenset[str]:
-    """What the hook declares to write; nothing where it declares nothing."""
+    """What the hook declares to write; the empty set if it declares nothing."""
     return hook.writes or frozenset()
 
 
@@ -199,10 +199,10 @@ def untie_from_runner(hook: Hook) -> None:
 
 
 def listening_method(hook: Hook, event: str) -> str | None:
-    """The name of the method that serves the event, or None where the hook does not listen.
+    """The name of the method to call for the event, or None if the hook does not listen.
 
-    The event's own method if it is overridden or set on the hook, else the generic one that it
-    falls back to, if that is. For a custom event, the method of that name.
+    The event's own method if it is overridden or set on the instance; else the generic one, if that
+    is overridden or set. For a custom event, the method of that name.
     """
     for name in (event, GENERIC.get(event)):
         if name is None:

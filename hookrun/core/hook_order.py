@@ -1,10 +1,10 @@
-"""Rules over what hooks declare to read and write: which orders would corrupt a run.
+"""Which orders of hooks would corrupt a run, by what the hooks declare to write.
 
 Two rules, both about hooks that write parameters:
 
-* a run has one optimizer hook, the one that writes gradients and parameters;
-* a hook that writes parameters fires ahead of every hook that writes checkpoints, for a checkpoint
-  taken before it would miss what it does at the same step.
+* a run has only one optimizer hook, that is, one that writes both gradients and parameters;
+* a hook that writes parameters fires before every hook that writes checkpoints: otherwise a
+  checkpoint would not have what the hook writes at the same step.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _OPTIMIZER = frozenset({"parameters", "gradients"})
 def resolve_position(
     hook: Hook, priority: int, registered: Sequence[tuple[Hook, int]]
 ) -> int | None:
-    """Where the hook must stand to keep the rules; None where its priority alone decides.
+    """The position at which the hook keeps the rules; None if its priority alone decides.
 
     Args:
         hook: the hook to be registered.
         priority: its priority.
-        registered: the hooks there are, with their priorities, in the order of their calls.
+        registered: the registered hooks with their priorities, in the order of their calls.
 
     Raises:
-        ValueError: no place at this priority keeps the rules. The message names both hooks.
+        ValueError: no position at this priority keeps the rules. The message names both hooks.
     """
     if writes_of(hook) >= _OPTIMIZER:
         for other, _ in registered:
@@ -63,7 +63,7 @@ def resolve_position(
                 warnings.warn(
                     f"{_name(hook)} has the priority of {_name(other)} ({_level(priority)}), which "
                     f"was registered before it; it is moved ahead, so that checkpoints hold what "
-                    f"it writes. Register it first, or with a higher priority, to say so yourself.",
+                    f"it writes. Register it first, or with a higher priority, to avoid this.",
                     stacklevel=4,
                 )
                 return position

@@ -1,7 +1,7 @@
-"""Calls that signal handlers, such as Ctrl-C's, do not interrupt: for effects that belong together,
-such as a change and the note of it.
+"""Calls that signal handlers, such as Ctrl-C's, do not interrupt: for several changes of which
+either all or none must happen.
 
-Each takes a function and its arguments, and gives what it returns.
+Each takes a function and its arguments, and returns its result.
 """
 
 from hookrun._native import interrupted_by_second, interruptible, uninterrupted

@@ -1,5 +1,5 @@
-"""The versions of a model's layers: torch keeps them as an attribute of a state dict, and an older
-layer's weights are converted by them when they are loaded.
+"""The versions of a model's layers. torch keeps them in an attribute of the state dict, and layers
+use them to convert the weights of older versions when they are loaded.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _NAME = "_metadata"
 
 
 def layer_versions(weights: Mapping[str, Any]) -> Any:
-    """Those of a state dict; none where it is a plain dict."""
+    """The layer versions of a state dict; an empty dict if it has none."""
     return getattr(weights, _NAME, OrderedDict())
 
 
 def set_layer_versions(weights: OrderedDict[str, Any], versions: Any) -> None:
-    """Give them to a state dict that was made of another."""
+    """Set the layer versions of a state dict that was built from another one."""
     vars(weights)[_NAME] = versions

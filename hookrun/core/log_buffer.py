@@ -15,45 +15,46 @@ from torch import Tensor
 from hookrun import _native
 
 _MAX_PENDING = 1024
-"""Device values kept per name before the older half is summed up on its device."""
+"""Unread device values kept per name; beyond, the older half is replaced by its sum."""
 _MAX_WINDOW = 10_000
-"""Values kept per name at most; the native averages have the same bound."""
+"""The most values kept per name; the native averages have the same bound."""
 
 
 class LogBuffer(_native.LogBuffer):
     """Weighted running averages of named values, in bounded memory.
 
     Numbers are averaged natively. Tensors with one element stay on their device: the buffer keeps
-    references and reads them all in one transfer per device when an average is asked for, so that
-    logging does not make the host wait at other iterations. A tensor that is changed in place after
-    ``update`` is read as it is then.
+    references and reads all of them in one transfer per device when an average is needed, so that
+    logging does not make the host wait in other iterations. If a tensor is changed in place after
+    ``update``, the changed value is read.
 
-    ``update(log_vars, count)`` adds what a step reports, ``update(values)`` without a count what a
-    hook measures. A hook's ``time`` and ``data_time`` are the timer's: what a step reports by these
-    names, or as ``eval_iter_num``, appears in ``output`` with an underscore behind its name.
+    ``update(log_vars, count)`` adds what a step reports; ``update(values)`` without a count adds
+    what a hook measures. The names ``time`` and ``data_time`` are reserved for the timer hook: what
+    a step reports under these names, or as ``eval_iter_num``, gets an underscore appended to its
+    name in ``output``.
 
     Attributes:
-        output: dict of what the last :meth:`average` gave and of what hooks put there.
-        ready: whether ``output`` waits for the loggers.
-        averaged: whether ``output`` has averages; where not, hooks such as an evaluation put there
-            all that it has.
+        output: dict of the averages of the last :meth:`average`, and of what hooks put there.
+        ready: whether loggers are to log ``output``.
+        averaged: whether ``output`` has averages; False if it has only what hooks, such as an
+            evaluation, put there.
 
-    ``average(n)`` is exact for all values since ``clear``, and for the latest ``n`` up to the
-    largest ``n`` given to ``reserve`` (the logger hooks reserve their interval), but for at most
-    10,000. Beyond, it is the average of the latest that are kept.
+    ``average()`` is exact over all values since ``clear``. ``average(n)`` is exact up to the
+    largest ``n`` given to ``reserve`` (the logger hooks reserve their interval), but no more than
+    10,000; for a larger ``n`` it is the average of the latest values that are kept.
     """
 
     def __init__(self) -> None:
-        # Per name, what came since the last read, in order: (tensor or number, count).
+        # Per name, the values since the last read, in order: (tensor or number, count).
         self._pending: defaultdict[str, list[tuple[Any, float]]] = defaultdict(list)
-        # Per name, older values of which only sums are kept: (weighted sum, count, pushes).
+        # Per name, older values of which only the sums are kept: (weighted sum, count, pushes).
         self._folded: dict[str, tuple[Tensor, float, int]] = {}
         self._max_pending = _MAX_PENDING
         self._later: list[tuple[Tensor, Callable[[float], None]]] = []
         self.warned: set[str] = set()  # renamed values that loggers have warned about
 
     def average(self, n: int = 0) -> None:
-        """Put the weighted averages of the latest ``n`` values (0: of all) into ``output``.
+        """Put the weighted averages of the latest ``n`` values (0: of all values) into ``output``.
 
         Raises:
             ValueError: ``n`` is negative.
@@ -65,13 +66,13 @@ class LogBuffer(_native.LogBuffer):
         """Read a tensor when the buffer is read next, in the same transfer.
 
         Args:
-            value: a real tensor with one element; of no interest to averages.
-            then: called with the number, and may raise. ``clear`` does not cancel it.
+            value: a real tensor with one element; it is not averaged.
+            then: called with the number, and may raise. ``clear`` does not cancel the call.
         """
         self._later.append((value, then))
 
     def read(self) -> None:
-        """Read what waits on its device now: the host waits for it."""
+        """Read all pending device values now: the host waits for the device."""
         self._read_pending()
 
     def clear(self) -> None:
@@ -88,9 +89,10 @@ class LogBuffer(_native.LogBuffer):
 
     @contextlib.contextmanager
     def separate(self) -> Iterator[None]:
-        """A context with values and an output of its own, such as those of a validation.
+        """A context in which the buffer has separate values and output, such as a validation's.
 
-        Behind it, the values and the output from before are back, and its own are forgotten.
+        Afterwards the values and the output from before are restored, and those of the context are
+        discarded.
         """
         aside = LogBuffer()
         self._swap(aside)
@@ -124,7 +126,7 @@ class LogBuffer(_native.LogBuffer):
         return OrderedDict((name, counts) for name, (_, counts) in self._history().items())
 
     def _defer(self, name: str, value: Any, count: float) -> None:
-        """Take a value that is no plain number, or that comes behind one which waits.
+        """Add a value that is no plain number, or that comes after a pending one.
 
         Called by the native ``update``.
         """
@@ -142,7 +144,7 @@ class LogBuffer(_native.LogBuffer):
             self._fold(name)
 
     def _fold(self, name: str) -> None:
-        """Sum up the older half of the pending values, on their device: nothing is read."""
+        """Replace the older half of the pending values by its sum, on the device without a sync."""
         pending = self._pending[name]
         half = len(pending) // 2
         older, self._pending[name] = pending[:half], pending[half:]
@@ -158,7 +160,7 @@ class LogBuffer(_native.LogBuffer):
         self._folded[name] = (total, count, half)
 
     def _read_pending(self) -> None:
-        """Hand everything pending to the native averages, with one transfer per device."""
+        """Pass all pending values to the native averages, with one transfer per device."""
         if not self._pending and not self._later:
             return
         pending, folded, later = self._pending, self._folded, self._later

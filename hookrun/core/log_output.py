@@ -1,4 +1,4 @@
-"""What stands in a log buffer's output: whose it is, and names that mean two things."""
+"""The output of a log buffer: what its values are, and reserved names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 from .log_buffer import LogBuffer
 
 TIMES = ("time", "data_time")
-"""What a timer measures, in seconds."""
+"""The names of a timer's values, in seconds."""
 EVALUATED = "eval_iter_num"
-"""By this name, an evaluation leaves the length of its loader."""
+"""The name under which an evaluation reports the length of its loader."""
 
 
 def has_averages(runner: Any) -> bool:
-    """Whether the output has averages of steps, or else what hooks such as an evaluation put there.
+    """Whether the output has averages over steps, not only what hooks such as an evaluation put
+    there.
 
-    A buffer that is not ours does not say; one with a timer's figures is taken to have averages.
+    A buffer of another class does not know; with a timer's values it is assumed to have averages.
     """
     buffer = runner.log_buffer
     if isinstance(buffer, LogBuffer):
@@ -24,15 +25,20 @@ def has_averages(runner: Any) -> bool:
     return runner.mode == "val" or any(name in buffer.output for name in TIMES)
 
 
-def take_apart(
+def split_output(
     output: dict[str, Any], averaged: bool, fields: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """What the output says of itself, the values to log, and which of these are renamed.
+    """Split an output into reserved values, values to log, and the renamed ones among the latter.
 
     Args:
         output: of a log buffer.
-        averaged: see :func:`has_averages`. What evaluations call ``time`` is no timer's.
-        fields: names that are not free for values.
+        averaged: see :func:`has_averages`. Without averages, ``time`` is a metric of an evaluation
+            and not the timer's.
+        fields: more reserved names.
+
+    Returns:
+        The timer's values and the length of the evaluation's loader; the values to log, by names
+        that are not reserved; and the names that were changed for this, old to new.
     """
     own_names = (*TIMES, EVALUATED) if averaged else (EVALUATED,)
     own = {name: output[name] for name in own_names if name in output}
@@ -43,7 +49,7 @@ def take_apart(
 
 
 def with_underscore(name: str, taken: Collection[str]) -> str:
-    """The name with as many underscores behind it as make it free."""
+    """The name, with underscores appended until it is not taken."""
     while name in taken:
         name += "_"
     return name

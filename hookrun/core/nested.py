@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """``value`` with every tensor in it replaced by what the function gives for it.
+    """``value`` with every tensor in it replaced by ``function(tensor)``.
 
-    Mappings, sequences and sets are gone through at any depth and rebuilt as their own type, but
-    for those in which nothing changes: they come back as they are, and so does everything else.
+    Mappings, sequences and sets are rebuilt as their own type, at any depth. Those in which nothing
+    changes, and all other objects, are returned as they are.
     """
     if isinstance(value, Tensor):
         return function(value)
@@ -40,7 +40,7 @@ def _like_mapping(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         return items
     if not isinstance(value, MutableMapping):
         return type(value)(items)  # type: ignore[call-arg]
-    same_kind = copy.copy(value)  # a subclass may keep more, and its constructor take other things
+    same_kind = copy.copy(value)  # a subclass may have more attributes and another constructor
     for key, each in items.items():
         same_kind[key] = each
     return same_kind

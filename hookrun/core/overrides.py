@@ -1,8 +1,8 @@
-"""Whether a method is overridden: the one rule behind everything that is decided by it.
+"""Whether a method is overridden: the only check for it in hookrun.
 
-What a class says of its methods, such as when they are due or that C++ may stand in for them, holds
-for objects that still have these methods. It holds no longer once a subclass, or the object itself,
-has put another method in the place of one of them: then that one is called, whenever Python would.
+A class may declare something about its methods, such as when they are due, or that C++ may replace
+them. The declaration applies as long as the methods are those of the class. If a subclass or the
+instance replaces one of them, the declaration is ignored, and the method is called as in Python.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def overrides(obj: Any, base: type, names: Iterable[str]) -> bool:
-    """Whether any of these methods of ``obj`` is another one than that of ``base``.
+    """Whether any of these methods of ``obj`` differs from that of ``base``.
 
     Args:
         obj: an instance of ``base`` or of a subclass.
-        base: the class whose methods are meant, its own or those that it inherits.
-        names: the methods. One that only ``obj`` has counts as overridden.
+        base: the class whose methods to compare with, defined there or inherited.
+        names: the names of the methods. A method that ``base`` does not have counts as overridden.
     """
     own, cls = vars(obj), type(obj)
     return any(
@@ -26,7 +26,7 @@ def overrides(obj: Any, base: type, names: Iterable[str]) -> bool:
 
 
 def declaring_class(obj: Any, name: str) -> type:
-    """The class in whose body the attribute ``name`` of ``obj`` stands: the base of what it says.
+    """The class that defines the attribute ``name`` of ``obj``.
 
     Raises:
         AttributeError: there is no such attribute in the class of ``obj`` or its bases.

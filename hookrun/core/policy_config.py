@@ -1,4 +1,4 @@
-"""Configs of schedules: ``dict(policy='step', ...)`` to the config of the hook it stands for."""
+"""Configs of schedules: from ``dict(policy='step', ...)`` to the config of its hook."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .hook import HOOKS
 
 
 def policy_hook_config(config: Mapping[str, Any], suffix: str, name: str) -> dict[str, Any]:
-    """The hook config that a policy config stands for; the given dict stays as it is.
+    """The hook config for a policy config, which is not modified.
 
     Args:
         config: ``policy``, a name in any case, and the arguments of its hook.
-        suffix: what the hook's name adds to the policy's, such as ``"LrUpdaterHook"``.
+        suffix: the end of the hook's name, after the policy's, such as ``"LrUpdaterHook"``.
         name: what the config is called, for error messages.
 
     Raises:
-        KeyError: no ``policy``, or one that no registered hook has.
-        TypeError: the policy is no string, or ``type`` is another hook than the policy's.
+        KeyError: no ``policy``, or no registered hook for it.
+        TypeError: the policy is no string, or ``type`` is a hook other than the policy's.
     """
     if "policy" not in config:
         raise KeyError(missing_key(name, "policy", config) + f", such as 'step': {dict(config)!r}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """The text in one line, with escapes for what a terminal could take for a command.
+    """The text in one line, with control characters escaped, which a terminal could execute.
 
     Args:
-        text: names and values that a file or a dataset has given.
+        text: a name or value from a file or a dataset.
 
     >>> printable("red: \\x1b[31m")
     'red: \\\\x1b[31m'

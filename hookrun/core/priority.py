@@ -67,7 +67,7 @@ def get_priority(priority: int | str | Priority) -> int:
 
 
 def priority_name(value: int) -> str:
-    """The level's name where one has this value, else the value as text."""
+    """The name of the level with this value, else the value as text."""
     try:
         return Priority(value).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""What only some hooks have: a hook with the method of a protocol here is asked for it."""
+"""Optional methods of hooks: the runner calls them on every hook that has them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @runtime_checkable
 class LendsWeights(Protocol):
-    """A hook that keeps other weights of the model, such as averages, and lends them to it.
+    """A hook that keeps other weights for the model, such as averages, and can swap them in.
 
-    Its ``close`` takes them back where it is given an error. Where Ctrl-C has come while hooks were
-    closed, it is called once more.
+    If a run ends with an error, the hook's ``close`` must restore the model's own weights. After a
+    Ctrl-C during the closing of hooks, ``close`` is called a second time.
     """
 
     def applied(self) -> AbstractContextManager[Any]:
@@ -23,33 +23,33 @@ class LendsWeights(Protocol):
 
 @runtime_checkable
 class ResumesRun(Protocol):
-    """A hook that may resume the run from a checkpoint of its own choice."""
+    """A hook that may resume the run from a checkpoint that it chooses."""
 
     def resume_run(self, runner: Any) -> None:
-        """Call ``runner.resume(...)`` where the run is to go on from a checkpoint.
+        """Call ``runner.resume(...)`` if the run is to resume from a checkpoint.
 
-        It is called when a run starts, before the event ``before_run``: then all hooks find the
-        run resumed, whatever the priorities.
+        Called when a run starts, before the event ``before_run``, so that the run is resumed before
+        any hook's ``before_run``, whatever the priorities.
 
         Args:
-            runner: whose run it is.
+            runner: the runner that starts.
         """
 
 
 @runtime_checkable
 class ChecksBeforeSaving(Protocol):
-    """A hook that may refuse a checkpoint of the run, because the state to be saved is no good."""
+    """A hook that may refuse to save a checkpoint because the state is invalid."""
 
     def check_before_saving(self, runner: Any) -> None:
-        """Raise where the state that is about to be saved must not be.
+        """Raise if the state that is about to be saved must not be saved.
 
-        It is called before each checkpoint of the run, whoever saves it and whatever the priority
-        of the hook is: in the process that writes it, and in all processes where all know of the
-        save. Nothing has been written then, and nothing will be: the files that there are stay. The
-        model holds the weights to evaluate; see ``runner.eval_weights()``.
+        Called before each checkpoint of the run, whichever hook saves it and whatever the priority
+        of this hook: on the rank that writes the file; and on all ranks, if all of them take part
+        in saving. If this raises, nothing is written and existing files stay. The model holds the
+        weights to evaluate; see ``runner.eval_weights()``.
 
         Args:
-            runner: whose state it is.
+            runner: the runner whose state is saved.
 
         Raises:
             Exception: what is wrong with the state. It ends the run.
@@ -58,12 +58,12 @@ class ChecksBeforeSaving(Protocol):
 
 @runtime_checkable
 class ChecksRunner(Protocol):
-    """A hook that can tell only from its runner whether its arguments make sense."""
+    """A hook whose arguments can only be checked together with the runner."""
 
     def check_runner(self, runner: Any) -> None:
-        """Raise where the hook could not do in this runner what it was made for.
+        """Raise if the hook cannot work in this runner.
 
-        It is called when the hook is registered, before it is in the list of hooks.
+        Called when the hook is registered, before it is added to the list of hooks.
 
         Args:
             runner: the runner.
@@ -75,15 +75,15 @@ class ChecksRunner(Protocol):
 
 @runtime_checkable
 class AveragesGradients(Protocol):
-    """A hook that may average gradients over the processes of a job itself."""
+    """A hook that may average gradients over all ranks itself."""
 
     def averages_gradients(self, runner: Any) -> bool:
         """Whether it does so in this run, so that the model needs no parallel wrapper.
 
-        It is called when a run starts, before the event ``before_run``.
+        Called when a run starts, before the event ``before_run``.
 
         Args:
-            runner: whose run it is.
+            runner: the runner that starts.
         """
 
 
@@ -123,20 +123,21 @@ class AveragesInStep(Protocol):
 
 @runtime_checkable
 class ChecksResumed(Protocol):
-    """A hook that can tell from its runner whether it can go on from a checkpoint."""
+    """A hook that checks, before a run is resumed, whether it can resume from the checkpoint."""
 
     def check_resumed(
         self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
     ) -> None:
-        """Raise where the hook could not take over what the checkpoint has for it.
+        """Raise if the hook cannot load its state from the checkpoint.
 
-        It is called before anything of the run has been changed; for a hook that is registered
-        later, when it is.
+        Called before resuming has changed anything; for a hook that is registered after resuming,
+        when it is registered.
 
         Args:
-            runner: whose run it is.
-            checkpoint: what the file holds; it looks as one of a run does.
-            state: the hook's own part of it, if there is one; it looks as ``state_layout`` says.
+            runner: the runner to resume.
+            checkpoint: the content of the file, whose layout has been checked.
+            state: the hook's state in it, whose layout has been checked by ``state_layout``; None
+                if there is none, or no ``state_layout``.
 
         Raises:
             ValueError: what does not fit, and where in the file.
@@ -148,27 +149,29 @@ class WritesLogs(Protocol):
     """A logger: a hook that writes the log buffer's output somewhere. LoggerHook is one."""
 
     enabled: bool
-    """False once its back end has failed."""
+    """False after its back end has failed."""
 
     def flush(self, runner: Any) -> None:
-        """Log now what would be logged at the end of the event that fires."""
+        """Log now what would otherwise be logged at the end of the current event."""
 
     def log_validation(self, runner: Any) -> None:
-        """Log the averages of a validation that has ended; for runners without epochs."""
+        """Log the averages of a validation that has ended; called by runners without epochs."""
 
     def count_by_iter(self, runner: Any) -> None:
-        """Count iterations of the whole run; for runners without epochs, before the run."""
+        """Count the iterations of the run, not of epochs; called by runners without epochs, before
+        the run.
+        """
 
 
 @runtime_checkable
 class HasNativeCalls(Protocol):
-    """A hook for some of whose methods C++ can stand in."""
+    """A hook some of whose methods C++ can replace."""
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
-        """The native stand-ins, by event; those left out are called in Python.
+        """The native replacements, by event; other events are called in Python.
 
-        It is asked for when the hook is registered and when the runner is refreshed. A stand-in may
-        be given only while no method that it replaces is overridden; see
+        Called when the hook is registered and when the runner's hooks are refreshed. A replacement
+        may be returned only while no method that it replaces is overridden; see
         :func:`hookrun.core.overrides`.
         """
 
@@ -178,44 +181,46 @@ class SavesCheckpoints(Protocol):
     """A hook that saves checkpoints of the run."""
 
     def checkpoint_folder(self, runner: Any) -> tuple[str, Any] | None:
-        """The folder that they go to, and its storage (a FileClient); None for a hook that was
-        asked to save none.
+        """The folder of the checkpoints and its storage (a FileClient); None if the hook is
+        configured to save none.
 
-        ``runner.resume('auto')`` looks there too.
+        ``runner.resume('auto')`` searches it too.
         """
 
 
 @runtime_checkable
 class GathersState(Protocol):
-    """A hook whose state is spread over the ranks."""
+    """A hook whose state is distributed over the ranks."""
 
     def gather_state(self, runner: Any) -> None:
-        """Bring together what each rank has of its own, for the ``state_dict`` of rank 0.
+        """Gather the state of all ranks, for the ``state_dict`` of rank 0.
 
-        It is called on all ranks, right before the checkpoint.
+        Called on all ranks, right before the checkpoint.
         """
 
 
 @runtime_checkable
 class SynchronizesRanks(Protocol):
-    """A hook that may use collectives amid a run, where it stands on all ranks alike."""
+    """A hook that uses collectives during a run, if all ranks have it with the same settings."""
 
     def sync_signature(self, runner: Any) -> Any:
         """Values that all ranks must share before this hook may use collectives; None if it uses
         none.
 
-        It is asked for once, after ``before_run``: plain values to compare, which decide when the
-        hook would do so. It may where ``runner.is_synchronized(hook)``.
+        Called once, after ``before_run``. Return plain values that decide when the hook uses
+        collectives: they are compared over all ranks. The hook may use collectives only if
+        ``runner.is_synchronized(hook)``.
         """
 
 
 @runtime_checkable
 class OwnsDataLoaders(Protocol):
-    """A hook that goes through data loaders by itself, as EvalHook does with its own."""
+    """A hook that has data loaders, as EvalHook does."""
 
     def data_loaders(self) -> Sequence[Any]:
-        """These loaders.
+        """The hook's data loaders.
 
-        Checkpoints keep what their order follows from, and whether their persistent workers have
-        been started: a resumed run draws the same random numbers as one that was not stopped.
+        Checkpoints keep the random state that determines their order, and whether their persistent
+        workers have been started, so that a resumed run draws the same random numbers as a run that
+        was not interrupted.
         """

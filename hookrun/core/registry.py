@@ -1,4 +1,4 @@
-"""Registries: names in configs to classes."""
+"""Registries: from names in configs to classes."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ class Registry:
         """Register a class or function: as a decorator, or called with ``module=``.
 
         Args:
-            name: one name or several; the class's own by default.
-            force: whether to replace what has the name already.
-            module: the class or function, when not used as a decorator.
+            name: one name or several; the name of the class or function by default.
+            force: whether to replace an existing entry.
+            module: the class or function, if not used as a decorator.
 
         Raises:
             KeyError: the name is taken and ``force`` is false.
@@ -107,15 +107,15 @@ class Registry:
 
         Args:
             cfg: ``type``, a registered name or a class, and the arguments for it.
-            default_args: arguments for those that ``cfg`` does not give.
-            other_keys: keys that the caller has taken out of ``cfg``: near spellings of them are
-                named in errors.
+            default_args: arguments used unless ``cfg`` has them.
+            other_keys: keys that the caller has already removed from ``cfg``: errors suggest them
+                too for a misspelt key.
 
         Raises:
             KeyError: no ``type``, or an unknown one.
             TypeError: the config is no dict, a key is no string, the type is neither a name nor a
-                class, or it has no such argument (near spellings are named).
-            Exception: whatever the constructor raises, with a note that names the class.
+                class, or an argument is unknown (the message has near spellings).
+            Exception: what the constructor raises, with a note that names the class.
         """
         if not isinstance(cfg, Mapping):
             raise TypeError(f"a {self._name} config is a dict, not {type(cfg).__name__}: {cfg!r}")
@@ -134,7 +134,7 @@ class Registry:
             return constructor(**arguments)
         except TypeError as error:
             hints = _unknown_arguments(constructor, arguments, other_keys)
-            if not hints or not _MISFIT.search(str(error)):
+            if not hints or not _WRONG_ARGUMENTS.search(str(error)):
                 error.add_note(note)
                 raise
             named = TypeError(" ".join(f"{name} {hint}" for hint in hints))
@@ -173,15 +173,17 @@ class Registry:
             self._modules[each] = module
 
 
-_OTHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-# What Python says where arguments do not fit a signature.
-_MISFIT = re.compile(r"\(\) (got an unexpected keyword argument|missing \d+ required|takes no arg)")
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+# Python's messages for arguments that do not fit a signature.
+_WRONG_ARGUMENTS = re.compile(
+    r"\(\) (got an unexpected keyword argument|missing \d+ required|takes no arg)"
+)
 
 
 def _unknown_arguments(
     constructor: Any, arguments: Mapping[str, Any], other_keys: Sequence[str]
 ) -> list[str]:
-    """What to say of each argument that the constructor does not take."""
+    """A message for each argument that the constructor does not have."""
     known, _ = known_arguments(constructor)
     return [
         f"has no argument {name!r}. {did_you_mean(name, known | set(other_keys))}"
@@ -191,9 +193,9 @@ def _unknown_arguments(
 
 
 def known_arguments(constructor: Any) -> tuple[set[str], bool]:
-    """The names of the arguments that a class or a function takes, and whether it takes others too.
+    """The arguments that a class or a function has, and whether it takes any others too.
 
-    A constructor with ``**kwargs`` is taken to hand them to that of the next base class.
+    A constructor with ``**kwargs`` is assumed to pass them to that of the next base class.
     """
     layers = [constructor]
     if inspect.isclass(constructor):
@@ -203,9 +205,9 @@ def known_arguments(constructor: Any) -> tuple[set[str], bool]:
     for layer in layers:
         try:
             parameters = inspect.signature(layer).parameters
-        except (ValueError, TypeError):  # compiled ones may not say
+        except (ValueError, TypeError):  # compiled functions may have no signature
             return known, True
-        known |= {name for name, each in parameters.items() if each.kind not in _OTHERS}
+        known |= {name for name, each in parameters.items() if each.kind not in _VARIADIC}
         if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
             return known - {"self"}, False
     return known - {"self"}, bool(layers)

@@ -1,15 +1,15 @@
-"""Telling samplers which pass begins."""
+"""Setting the epoch of a loader's sampler."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def tell_sampler(loader: Any, epoch: int) -> None:
-    """Call ``set_epoch`` of the loader's sampler, or of its batch sampler, if there is one.
+def set_sampler_epoch(loader: Any, epoch: int) -> None:
+    """Call ``set_epoch`` of the loader's sampler, or else of its batch sampler's sampler.
 
     Args:
-        loader: a data loader, or anything else: without such a sampler nothing happens.
+        loader: a data loader, or anything else: nothing happens unless a sampler has ``set_epoch``.
         epoch: the number of the pass, from 0.
     """
     for owner in (loader, getattr(loader, "batch_sampler", None)):

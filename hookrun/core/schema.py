@@ -1,7 +1,7 @@
-"""What a tree of plain types and tensors must look like, and where in it something does not.
+"""Checks for a tree of plain types and tensors, such as a checkpoint.
 
-A *check* takes a value and the path that leads to it, and raises a :class:`WrongValue` that names
-the path. Checks of containers are made of checks of what is in them.
+A *check* takes a value and its path in the tree, and raises a :class:`WrongValue` with the path.
+Checks of containers are built from checks of their items.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor
 Check = Callable[[Any, str], None]
 
 MAX_COUNT = 1 << 62
-"""No count of iterations, samples and the like is greater."""
+"""The greatest valid count of iterations, samples and the like."""
 
 
 class WrongValue(ValueError):
-    """A value in a file that is not what it should be; the message begins with its path."""
+    """An invalid value in a file; the message begins with its path."""
 
 
 def refuse(where: str, value: Any, wanted: str) -> WrongValue:
-    """The error of a value that is not what is wanted."""
+    """The error for a value that is not what was expected."""
     return WrongValue(f"{where} is {describe(value)}, not {wanted}")
 
 
 def describe(value: Any) -> str:
-    """A value in a few words, in printable characters."""
+    """A short description of a value, in printable characters."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
     if isinstance(value, (dict, list, tuple, set)):
@@ -44,7 +44,7 @@ def describe(value: Any) -> str:
 
 
 def inside(where: str, key: Any) -> str:
-    """The path of what a container has under a key."""
+    """The path of a container's item."""
     if isinstance(key, str) and key.isidentifier():
         return f"{where}.{key}"
     return f"{where}[{describe(key)}]"
@@ -54,17 +54,17 @@ def inside(where: str, key: Any) -> str:
 
 
 def anything(value: Any, where: str) -> None:
-    """Every value."""
+    """Any value."""
 
 
 def whole(value: Any, where: str) -> None:
-    """A whole number that is not negative, of any size."""
+    """A non-negative integer of any size."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise refuse(where, value, "a whole number")
 
 
 def count(value: Any, where: str) -> None:
-    """A count."""
+    """A non-negative integer up to ``MAX_COUNT``."""
     if (
         not isinstance(value, Integral)
         or isinstance(value, bool)
@@ -93,19 +93,19 @@ def text(value: Any, where: str) -> None:
 
 
 def number(value: Any, where: str) -> None:
-    """A finite number, also one of a tensor with one element."""
+    """A finite number, or a tensor with one element that is finite."""
     plain = value
     if isinstance(value, Tensor) and value.numel() == 1 and is_dense(value):
         plain = value.item()
     is_number = isinstance(plain, Real) and not isinstance(plain, bool)
-    if isinstance(plain, Integral) and abs(int(plain)) > sys.maxsize:  # more than kernels take
+    if isinstance(plain, Integral) and abs(int(plain)) > sys.maxsize:  # too large for kernels
         is_number = False
     if not is_number or not math.isfinite(plain):
         raise refuse(where, value, "a finite number")
 
 
 def within(low: float, high: float, *, and_low: bool = False) -> Check:
-    """A number between two others."""
+    """A number between two others, exclusive; ``and_low`` includes the lower one."""
 
     def check(value: Any, where: str) -> None:
         number(value, where)
@@ -122,7 +122,7 @@ def tensor(value: Any, where: str) -> None:
 
 
 def is_dense(value: Tensor) -> bool:
-    """Whether a tensor has its values side by side in memory, where there are values."""
+    """Whether a tensor is strided, not quantized, and has data."""
     return value.layout is torch.strided and value.device.type != "meta" and not value.is_quantized
 
 
@@ -130,7 +130,7 @@ def is_dense(value: Tensor) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """None, or what a check takes."""
+    """None, or a value that passes the check."""
 
     def check_optional(value: Any, where: str) -> None:
         if value is not None:
@@ -140,7 +140,7 @@ def optional(check: Check) -> Check:
 
 
 def either(*checks: Check, wanted: str) -> Check:
-    """What one of several checks takes."""
+    """A value that passes one of several checks."""
 
     def check(value: Any, where: str) -> None:
         for each in checks:
@@ -154,11 +154,11 @@ def either(*checks: Check, wanted: str) -> Check:
 
 
 def items(check: Check, length: int | None = None) -> Check:
-    """A list or tuple, of things that are all of one kind.
+    """A list or tuple whose items all pass a check.
 
     Args:
-        check: what each of them must be.
-        length: how many there must be; None for any number.
+        check: the check for each item.
+        length: the required number of items; None for any number.
     """
 
     def check_items(value: Any, where: str) -> None:
@@ -173,7 +173,7 @@ def items(check: Check, length: int | None = None) -> Check:
 
 
 def mapping(keys: Check, values: Check) -> Check:
-    """A dict, whose keys are all of one kind, and whose values are."""
+    """A dict whose keys all pass one check, and whose values all pass another."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -186,11 +186,11 @@ def mapping(keys: Check, values: Check) -> Check:
 
 
 def record(needed: Mapping[str, Check], known: Mapping[str, Check] | None = None) -> Check:
-    """A dict with names for keys, of which some must be there.
+    """A dict with string keys.
 
     Args:
-        needed: what it must have.
-        known: what it may have, beside other things.
+        needed: checks of the keys that it must have.
+        known: checks of keys that it may have; other keys are allowed and not checked.
     """
     checks = {**(known or {}), **needed}
 

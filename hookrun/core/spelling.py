@@ -1,4 +1,4 @@
-"""Misspelt methods of hooks, which nobody would ever call."""
+"""Misspelt methods of hooks, which would never be called."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from weakref import WeakKeyDictionary
 from .events import EVENTS
 from .hook import Hook
 
-# What a hook may override beside the points of a run, as far as a near spelling means nothing else.
-_OTHERS = (
+# Methods that a hook may override beside those of events, if no other word is close to their names.
+_OTHER_METHODS = (
     *("close", "state_dict", "load_state_dict", "gather_state", "checkpoint_folder"),
     "check_before_saving",
 )
-_KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHERS)}
-# Words one letter away from those of the known names that people mean as they write them.
+_KNOWN = {name: name.split("_") for name in (*EVENTS, *_OTHER_METHODS)}
+# Words that are one letter away from a word of the known names, and are not misspellings of it.
 _REAL_WORDS = frozenset(
     {"alter", "later", "brain", "drain", "grain", "trail", "trait", "strain", "item", "items"}
     | {"inter", "eval", "clone", "chose", "closer", "closed", "lose", "stats", "stage"}
     | {"trailing", "straining", "draining", "raining", "interaction"}
 )
-# What people write in place of a word between two others.
+# What people write instead of a word of the known names.
 _LONG_FORMS = {
     "train": ("training",),
     "val": ("valid", "validate", "validation"),
@@ -32,12 +32,12 @@ _LONG_FORMS = {
 
 
 def check_spelling(hook: Hook) -> None:
-    """Refuse a hook with a public method whose name is nearly that of one which is called.
+    """Refuse a hook with a public method whose name is a misspelling of a method of hooks.
 
-    Methods of other names, such as those of custom events, are the hook's own affair.
+    Methods with other names, such as those of custom events, are not checked.
 
     Raises:
-        ValueError: there is such a method, on the hook or in its class; the message names both.
+        ValueError: the hook or its class has such a method; the message has both names.
     """
     own = [name for name, value in vars(hook).items() if callable(value)]
     found = _first_misspelt(own) or _misspelt_in(type(hook))
@@ -48,17 +48,17 @@ def check_spelling(hook: Hook) -> None:
         )
 
 
-# What is wrong with classes that have been looked at; it keeps none of them alive.
-_looked_at: WeakKeyDictionary[type[Hook], tuple[str, str] | None] = WeakKeyDictionary()
+# The result for each class that has been checked; weak keys, so that classes can be freed.
+_checked_classes: WeakKeyDictionary[type[Hook], tuple[str, str] | None] = WeakKeyDictionary()
 
 
 def _misspelt_in(cls: type[Hook]) -> tuple[str, str] | None:
-    """The first misspelt method of a class and its bases, and what is meant."""
-    if cls not in _looked_at:
+    """The first misspelt method of a class and its bases, and the name that is meant."""
+    if cls not in _checked_classes:
         bases = cls.__mro__[: cls.__mro__.index(Hook)]
         names = [name for base in bases for name, value in vars(base).items() if callable(value)]
-        _looked_at[cls] = _first_misspelt(names)
-    return _looked_at[cls]
+        _checked_classes[cls] = _first_misspelt(names)
+    return _checked_classes[cls]
 
 
 def _first_misspelt(names: Iterable[str]) -> tuple[str, str] | None:
@@ -67,10 +67,12 @@ def _first_misspelt(names: Iterable[str]) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def _meant(name: str) -> str | None:
-    """The known name that this one is a misspelling of; None for a known or another one."""
+    """The known name of which this one is a misspelling; None if it is correct or unrelated."""
     if name.startswith("_") or name in _KNOWN or hasattr(Hook, name):
         return None
-    if name.endswith("s") and name[:-1] in _OTHERS:  # of several: `state_dicts`, `gather_states`
+    if (
+        name.endswith("s") and name[:-1] in _OTHER_METHODS
+    ):  # a plural: `state_dicts`, `gather_states`
         return None
     words = [word.lower() for word in re.findall(r"[A-Z]*[a-z0-9]+|[A-Z]+", name)]
     for known, its_words in _KNOWN.items():
@@ -80,7 +82,7 @@ def _meant(name: str) -> str | None:
 
 
 def _are_near(words: list[str], known: list[str]) -> bool:
-    """Whether each word is the known one or a misspelling of it; of three the order may differ."""
+    """Whether each word is the known one or a misspelling; three correct words in any order."""
     if len(words) != len(known):
         return _distance("".join(words), "".join(known)) <= 1  # an underscore is missing
     if len(known) < 3:
@@ -92,8 +94,8 @@ def _are_near(words: list[str], known: list[str]) -> bool:
 
 
 def _is_near(word: str, known: str) -> bool:
-    """Whether a word is known or differs by a slip: of long words by two, of short ones by no
-    letter in place of another, for that makes other words.
+    """Whether a word is the known one or a misspelling of it: by two edits in long words, by one in
+    short ones. In words of up to three letters, a replaced letter makes another word.
     """
     if word == known or word in _REAL_WORDS:
         return word == known
@@ -103,7 +105,7 @@ def _is_near(word: str, known: str) -> bool:
 
 
 def _distance(a: str, b: str) -> int:
-    """Letters to add, leave out, replace or exchange with the next, to turn one into the other."""
+    """The edit distance: insertions, deletions, replacements and exchanges of adjacent letters."""
     rows = [list(range(len(b) + 1))]
     for i in range(1, len(a) + 1):
         row = [i]

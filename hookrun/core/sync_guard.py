@@ -1,4 +1,4 @@
-"""SyncGuard: which hook made the host wait for the device, at which event, on which line."""
+"""SyncGuard: reports which hook made the host wait for the device, at which event and line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOT_THE_CALLER = ("torch.", "warnings", __name__, sync_watch.__name__)
 
 
 def may_sync(function: Function) -> Function:
-    """Mark a function in which the host may wait: at log time, for a checkpoint, to evaluate."""
+    """Mark a function in which the host may wait, such as logging, saving and evaluation."""
     _MAY_SYNC.add(function.__code__)
     return function
 
@@ -43,13 +43,13 @@ class HostSyncError(RuntimeError):
 
 @dataclass(frozen=True)
 class HostSync:
-    """One time that the host waited.
+    """One host sync: the host waited for the device.
 
     Attributes:
         call: what made it wait, such as ``'Tensor.item'``.
-        hook: class name of the hook at work; None in the model's step and outside of a run.
-        event: the event that fired, or None as above.
-        file, line: where the call stands, outside of torch.
+        hook: class name of the current hook; None in the model's step and outside of a run.
+        event: the current event, or None as above.
+        file, line: the innermost code outside of torch.
         iteration: iteration of the run, counted from 0; None outside of a run.
     """
 
@@ -75,10 +75,10 @@ class HostSync:
 
 
 class SyncReport:
-    """The syncs that a guard has seen; empty is false.
+    """The syncs that a guard has recorded; false if there are none.
 
     Attributes:
-        syncs: the first 10,000 of them, in order; the counts are exact beyond.
+        syncs: the first 10,000 of them, in order; ``len()`` and the table count all.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class SyncReport:
         self._counts: Counter[tuple[str | None, str | None, str, str, int]] = Counter()
 
     def add(self, sync: HostSync) -> None:
-        """Take note of one."""
+        """Record a sync."""
         if len(self.syncs) < _MAX_KEPT:
             self.syncs.append(sync)
         self._counts[sync.hook, sync.event, sync.call, sync.file, sync.line] += 1
@@ -116,29 +116,29 @@ class SyncReport:
 
 
 class SyncGuard:
-    """A context that reports each time the host waits for the device, and who made it wait.
+    """A context that reports each time the host waits for the device, and which code made it wait.
 
-    On a GPU it goes by torch's sync debug mode, on a CPU by Python's reads of tensors (``.item()``,
-    ``float()``, ``int()``, truth tests, ``.cpu()``, ``.tolist()``, ``.numpy()``, ``nonzero`` and
-    the like), as if they were on a GPU. Not reported is where a run waits in any case: loggers when
-    they are due, checkpoints, evaluation by EvalHook, ``before_run`` and ``after_run``. On a CPU,
-    neither are data loading and the fused operations, which compute there, nor ``.to(device)``:
-    nobody can tell whether that device would be the CPU in a run on a GPU.
+    On a GPU it uses torch's sync debug mode. On a CPU it intercepts reads of tensors in Python
+    (``.item()``, ``float()``, ``int()``, truth tests, ``.cpu()``, ``.tolist()``, ``.numpy()``,
+    ``nonzero`` and the like), which would be syncs on a GPU. Expected syncs are not reported:
+    loggers when they are due, checkpoints, evaluation by EvalHook, ``before_run`` and
+    ``after_run``. On a CPU, neither are data loading and the fused operations, which compute on the
+    CPU there, nor ``.to(device)``, whose device need not be the CPU in a run on a GPU.
 
-    It sees the thread that entered it. While it is not entered it costs nothing. Several may be
-    entered, and exited in any order.
+    It watches the thread that entered it, and costs nothing outside of the context. Several guards
+    may be entered at once, and exited in any order.
 
     Args:
-        action: ``'report'`` to collect; ``'warn'`` to give a RuntimeWarning too; ``'raise'`` for a
-            HostSyncError at the first.
-        device: ``'cuda'`` or ``'cpu'``, or a device of one; by default CUDA where there is one.
+        action: ``'report'`` to collect; ``'warn'`` to issue a RuntimeWarning too; ``'raise'`` to
+            raise a HostSyncError at the first sync.
+        device: ``'cuda'`` or ``'cpu'``, or a torch.device of one; by default CUDA if available.
 
     Attributes:
-        report: a :class:`SyncReport`; printed, it is a table.
+        report: a :class:`SyncReport`; it prints as a table.
 
     Raises:
         ValueError: another action or device.
-        RuntimeError: entered while it is.
+        RuntimeError: it is entered twice.
 
     >>> from hookrun import SyncGuard
     >>> with SyncGuard(device="cpu") as guard:
@@ -204,7 +204,7 @@ def _module(frame: FrameType) -> str:
 
 
 def _caller(frame: FrameType) -> FrameType:
-    """Who made the call: the innermost frame outside of torch and of the guard."""
+    """The innermost frame outside of torch and of the guard."""
     for each in _frames(frame):
         module = _module(each)
         if module != "torch" and not module.startswith(_NOT_THE_CALLER):
@@ -213,9 +213,9 @@ def _caller(frame: FrameType) -> FrameType:
 
 
 def _is_on_the_host(frame: FrameType) -> bool:
-    """Whether a read on a CPU would be one on a GPU's host too, or none at all there."""
+    """Whether a read of a CPU tensor would be no sync in a run on a GPU either."""
     if _module(_caller(frame)).startswith(("hookrun.ops", "hookrun.kernels")):
-        return True  # they compute where the tensors are
+        return True  # they run on the tensors' device
     return any(
         _module(each).startswith("torch.utils.data.")
         # torch.optim keeps its step counters on the host
@@ -225,7 +225,7 @@ def _is_on_the_host(frame: FrameType) -> bool:
 
 
 def _locate(call: str, frame: FrameType) -> HostSync | None:
-    """Who is at work, found on the stack; None where waiting is all right."""
+    """The sync with its hook and line, found on the stack; None if a sync is expected here."""
     frames = list(_frames(frame))
     if any(each.f_code in _MAY_SYNC for each in frames):
         return None
@@ -233,7 +233,7 @@ def _locate(call: str, frame: FrameType) -> HostSync | None:
     if runner is not None and runner.current_event in ("before_run", "after_run"):
         return None
     caller = _caller(frame)
-    hook = _hook_at_work(frames, runner)
+    hook = _current_hook(frames, runner)
     return HostSync(
         call,
         None if hook is None else type(hook).__name__,
@@ -245,13 +245,13 @@ def _locate(call: str, frame: FrameType) -> HostSync | None:
 
 
 def _owner(frame: FrameType) -> Any:
-    """The first argument of the function at work: a method's object."""
+    """The first argument of the frame's function: for a method, its object."""
     code = frame.f_code
     return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
 
 
-def _hook_at_work(frames: list[FrameType], runner: Any) -> Hook | None:
-    """The innermost hook on the stack, be it by a method or by a function set on it."""
+def _current_hook(frames: list[FrameType], runner: Any) -> Hook | None:
+    """The innermost hook on the stack, by one of its methods or by a function set on the hook."""
     functions: dict[CodeType | None, Hook] = {
         _code_of(vars(hook)[point]): hook
         for hook in getattr(runner, "hooks", ())

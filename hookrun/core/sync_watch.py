@@ -1,4 +1,4 @@
-"""Noticing that the host waits for a tensor: CUDA's own reports, and Python's reads of tensors."""
+"""Detecting host syncs: by torch's reports of CUDA syncs, or by intercepting reads of tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Notice = Callable[[str], None]
-"""Called at each sync, within it, with what was called; what it raises ends the call."""
+"""Called at each sync with the name of the call, before that runs; an exception cancels it."""
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,7 +37,7 @@ _METHODS = (
     "unique",
     "unique_consecutive",
 )
-"""What makes the host wait if the tensor is on a device: its value or, further down, its shape."""
+"""Methods that need the value of a tensor, or produce a shape that depends on it."""
 
 _FUNCTIONS = (
     "is_nonzero",
@@ -49,16 +49,16 @@ _FUNCTIONS = (
     "unique",
     "unique_consecutive",
 )
-"""The same as functions of ``torch``."""
+"""The same for functions of ``torch``."""
 
 _CUDA_MESSAGE = "called a synchronizing CUDA operation"
 
 
 @contextlib.contextmanager
 def watch_reads(notice: Notice) -> Iterator[None]:
-    """Notices reads of tensors by this thread, also of tensors on the CPU.
+    """Detect reads of tensors by this thread, including tensors on the CPU.
 
-    Python's reads only: native code that computes on the CPU reads its own data.
+    Only reads from Python code: native code on the CPU reads tensors without syncs.
     """
     watch = _Watch(notice)
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def watch_reads(notice: Notice) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_cuda(notice: Notice) -> Iterator[None]:
-    """Notices the syncs that torch's debug mode reports, and the explicit ones that it does not."""
+    """Detect the syncs that torch's debug mode reports, and explicit ``synchronize`` calls."""
     watch = _Watch(notice)
 
     def reports(show: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +99,7 @@ def watch_cuda(notice: Notice) -> Iterator[None]:
 
 
 class _Watch:
-    """Passes on what one thread does; what a noticed call does in turn is part of it."""
+    """Reports calls of one thread; calls within a reported call are not reported again."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
@@ -111,11 +111,11 @@ class _Watch:
             self._notice(call)
 
     def end(self) -> None:
-        """Notice nothing more: what somebody else has wrapped since cannot be taken back."""
+        """Report nothing any more, even if a wrapper is left in place, wrapped by other code."""
         self._thread = None
 
     def around(self, call: str, counts: Callable[..., bool] | None = None) -> Wrap:
-        """Makes functions noticed under this name; with ``counts``, for some arguments only."""
+        """A decorator that reports calls by this name; ``counts``: only for some arguments."""
 
         def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(function)
@@ -146,7 +146,7 @@ _FILTERS: tuple[tuple[Literal["ignore", "always"], str], ...] = (
 
 @contextlib.contextmanager
 def _debug_mode() -> Iterator[None]:
-    """torch reports each sync, as a warning that no filter holds back."""
+    """torch reports each sync as a warning, and no warnings filter suppresses it."""
     with contextlib.ExitStack() as stack:
         for action, message in _FILTERS:
             warnings.filterwarnings(action, message=message)
@@ -158,9 +158,9 @@ def _debug_mode() -> Iterator[None]:
 
 
 def _drop_filter(ours: object) -> None:
-    """Take one filter of warnings away; what others have changed of them stays."""
+    """Remove one warnings filter; changes by other code stay."""
     filters: Any = warnings.filters
-    with contextlib.suppress(ValueError):  # somebody else took it away
+    with contextlib.suppress(ValueError):  # other code has removed it
         filters.remove(ours)
 
 
@@ -170,7 +170,7 @@ def _leave_debug_mode(before: int, ours: int) -> None:
 
 
 class _Shared:
-    """A context that begins when the first enters, and ends when the last leaves."""
+    """A context shared by several users: entered with the first, exited with the last."""
 
     def __init__(self, context: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
         self._context = context
@@ -194,7 +194,7 @@ _cuda_reports = _Shared(_debug_mode)
 
 
 class _Attribute:
-    """An attribute of a class or module, and what wraps it, the innermost first."""
+    """An attribute of a class or module and its wrappers, the innermost first."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self.owner = owner
@@ -206,11 +206,11 @@ class _Attribute:
         self.wraps: list[Wrap] = []
 
     def is_ours(self) -> bool:
-        """Whether it is as it was set here last, and not what somebody else has made of it."""
+        """Whether it is still what was set here last, not replaced by other code."""
         return vars(self.owner).get(self.name) is self.current
 
     def set(self) -> None:
-        """Give it all its wraps, or leave it as it was before."""
+        """Set it to the wrapped function, or to the original if there are no wrappers."""
         self.current = self.original
         if self.wraps:
             self.current = functools.reduce(_wrapped, self.wraps, self.function)
@@ -226,9 +226,9 @@ def _wrapped(function: Callable[..., Any], wrap: Wrap) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, wrap: Wrap) -> Iterator[None]:
-    """The attribute, wrapped. It is as before when the last who wrapped it has left.
+    """A context in which the attribute is wrapped; the last one to exit restores the original.
 
-    What somebody else puts there meanwhile is left alone.
+    If other code replaces the attribute meanwhile, that stays.
     """
     with _lock:
         attribute = _attributes.get((owner, name))
@@ -248,9 +248,10 @@ def _replaced(owner: Any, name: str, wrap: Wrap) -> Iterator[None]:
                 del _attributes[owner, name]
 
 
-# What is wrapped now: several may watch, in threads of their own, and leave in any order.
+# The wrapped attributes: several threads may watch, and exit in any order.
 _attributes: dict[tuple[Any, str], _Attribute] = {}
-_lock = threading.RLock()  # a guard that nobody exited may be collected, and leave, in here
+# Reentrant: a guard that was never exited may be garbage-collected, and exit, while it is held.
+_lock = threading.RLock()
 
 
 def _selects_by_mask(tensor: Tensor, index: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Triggers: when a hook's method is due, as data that the dispatcher can decide natively.
+"""Triggers: when a hook's method is due, as data that the dispatcher can evaluate natively.
 
 >>> from hookrun import Hook, every
 >>> class Report(Hook):
@@ -19,16 +19,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Trigger:
-    """Conditions under which a method is called; any one of them is enough, none means never.
+    """Conditions under which a method is called: any of them is enough; without any, never.
 
     Attributes:
         epochs, iters, inner_iters: due when this many have been completed, and at each multiple;
-            0 means that the condition is not set.
+            0: not set.
         start: the first epoch or iteration, counted from 1, from which the periods count.
         last_epoch, last_iter: due at the run's last epoch or iteration.
         end_of_epoch: due at the last batch of the loader.
-        end_of_short_epoch: the same, where the loader is known to have fewer batches than this.
-        log_ready: due when the log buffer's output waits to be logged.
+        end_of_short_epoch: the same, but only if the loader is known to have fewer batches than
+            this.
+        log_ready: due when ``log_buffer.ready`` is set.
         once: due the first time the event fires after registration.
     """
 
@@ -44,7 +45,7 @@ class Trigger:
     once: bool = False
 
     def due(self, runner: Any) -> bool:
-        """Whether any condition but ``once`` holds now: the definition of what C++ decides."""
+        """Whether any condition but ``once`` holds now; the definition of the native triggers."""
         return (
             self._every(runner.epoch, self.epochs)
             or self._every(runner.iter, self.iters)
@@ -70,13 +71,13 @@ NEVER = Trigger()
 def every(
     *, iters: int = 0, inner_iters: int = 0, epochs: int = 0, start: int = 0
 ) -> Callable[[F], F]:
-    """Call the decorated hook method every so many iterations or epochs only.
+    """Call the decorated hook method only at multiples of some iterations or epochs.
 
     Args:
-        iters: every so many training iterations of the run.
-        inner_iters: every so many iterations of an epoch.
-        epochs: every so many epochs.
-        start: the first one, counted from 1, from which the period counts.
+        iters: the period in training iterations of the run.
+        inner_iters: the period in iterations of an epoch.
+        epochs: the period in epochs.
+        start: the first iteration or epoch, counted from 1, from which the period counts.
 
     Raises:
         ValueError: no period, or one that is not a positive int.
@@ -97,7 +98,7 @@ def once(method: F) -> F:
 
 
 def last(method: F) -> F:
-    """Call the decorated hook method at the last iteration, or the last epoch, of the run only."""
+    """Call the decorated hook method only at the last iteration, or last epoch, of the run."""
     if method.__name__.endswith("_iter"):
         return _declare(method, last_iter=True)
     if method.__name__.endswith("_epoch"):
@@ -117,7 +118,7 @@ def _declare(method: F, **conditions: Any) -> F:
 
     @wraps(function)
     def checked(self: Any, runner: Any) -> Any:
-        # The dispatcher calls the function itself; this check serves super() and direct calls.
+        # The dispatcher calls the undecorated function; this check is for super() and direct calls.
         if trigger.once:
             done = self.__dict__.setdefault("_once_done", set())
             if function.__name__ in done:
@@ -132,10 +133,10 @@ def _declare(method: F, **conditions: Any) -> F:
 
 
 def declared_trigger(method: Any) -> Trigger | None:
-    """The trigger that decorators put on the function, if any."""
+    """The trigger set by a decorator, or None."""
     return getattr(method, "__trigger__", None)
 
 
 def undecorated(method: Any) -> Any:
-    """The function under the trigger decorators."""
+    """The function without the trigger decorator."""
     return method.__wrapped__ if declared_trigger(method) is not None else method

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hookrun.core.samplers import tell_sampler
+from hookrun.core.samplers import set_sampler_epoch
 
 from .data_pass import DataPass
 from .problems import Problem
@@ -39,7 +39,7 @@ class IterLoader:
             place = {"epoch": epoch, "batches": position}
         self._epoch = epoch if place is None else place["epoch"]  # the native loop reads it
         if self._epoch:
-            tell_sampler(dataloader, self._epoch)
+            set_sampler_epoch(dataloader, self._epoch)
         self._pass = DataPass(dataloader, self._epoch, place, own)
         self._position = self._pass.first
         first = self._pass.samples(self._position) if self._position else 0
@@ -110,7 +110,7 @@ class IterLoader:
             return batch
         self._samples = self._add(self._pass.samples(self._position))
         self._epoch += 1
-        tell_sampler(self._dataloader, self._epoch)
+        set_sampler_epoch(self._dataloader, self._epoch)
         self._pass = DataPass(self._dataloader, self._epoch)
         self._position = 0
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook
-from hookrun.core.samplers import tell_sampler
+from hookrun.core.samplers import set_sampler_epoch
 
 
 @HOOKS.register_module()
@@ -21,4 +21,4 @@ class DistSamplerSeedHook(Hook):
 
     def before_epoch(self, runner: Any) -> None:
         # None before the first iteration of an IterBasedRunner
-        tell_sampler(getattr(runner, "data_loader", None), runner.epoch)
+        set_sampler_epoch(getattr(runner, "data_loader", None), runner.epoch)

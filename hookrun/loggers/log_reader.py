@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hookrun.core.log_buffer import LogBuffer
-from hookrun.core.log_output import EVALUATED, has_averages, take_apart
+from hookrun.core.log_output import EVALUATED, has_averages, split_output
 
 # Events between two iterations, None for no event at all: `runner.iter` counts all that are done.
 # In the others, the one at work is not counted yet.
@@ -103,7 +103,7 @@ class LogReader:
             which is warned about once.
         """
         buffer = runner.log_buffer
-        own, values, renamed = take_apart(dict(buffer.output), has_averages(runner), fields)
+        own, values, renamed = split_output(dict(buffer.output), has_averages(runner), fields)
         is_ours = isinstance(buffer, LogBuffer)
         if is_ours:
             renamed.update(buffer.renamed())

@@ -1,4 +1,4 @@
-"""What the other files of this room use of a runner, so that none of them imports one."""
+"""The interface of a runner that the other files of this folder use, without importing a runner."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class AnyRunner(Protocol):
 
     group_options: GroupOptions
     checkpoint_writer: Writer
-    # What was loaded from a checkpoint, until the run has begun.
+    # The resumed checkpoint, until the run has begun.
     resumed: dict[str, Any] | None
-    # What it has for hooks that are not registered yet, by key.
+    # States in the resumed checkpoint of hooks that are not registered yet, by the hooks' keys.
     waiting_hook_states: dict[str, Any]
-    # The hooks that stand on all ranks alike, and may use collectives.
+    # The hooks that all ranks have with the same signature, and that may use collectives.
     synchronized_hooks: list[Hook]
-    # Between two steps, once ``iter`` has reached ``check_at``, these are called.
+    # Once ``iter`` has reached ``check_at``, the boundary checks are called after each step.
     check_at: int
     boundary_checks: list[Callable[[Any], None]]
 

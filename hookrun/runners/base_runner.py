@@ -1,4 +1,4 @@
-"""What both runners share: attributes, checkpoints, a step."""
+"""The base class of the runners: attributes and checkpoints."""
 
 from __future__ import annotations
 
@@ -40,22 +40,23 @@ class BaseRunner(HookRegistration, ABC):
     Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.
 
     Args:
-        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which give a
+        model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which return a
             dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
-            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` gives them to any module.
-        batch_processor: deprecated; ``f(model, data_batch, train_mode)`` used instead of them.
+            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` adds them to any module.
+        batch_processor: deprecated; ``f(model, data_batch, train_mode)`` to call instead.
         optimizer: an optimizer, a dict of optimizers by name, or None.
-        work_dir: folder for logs and checkpoints; made if missing.
-        logger: a ``logging.Logger``; one that writes to the terminal by default.
-        meta: what to remember of the run, such as ``env_info``, ``seed`` or ``exp_name``.
+        work_dir: folder for logs and checkpoints; created if missing.
+        logger: a ``logging.Logger``; by default one that writes to the terminal.
+        meta: information about the run for checkpoints, such as ``env_info``, ``seed`` or
+            ``exp_name``.
         max_iters: iterations to train; not together with ``max_epochs``.
         max_epochs: epochs to train.
-        handle_signals: whether SIGTERM and SIGUSR1 end a run after the step at work, with a
-            checkpoint and :class:`~hookrun.Preempted`; the same in every process.
+        handle_signals: whether SIGTERM and SIGUSR1 end a run after the current step, with a
+            checkpoint and :class:`~hookrun.Preempted`; must be the same on all ranks.
 
     Raises:
-        TypeError: an argument of a wrong type, or a model that cannot take a training step.
-        ValueError: both ``max_iters`` and ``max_epochs``, or a ``work_dir`` that cannot be written.
+        TypeError: an argument of a wrong type, or a model without a training step.
+        ValueError: both ``max_iters`` and ``max_epochs``, or a ``work_dir`` that is not writable.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class BaseRunner(HookRegistration, ABC):
 
     @property
     def world_size(self) -> int:
-        """The number of processes of the job."""
+        """The number of ranks."""
         return self._world_size
 
     @abstractmethod
@@ -131,7 +132,7 @@ class BaseRunner(HookRegistration, ABC):
         """Save a checkpoint of the run."""
 
     def current_lr(self) -> Rates:
-        """The learning rate of each parameter group, by optimizer where there are several.
+        """The learning rate of each parameter group; a dict by name for several optimizers.
 
         Raises:
             RuntimeError: there is no optimizer.
@@ -146,13 +147,14 @@ class BaseRunner(HookRegistration, ABC):
         """
         return momentums(self.optimizer)
 
-    # Evaluation weights: a hook that averages weights lends them here.
+    # Evaluation weights: those of a hook that averages weights, if there is one.
 
     @contextlib.contextmanager
     def eval_weights(self) -> Iterator[torch.nn.Module]:
         """A context in which the model holds the weights to evaluate and to save.
 
-        These are the model's own unless a hook such as EMAHook provides others. Contexts nest.
+        These are the model's current weights unless a hook such as EMAHook provides others.
+        Contexts nest.
         """
         provided = self._eval_weights() if self._eval_weights else contextlib.nullcontext()
         with provided:
@@ -161,11 +163,11 @@ class BaseRunner(HookRegistration, ABC):
     def provide_eval_weights(
         self, provider: Callable[[], contextlib.AbstractContextManager[Any]] | None
     ) -> None:
-        """Let ``eval_weights`` enter the context that ``provider`` makes; None takes it back."""
+        """Set the function whose context ``eval_weights`` enters; None for the current weights."""
         self._eval_weights = provider
 
     def flush_logs(self) -> None:
-        """Log what loggers would log at the end of the event that fires now.
+        """Log now what loggers would log at the end of the current event.
 
         For hooks that are about to put other results into the log buffer's output, so that the two
         are not mixed. No value is lost or logged twice.
@@ -208,43 +210,44 @@ class BaseRunner(HookRegistration, ABC):
         trust: bool = False,
         param_groups: str = "file",
     ) -> None:
-        """Go on from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
+        """Resume from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
 
         Args:
             checkpoint: a file; or ``'auto'`` for the newest readable ``*.pth`` in ``work_dir``
-                and the local folders of the hooks registered so far, or a fresh start where there
-                is none. Files with an optimizer's state come first, where it is to be resumed.
-            resume_optimizer: whether to take over the optimizer's state, where the file has one.
+                and the local checkpoint folders of the hooks registered so far. Without any, the
+                run starts from the beginning. If the optimizer is to be resumed, files with
+                optimizer state are preferred.
+            resume_optimizer: whether to load the optimizer state, if the file has it.
             map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
-            trust: take a file too that holds other objects than plain types and tensors, as old
-                ones may. Doing that runs code from the file, and is warned about. Such objects in
-                ``meta`` are left out, for no later checkpoint could hold them.
-            param_groups: whose options of parameter groups count, such as learning rates and weight
-                decay: those of the ``'file'``, where differences are warned about, or those
-                ``'given'`` to this runner's optimizer. The optimizer's state is the file's either
-                way. What is set in the groups after ``resume()`` counts most: schedules start from
-                a learning rate or momentum set there.
+            trust: whether to accept a file with objects other than plain types and tensors, as old
+                files may have. Loading it runs code from the file, and a warning says so. Such
+                objects in ``meta`` are dropped, since later checkpoints cannot hold them.
+            param_groups: which options of parameter groups to use, such as learning rates and
+                weight decay: those of the ``'file'``, with a warning about differences; or those
+                ``'given'`` to this runner's optimizer. The optimizer state is the file's either
+                way. Options set in the groups after ``resume()`` override both: schedules start
+                from a learning rate or momentum set there.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no checkpoint of a run, is of a newer format, or does not fit
-                the model or the optimizer. The runner is unchanged then.
+            ValueError: the file is no checkpoint of a run, has a newer format, or does not fit the
+                model or the optimizer. The runner is then unchanged.
         """
         resuming.resume(self, checkpoint, resume_optimizer, map_location, trust, param_groups)
 
     def gather_state(self) -> None:
-        """Bring what each process keeps for itself to the next checkpoint.
+        """Gather the state of each rank for the next checkpoint.
 
-        That is the state of random numbers and loaders. To be called in every process, right before
-        the master's ``save_checkpoint``; without it, a checkpoint has only the master's. A hook may
-        refuse the checkpoint already here, in all processes alike.
+        That is the state of random numbers and loaders. Call it on all ranks, right before rank 0
+        calls ``save_checkpoint``; without it, the checkpoint has only the state of rank 0. A hook
+        that refuses the checkpoint raises here, on all ranks.
         """
         saving.check_state(self)
         gather_rank_states(self)
 
     def is_synchronized(self, hook: Hook) -> bool:
-        """Whether the same hook of all ranks does the same amid the run, so that it may use
-        collectives.
+        """Whether all ranks have this hook with the same signature, so that it may use collectives
+        during the run; see :class:`hookrun.core.protocols.SynchronizesRanks`.
         """
         return any(each is hook for each in self.synchronized_hooks)
 
@@ -252,23 +255,23 @@ class BaseRunner(HookRegistration, ABC):
         return RunProgress(self)
 
     def set_counters(self, *, epoch: int, iter: int) -> None:
-        """Set the finished epochs and iterations; for the progress of a run that is resumed."""
+        """Set the finished epochs and iterations; called by the run's progress when resuming."""
         self._epoch, self._iter = epoch, iter
 
     def set_max_iters(self, max_iters: int | None) -> None:
-        """Set the iterations of the run, as far as they follow from its epochs; None: unknown."""
+        """Set the iterations of the run, if they follow from its epochs; None: unknown."""
         self._max_iters = max_iters
 
     def _begin(self, data_loaders: list[Any], workflow: Workflow) -> tuple[int, int]:
-        """Take up the workflow; the phase to begin with, and what is done of its count."""
+        """Begin or resume the workflow; returns its first phase and how much of that is done."""
         begun = self.progress.begin(data_loaders, workflow)
         watch_loaders(self)
         return begun
 
     def _at_boundary(self) -> None:
-        """Between two steps, once ``iter`` has reached ``check_at``: end the run if asked to."""
+        """Called after a step once ``iter`` has reached ``check_at``: runs the boundary checks."""
         if self._world_size == 1:
-            self.check_at = NEVER  # a signal that comes from here on lowers it again
+            self.check_at = NEVER  # set before the checks: a signal lowers it again at any time
         for check in list(self.boundary_checks):
             check(self)
 

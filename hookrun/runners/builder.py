@@ -13,11 +13,11 @@ RUNNER_BUILDERS = Registry("runner builder")
 
 @RUNNER_BUILDERS.register_module()
 class DefaultRunnerConstructor:
-    """Builds the runner that a config names. Subclass it to do more to the runner.
+    """Builds a runner from a config. Subclass it to configure the runner further.
 
     Args:
         runner_cfg: ``type`` and arguments of the runner.
-        default_args: arguments for those that the config does not give.
+        default_args: arguments used unless the config has them.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class DefaultRunnerConstructor:
 
 
 def build_runner(cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:
-    """Build a runner from a config; the dicts stay as they are.
+    """Build a runner from a config; the dicts are not modified.
 
     Args:
         cfg: ``type``, the runner's arguments, and optionally ``constructor``, a name in
             ``RUNNER_BUILDERS``.
-        default_args: arguments for those that the config does not give.
+        default_args: arguments used unless the config has them.
 
     Raises:
-        KeyError: an unknown type or constructor; near names are given.
+        KeyError: an unknown type or constructor; the message has near spellings.
     """
     config = dict(cfg)
     constructor = config.pop("constructor", "DefaultRunnerConstructor")

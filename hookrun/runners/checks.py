@@ -1,4 +1,4 @@
-"""Checks of what users give to a runner, with errors that say what to do."""
+"""Checks of the arguments that users pass to a runner, with errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_steps(model: Any, batch_processor: Any) -> None:
         raise TypeError(
             f"the model {type(model).__name__} has no method "
             "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
-            "hookrun.TrainStep(model, loss_fn) gives any module one: "
+            "hookrun.TrainStep(model, loss_fn) adds it to any module: "
             f"EpochBasedRunner(TrainStep({type(model).__name__}(...), F.cross_entropy), ...)"
         )
 
@@ -86,7 +86,7 @@ def make_work_dir(work_dir: Any) -> str:
 
 
 def check_options(logger: Any, meta: Any, max_iters: Any, max_epochs: Any) -> None:
-    """Refuse what a runner is given that is of a wrong type, or two limits."""
+    """Refuse arguments of a wrong type, and two limits."""
     if logger is not None and not isinstance(logger, logging.Logger):
         raise TypeError(f"logger must be a logging.Logger, not {type(logger).__name__}")
     if meta is not None and not isinstance(meta, Mapping):
@@ -96,11 +96,11 @@ def check_options(logger: Any, meta: Any, max_iters: Any, max_epochs: Any) -> No
 
 
 def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: bool) -> None:
-    """Refuse loaders and workflows that could not run, before anything has happened.
+    """Refuse loaders and workflows that cannot run, before the run begins.
 
     Args:
-        runner: whose ``run`` was called, with
-        data_loaders, workflow: these.
+        runner: the runner.
+        data_loaders, workflow: the arguments of its ``run``.
         calls_val_step: whether its validation calls ``val_step`` of the model.
     """
     if not isinstance(data_loaders, (list, tuple)):
@@ -130,7 +130,7 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: 
             )
         phase = f"phase ({mode!r}, {count!r})"
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise ValueError(f"the count of {phase} is no int of at least 0")
+            raise ValueError(f"the count of {phase} must be an int of at least 0")
         if mode in ("train", "val") and not _can_iterate(loader):
             raise TypeError(f"the loader of {phase} cannot be iterated: {loader!r}")
         if length_of(loader) == 0:
@@ -138,18 +138,18 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: 
         if mode == "val" and count and calls_val_step and _lacks_val_step(runner):
             raise TypeError(
                 f"the workflow validates, but the model {type(runner.model).__name__} has no "
-                "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) gives "
-                "any module one"
+                "method val_step(data_batch, optimizer); hookrun.TrainStep(model, loss_fn) adds it "
+                "to any module"
             )
     if all(mode == "val" or not count for mode, count in workflow):
         raise ValueError(f"the workflow never trains, so it would never end: {workflow!r}")
 
 
 def check_replacement(loader: Any, where: str) -> None:
-    """Refuse what a hook has put into ``runner.data_loader``, if it is no loader.
+    """Refuse an invalid loader that a hook has assigned to ``runner.data_loader``.
 
     Args:
-        loader: what it has put there.
+        loader: the assigned object.
         where: the event, such as ``before_train_epoch``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How many iterations a run by epochs has, where its epochs may differ in length."""
+"""The number of iterations of a run by epochs, whose epochs may differ in length."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hookrun.data.samples import batches_in
 
 
 class PhaseLength(NamedTuple):
-    """Batches of a phase's loader; None where it has no length.
+    """The length of a phase's loader in batches; None if it has none.
 
     Attributes:
         first: its ``len()`` when the run began.
         said: its ``len()`` at its last epoch.
-        actual: the batches that an epoch has: those that it said, unless it gave others.
+        actual: the batches of an epoch: its ``len()``, unless it yielded another number.
     """
 
     first: int | None
@@ -26,13 +26,14 @@ class PhaseLength(NamedTuple):
 
 @dataclass(frozen=True)
 class Counting:
-    """What is known of the lengths of epochs, and what that makes of the iterations done.
+    """The lengths of epochs, as far as they are known, and the schedule's step that follows.
 
     Attributes:
         workflow: the phases.
-        lengths: those of their loaders, as far as they are known at the epoch at work.
-        step: the iterations up to the epoch at work, as schedules that span the run count them:
-            measured in what is left. Where all that is left becomes longer, so does what is done.
+        lengths: the lengths of their loaders, as known at the current epoch.
+        step: the iterations before the current epoch, as schedules over the whole run count them:
+            rescaled whenever the number of remaining iterations changes, so that the finished
+            fraction of the run stays the same.
     """
 
     workflow: tuple[tuple[str, int], ...]
@@ -47,11 +48,11 @@ class Counting:
         return cls(tuple(workflow), tuple(PhaseLength(n, n, n) for n in lengths), step)
 
     def left(self, index: int, done: int, epochs: int | None) -> int | None:
-        """Iterations of so many training epochs to come; None where they are not known.
+        """The iterations of the remaining training epochs; None if unknown.
 
         Args:
-            index, done: the phase at work, and how many of its epochs are done.
-            epochs: the epochs; None where their number is not known.
+            index, done: the current phase, and how many of its epochs are done.
+            epochs: the number of remaining training epochs; None if unknown.
         """
         if epochs is None:
             return None
@@ -62,15 +63,17 @@ class Counting:
         count, length = phases[index]
         pieces = [(max(count - done, 0), length), *phases[index + 1 :]]
         in_cycle = sum(count for count, _ in phases)
-        behind = epochs - sum(count for count, _ in pieces)
-        if behind > 0 and in_cycle:
-            cycles, rest = divmod(behind, in_cycle)
+        after_cycle = epochs - sum(count for count, _ in pieces)
+        if after_cycle > 0 and in_cycle:
+            cycles, rest = divmod(after_cycle, in_cycle)
             pieces += [(count * cycles, length) for count, length in phases]
             pieces += _first(phases, rest)
         return _iterations(_first(pieces, epochs))
 
-    def at_epoch(self, index: int, done: int, epochs: int | None, length: int | None) -> Counting:
-        """At the beginning of a training epoch whose loader has this ``len()``."""
+    def at_epoch_start(
+        self, index: int, done: int, epochs: int | None, length: int | None
+    ) -> Counting:
+        """The counting at the start of a training epoch whose loader has this ``len()``."""
         known = self.lengths[index]
         actual = known.actual if length == known.said else length
         workflow, lengths = list(self.workflow), list(self.lengths)
@@ -82,17 +85,17 @@ class Counting:
     def measured_after(
         self, before: Counting, index: int, done: int, epochs: int | None
     ) -> Counting:
-        """The same with the step of ``before``, measured in the lengths of this one."""
+        """The same with the step of ``before``, rescaled to the lengths of this one."""
         old, new = before.left(index, done, epochs), self.left(index, done, epochs)
         return replace(self, step=rescaled(before.step, old, new))
 
-    def behind_epoch(self, index: int, batches: int) -> Counting:
-        """At the end of a training epoch that had so many batches."""
+    def at_epoch_end(self, index: int, batches: int) -> Counting:
+        """The counting at the end of a training epoch with so many batches."""
         actual = self.lengths[index].actual
         return replace(self, step=self.step + (batches if actual is None else actual))
 
     def corrected(self, index: int, batches: int) -> Counting:
-        """With a phase whose loader has so many batches, whatever its ``len()`` says."""
+        """The same, with the actual number of batches of a phase's loader."""
         lengths = list(self.lengths)
         lengths[index] = lengths[index]._replace(actual=batches)
         return replace(self, lengths=tuple(lengths))
@@ -102,17 +105,18 @@ class Counting:
         return {"step": self.step, "lengths": [list(each) for each in self.lengths]}
 
 
-def take_up(
+def resume_counting(
     state: Mapping[str, Any], workflow: Sequence[tuple[str, int]], lengths: Sequence[int | None]
 ) -> tuple[Counting, Counting]:
-    """What a run that goes on knows: with the lengths of the run before, and with those now.
+    """The counting of a resumed run, with the lengths of the original run and with those now.
 
-    A loader is the same if its ``len()`` is one that it had in the run before: where a loader
-    changes its length as it goes, it may be found in either state.
+    A loader is taken for the same one if its present ``len()`` is any that it had in the original
+    run: a loader that changes its length may have either.
 
     Args:
-        state: what :meth:`Counting.state_dict` gave, with the ``len()`` that the loaders had then
-            as ``loaders``; None among the lengths for a phase that the run before did not have.
+        state: what :meth:`Counting.state_dict` returned, and as ``loaders`` the ``len()`` of the
+            loaders when it was saved; a length is None for a phase that the original run did not
+            have.
         workflow: the phases.
         lengths: the ``len()`` of their loaders.
     """
@@ -133,22 +137,25 @@ def take_up(
 
 
 def rescaled(count: int, before: int | None, now: int | None) -> int:
-    """A count of iterations done, where what is left has changed from ``before`` to ``now``.
+    """A count of finished iterations, rescaled because the remaining iterations have changed from
+    ``before`` to ``now``.
 
-    Rounded up, so that the part that is done never falls.
+    Rounded up, so that the finished fraction never decreases.
     """
-    if not before or not now:  # unknown, or nothing is left
+    if not before or not now:  # unknown, or none remain
         return count
     return -(-count * now // before)
 
 
 def batches_before(loader: Any, place: Mapping[str, Any] | None, batches: int) -> int:
-    """Batches of a loader in the samples seen of an epoch; at its end, with the last smaller one.
+    """The number of a loader's batches that the samples seen in an epoch make up.
+
+    At the end of the epoch, a last smaller batch is included.
 
     Args:
         loader: the loader.
-        place: where the run is in the epoch; see :meth:`hookrun.data.DataPass.place`.
-        batches: the answer where the samples are not known.
+        place: the loader position; see :meth:`hookrun.data.DataPass.place`.
+        batches: returned if the number of samples is not known.
     """
     samples = (place or {}).get("samples")
     known = None if samples is None else batches_in(loader, samples)

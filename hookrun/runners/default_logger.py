@@ -1,4 +1,4 @@
-"""The logger that a runner uses when it is given none."""
+"""The default logger of a runner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class _TerminalHandler(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stderr`` is at the moment, so that progress bars can redirect it."""
+    """Writes to the current ``sys.stderr``, so that progress bars can redirect it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -24,7 +24,7 @@ from .epoch_progress import EpochProgress
 from .frame import run_in_frame
 from .loader_states import restore_loaders, warn_of_order
 from .run_options import prefetched, warn_of_misspelt_options
-from .step import goes_native, take_step
+from .step import can_run_natively, take_step
 
 
 @RUNNERS.register_module()
@@ -38,14 +38,14 @@ class EpochBasedRunner(BaseRunner):
         return EpochProgress(self)
 
     def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
-        """One step; what it returns goes to ``outputs`` and the log buffer."""
+        """One step of the model; its result goes to ``outputs`` and the log buffer."""
         take_step(self, data_batch, train_mode, (self.optimizer,), kwargs)
 
     def train(self, data_loader: Any, **kwargs: Any) -> None:
         """Train one epoch.
 
-        The loader is ``data_loader``, unless a hook puts another one into ``runner.data_loader``
-        before the epoch; the next epoch has ``data_loader`` again.
+        A hook may assign another loader to ``runner.data_loader`` in ``before_train_epoch``; it is
+        used for this epoch only.
         """
         self.model.train()
         self.mode = "train"
@@ -67,7 +67,7 @@ class EpochBasedRunner(BaseRunner):
         before, now = progress.leave_epoch()
         try:
             self.call_hook("after_train_epoch")
-        except BaseException:  # the epoch is not over, but its batches are done
+        except BaseException:  # all batches are done, but the epoch does not count as finished
             progress.counting = before
             raise
         progress.end_epoch(now)
@@ -75,7 +75,9 @@ class EpochBasedRunner(BaseRunner):
 
     @torch.no_grad()
     def val(self, data_loader: Any, **kwargs: Any) -> None:
-        """Validate one epoch, without gradients; on the loader that :meth:`train` would have."""
+        """Validate one epoch, without gradients; a hook may replace the loader as in
+        :meth:`train`.
+        """
         self.model.eval()
         self.mode = "val"
         self.data_loader = data_loader
@@ -92,7 +94,7 @@ class EpochBasedRunner(BaseRunner):
         self.progress.val_pass = None
 
     def _loader_after_hooks(self, given: Any) -> Any:
-        """The loader of an epoch: the one given, or what a hook has put in its place."""
+        """The loader of an epoch: the given one, or the one that a hook has assigned."""
         progress = self.progress
         progress.is_replaced = self.data_loader is not given
         if not progress.is_replaced:
@@ -106,7 +108,7 @@ class EpochBasedRunner(BaseRunner):
     def _go_through(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
     ) -> None:
-        if goes_native(self, EpochBasedRunner, "run_iter"):
+        if can_run_natively(self, EpochBasedRunner, "run_iter"):
             had_any = _native.run_epoch(self, batches, train, first, kwargs)
         else:
             had_any = self._go_through_in_python(batches, train, first, kwargs)
@@ -116,7 +118,7 @@ class EpochBasedRunner(BaseRunner):
     def _go_through_in_python(
         self, batches: Iterable[Any], train: bool, first: int, kwargs: dict[str, Any]
     ) -> bool:
-        """What the native loop does; returns whether there was any batch."""
+        """The native loop in Python; returns whether there was any batch."""
         mode = "train" if train else "val"
         had_any = False
         for inner_iter, data_batch in enumerate(batches, first):
@@ -149,12 +151,12 @@ class EpochBasedRunner(BaseRunner):
             data_loaders: one loader for each phase of the workflow.
             workflow: (mode, epochs) pairs such as ``[("train", 2), ("val", 1)]``; a mode is the
                 name of one of the runner's methods.
-            max_epochs: deprecated; give it to the runner's constructor.
-            prefetch: whether batches are brought to the model's device ahead of time; see
-                :class:`~hookrun.DevicePrefetcher`, whose arguments it may give as a dict.
+            max_epochs: deprecated; pass it to the runner's constructor.
+            prefetch: whether to copy batches to the model's device ahead of time; or a dict of
+                arguments of :class:`~hookrun.DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
-                :class:`~hookrun.SyncGuard`. The report is logged in the end.
-            kwargs: passed on to the phases, and by ``train`` to ``train_step``.
+                :class:`~hookrun.SyncGuard`. The report is logged at the end.
+            kwargs: passed to the phases, and by ``train`` to ``train_step``.
 
         Raises:
             ValueError: no ``max_epochs``; loaders that don't match the workflow or are empty; an
@@ -184,11 +186,11 @@ class EpochBasedRunner(BaseRunner):
         def loop() -> None:
             nonlocal first, done
             assert self._max_epochs is not None
-            if progress.resume_point is not point:  # by a hook, in before_run
+            if progress.resume_point is not point:  # a hook has resumed in before_run
                 first, done = self._begin(data_loaders, workflow)
             if progress.resume_point is not None:
                 restore_loaders(self, progress.resume_point)
-                progress.go_on_between_passes(progress.resume_point, first)
+                progress.resume_between_passes(progress.resume_point, first)
             while self.epoch < self._max_epochs or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     self._run_phase(index, done, kwargs)
@@ -198,7 +200,7 @@ class EpochBasedRunner(BaseRunner):
         run_in_frame(self, workflow, f"{self._max_epochs} epochs", sync_guard, loop)
 
     def _run_phase(self, index: int, done: int, kwargs: dict[str, Any]) -> None:
-        """What is left of a phase of the workflow."""
+        """Run the rest of a phase of the workflow, of which ``done`` epochs are done."""
         assert self.progress.workflow is not None
         assert self._max_epochs is not None
         (mode, epochs), loader = self.progress.workflow[index], self.progress.loaders[index]
@@ -207,7 +209,7 @@ class EpochBasedRunner(BaseRunner):
             self.progress.phase = (index, number)
             if mode == "train" and self.epoch >= self._max_epochs:
                 break
-            # Resumed between training and validation, a run has not the averages swapped in yet.
+            # A run resumed between training and validation has not swapped the averages in.
             with self.eval_weights() if mode == "val" else contextlib.nullcontext():
                 phase(loader, **kwargs)
 
@@ -219,21 +221,21 @@ class EpochBasedRunner(BaseRunner):
         meta: Mapping[str, Any] | None = None,
         create_symlink: bool = True,
     ) -> None:
-        """Save a checkpoint of the run, whole or not at all.
+        """Save a checkpoint of the run atomically.
 
-        Its ``meta`` counts the epochs and iterations that are finished: called within an epoch, it
-        does not claim the next one.
+        Its ``meta`` counts finished epochs and iterations: within an epoch, the current epoch is
+        not counted.
 
         Args:
-            out_dir: the folder; made if missing.
-            filename_tmpl: the file's name; a placeholder takes the number of the epoch, from 1.
-            save_optimizer: whether to keep the optimizer's state.
-            meta: more to keep; the caller's dict stays as it is.
-            create_symlink: whether ``latest.pth`` is to mean this file.
+            out_dir: the folder; created if missing.
+            filename_tmpl: the file name; a placeholder takes the number of the epoch, from 1.
+            save_optimizer: whether to include the optimizer state.
+            meta: more entries for ``meta``; the dict is not modified.
+            create_symlink: whether to point ``latest.pth`` to this file.
 
         Raises:
-            TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
-            ValueError: a name that leaves the folder.
+            TypeError: ``meta`` is no dict, or has objects that a checkpoint cannot hold.
+            ValueError: a file name with a path.
         """
         filename = filename_tmpl.format(self.epoch + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)

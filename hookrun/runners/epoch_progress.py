@@ -1,4 +1,4 @@
-"""How far a run by epochs is."""
+"""The progress of a run by epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hookrun.data import DataPass, Problem, state_between_passes
 from hookrun.distributed import get_dist_info
 
 from .checks import length_of
-from .counting import Counting, batches_before, rescaled, take_up
+from .counting import Counting, batches_before, rescaled, resume_counting
 from .loader_states import warn_of_order
 from .replacements import Replacements
 from .resume_point import ResumePoint
@@ -21,11 +21,11 @@ class EpochProgress(RunProgress):
     """The progress of a run by epochs, whose lengths may differ; see :class:`RunProgress`.
 
     Attributes:
-        epoch_start: the iteration that began the epoch at work; None outside of one.
+        epoch_start: the first iteration of the current training epoch; None outside of one.
         counting: the lengths of epochs, as known now.
-        data_pass: the pass through the data of the training epoch at work.
-        val_pass: that of the validation epoch at work.
-        is_replaced: whether the loader of the epoch at work is one that a hook has given.
+        data_pass: the current training epoch's pass through the data.
+        val_pass: the current validation epoch's pass.
+        is_replaced: whether a hook has assigned the loader of the current epoch.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -35,19 +35,19 @@ class EpochProgress(RunProgress):
         self.data_pass: DataPass | None = None
         self.val_pass: DataPass | None = None
         self.is_replaced = False
-        self._counted: Counting | None = None  # as counting, at the end of the epoch before
-        self._sees_all = True  # whether all batches of the epoch at work are of one loader
-        self._replacements = Replacements()  # loaders that hooks have given to epochs
+        self._last_counting: Counting | None = None  # counting at the end of the previous epoch
+        self._is_one_loader = True  # whether one loader yields all batches of the current epoch
+        self._replacements = Replacements()  # loaders that hooks have assigned for epochs
 
     # A run
 
     def begin(
         self, data_loaders: Sequence[Any], workflow: Sequence[tuple[str, int]]
     ) -> tuple[int, int]:
-        """Take up a workflow; gives the phase to begin with, and what is done of its count.
+        """Begin or resume a workflow; returns its first phase and how much of that is done.
 
-        A run that was resumed with other loaders counts its iterations anew, as if it had had them
-        from the start. So the parts of the run that are done and that are left stay what they are.
+        In a run that was resumed with other loaders, finished iterations are rescaled, as if the
+        run had had these loaders from the start: the finished fraction of the run stays the same.
         """
         index, done = super().begin(data_loaders, workflow)
         self._replacements = Replacements()
@@ -59,61 +59,61 @@ class EpochProgress(RunProgress):
         if known is None:
             now = Counting.new(self.workflow, lengths, self.counters.iter - inner)
         else:
-            before, now = take_up(known, self.workflow, lengths)
+            before, now = resume_counting(known, self.workflow, lengths)
             old, new = (each.left(index, done, epochs) for each in (before, now))
             now = now.measured_after(before, index, done, epochs)
             if point is not None:
-                self._renumber(point, index, old, new)
+                self._rescale_iters(point, index, old, new)
                 inner = point.inner_iter
-        self.counting = self._counted = now
+        self.counting = self._last_counting = now
         self._set_limits(self.counters.iter - inner, now.left(index, done, epochs))
         return index, done
 
-    def go_on_between_passes(self, point: ResumePoint, index: int) -> None:
-        """Go on from a resume point, once the loaders go on that are between two passes."""
+    def resume_between_passes(self, point: ResumePoint, index: int) -> None:
+        """Resume, after the loaders that are between two passes have been restored."""
         self._replacements.resume(point, len(self.loaders))
         self.phase = (index, point.done)
-        if not point.in_pass:  # else after the pass has begun, which draws numbers too
+        if not point.in_pass:  # else the pass is begun first, which draws random numbers too
             point.restore_rng()
             self.resume_point = None
 
     # An epoch
 
     def begin_epoch(self, length: int | None) -> None:
-        """A training epoch begins, with a loader of this ``len()``."""
+        """Note that a training epoch begins, with a loader of this ``len()``."""
         point = self.resume_point
         self.epoch_start = self.counters.iter - (point.inner_iter if point else 0)
         self.enter_epoch(length)
 
     def enter_epoch(self, length: int | None) -> None:
-        """The training epoch that has begun has a loader of this ``len()`` after all."""
+        """Set the ``len()`` of the current epoch's loader, which a hook may have replaced."""
         assert self.epoch_start is not None
         index, done = self.phase or (0, 0)
-        if self.phase is None:  # called by hand
-            self._counted = Counting.new([("train", 1)], [length], self.epoch_start)
-        assert self._counted is not None
+        if self.phase is None:  # the user has called train() directly
+            self._last_counting = Counting.new([("train", 1)], [length], self.epoch_start)
+        assert self._last_counting is not None
         epochs = self._epochs_left()
-        self.counting = self._counted.at_epoch(index, done, epochs, length)
+        self.counting = self._last_counting.at_epoch_start(index, done, epochs, length)
         self.counters.epoch_length = self.counting.lengths[index].actual
         self._set_limits(self.epoch_start, self.counting.left(index, done, epochs))
 
     def note_replacement(self, loader: Any) -> list[Problem]:
-        """A hook has given the epoch at work this loader.
+        """Note that a hook has assigned this loader for the current epoch.
 
         Returns:
-            Why it may go on in another order than in the run that was resumed.
+            Reasons why its order may differ from that of the original run.
         """
         point = self.resume_point
         if point is not None and point.position_at(self.index) is not None:
             self._replacements.note(self.index, loader)
             return []
-        return self._replacements.take(self.index, loader, self.counters.epoch)
+        return self._replacements.note_and_restore(self.index, loader, self.counters.epoch)
 
     def begin_pass(self, loader: Any, length: int | None) -> DataPass:
-        """The epoch's pass through the data; a resumed run's first one goes on where it was."""
+        """The epoch's pass through the data; a resumed run's first one starts where it was."""
         point, self.resume_point = self.resume_point, None
         position = None if point is None else point.position_at(self.index)
-        self._sees_all = True
+        self._is_one_loader = True
         if point is None or position is None:
             self.data_pass = DataPass(loader, self.counters.epoch)
             return self.data_pass
@@ -122,30 +122,30 @@ class EpochProgress(RunProgress):
             state = state.get("replaced", {})
             if not self.is_replaced:
                 logger.warning(
-                    "the checkpoint was saved amid an epoch on a loader that a hook had put into "
-                    "runner.data_loader, and no hook has now: the run's own loader goes on behind "
-                    "as many samples"
+                    "the checkpoint was saved within an epoch on a loader that a hook had put into "
+                    "runner.data_loader, and no hook has now: the run's own loader skips as many "
+                    "samples"
                 )
         elif self.is_replaced:
             logger.warning(
-                "the checkpoint was saved amid an epoch on the run's own loader, and a hook has "
-                "put another one into runner.data_loader now: that goes on behind as many samples"
+                "the checkpoint was saved within an epoch on the run's own loader, and a hook has "
+                "put another one into runner.data_loader now: that skips as many samples"
             )
         data_pass = self.data_pass = DataPass(loader, self.counters.epoch, position, state)
-        self._sees_all = data_pass.first == position["batches"]
-        self._settle_epoch(point, data_pass.first, length)
+        self._is_one_loader = data_pass.first == position["batches"]
+        self._set_epoch_start(point, data_pass.first, length)
         self.samples = sum_if_known(self.samples, -(position.get("samples") or 0))
-        logger.info("going on behind the %d batches that this epoch has seen", data_pass.first)
+        logger.info("resuming after the first %d batches of this epoch", data_pass.first)
         warn_of_order(logger, loader, data_pass.problems)
         data_pass.settle()
         point.restore_rng()
         return data_pass
 
     def leave_epoch(self) -> tuple[Counting | None, Counting]:
-        """The batches of a training epoch are done.
+        """Note that all batches of a training epoch are done.
 
         Returns:
-            What was known of the lengths of epochs before, and what is known now.
+            The counting before, and the counting now.
         """
         assert self.epoch_start is not None
         assert self.counting is not None
@@ -153,47 +153,47 @@ class EpochProgress(RunProgress):
         next_one = index, done + 1, None if epochs is None else max(epochs - 1, 0)
         batches = self.counters.iter - self.epoch_start
         length = self.counting.lengths[index]
-        behind = self.counting.behind_epoch(index, batches)
-        if self._sees_all and length.actual not in (None, batches):
-            behind = behind.corrected(index, batches).measured_after(behind, *next_one)
+        after = self.counting.at_epoch_end(index, batches)
+        if self._is_one_loader and length.actual not in (None, batches):
+            after = after.corrected(index, batches).measured_after(after, *next_one)
             if get_dist_info()[0] == 0:
                 self.counters.logger.warning(
-                    "%s gave %d batches in epoch %d, but its len() says %s: schedules by "
-                    "iteration, max_iters and the time left went by that, and go by %d in epochs "
-                    "to come",
+                    "%s yielded %d batches in epoch %d, but its len() is %s, which schedules by "
+                    "iteration, max_iters and the remaining time have used; from the next epoch "
+                    "on they use %d",
                     type(self.counters.data_loader).__name__,
                     batches,
                     self.counters.epoch + 1,
                     length.said,
                     batches,
                 )
-        before, self.counting = self.counting, behind
-        left = behind.left(*next_one)
+        before, self.counting = self.counting, after
+        left = after.left(*next_one)
         self._set_limits(self.counters.iter, None if length.actual is None else left)
-        return before, behind
+        return before, after
 
     def end_epoch(self, counted: Counting) -> None:
-        """A training epoch is over, after which this is known of the lengths of epochs."""
+        """Note that a training epoch is finished, with the counting that follows."""
         assert self.epoch_start is not None
         assert self.data_pass is not None
         done = self.counters.iter - self.epoch_start
         self.samples = sum_if_known(self.samples, self.data_pass.samples(done))
-        self._counted = counted
+        self._last_counting = counted
         self.data_pass = self.epoch_start = None
 
-    # What is known
+    # State
 
     def finished(self) -> dict[str, int]:
         finished = super().finished()
         if self.ends_epoch("train"):
             return {**finished, "epoch": finished["epoch"] + 1}
         point = self.resume_point
-        waiting = 0 if point is None else point.inner_iter  # outside of an epoch, to go on
+        to_resume = 0 if point is None else point.inner_iter  # outside of an epoch, before resuming
         start = self.epoch_start
-        inner = waiting if start is None else finished["iter"] - start
+        inner = to_resume if start is None else finished["iter"] - start
         return {**finished, "inner_iter": max(inner, 0)}
 
-    def phase_at_work(self) -> tuple[int, int]:
+    def current_phase(self) -> tuple[int, int]:
         if self.phase is None:
             return 0, 0
         return self.phase[0], self.phase[1] + self.ends_epoch("train", "val")
@@ -210,22 +210,22 @@ class EpochProgress(RunProgress):
     def loader_states(self) -> list[dict[str, Any]]:
         states = [state_between_passes(loader) for loader in self.loaders] or [{}]
         replaced = self._replacements.states()
-        at_work: dict[str, Any] | None = None
+        current: dict[str, Any] | None = None
         if self._is_in_pass and self.data_pass is not None:
             done = self.finished()["inner_iter"]
-            at_work = self.data_pass.own_state(done, self.has_taken_batch())
-        if self._validates and self.val_pass is not None:  # from its first batch on, as it did
-            at_work = {**self.val_pass.beginning(), "again": True}
-        if at_work is not None and self.is_replaced:
-            replaced[self.index] = {**replaced[self.index], **at_work}
-        elif at_work is not None:
-            states[self.index] = at_work
+            current = self.data_pass.own_state(done, self.has_taken_batch())
+        if self._is_validating and self.val_pass is not None:  # to be repeated from its start
+            current = {**self.val_pass.beginning(), "again": True}
+        if current is not None and self.is_replaced:
+            replaced[self.index] = {**replaced[self.index], **current}
+        elif current is not None:
+            states[self.index] = current
         for index, state in replaced.items():
             states[index] = {**states[index], "replaced": state}
         return states
 
     def rng_to_resume_with(self) -> dict[str, Any]:
-        return self.val_pass.rng if self._validates and self.val_pass is not None else {}
+        return self.val_pass.rng if self._is_validating and self.val_pass is not None else {}
 
     def samples_seen(self) -> int | None:
         if self.data_pass is None:
@@ -234,9 +234,9 @@ class EpochProgress(RunProgress):
         done = self.counters.iter + self.ends_train_iter() - start
         return sum_if_known(self.samples, self.data_pass.samples(done))
 
-    def epochs_state(self) -> dict[str, Any] | None:
-        if self.counting is None:  # also where a run that was resumed has not begun
-            return super().epochs_state()
+    def counting_state(self) -> dict[str, Any] | None:
+        if self.counting is None:  # also if the run has been resumed but not begun
+            return super().counting_state()
         return {
             **self.counting.state_dict(),
             "loaders": [length_of(loader) for loader in self.loaders],
@@ -249,45 +249,45 @@ class EpochProgress(RunProgress):
 
     @property
     def _is_in_pass(self) -> bool:
-        """Whether a training epoch is amid its data."""
+        """Whether a training epoch is going through its data."""
         return self.data_pass is not None and not self.ends_epoch("train")
 
     @property
-    def _validates(self) -> bool:
-        """Whether an epoch of validation is at work, which a resumed run begins again."""
+    def _is_validating(self) -> bool:
+        """Whether a validation epoch is going on, which a resumed run would repeat."""
         return self.val_pass is not None and not self.ends_epoch("val")
 
     # Counting
 
     def _epochs_left(self) -> int | None:
-        """Training epochs that are not finished."""
+        """The number of training epochs that are not finished."""
         limit = self.counters.max_epochs
         return None if limit is None else max(limit - self.counters.epoch, 0)
 
     def _known_counting(self) -> Mapping[str, Any] | None:
-        """What is known from before; None where it is nothing, or other counters have been set."""
+        """The counting of an earlier run; None if there is none, or the counters have been set."""
         counters, point = self.counters, self.resume_point
         if point is not None:
             return point.counting if counters.iter == point.given_iter else None
-        known = self._counted
+        known = self._last_counting
         if known is None or known.step != counters.iter + counters.schedule_shift:
             return None
         same = [mode for mode, _ in known.workflow] == self.modes
         return {**known.state_dict(), "loaders": []} if same else None
 
-    def _settle_epoch(self, point: ResumePoint, first: int, length: int | None) -> None:
-        """It is known which batch the epoch of a resumed run begins with.
+    def _set_epoch_start(self, point: ResumePoint, first: int, length: int | None) -> None:
+        """Set the start of a resumed run's first epoch, whose first batch is now known.
 
         Args:
-            point: where the run was resumed.
-            first: the batches that are done, in those of the epoch's loader.
+            point: the resume point.
+            first: the number of batches that are done, counted in those of the epoch's loader.
             length: its ``len()``.
 
         Raises:
-            ValueError: the loader is another one and has not even these.
+            ValueError: the loader has fewer batches than that, and is not that of the original run.
         """
         assert self.epoch_start is not None
-        assert self._counted is not None
+        assert self._last_counting is not None
         known = (point.counting or {}).get("lengths", [])
         if (
             length is not None
@@ -303,11 +303,13 @@ class EpochProgress(RunProgress):
             counters.set_counters(epoch=counters.epoch, iter=self.epoch_start + first)
         else:
             self.epoch_start = counters.iter - first
-            self._counted = replace(self._counted, step=max(self.epoch_start, 0))
+            self._last_counting = replace(self._last_counting, step=max(self.epoch_start, 0))
         self.enter_epoch(length)
 
-    def _renumber(self, point: ResumePoint, index: int, old: int | None, new: int | None) -> None:
-        """Count the iterations done anew, where those left are ``new`` and were ``old``."""
+    def _rescale_iters(
+        self, point: ResumePoint, index: int, old: int | None, new: int | None
+    ) -> None:
+        """Rescale the finished iterations, since ``new`` iterations remain instead of ``old``."""
         assert point.counting is not None
         counters, position = self.counters, point.position_at(index)
         trained = point.iter + point.counting["uncounted"]
@@ -319,9 +321,9 @@ class EpochProgress(RunProgress):
         counters.uncounted_iters = max(trained - counters.iter, 0)
         if counters.iter != point.iter and get_dist_info()[0] == 0:
             counters.logger.warning(
-                "what is left of the run has %s iterations, and had %s with the loaders that it "
-                "had before: the %d iterations that are done count as %d from now on, in "
-                "schedules, intervals and names of files",
+                "the rest of the run has %s iterations, and had %s with the loaders of the resumed "
+                "checkpoint: the %d finished iterations count as %d from now on, in schedules, "
+                "intervals and file names",
                 new,
                 old,
                 point.iter,
@@ -329,7 +331,7 @@ class EpochProgress(RunProgress):
             )
 
     def _set_limits(self, start: int, left: int | None) -> None:
-        """Set what depends on what is left behind iteration ``start``."""
+        """Set ``max_iters`` and the shift of schedules: ``left`` iterations remain at ``start``."""
         assert self.counting is not None
         self.counters.set_max_iters(None if left is None else start + left)
         self.counters.schedule_shift = self.counting.step - start

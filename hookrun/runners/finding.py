@@ -1,4 +1,4 @@
-"""``resume('auto')``: where a run's checkpoints may be, and the newest one."""
+"""``resume('auto')``: finding the newest checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .any_runner import AnyRunner
 def find_newest(
     runner: AnyRunner, map_location: Any, trust: bool, with_optimizer: bool
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of the run and where it is, or None, which is logged.
+    """The path and content of the run's newest checkpoint; or None, which is logged.
 
     Args:
-        runner: whose run it is.
+        runner: the runner to resume.
         map_location, trust: as for ``resume``.
-        with_optimizer: whether files that have an optimizer's state are preferred.
+        with_optimizer: whether files with optimizer state are preferred.
 
     Raises:
         ValueError: the runner has no ``work_dir``.
@@ -37,12 +37,12 @@ def find_newest(
         with_optimizer=with_optimizer,
     )
     if found is None:
-        _tell_of_a_fresh_start(runner, folders)
+        _log_fresh_start(runner, folders)
     return found
 
 
 def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:
-    """The local folders in question: ``work_dir``, where signals save, and those of hooks."""
+    """The local folders to search: ``work_dir``, for ``preempted.pth``, and those of hooks."""
     folders = [Path(work_dir)]
     for hook in runner.hooks:
         if not isinstance(hook, SavesCheckpoints):
@@ -52,21 +52,23 @@ def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:
             folders.append(ckpt.local_path(folder))
         else:
             runner.logger.warning(
-                "resume('auto') looks into local folders only, but %s saves to %s: to go on from "
-                "a file there, name it",
+                "resume('auto') searches local folders only, but %s saves to %s: to resume from a "
+                "file there, pass its path",
                 type(hook).__name__,
                 folder,
             )
     return list(dict.fromkeys(folders))
 
 
-def _tell_of_a_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
-    """Say where nothing was found; with a warning where there are files, but none to resume."""
+def _log_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
+    """Log that no checkpoint was found; as a warning if there are other files in the folders."""
     filled = [each for each in folders if each.is_dir() and any(each.iterdir())]
     if filled:
         runner.logger.warning(
-            "starting afresh: %s has files, but among its *.pth no checkpoint to resume",
+            "starting from the beginning: %s is not empty, but has no *.pth that can be resumed",
             " and ".join(map(str, filled)),
         )
     else:
-        runner.logger.info("no checkpoint in %s: starting afresh", ", ".join(map(str, folders)))
+        runner.logger.info(
+            "no checkpoint in %s: starting from the beginning", ", ".join(map(str, folders))
+        )

@@ -1,4 +1,4 @@
-"""The frame around a run: what happens before its first step and however it ends."""
+"""The frame around a run: what is done before its first step, and after it ends in any way."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hookrun.storage import folder_locked
 from . import saving, stopping
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
-from .raw_weights import take_raw_weights
+from .raw_weights import load_raw_weights
 from .run_options import watched
 from .synchronizing import find_synchronized_hooks
-from .training_watch import warn_of_what_cannot_train, watching_training
+from .training_watch import warn_if_untrainable, watching_training
 
 
 def run_in_frame(
@@ -26,26 +26,26 @@ def run_in_frame(
     sync_guard: bool | SyncGuard,
     loop: Callable[[], None],
 ) -> None:
-    """Fires before_run and after_run around a loop, and closes every hook however the run ends.
+    """Fire before_run and after_run around a loop, and close every hook however the run ends.
 
-    Ctrl-C may come at any instant, but what the frame changes and changes back is not interrupted:
-    only what it calls is, such as events and the loop.
+    Ctrl-C can interrupt what the frame calls, such as events and the loop, but never the frame
+    itself, so that everything it sets up is always undone.
 
     Args:
-        runner: whose run it is.
-        workflow, limit: what is to be done, for the log.
+        runner: the runner.
+        workflow, limit: for the log.
         sync_guard: see ``run`` of the runners.
-        loop: the steps of the run.
+        loop: runs the steps.
     """
 
     def frame() -> None:
-        with _alone(runner), _closing_hooks(runner), watched(runner, sync_guard):
+        with _work_dir_locked(runner), _closing_hooks(runner), watched(runner, sync_guard):
             interruptible(_begin, runner, workflow, limit)
             with stopping.handling_signals(runner), watching_training(runner):
                 interruptible(find_synchronized_hooks, runner)
                 interruptible(loop)
             interruptible(runner.call_hook, "after_run")
-        _take_late_interrupt(runner)
+        _raise_late_interrupt(runner)
 
     uninterrupted(frame)
 
@@ -57,26 +57,26 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     for hook in list(runner.hooks):
         if isinstance(hook, ResumesRun):
             hook.resume_run(runner)
-    take_raw_weights(runner)
+    load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)
-    warn_of_what_cannot_train(runner)
+    warn_if_untrainable(runner)
     runner.call_hook("before_run")
     runner.resumed = None
-    saving.check_contents(runner)
+    saving.check_savable(runner)
 
 
 @contextlib.contextmanager
-def _alone(runner: AnyRunner) -> Iterator[None]:
-    """Warns where another run has the same ``work_dir`` at the same time, of any process."""
+def _work_dir_locked(runner: AnyRunner) -> Iterator[None]:
+    """Locks ``work_dir``; warns if another run, of any process, is using it."""
     if runner.work_dir is None or runner.rank != 0:
         yield
         return
-    with folder_locked(runner.work_dir) as alone:
-        if not alone:
+    with folder_locked(runner.work_dir) as acquired:
+        if not acquired:
             runner.logger.warning(
-                "another run is going on in %s: they replace and delete each other's files; give "
-                "each a work_dir of its own",
+                "another run is using %s: the two replace and delete each other's files; give each "
+                "its own work_dir",
                 runner.work_dir,
             )
         yield
@@ -84,7 +84,7 @@ def _alone(runner: AnyRunner) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
-    """Closes every hook in the end."""
+    """Closes every hook at the end."""
     error: BaseException | None = None
     try:
         yield
@@ -95,16 +95,16 @@ def _closing_hooks(runner: AnyRunner) -> Iterator[None]:
         try:
             _close_hooks(runner, error)
         finally:
-            error = None  # it holds this frame, by its traceback
-            runner.group_options.note_left(named_optimizers(runner.optimizer))
+            error = None  # its traceback refers to this frame: a reference cycle
+            runner.group_options.remember_current(named_optimizers(runner.optimizer))
 
 
 def _nothing() -> None:
     pass
 
 
-def _take_late_interrupt(runner: AnyRunner) -> None:
-    """Raise what has waited until all hooks were closed, with the model's own weights in it."""
+def _raise_late_interrupt(runner: AnyRunner) -> None:
+    """Raise an interrupt that came while hooks were closed, with the model's weights restored."""
     try:
         interruptible(_nothing)
     except BaseException as error:
@@ -115,10 +115,10 @@ def _take_late_interrupt(runner: AnyRunner) -> None:
 
 
 def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
-    """Close every hook, whatever one of them raises.
+    """Close every hook, even if some of them raise.
 
-    What ended the run counts most; what hooks raise is logged then, unless it is Ctrl-C. One
-    Ctrl-C waits until all are closed, a second one ends what a hook waits for.
+    If an error ended the run, errors of hooks are only logged, except Ctrl-C. A first Ctrl-C is
+    deferred until all hooks are closed; a second one interrupts the hook that is being closed.
     """
     failures: list[BaseException] = []
     for hook in list(runner.hooks):
@@ -137,7 +137,7 @@ def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
 
 
 def _host() -> str:
-    """``user@host``, as far as they can be found out."""
+    """``user@host``, or ``unknown``."""
     from getpass import getuser
     from socket import gethostname
 

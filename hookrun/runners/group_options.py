@@ -1,4 +1,4 @@
-"""The options of parameter groups: those that a run was given, a file's, and those set since."""
+"""The options of parameter groups: those given to a run, a checkpoint's, and later changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .group_record import (
     plain_options,
 )
 from .group_values import (
-    OPAQUE,
+    INCOMPARABLE,
     SCHEDULED,
     Group,
     comparable,
@@ -33,17 +33,17 @@ from .group_values import (
 from .optimizer_state import OptimizerState
 
 Which = Literal["file", "given"]
-_MOST_NAMED = 10  # differences in one message
+_MAX_NAMED = 10  # differences in one message
 
 
-class _Left(NamedTuple):
-    """A group as resuming or the latest run left it.
+class _Snapshot(NamedTuple):
+    """A group as it was after resuming or after the latest run.
 
     Attributes:
-        group: the dict itself: another one has come with another optimizer, or by
-            ``load_state_dict``, and has its own initial values.
-        objects: what it held then.
-        values: the same in plain types; the objects may have changed since.
+        group: the dict itself, to recognize the group: another optimizer and ``load_state_dict``
+            come with other dicts, which have their own initial values.
+        objects: its options then.
+        values: the same in plain types, since the objects may be changed in place.
     """
 
     group: Group
@@ -52,74 +52,79 @@ class _Left(NamedTuple):
 
 
 class GroupOptions:
-    """Keeps apart what a run was given as options of its parameter groups, and what became of it.
+    """Tracks the options of parameter groups that a run was given, apart from what schedules and
+    users make of them.
 
-    A schedule starts from the group's ``initial_lr`` or ``initial_momentum``, which travels with
-    the optimizer's state. So a resumed run needs to know what else it was given, and which values
-    somebody has set between two runs, or between resuming and the run: those are new initial ones.
+    A schedule starts from the group's ``initial_lr`` or ``initial_momentum``, which is saved with
+    the optimizer state. So a resumed run has to know which values it was given itself, and which
+    values the user has set between two runs, or between resuming and the run: those are new initial
+    values.
 
-    No method changes what an attribute holds: a shallow copy is a state to go back to.
+    Methods replace the attributes and never modify their values, so that a shallow copy is a
+    snapshot.
     """
 
     def __init__(self) -> None:
-        # What this process was given, with the values that schedules start from.
+        # The options given in this process, with the initial values of schedules.
         self._given: ByGroup | None = None
         self._record: Record | None = None
-        self._left: dict[str, list[_Left]] = {}
-        # What differs from the file that was resumed, unless somebody sets it before the run.
+        self._snapshots: dict[str, list[_Snapshot]] = {}
+        # Options set in the run of the resumed file, about which to warn unless they are set again.
         self._set_earlier: list[Difference] = []
 
-    def note_given(self, optimizers: Mapping[str, Optimizer]) -> None:
-        """Remember the options that there are now as those that the run is given.
+    def remember_given(self, optimizers: Mapping[str, Optimizer]) -> None:
+        """Remember the current options as those that the run is given.
 
-        Values that somebody has set since they were left become those that schedules start from.
+        Values that the user has set since the last snapshot become initial values of schedules.
         """
         for name, number, group in _all_groups(optimizers):
-            if (left := self._left_at(name, number, group)) is not None:
-                _start_from_what_was_set(group, left.values)
+            if (snapshot := self._snapshot_of(name, number, group)) is not None:
+                _start_from_what_was_set(group, snapshot.values)
         before = self._given
         self._given = {
             name: [
                 options_of(group, optimizer)
-                if before is None or self._left_at(name, number, group) is None
+                if before is None or self._snapshot_of(name, number, group) is None
                 else {**before[name][number], **self._set_since(name, number, group)}
                 for number, group in enumerate(optimizer.param_groups)
             ]
             for name, optimizer in optimizers.items()
         }
 
-    def note_left(self, optimizers: Mapping[str, Optimizer]) -> None:
-        """Remember the options that there are now, to see later what somebody has set."""
-        self._left = {
-            name: [_Left(each, dict(each), comparable_options(each)) for each in it.param_groups]
+    def remember_current(self, optimizers: Mapping[str, Optimizer]) -> None:
+        """Take a snapshot of the current options, to find out later what the user has set."""
+        self._snapshots = {
+            name: [
+                _Snapshot(each, dict(each), comparable_options(each)) for each in it.param_groups
+            ]
             for name, it in optimizers.items()
         }
 
     def load(
         self, states: Mapping[str, OptimizerState], record: Any, which: Which
     ) -> list[Difference]:
-        """Load the states of all optimizers, and the options of the file or those given.
+        """Load the states of all optimizers, with the options of the file or the given ones.
 
         Args:
             states: each optimizer with its state in the file.
-            record: what :meth:`state_dict` gave for the file; None in one without.
-            which: whose options count.
+            record: what :meth:`state_dict` returned for the file; None if the file has none.
+            which: which options to use.
 
         Returns:
             The options that differ between the two.
 
         Raises:
-            TypeError, ValueError, KeyError: the record or a state is not what it should be.
+            TypeError, ValueError, KeyError: the record or a state is invalid.
         """
         optimizers = {name: optimizer for name, (optimizer, _) in states.items()}
-        self.note_given(optimizers)
+        self.remember_given(optimizers)
         assert self._given is not None
         others = self._scheduled_by_others(optimizers)
         theirs = Record.read(record) or Record.of_groups(states)
         differences, set_earlier = find_differences(states, theirs, self._given)
         for name, (optimizer, state) in states.items():
             given = self._given[name]
-            # What the file does not know stays as it was given.
+            # Options that the file does not have stay as given.
             groups = [{**g, **f} for g, f in zip(given, state["param_groups"], strict=True)]
             optimizer.load_state_dict({**state, "param_groups": groups})
             if which == "given":
@@ -130,34 +135,33 @@ class GroupOptions:
         else:
             self._record = replace(theirs, scheduled=theirs.scheduled - others)
             self._set_earlier = set_earlier
-        self.note_left(optimizers)
+        self.remember_current(optimizers)
         return differences
 
     def begin(
         self, optimizers: Mapping[str, Optimizer], hooks: Iterable[Hook], logger: logging.Logger
     ) -> None:
-        """Take what is there as the options that a run begins with.
+        """Take the current options as those with which a run begins.
 
-        Warns of values that an earlier run has left behind and that nothing in this one accounts
-        for.
+        Warns of values that come from an earlier run and that nothing in this run sets.
         """
         noted = self._given
         groups = list(_all_groups(optimizers))
         set_now = {
             (name, number): self._set_since(name, number, group) for name, number, group in groups
         }
-        known = {(n, i) for n, i, group in groups if self._left_at(n, i, group) is not None}
-        self.note_given(optimizers)
+        known = {(n, i) for n, i, group in groups if self._snapshot_of(n, i, group) is not None}
+        self.remember_given(optimizers)
         record = self._record or Record(plain_options(noted or self._given or {}))
         resources = {resource for hook in hooks for resource in writes_of(hook)}
         now = frozenset(name for name, each in SCHEDULED.items() if each.resource in resources)
         for name in sorted(record.scheduled - now):
             _warn_of_a_dropped_schedule(name, optimizers, logger)
         still = [
-            each._replace(groups=left)
+            each._replace(groups=unset)
             for each in self._set_earlier
             if (
-                left := [
+                unset := [
                     g
                     for g in each.groups
                     if (each.optimizer, g) in known
@@ -173,52 +177,52 @@ class GroupOptions:
                 list_differences(still),
             )
         self._record = replace(record.with_options_set(set_now), scheduled=now)
-        self._left, self._set_earlier = {}, []
+        self._snapshots, self._set_earlier = {}, []
 
     def follow_groups(self, optimizers: Mapping[str, Optimizer]) -> None:
-        """After going back to an earlier state of optimizers, whose groups are other dicts then."""
-        self._left = {
+        """Let the snapshots refer to the current groups, after optimizers were restored."""
+        self._snapshots = {
             name: [
-                left._replace(group=group)
-                for group, left in zip(each.param_groups, self._left[name], strict=False)
+                snapshot._replace(group=group)
+                for group, snapshot in zip(each.param_groups, self._snapshots[name], strict=False)
             ]
             for name, each in optimizers.items()
-            if name in self._left
+            if name in self._snapshots
         }
 
     def state_dict(self) -> dict[str, Any] | None:
-        """For a checkpoint: what the run was given; None before its first run."""
+        """For a checkpoint: the options that the run was given; None before the first run."""
         return None if self._record is None else self._record.state_dict()
 
-    def _left_at(self, name: str, number: int, group: Group) -> _Left | None:
-        known = self._left.get(name, [])
+    def _snapshot_of(self, name: str, number: int, group: Group) -> _Snapshot | None:
+        known = self._snapshots.get(name, [])
         found = known[number] if number < len(known) else None
         return found if found is not None and found.group is group else None
 
     def _set_since(self, name: str, number: int, group: Group) -> Group:
-        """The options that somebody has set since the group was left."""
-        left = self._left_at(name, number, group)
-        if left is None:
+        """The options that the user has set since the last snapshot."""
+        snapshot = self._snapshot_of(name, number, group)
+        if snapshot is None:
             return {}
         return {
             option: value
             for option, value in options_of(group).items()
-            if group[option] is not left.objects.get(option)
-            or comparable(group[option]) != left.values.get(option, OPAQUE)
+            if group[option] is not snapshot.objects.get(option)
+            or comparable(group[option]) != snapshot.values.get(option, INCOMPARABLE)
         }
 
     def _scheduled_by_others(self, optimizers: Mapping[str, Optimizer]) -> set[str]:
-        """What a scheduler of torch's has set in new groups, before any run or resuming."""
+        """Which values a scheduler of torch has set in new groups, before any run or resuming."""
         return {
             name
             for name, each in SCHEDULED.items()
             for owner, number, group in _all_groups(optimizers)
-            if each.initial in group and self._left_at(owner, number, group) is None
+            if each.initial in group and self._snapshot_of(owner, number, group) is None
         }
 
 
 def check_choice(param_groups: Any) -> Which:
-    """``param_groups`` of ``resume``.
+    """Check the argument ``param_groups`` of ``resume``.
 
     Raises:
         ValueError: it is neither ``'file'`` nor ``'given'``.
@@ -232,9 +236,9 @@ def check_choice(param_groups: Any) -> Which:
 
 
 def list_differences(differences: Sequence[Difference]) -> str:
-    """The differences in a message, but not too many."""
-    named = "; ".join(map(str, differences[:_MOST_NAMED]))
-    more = len(differences) - _MOST_NAMED
+    """The differences as text; the first ones if there are many."""
+    named = "; ".join(map(str, differences[:_MAX_NAMED]))
+    more = len(differences) - _MAX_NAMED
     return f"{named}; and {more} more" if more > 0 else named
 
 
@@ -244,17 +248,17 @@ def _all_groups(optimizers: Mapping[str, Optimizer]) -> Iterator[tuple[str, int,
             yield name, number, group
 
 
-def _start_from_what_was_set(group: Group, left: Mapping[str, Any]) -> None:
-    """Let schedules start from what somebody has set since; but not if they set that start too."""
+def _start_from_what_was_set(group: Group, before: Mapping[str, Any]) -> None:
+    """Make values that the user has set initial values, unless the user has set those as well."""
     for each in SCHEDULED.values():
         now = each.value(group)
-        untouched = each.initial in group and group[each.initial] == left.get(each.initial)
-        if now is not None and untouched and now != each.value(left):
+        untouched = each.initial in group and group[each.initial] == before.get(each.initial)
+        if now is not None and untouched and now != each.value(before):
             group[each.initial] = now
 
 
 def _take(group: Group, options: Mapping[str, Any]) -> None:
-    """Give a group these options, from whose values schedules start."""
+    """Set options of a group; schedules start from their values."""
     group.update(options)
     for each in SCHEDULED.values():
         group.pop(each.initial, None)
@@ -263,7 +267,7 @@ def _take(group: Group, options: Mapping[str, Any]) -> None:
 def _warn_of_a_dropped_schedule(
     name: str, optimizers: Mapping[str, Optimizer], logger: logging.Logger
 ) -> None:
-    """Warn that a value stays what a schedule made of it, where that is not its initial one."""
+    """Warn that a value that a schedule has changed stays, as this run has no schedule for it."""
     each = SCHEDULED[name]
     stays: dict[tuple[str, float, float], list[int]] = {}
     for owner, number, group in _all_groups(optimizers):
@@ -279,6 +283,6 @@ def _warn_of_a_dropped_schedule(
             "the run so far had a schedule of the %s, and this run has no hook with one: the last "
             "value stays (%s). To go on with the initial value, set it after resume(), or call "
             "resume(..., param_groups='given')",
-            each.words,
+            each.label,
             values,
         )

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the options of its run's parameter groups, and how they differ."""
+"""What a checkpoint records about options of parameter groups, and how they differ from a run's."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 from .group_values import SCHEDULED, Group, comparable_options, differ, options_of
 from .optimizer_state import OptimizerState
 
-# By the optimizers' names, one dict of options for each parameter group.
+# By optimizer name, one dict of options for each parameter group.
 ByGroup = dict[str, list[Group]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the file of a run says of its options, in plain types.
+    """The record of options in a checkpoint, in plain types.
 
     Attributes:
-        given: those that the run was given; where it was resumed, those of the run that it goes on
-            with, unless it was resumed with its own.
-        set_later: those that somebody set after resuming, or between two runs.
+        given: the options that the run was given; after resuming with the file's options, those of
+            the original run.
+        set_later: the options that the user has set after resuming, or between two runs.
         scheduled: which of ``SCHEDULED`` a hook of the run sets.
     """
 
@@ -37,7 +37,7 @@ class Record:
         }
 
     def with_options_set(self, options: Mapping[tuple[str, int], Group]) -> Record:
-        """The record of a run in which somebody has set these, by optimizer and group."""
+        """The record after the user has set these options, by optimizer and group."""
         if not any(options.values()):
             return self
         later = {name: list(groups) for name, groups in self.set_later.items()}
@@ -49,10 +49,7 @@ class Record:
 
     @classmethod
     def read(cls, state: Any) -> Record | None:
-        """What :meth:`state_dict` gave; None for a file without it.
-
-        It looks as :mod:`.layout` says.
-        """
+        """From what :meth:`state_dict` returned, whose layout has been checked; None for None."""
         if state is None:
             return None
         known = frozenset(SCHEDULED) & frozenset(state["scheduled"])
@@ -60,9 +57,7 @@ class Record:
 
     @classmethod
     def of_groups(cls, states: Mapping[str, OptimizerState]) -> Record:
-        """As far as the groups in a file tell by themselves, that of a run which may have been
-        scheduled in every way.
-        """
+        """For a file without a record: what its groups say, if everything was scheduled."""
         given = {
             name: list(map(_start, state["param_groups"])) for name, (_, state) in states.items()
         }
@@ -70,7 +65,7 @@ class Record:
 
 
 class Difference(NamedTuple):
-    """An option of which a file has another value than the run was given."""
+    """An option whose value in a file differs from the one that the run was given."""
 
     optimizer: str
     option: str
@@ -87,11 +82,11 @@ class Difference(NamedTuple):
 def find_differences(
     states: Mapping[str, OptimizerState], record: Record, given: ByGroup
 ) -> tuple[list[Difference], list[Difference]]:
-    """Options whose values in a file count, though the run was given others.
+    """The options for which the file and the run have different values.
 
     Returns:
-        Those that its run was given differently; and those that it was given alike, but that
-        somebody set later: they may be about to be set again.
+        The options that the original run was given with other values; and the options that it was
+        given with the same values, but that were set later: the user may set them again.
     """
     given_otherwise: list[Difference] = []
     set_later: list[Difference] = []
@@ -125,12 +120,12 @@ def name_groups(optimizer: str, numbers: Sequence[int]) -> str:
 
 
 def plain_options(options: ByGroup) -> ByGroup:
-    """The options that can be compared, in plain types."""
+    """The comparable options, in plain types."""
     return {name: list(map(comparable_options, groups)) for name, groups in options.items()}
 
 
 def _add(found: list[Difference], new: Difference) -> None:
-    """Add a difference, to a group's like one where there is that."""
+    """Add a difference; if another group has the same one, add the group to it."""
     for each in found:
         if each[:-1] == new[:-1]:
             each.groups.extend(new.groups)
@@ -144,7 +139,7 @@ def _at(options: ByGroup, name: str, number: int, missing: Group) -> Group:
 
 
 def _start(group: Mapping[str, Any]) -> Group:
-    """What a group in a file was given, as far as the group itself tells."""
+    """The options that a group in a file was given, as far as the group has them."""
     unknown = {
         option
         for each in SCHEDULED.values()
@@ -156,7 +151,7 @@ def _start(group: Mapping[str, Any]) -> Group:
 
 
 def _shown(value: Any) -> str:
-    """The value without what the rounding of a tensor adds."""
+    """The value as text, with floats rounded to 7 digits."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
     return repr(float(f"{value:.7g}") if isinstance(value, float) else value)

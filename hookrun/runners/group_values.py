@@ -1,4 +1,4 @@
-"""One parameter group: its options, which of them schedules set, and comparing them."""
+"""The options of a parameter group: comparing them, and those that schedules set."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ Group = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A value of parameter groups that hooks set as the run goes.
+    """A value of parameter groups that hooks set during a run.
 
     Attributes:
-        words: what people call it.
-        options: where a group has it: the first of these that there is. Of ``betas`` it is the
-            first.
-        initial: where a group keeps the value that its schedule starts from.
-        peak: where cycles keep the highest value, which not every cycle starts from.
-        resource: what the hooks that set it say they write.
+        label: its name in messages.
+        options: the options that may hold it; the first one that the group has is used, and of
+            ``betas`` the first item.
+        initial: the option with the initial value of its schedule.
+        peak: the option with the highest value of a cycle, which need not be the initial value.
+        resource: what the hooks that set it declare to write.
     """
 
-    words: str
+    label: str
     options: tuple[str, ...]
     initial: str
     peak: str
     resource: str
 
     def value(self, group: Mapping[str, Any]) -> float | None:
-        """The group's value now; None where it has none."""
+        """The group's current value; None if it has none."""
         found = next((group[option] for option in self.options if option in group), None)
         if isinstance(found, (list, tuple)):
             found = found[0] if found else None
         return as_number(found)
 
     def set(self, group: Group, value: float) -> None:
-        """Put the value where the group has it; a tensor is replaced by one like it."""
+        """Set the value in the group; a tensor is replaced by a new one of the same kind."""
         option = next(option for option in self.options if option in group)
         old = group[option]
         if isinstance(old, (list, tuple)):
@@ -53,11 +53,11 @@ class Scheduled:
             group[option] = _like(old, value)
 
     def initial_value(self, group: Mapping[str, Any]) -> float | None:
-        """The value that the group's schedule starts from; None where it has no schedule yet."""
+        """The initial value of the group's schedule; None if it has no schedule yet."""
         return as_number(group.get(self.initial))
 
     def knows_start(self, group: Mapping[str, Any]) -> bool:
-        """Whether the value that the group was given can be told: not if only a cycle is known."""
+        """Whether the value that the group was given is known: not if it only has ``peak``."""
         return self.initial in group or self.peak not in group
 
 
@@ -68,16 +68,16 @@ SCHEDULED = {
     ),
 }
 _NO_OPTIONS = {"params", "param_names", *(each.initial for each in SCHEDULED.values())}
-# Stands for a value that cannot be compared.
-OPAQUE: Any = object()
+# The result of ``comparable`` for a value that cannot be compared.
+INCOMPARABLE: Any = object()
 
 
 def options_of(group: Mapping[str, Any], optimizer: Optimizer | None = None) -> Group:
-    """A copy of a group's options, with the values that schedules start from.
+    """A copy of a group's options, with the initial values of schedules.
 
     Args:
-        group: a parameter group, of an optimizer or in a state of one.
-        optimizer: whose group it is; what it counts in its groups is left out then.
+        group: a parameter group, of an optimizer or in an optimizer state.
+        optimizer: the group's optimizer; if given, its counters in the group are left out.
     """
     left_out = _NO_OPTIONS | (set() if optimizer is None else _counters(optimizer))
     options = {name: _copied(value) for name, value in group.items() if name not in left_out}
@@ -89,7 +89,7 @@ def options_of(group: Mapping[str, Any], optimizer: Optimizer | None = None) -> 
 
 
 def comparable(value: Any) -> Any:
-    """The value in plain types that a checkpoint can hold, or ``OPAQUE``."""
+    """The value in plain types, which a checkpoint can hold; or ``INCOMPARABLE``."""
     if isinstance(value, Tensor):
         value = value.item() if value.numel() == 1 else value.tolist()
     if isinstance(value, np.generic):
@@ -98,14 +98,14 @@ def comparable(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         items = tuple(map(comparable, value))
-        return OPAQUE if any(item is OPAQUE for item in items) else items
-    return OPAQUE
+        return INCOMPARABLE if any(item is INCOMPARABLE for item in items) else items
+    return INCOMPARABLE
 
 
 def comparable_options(options: Mapping[str, Any]) -> Group:
-    """The options that can be compared, in plain types."""
+    """The comparable options, in plain types."""
     plain = {name: comparable(value) for name, value in options.items() if name != "params"}
-    return {name: value for name, value in plain.items() if value is not OPAQUE}
+    return {name: value for name, value in plain.items() if value is not INCOMPARABLE}
 
 
 def differ(one: Any, other: Any) -> bool:
@@ -119,7 +119,7 @@ def differ(one: Any, other: Any) -> bool:
 
 
 def as_number(value: Any) -> float | None:
-    """The number, also of a tensor of one element; None for anything else."""
+    """A number, or the value of a tensor with one element, as float; None for anything else."""
     plain = comparable(value)
     return None if isinstance(plain, bool) or not isinstance(plain, Real) else float(plain)
 
@@ -137,10 +137,10 @@ def _copied(value: Any) -> Any:
 
 
 def _counters(optimizer: Optimizer) -> set[str]:
-    """What an optimizer keeps count of in its groups: defaults that nobody can give it.
+    """Counters that an optimizer keeps in its groups, as some schedule-free optimizers do: defaults
+    that are no arguments of its constructor.
 
-    As some schedule-free optimizers do. Where the constructor does not name what it takes, every
-    default is an option.
+    If the constructor does not list its arguments, every default counts as an option.
     """
     taken: set[str] = set()
     for cls in type(optimizer).__mro__:

@@ -1,4 +1,4 @@
-"""Configs of hooks: what they must look like, and the hooks that they stand for."""
+"""Configs of hooks: checking them, and building hooks from them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LOG_KEYS = ("interval", "hooks")
 def build_hook(
     config: Any, name: str, default_type: str | None = None, policy_suffix: str | None = None
 ) -> tuple[Hook, Any]:
-    """The hook that a config stands for, or a hook as it is; and the priority of a config.
+    """Build the hook of a config; a hook is returned as it is. Also returns the config's priority.
 
     Args:
-        config: a config dict, which stays as it is, or a hook.
+        config: a config dict, which is not modified, or a hook.
         name: what the config is called, for error messages.
-        default_type: the type of a config that gives none.
+        default_type: the type if the config has none.
         policy_suffix: for configs with ``policy`` instead of ``type``; see
             :func:`~hookrun.core.policy_config.policy_hook_config`.
 
     Raises:
-        TypeError: neither a dict nor a hook, or an argument that the hook has not.
+        TypeError: neither a dict nor a hook, or an unknown argument of the hook.
         KeyError: no type, or an unknown one.
         Exception: what the hook's constructor raises.
     """
@@ -42,14 +42,14 @@ def build_hook(
         arguments = {"type": default_type, **arguments}
     hook = HOOKS.build(arguments, other_keys=("priority", "type"))
     if not isinstance(hook, Hook):
-        raise TypeError(f"{name} makes no hook, but {hook!r}")
+        raise TypeError(f"{name} must build a hook, but it builds {hook!r}")
     return hook, priority
 
 
 def by_iter(config: Any) -> Any:
-    """The config with ``by_epoch=False``, where its hook takes that and the config does not say.
+    """The config with ``by_epoch=False``, if its hook has this argument and the config does not.
 
-    A config that will be refused, and a hook, are left as they are.
+    Hooks, and configs that will be refused, are returned as they are.
     """
     if not isinstance(config, Mapping) or "by_epoch" in config:
         return config
@@ -63,12 +63,12 @@ def by_iter(config: Any) -> Any:
 
 
 def logger_configs(log_config: Any) -> Iterator[tuple[Any, str]]:
-    """Each logger of a ``log_config`` with the interval that it takes, and what it is called.
+    """Yield the config of each logger of a ``log_config``, with its interval, and its error name.
 
     Raises:
-        TypeError: no dict, keys that it has not, or no list of loggers.
+        TypeError: no dict, unknown keys, or no list of loggers.
         KeyError: ``hooks`` is missing.
-        ValueError: an interval that is not a positive int.
+        ValueError: the interval is no positive int.
     """
     if not isinstance(log_config, Mapping):
         raise TypeError(
@@ -93,7 +93,7 @@ def logger_configs(log_config: Any) -> Iterator[tuple[Any, str]]:
 
 
 def custom_configs(configs: Any) -> Iterator[tuple[Any, str]]:
-    """Each of one or several custom hooks or their configs, and what it is called.
+    """Yield each of one or several custom hooks or configs, and its error name.
 
     Raises:
         TypeError: neither a hook, a config nor a list.
@@ -111,7 +111,7 @@ def custom_configs(configs: Any) -> Iterator[tuple[Any, str]]:
 
 
 def config_hint(given: Any) -> str:
-    """The end of an error message about what should have been a hook or its config."""
+    """The end of an error message about an object that is neither a hook nor a config."""
     if isinstance(given, str):
         return f": dict(type={given!r}) is a config"
     if isinstance(given, type) and issubclass(given, Hook):

@@ -30,7 +30,7 @@ from .loader_states import restore_loaders, warn_of_order
 from .registration import HookConfig
 from .resume_point import ResumePoint
 from .run_options import prefetched, warn_of_misspelt_options
-from .step import goes_native, take_step
+from .step import can_run_natively, take_step
 
 
 @RUNNERS.register_module()
@@ -40,10 +40,10 @@ class IterBasedRunner(BaseRunner):
     ``before_epoch`` and ``after_epoch`` fire once, around the whole run. ``epoch`` counts the
     finished passes over the training loader.
 
-    A loader that a hook puts into ``runner.data_loader`` takes the place of the one at work from
-    the next iteration of its phase on, to the end of the run; in ``before_epoch``, that of the
-    first training phase. A hook of a resumed run should do so in ``before_epoch``: there the loader
-    goes on where the run was in it.
+    A loader that a hook assigns to ``runner.data_loader`` replaces the current one from the next
+    iteration of its phase on, until the end of the run; in ``before_epoch``, it replaces the loader
+    of the first training phase. In a resumed run, only a loader assigned in ``before_epoch``
+    continues at the saved position.
     """
 
     progress: IterProgress
@@ -55,7 +55,7 @@ class IterBasedRunner(BaseRunner):
     def train(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Train on the next batch."""
         self.model.train()
-        self._enter("train", data_loader)
+        self._set_mode("train", data_loader)
         data_batch = next(data_loader)
         self._epoch = data_loader.epoch
         self.data_batch = data_batch
@@ -70,7 +70,7 @@ class IterBasedRunner(BaseRunner):
     def val(self, data_loader: IterLoader, **kwargs: Any) -> None:
         """Validate on the next batch, without gradients."""
         self.model.eval()
-        self._enter("val", data_loader)
+        self._set_mode("val", data_loader)
         data_batch = next(data_loader)
         self.data_batch = data_batch
         self.call_hook("before_val_iter")
@@ -79,11 +79,11 @@ class IterBasedRunner(BaseRunner):
         del self.data_batch
         self._inner_iter += 1
 
-    def _enter(self, mode: str, data_loader: IterLoader) -> None:
+    def _set_mode(self, mode: str, data_loader: IterLoader) -> None:
         self.mode = mode
-        self._hold(data_loader)
+        self._set_loader(data_loader)
 
-    def _hold(self, data_loader: IterLoader) -> None:
+    def _set_loader(self, data_loader: IterLoader) -> None:
         self.data_loader = data_loader
         self.epoch_length = length_of(data_loader)
 
@@ -103,12 +103,12 @@ class IterBasedRunner(BaseRunner):
             data_loaders: one loader for each phase of the workflow.
             workflow: (mode, iterations) pairs such as ``[("train", 1000), ("val", 50)]``; a mode is
                 the name of one of the runner's methods.
-            max_iters: deprecated; give it to the runner's constructor.
-            prefetch: whether batches are brought to the model's device ahead of time; see
-                :class:`~hookrun.DevicePrefetcher`, whose arguments it may give as a dict.
+            max_iters: deprecated; pass it to the runner's constructor.
+            prefetch: whether to copy batches to the model's device ahead of time; or a dict of
+                arguments of :class:`~hookrun.DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
-                :class:`~hookrun.SyncGuard`. The report is logged in the end.
-            kwargs: passed on to the phases, and by them to ``train_step`` and ``val_step``.
+                :class:`~hookrun.SyncGuard`. The report is logged at the end.
+            kwargs: passed to the phases, and by them to ``train_step`` and ``val_step``.
 
         Raises:
             ValueError: no ``max_iters``; loaders that don't match the workflow or are empty; an
@@ -152,7 +152,7 @@ class IterBasedRunner(BaseRunner):
             for index, loader in enumerate(data_loaders)
         ]
         try:
-            self._begin_training(first, point)
+            self._fire_before_epoch(first, point)
             while self.iter < self._max_iters or (first, done) != (0, 0):
                 for index in range(first, len(workflow)):
                     mode, iters = workflow[index]
@@ -166,12 +166,12 @@ class IterBasedRunner(BaseRunner):
             for each in self.progress.endless:
                 each.close()
 
-    def _begin_training(self, first: int, point: ResumePoint | None) -> None:
-        """Fire ``before_epoch``, and let a resumed run make up for a missed evaluation."""
+    def _fire_before_epoch(self, first: int, point: ResumePoint | None) -> None:
+        """Fire ``before_epoch``, and restore the loaders and random numbers of a resumed run."""
         modes = self.progress.modes
         ahead = [*range(first, len(modes)), *range(first)]
         index = next((each for each in ahead if modes[each] == "train"), first)
-        self._hold(self.progress.endless[index])
+        self._set_loader(self.progress.endless[index])
         self.call_hook("before_epoch")
         position = None if point is None else point.position_at(index)
         if self.data_loader is not self.progress.endless[index]:
@@ -179,14 +179,14 @@ class IterBasedRunner(BaseRunner):
             if position is not None and not position.get("replaced"):
                 self.logger.warning(
                     "the checkpoint was saved while training on the run's own loader, and a hook "
-                    "has put another one into runner.data_loader in before_epoch: that begins a "
-                    "pass"
+                    "has put another one into runner.data_loader in before_epoch: that one begins "
+                    "a new pass"
                 )
         elif position is not None and position.get("replaced"):
             self.logger.warning(
                 "the checkpoint was saved while training on a loader that a hook had put into "
-                "runner.data_loader, and no hook has in before_epoch: the run's own loader begins "
-                "a pass"
+                "runner.data_loader, and no hook has done so in before_epoch: the run's own loader "
+                "begins a new pass"
             )
         if point is not None:
             restore_loaders(self, point)
@@ -195,19 +195,19 @@ class IterBasedRunner(BaseRunner):
                 each.settle()
             point.restore_rng()
         if point is not None and modes[index] == "train":
-            self._enter("train", self.progress.endless[index])
+            self._set_mode("train", self.progress.endless[index])
             self.call_hook(CATCH_UP)
 
     def _iter_loader(
         self, loader: Any, index: int, point: ResumePoint | None, replaced: bool
     ) -> IterLoader:
-        """An endless loader for a phase, which goes on where the run is in it.
+        """An endless loader for a phase; in a resumed run, at the saved position.
 
         Args:
-            loader: what to go through.
+            loader: the data loader.
             index: the phase.
-            point: where the run was resumed, if it was.
-            replaced: whether a hook has given the loader.
+            point: the resume point, if the run was resumed.
+            replaced: whether a hook has assigned the loader.
         """
         if point is None:
             return IterLoader(loader)
@@ -218,7 +218,7 @@ class IterBasedRunner(BaseRunner):
         return IterLoader(loader, place=position, own=own.get("replaced", {}) if replaced else own)
 
     def _replace_loader(self, index: int, where: str, point: ResumePoint | None = None) -> None:
-        """Go on with the loader that a hook has put into ``data_loader``."""
+        """Use the loader that a hook has assigned to ``data_loader`` from now on."""
         given, before = self.data_loader, self.progress.endless[index]
         check_replacement(given, where)
         if not isinstance(given, IterLoader):
@@ -228,10 +228,10 @@ class IterBasedRunner(BaseRunner):
             else:
                 given = self._iter_loader(given, index, point, replaced=True)
         self.progress.note_replacement(index, given)
-        self._hold(given)
+        self._set_loader(given)
 
     def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
-        if mode == "train" and goes_native(self, IterBasedRunner, "train"):
+        if mode == "train" and can_run_natively(self, IterBasedRunner, "train"):
             self._train_natively(index, iters, kwargs)
             return
         phase = getattr(self, mode)
@@ -250,18 +250,18 @@ class IterBasedRunner(BaseRunner):
     def _train_natively(self, index: int, iters: int, kwargs: dict[str, Any]) -> None:
         while True:
             loader = self.progress.endless[index]
-            self._enter("train", loader)
+            self._set_mode("train", loader)
             iters -= _native.run_iters(self, loader, True, iters, kwargs)
             if self.data_loader is loader:
                 return
             self._replace_loader(index, "an iteration of 'train'")
 
     def gather_state(self) -> None:
-        self._take_in_loader()
+        self._adopt_replaced_loader()
         super().gather_state()
 
-    def _take_in_loader(self) -> None:
-        """Between two batches, before a checkpoint is made."""
+    def _adopt_replaced_loader(self) -> None:
+        """Use a loader that a hook has assigned, before a checkpoint between two batches."""
         progress = self.progress
         if progress.phase is None or not progress.ends_iter():
             return
@@ -270,10 +270,10 @@ class IterBasedRunner(BaseRunner):
 
     @contextlib.contextmanager
     def _validating(self) -> Iterator[None]:
-        """A phase of validation: weights to evaluate, averages and lines of the log of its own."""
+        """A context for a validation phase: evaluation weights, and separate averages and logs."""
         separate = getattr(self.log_buffer, "separate", None)
         with separate() if separate else contextlib.nullcontext():
-            with self.eval_weights():  # one swap, where a hook lends other weights
+            with self.eval_weights():  # swapped once per phase, not once per batch
                 yield
             for hook in list(self.hooks) if separate else []:
                 if isinstance(hook, WritesLogs):
@@ -287,23 +287,23 @@ class IterBasedRunner(BaseRunner):
         save_optimizer: bool = True,
         create_symlink: bool = True,
     ) -> None:
-        """Save a checkpoint of the run, whole or not at all.
+        """Save a checkpoint of the run atomically.
 
-        Its ``meta`` counts the iterations that are finished: one saved after the N-th goes on with
-        the next. (MMCV's says N - 1, and such files are read so.)
+        Its ``meta`` counts finished iterations: saved after the N-th, ``meta['iter']`` is N. (In
+        MMCV it is N - 1, and files of MMCV are read accordingly.)
 
         Args:
-            out_dir: the folder; made if missing.
-            filename_tmpl: the file's name; a placeholder takes the number of the iteration, from 1.
-            meta: more to keep; the caller's dict stays as it is.
-            save_optimizer: whether to keep the optimizer's state.
-            create_symlink: whether ``latest.pth`` is to mean this file.
+            out_dir: the folder; created if missing.
+            filename_tmpl: the file name; a placeholder takes the number of the iteration, from 1.
+            meta: more entries for ``meta``; the dict is not modified.
+            save_optimizer: whether to include the optimizer state.
+            create_symlink: whether to point ``latest.pth`` to this file.
 
         Raises:
-            TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
-            ValueError: a name that leaves the folder.
+            TypeError: ``meta`` is no dict, or has objects that a checkpoint cannot hold.
+            ValueError: a file name with a path.
         """
-        self._take_in_loader()
+        self._adopt_replaced_loader()
         filename = filename_tmpl.format(self.iter + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
 

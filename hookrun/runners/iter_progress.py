@@ -1,4 +1,4 @@
-"""How far a run by iterations is."""
+"""The progress of a run by iterations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class IterProgress(RunProgress):
     """The progress of a run by iterations; see :class:`RunProgress`.
 
     Attributes:
-        endless: for each phase, its loader as one that begins again where it ends.
-        replaced: the phases whose loader is one that a hook has given.
+        endless: for each phase, its loader wrapped so that it starts over at its end.
+        replaced: the phases whose loader a hook has assigned.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -23,13 +23,13 @@ class IterProgress(RunProgress):
         self.replaced: frozenset[int] = frozenset()
 
     def note_replacement(self, index: int, loader: IterLoader) -> None:
-        """A hook has given a phase this loader, in the place of the one that it had."""
+        """Replace the loader of a phase by one that a hook has assigned."""
         if self.workflow is not None and self.workflow[index][0] == "train":
             self.samples = sum_if_known(self.samples, self.endless[index].samples())
         self.endless[index] = loader
         self.replaced |= {index}
 
-    def phase_at_work(self) -> tuple[int, int]:
+    def current_phase(self) -> tuple[int, int]:
         if self.phase is None:
             return 0, 0
         return self.phase[0], self.counters.inner_iter + self.ends_iter()
@@ -58,6 +58,6 @@ class IterProgress(RunProgress):
         return total
 
     def _ahead(self, index: int) -> int:
-        """Batches taken from the loader of a phase that are not done."""
-        at_work = self.phase is not None and self.phase[0] == index
-        return int(self.has_taken_batch() and at_work)
+        """The number of batches that were taken from the loader of a phase and are not done."""
+        is_current = self.phase is not None and self.phase[0] == index
+        return int(self.has_taken_batch() and is_current)

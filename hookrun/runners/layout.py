@@ -1,8 +1,7 @@
-"""What the checkpoint of a run looks like, all of it: the one place that says so.
+"""The complete layout of a run's checkpoint.
 
-Resuming and ``hookrun verify`` refuse what does not look so, with the path inside the file. Whether
-a checkpoint fits the model, the optimizer and the hooks of a run is another question, which only
-the run can answer.
+Resuming and ``hookrun verify`` refuse a file with another layout, and name the path in the file.
+Whether a checkpoint fits the model, the optimizer and the hooks is checked when a run is resumed.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ def check_layout(
     source: str | os.PathLike[str],
     hooks: Mapping[str, Hook] | None = None,
 ) -> None:
-    """Refuse a checkpoint from which no run could go on, whatever the run is.
+    """Refuse a checkpoint that no run could be resumed from.
 
     Args:
-        checkpoint: what the file holds.
+        checkpoint: the content of the file.
         source: its name, for messages.
-        hooks: the run's own hooks by their keys; by default those of the registry.
+        hooks: the hooks of the run by their keys; by default the registered hook classes.
 
     Raises:
         ValueError: what is wrong, and where in the file.
@@ -80,7 +79,7 @@ def check_layout(
 
 
 def says_where(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint says which epoch and iteration its run was at."""
+    """Whether a checkpoint has the epoch and the iteration of its run."""
     meta = checkpoint.get("meta")
     if not isinstance(meta, Mapping):
         return False
@@ -93,7 +92,7 @@ def says_where(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def _fp16(value: Any, where: str) -> None:
-    """What Fp16OptimizerHook keeps there, unless the user has put something else there."""
+    """The state of Fp16OptimizerHook; anything else under this key is the user's."""
     scaler = value.get("loss_scaler") if isinstance(value, Mapping) else None
     if isinstance(scaler, Mapping):
         ckpt.scaler_state(scaler, f"{where}.loss_scaler")
@@ -106,7 +105,7 @@ _META = record(
 
 
 def _meta(value: Any, where: str) -> None:
-    # Users may have put anything there, under any key.
+    # Users may have added anything, under any key.
     _META({key: each for key, each in value.items() if isinstance(key, str)}, where)
 
 
@@ -148,7 +147,7 @@ _OPTIMIZER = record({"state": mapping(anything, anything), "param_groups": items
 
 
 def optimizer_states(value: Any, where: str) -> None:
-    """The state of an optimizer, or those of several by name."""
+    """The state of an optimizer, or the states of several by name."""
     if not isinstance(value, Mapping):
         raise refuse(where, value, "the state of an optimizer")
     states = {where: value}
@@ -188,7 +187,7 @@ _TENSORS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "squar
 _STATE = record({}, {"step": _step, **dict.fromkeys(_TENSORS, optional(_tensor))})
 
 
-# The part of hookrun
+# What hookrun adds to MMCV's layout
 
 _PHASE = record(
     {"index": count, "done": count},
@@ -233,7 +232,7 @@ _HOOKRUN = record(
 
 
 def _check_position(own: Mapping[str, Any], iteration: int) -> None:
-    """An epoch has no more iterations than the run, unless other processes had counted them."""
+    """An epoch has no more iterations than the run, except after another number of ranks."""
     batches = [each["batches"] for each in own.get("loaders") or () if each is not None]
     if own["inner_iter"] > max([iteration, *batches]):
         raise refuse("hookrun.inner_iter", own["inner_iter"], f"of a run of {iteration} iterations")
@@ -249,7 +248,7 @@ def _check_hooks(states: Mapping[str, Any], own: Mapping[str, Hook] | None) -> N
 
 
 def state_layout(kind: Any) -> Check | None:
-    """What a hook class says of its state; None where a subclass has made something else of it."""
+    """The ``state_layout`` of a hook class; None if a subclass overrides its state methods."""
     for cls in kind.__mro__ if isinstance(kind, type) else ():
         if "state_layout" in vars(cls):
             found: Check | None = getattr(cls, "state_layout", None)

@@ -1,4 +1,4 @@
-"""The loaders of a run and of its hooks, whose state a checkpoint keeps for each process."""
+"""The states of a run's loaders and of its hooks' loaders, which a checkpoint has for each rank."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .resume_point import ResumePoint
 
 
 def watch_loaders(runner: AnyRunner) -> None:
-    """Take note of how all loaders are before the run goes through them."""
+    """Record the state of all loaders before the run iterates over them."""
     for loader in [*runner.progress.loaders, *(each for *_, each in _of_hooks(runner))]:
         watch(loader)
 
 
 def states_of_hooks(runner: AnyRunner) -> dict[str, list[dict[str, Any]]]:
-    """For each hook that has loaders, their states, by the hook's key."""
+    """The states of the hooks' loaders, by the hooks' keys."""
     states: dict[str, list[dict[str, Any]]] = {}
     for key, _, loader in _of_hooks(runner):
         states.setdefault(key, []).append(state_between_passes(loader))
@@ -35,11 +35,11 @@ def states_of_hooks(runner: AnyRunner) -> dict[str, list[dict[str, Any]]]:
 
 
 def restore_loaders(runner: AnyRunner, point: ResumePoint) -> None:
-    """Let every loader go on as in the run that was saved, but for those amid a pass."""
-    under_way = {
+    """Restore the state of all loaders except those in the middle of a pass."""
+    within_pass = {
         id(unwrapped(loader))
         for number, loader in enumerate(runner.progress.loaders)
-        if point.position_at(number) is not None and not _waits(point, number)
+        if point.position_at(number) is not None and not _resumes_after_replacement(point, number)
     }
     modes = runner.progress.modes
     states = point.rank_state.get("hooks") or {}
@@ -47,22 +47,22 @@ def restore_loaders(runner: AnyRunner, point: ResumePoint) -> None:
     for key, number, loader in _of_hooks(runner):
         if number < len(states.get(key, ())):
             restored.append((loader, states[key][number], 0))
-    # The phase at work comes last: it may share a generator with others, and begin behind them.
+    # The current phase comes last: it may share a generator with others, and uses it after them.
     for number in sorted(range(len(modes)), key=lambda number: number == point.index):
         passes = runner.epoch if modes[number] == "train" else 0
         restored.append((runner.progress.loaders[number], point.loader_state_at(number), passes))
     for loader, own, passes in restored:
-        if id(unwrapped(loader)) not in under_way:
+        if id(unwrapped(loader)) not in within_pass:
             warn_of_order(runner.logger, loader, restore_between_passes(loader, own, passes))
 
 
-def _waits(point: ResumePoint, number: int) -> bool:
-    """Whether a phase's loader waits for the end of an epoch on one that a hook has given."""
+def _resumes_after_replacement(point: ResumePoint, number: int) -> bool:
+    """Whether a phase's loader is next used after the epoch of one that a hook has assigned."""
     return point.is_replaced_at(number) and "now" in point.loader_state_at(number)
 
 
 def warn_of_order(logger: logging.Logger, loader: Any, problems: Sequence[Problem]) -> None:
-    """Warn where a resumed run may go on in another order."""
+    """Warn that a resumed run may see the data in another order."""
     if problems:
         logger.warning("%s", warning_of(loader, problems))
 

@@ -1,4 +1,4 @@
-"""Which state in a checkpoint is that of which optimizer of the run, and whether it fits."""
+"""Matching optimizer states of a checkpoint with the optimizers of a run, and checking them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def matching_states(
     *,
     with_options: bool = True,
 ) -> dict[str, OptimizerState]:
-    """Each optimizer with its state out of a checkpoint, by name.
+    """Each optimizer with its state in a checkpoint, by name.
 
     Args:
         optimizers: an optimizer, a dict of them by name, or None.
-        state: what the checkpoint has as the state of the optimizer, or of the optimizers by name.
+        state: the optimizer state in the checkpoint, or a dict of states by name.
         source: the checkpoint's name, for messages.
-        by_name: puts a state into the order of its optimizer.
-        with_options: whether the options of the state's groups are to be used too.
+        by_name: reorders a state to the parameters of its optimizer.
+        with_options: whether the options of the state's groups will be used too.
 
     Raises:
         ValueError: they do not fit; the message says where.
@@ -49,7 +49,7 @@ def matching_states(
     elif isinstance(optimizers, Mapping):
         if not isinstance(state, Mapping) or set(state) != set(optimizers):
             raise ValueError(
-                f"{str(source)!r} has not the runner's optimizers {sorted(optimizers)}, but "
+                f"{str(source)!r} does not have the runner's optimizers {sorted(optimizers)}, but "
                 f"{sorted(state) if isinstance(state, Mapping) else type(state).__name__}"
             )
         pairs = {name: (each, state[name]) for name, each in optimizers.items()}
@@ -62,7 +62,7 @@ def matching_states(
         which = f"{str(source)!r}: the optimizer{f' {name!r}' if name else ''}"
         if not isinstance(each, Mapping) or not {"state", "param_groups"} <= each.keys():
             raise ValueError(f"{which} has no state of one optimizer in the file")
-        for key in _TELLING_KEYS:
+        for key in _DISTINGUISHING_KEYS:
             if (key in optimizer.defaults) != (key in each["param_groups"][0]):
                 raise ValueError(
                     f"{which} is {type(optimizer).__name__}, and the file has that of another "
@@ -83,8 +83,8 @@ def matching_states(
     return pairs
 
 
-# Of optimizers' settings, those that some have and others have not, in every version of torch.
-_TELLING_KEYS = (
+# Settings that only some kinds of optimizers have, in every version of torch.
+_DISTINGUISHING_KEYS = (
     "lr",
     "momentum",
     "betas",
@@ -96,8 +96,8 @@ _TELLING_KEYS = (
     "momentum_decay",
     "ns_coefficients",
 )
-# Of torch's own, what their state of a parameter has as soon as it has something: numbers, and
-# tensors of the parameter's shape; and the option that asks for one more of these.
+# For torch's optimizers, what the state of a parameter has unless it is empty: numbers; tensors of
+# the parameter's shape; and more such tensors, by the option that adds them.
 _ADAM = (("step",), ("exp_avg", "exp_avg_sq"), {"amsgrad": "max_exp_avg_sq"})
 _STATES: dict[type[Optimizer], tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]] = {
     torch.optim.Adam: _ADAM,
@@ -115,12 +115,12 @@ _STATES: dict[type[Optimizer], tuple[tuple[str, ...], tuple[str, ...], dict[str,
     torch.optim.Rprop: (("step",), ("prev", "step_size"), {}),
     torch.optim.ASGD: (("step", "eta", "mu"), ("ax",), {}),
 }
-# Of any optimizer's state, what has the shape of its parameter.
+# Keys whose tensors have the shape of the parameter, in any optimizer.
 _SHAPED_LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "sum")
 
 
 def _check_state(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
-    """Refuse state of another kind, of other parameters, or of the same ones in another order."""
+    """Refuse state of another kind of optimizer, of other parameters, or in another order."""
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     numbered, kind = enumerate(parameters), type(optimizer).__name__
     for group in state["param_groups"]:
@@ -162,7 +162,7 @@ def _check_needed(
 
 
 def _check_options(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
-    """Refuse options that a step would fail on: of another type, or for another device."""
+    """Refuse options with which a step would fail: of another type, or for another device."""
     is_torchs = type(optimizer).__module__.startswith("torch.optim")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     for index, (theirs, ours) in enumerate(pairs):

@@ -1,4 +1,4 @@
-"""Whose state a checkpoint's optimizer state is: the names of the parameters, group by group."""
+"""The names of the parameters in each group of an optimizer, and matching states by them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hookrun.core.masters import model_parameter
 from hookrun.distributed import plain_name, unwrap_model
 
 T = TypeVar("T")
-# Of one optimizer, group by group; None for what is no parameter of the model.
+# The names in each group of one optimizer; None for a parameter that is not the model's.
 Names = list[list[str | None]]
 
 
 def names_of_groups(
     model: Any, optimizers: Mapping[str, Optimizer], plain: bool = True
 ) -> dict[str, Names]:
-    """The names of the parameters that each optimizer has, by the optimizers' names.
+    """The names of each optimizer's parameters, by the optimizers' names.
 
     Args:
-        model: possibly in wrappers.
+        model: the model, possibly wrapped.
         optimizers: by name.
-        plain: whether the names are without what wrappers add, as in checkpoints.
+        plain: whether to remove what wrappers add to the names, as in checkpoints.
     """
     module = unwrap_model(model)
     if not isinstance(module, nn.Module):
@@ -43,18 +43,18 @@ def names_of_groups(
 
 
 class StateByName:
-    """Puts optimizers' states in a checkpoint into the order that groups and parameters have in the
-    run, where the file has the names of the parameters.
+    """Reorders optimizer states of a checkpoint to the groups and parameters of the run, by the
+    names of the parameters in the file.
 
     Args:
-        theirs: what :func:`names_of_groups` gave for the file; None in one without.
+        theirs: what :func:`names_of_groups` returned for the file; None if the file has no names.
         ours: the same for the run.
-        renamed: the names that the file's have in the run's model.
-        record: what the file says of the options of groups.
-        takes_options: whether the file's options of groups count, and not those that were given.
+        renamed: from names in the file to names in the run's model.
+        record: the file's record of the options of groups.
+        takes_options: whether the file's options of groups will be used, not the given ones.
 
     Attributes:
-        record: with its groups in the same order as the states'.
+        record: the record, with its groups reordered like the states.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class StateByName:
         self.record = record
 
     def arrange(self, owner: str, state: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """The state of an optimizer in the run's order.
+        """The state of an optimizer in the order of the run.
 
-        Where the run has other groups, and the options that it was given count, it is the state of
-        each parameter without any options.
+        If the run has other groups, and the given options will be used, the result has the states
+        of the parameters and no options.
 
         Args:
             owner: the optimizer's name.
@@ -84,9 +84,9 @@ class StateByName:
             where: the file and the optimizer, for messages.
 
         Raises:
-            ValueError: it is of other parameters; or its groups are others, and their options
-                count.
-            TypeError: the file's names are not those of its groups.
+            ValueError: the state is that of other parameters; or the groups differ, and the file's
+                options are to be used.
+            TypeError: the file's names do not match its groups.
         """
         theirs, ours = self._theirs.get(owner, []), self._ours.get(owner, [])
         groups = state["param_groups"]
@@ -114,7 +114,7 @@ class StateByName:
             for its_options, group in zip(options, ours, strict=True)
         ]
         for group in arranged:
-            group.pop("param_names", None)  # of the other order
+            group.pop("param_names", None)  # in the file's order
         return {**state, "param_groups": arranged}
 
     def _reorder_record(self, owner: str, order: Sequence[int]) -> None:
@@ -144,12 +144,12 @@ def _check_same(theirs: Sequence[str | None], ours: Sequence[str | None], where:
     lacks = [name for name in ours if name not in set(theirs)]
     more = [name for name in theirs if name not in set(ours)]
     if lacks or more:
-        told = [
-            f"{len(found)} parameters that {whose} has not, such as {found[0]!r}"
+        differences = [
+            f"{len(found)} parameters that {whose} does not have, such as {found[0]!r}"
             for found, whose in ((more, "the run"), (lacks, "the file"))
             if found
         ]
-        owners = " and in the run ".join(told) if more else f"in the run {told[0]}"
+        owners = " and in the run ".join(differences) if more else f"in the run {differences[0]}"
         raise ValueError(
             f"{where} has {owners}: give it the parameters of that run, or leave its state out by "
             "resume_optimizer=False"

@@ -1,4 +1,4 @@
-"""Learning rates and momentums, as they stand in the parameter groups of optimizers."""
+"""The current learning rates and momentums of optimizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rates = list[float] | dict[str, list[float]]
 
 
 def learning_rates(optimizer: Any) -> Rates:
-    """The learning rate of each parameter group, by optimizer where there are several.
+    """The learning rate of each parameter group; a dict by name for several optimizers.
 
     Raises:
         RuntimeError: there is no optimizer.

@@ -1,4 +1,4 @@
-"""A run without averages goes on with raw weights, also from a file that has averages in them."""
+"""Resuming without EMAHook from a checkpoint whose weights are averages: use the raw weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .any_runner import AnyRunner
 
 
 @torch.no_grad()
-def take_raw_weights(runner: AnyRunner) -> None:
-    """Where a resumed file has averages as its weights, and no hook of the run keeps any, go on
-    with the raw weights, with a warning.
+def load_raw_weights(runner: AnyRunner) -> None:
+    """If the resumed file has averages as the model's weights, and no hook of the run keeps
+    averages, load the raw weights, with a warning.
     """
     resumed = runner.resumed
     if not isinstance(resumed, Mapping) or any(isinstance(h, LendsWeights) for h in runner.hooks):
@@ -32,7 +32,7 @@ def take_raw_weights(runner: AnyRunner) -> None:
         value = entries.get(plain_name(model, name))
         if value is not None:
             tensor.copy_(value)
-    # What the file says of its averages holds no longer for those that this run saves.
+    # The state "swapped" is no longer true for the checkpoints that this run saves.
     runner.waiting_hook_states = {
         key: state for key, state in runner.waiting_hook_states.items() if not _says_swapped(state)
     }

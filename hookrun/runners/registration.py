@@ -1,4 +1,4 @@
-"""Registering hooks: one by one, from configs, and the usual set of a training run."""
+"""Registering hooks: single hooks, from configs, and the usual set for training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HookConfig = Mapping[str, Any] | Hook | None
 
 
 class HookRegistration(RunState):
-    """The part of a runner that keeps its hooks."""
+    """The part of a runner that manages its hooks."""
 
     _dispatcher: Dispatcher
     _hook_list: HookList
@@ -39,12 +39,12 @@ class HookRegistration(RunState):
 
     @property
     def dispatches_natively(self) -> bool:
-        """Whether events are fired by C++, not by its reference in Python."""
+        """Whether the native dispatcher fires the events, not the reference in Python."""
         return isinstance(self._dispatcher, NativeDispatcher)
 
     @property
     def _hooks(self) -> HookList:
-        """The same list, under the name that third-party hooks use; changing it takes effect."""
+        """The same list under MMCV's name, for third-party hooks; changes take effect."""
         return self._hook_list
 
     @_hooks.setter
@@ -58,9 +58,10 @@ class HookRegistration(RunState):
             raise
 
     def keyed_hooks(self) -> dict[str, Hook]:
-        """The hooks by the names under which a checkpoint keeps what they remember.
+        """The hooks by the keys that their states have in a checkpoint.
 
-        That is the class name, and the number among those of the class in order of registration.
+        A key is the class name and a number, which counts the hooks of that class in the order of
+        registration.
         """
         keyed: dict[str, Hook] = {}
         seen: dict[str, int] = {}
@@ -72,7 +73,7 @@ class HookRegistration(RunState):
         return keyed
 
     def refresh_hooks(self) -> None:
-        """Resolve again what each event calls: after replacing a method of a registered hook."""
+        """Resolve again what each event calls; needed after replacing a method of a hook."""
         for hook in self._hook_list:
             if not isinstance(hook, Hook):
                 raise TypeError(f"only hooks can be in the list of hooks, not {hook!r}")
@@ -85,16 +86,16 @@ class HookRegistration(RunState):
         """Register a hook.
 
         Args:
-            hook: a hook, or the config dict of one (``type`` and arguments).
-            priority: lower values fire first; equals in order of registration. By default what the
-                config dict says under ``priority``, else NORMAL (50).
+            hook: a hook, or a config dict (``type`` and arguments).
+            priority: lower values fire first; equal ones in order of registration. By default the
+                ``priority`` of the config dict, else NORMAL (50).
 
         Raises:
-            TypeError: no hook.
-            ValueError: it is registered already, sets the reserved attribute ``priority``, or must
-                not stand where it would by what it and others write (the message says how to fix
-                it); or it has a method whose name is a misspelt one, such as ``after_trian_iter``.
-            KeyError: an unknown type or priority level; near names are given.
+            TypeError: not a hook.
+            ValueError: the hook is registered already; it sets the reserved attribute ``priority``;
+                its position would corrupt the run, by what it and other hooks write (the message
+                says how to fix it); or a method name is misspelt, such as ``after_trian_iter``.
+            KeyError: an unknown type or priority level; the message has near spellings.
         """
         if isinstance(hook, Mapping):
             hook, own_priority = build_hook(hook, "the config given to register_hook")
@@ -129,7 +130,7 @@ class HookRegistration(RunState):
         self._restore_hook(hook)
 
     def _restore_hook(self, hook: Hook) -> None:
-        """Give the hook its part of a checkpoint that was resumed before it was registered."""
+        """Load the hook's state from a checkpoint that was resumed before it was registered."""
 
     def register_hook_from_cfg(self, hook_cfg: Mapping[str, Any]) -> None:
         """Register a hook from its config: ``type``, arguments, and optionally ``priority``."""
@@ -171,7 +172,7 @@ class HookRegistration(RunState):
 
         Args:
             log_config: ``hooks``, a list of logger configs or hooks, and ``interval`` (10 by
-                default) for those that give none. None registers nothing.
+                default) for configs without one. None registers nothing.
         """
         if log_config is None:
             return
@@ -213,8 +214,8 @@ class HookRegistration(RunState):
         custom hooks          NORMAL 50, or their own
         ====================  ============
 
-        Each argument is a config dict or a hook, None to leave it out; the dicts stay as they are.
-        Custom hooks of a default hook's priority fire after it. Where one of them is refused, none
+        Each argument is a config dict, a hook, or None to register none; dicts are not modified.
+        Custom hooks with the priority of a default hook fire after it. If one hook is refused, none
         is registered.
         """
         with self._all_or_none():
@@ -227,7 +228,7 @@ class HookRegistration(RunState):
             self.register_custom_hooks(custom_hooks_config)
 
     def get_hook_info(self) -> str:
-        """A text that lists, for each point of a run, the hooks that listen in calling order."""
+        """A text that lists the hooks called at each point of a run, in the order of calls."""
         parts = []
         for stage in Hook.stages:
             lines = [
@@ -260,7 +261,7 @@ class HookRegistration(RunState):
 
     @contextlib.contextmanager
     def _all_or_none(self) -> Iterator[None]:
-        """A context whose registrations are taken back if one of them fails."""
+        """A context whose registrations are undone if one of them fails."""
         hooks, registered = list(self._hook_list), list(self._registered)
         waiting_states = dict(self.waiting_hook_states)
         try:
@@ -276,5 +277,5 @@ class HookRegistration(RunState):
 
 
 def _priority_of(hook: Hook) -> int:
-    """The hook's priority; NORMAL for one that was put into the list by hand."""
+    """The hook's priority; NORMAL for a hook that was put into the list directly."""
     return get_priority(getattr(hook, "priority", "NORMAL"))

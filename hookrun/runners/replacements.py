@@ -1,4 +1,4 @@
-"""Loaders that hooks give to epochs, and where those of a resumed run go on."""
+"""Loaders that hooks assign for epochs, and restoring their state in a resumed run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .resume_point import ResumePoint
 
 
 @dataclass
-class _Given:
-    """The loader that a phase was given last.
+class _Assigned:
+    """The loader that a hook has assigned last for a phase.
 
     Attributes:
-        loader: gives the loader; None if nobody has kept it.
-        again: whether it was given to the epoch before too; None where there was none.
-        state: what its order followed from when it was given for the first time.
-        restored: whether it goes on where the first loader of the run that was resumed was.
+        loader: returns the loader; None if it has been freed.
+        again: whether the previous assignment was the same loader; None if there was none.
+        state: the random state that determined its order when it was first assigned.
+        restored: whether it was restored to the state of the original run's first loader.
     """
 
     loader: Callable[[], Any]
@@ -38,72 +38,74 @@ class _Given:
 
 
 class Replacements:
-    """The loaders that hooks have put into ``runner.data_loader`` before epochs, by phase.
+    """The loaders that hooks have assigned to ``runner.data_loader`` before epochs, by phase.
 
-    A hook may keep one loader for many epochs or make one for each. Only of the former does a
-    resumed run restore the state.
+    A hook may keep one loader for many epochs, or make a new one for each. A resumed run restores
+    the state only of the former kind.
     """
 
     def __init__(self) -> None:
-        self._given: dict[int, _Given] = {}
+        self._assigned: dict[int, _Assigned] = {}
         self._to_restore: dict[int, dict[str, Any]] = {}
 
     def resume(self, point: ResumePoint, phases: int) -> None:
-        """Take up what a run was resumed from, but for a loader that a pass is under way in."""
+        """Take the states to restore from a resume point, except for a loader within a pass."""
         for index in range(phases):
             own = point.loader_state_at(index)
             if "replaced" in own and not point.is_replaced_at(index):
                 self._to_restore[index] = own["replaced"]
 
-    def take(self, index: int, loader: Any, epoch: int) -> list[Problem]:
-        """A hook has given a phase this loader, and no pass of it is under way.
+    def note_and_restore(self, index: int, loader: Any, epoch: int) -> list[Problem]:
+        """Note the loader that a hook has assigned for a phase, and restore its saved state.
+
+        For a loader that is not in the middle of a pass.
 
         Returns:
-            Why it may go on in another order than in the run that was resumed.
+            Reasons why its order may differ from that of the original run.
         """
         saved = self._to_restore.pop(index, None)
         problems = self.note(index, loader)
-        given = self._given[index]
+        assigned = self._assigned[index]
         if saved is None or saved.get("again") is False:
             return problems
         if saved.get("again") is None:
-            if not alike(saved.get("given"), given.state):
-                return problems  # it was made for this epoch, from a seed of its own
-            given.restored = bool(given.state)
+            if not alike(saved.get("given"), assigned.state):
+                return problems  # it was made for this epoch, with its own seed
+            assigned.restored = bool(assigned.state)
         return problems + restore_between_passes(loader, saved, epoch)
 
     def note(self, index: int, loader: Any) -> list[Problem]:
-        """Remember that a hook has given a phase this loader."""
-        before, inner = self._given.get(index), unwrapped(loader)
+        """Note the loader that a hook has assigned for a phase."""
+        before, inner = self._assigned.get(index), unwrapped(loader)
         if before is not None and before.loader() is inner:
-            self._given[index] = _Given(before.loader, True, before.state)
+            self._assigned[index] = _Assigned(before.loader, True, before.state)
             return []
         watch(loader)
         again = None if before is None else False
-        self._given[index] = _Given(_reference_to(inner), again, order_state(loader))
+        self._assigned[index] = _Assigned(_reference_to(inner), again, order_state(loader))
         if before is None or not before.restored:
             return []
         return [
             Problem(
-                "a hook gives another one than to the epoch before, which was taken for that of "
-                "the run that was saved and went on behind it",
-                "a hook that gives one and the same to all epochs goes on exactly",
+                "a hook assigns another loader than for the previous epoch, whose loader was taken "
+                "for the one in the checkpoint and restored to its state",
+                "a hook that assigns the same loader for all epochs resumes exactly",
             )
         ]
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """For a checkpoint: by phase, what the next pass of its loader follows from."""
-        states = dict(self._to_restore)  # not given yet
-        for index, given in self._given.items():
-            loader = given.loader()
-            again = given.again if loader is not None else False
+        """For a checkpoint: by phase, the state that determines the next pass of the loader."""
+        states = dict(self._to_restore)  # not assigned yet
+        for index, assigned in self._assigned.items():
+            loader = assigned.loader()
+            again = assigned.again if loader is not None else False
             state = {} if loader is None else state_between_passes(loader)
-            states[index] = {**state, "again": again, "given": given.state}
+            states[index] = {**state, "again": again, "given": assigned.state}
         return states
 
 
 def _reference_to(loader: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(loader)
-    except TypeError:  # of a list of batches, for example
+    except TypeError:  # such as for a list of batches
         return lambda: loader

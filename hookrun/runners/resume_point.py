@@ -1,4 +1,4 @@
-"""Where a resumed run goes on."""
+"""The resume point: where a resumed run continues."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from hookrun.distributed import get_dist_info
 
 @dataclass
 class ResumePoint:
-    """Where a resumed run goes on, until it does.
+    """Where a resumed run continues; dropped as soon as it does.
 
     Attributes:
-        inner_iter: batches done of the epoch at work.
-        index, done: the phase of the workflow at work, and what is done of its count.
-        workflow: the phases; None where the file does not say.
-        loader_positions: for each phase, where its loader is (:meth:`hookrun.data.DataPass.place`);
-            None between two passes.
-        rank_state: this rank's part: ``rng``, for each phase ``loaders``, and ``hooks`` for theirs.
-        rank_states: the parts of all ranks, as the file has them.
-        counting: what the run knew of the lengths of its epochs (:mod:`.counting`), and
-            ``uncounted`` iterations; None where the file does not say.
-        iter: the iterations of the file.
-        given_iter: what became of them when the file was read, for another number of ranks.
+        inner_iter: finished batches of the current epoch.
+        index, done: the current phase of the workflow, and how much of its count is done.
+        workflow: the phases; None if the file does not have them.
+        loader_positions: for each phase, its loader position
+            (:meth:`hookrun.data.DataPass.place`); None between two passes.
+        rank_state: the state of this rank: ``rng``, ``loaders`` for each phase, and ``hooks`` with
+            the states of their loaders.
+        rank_states: the states of all ranks, as in the file.
+        counting: the lengths of epochs (:mod:`.counting`), and ``uncounted`` iterations; None if
+            the file does not have them.
+        iter: the finished iterations in the file.
+        given_iter: the same, rescaled to the number of ranks when the file was read.
     """
 
     inner_iter: int
@@ -41,28 +42,28 @@ class ResumePoint:
 
     @property
     def in_pass(self) -> bool:
-        """Whether the phase at work had begun to go through its data."""
+        """Whether the current phase is within a pass through its data."""
         return self.position_at(self.index) is not None
 
     def position_at(self, index: int) -> dict[str, Any] | None:
-        """Where the loader of a phase is; None between two passes."""
+        """The loader position of a phase; None between two passes."""
         known = self.loader_positions
         position = known[index] if index < len(known) else None
-        if position is None and index == self.index and self.inner_iter:  # the file says no more
+        if position is None and index == self.index and self.inner_iter:  # not in the file
             return {"epoch": 0, "batches": self.inner_iter}
         return position
 
     def is_replaced_at(self, index: int) -> bool:
-        """Whether a pass is under way through a loader that a hook had given to a phase."""
+        """Whether a phase is within a pass through a loader that a hook had assigned."""
         return bool((self.position_at(index) or {}).get("replaced"))
 
     def loader_state_at(self, index: int) -> dict[str, Any]:
-        """What of that is this rank's own."""
+        """This rank's state of a phase's loader."""
         loaders = self.rank_state.get("loaders") or []
         return loaders[index] if index < len(loaders) else {}
 
     def fit(self, workflow: Sequence[tuple[str, int]]) -> None:
-        """Go on in this workflow: where it is another one, with its first phase that trains."""
+        """Adapt to the workflow of the run: another one begins with its first training phase."""
         given = [(mode, count) for mode, count in workflow]
         known = self.workflow
         if known != given:
@@ -79,7 +80,7 @@ class ResumePoint:
             self.index = 0
 
     def restore_rng(self) -> None:
-        """Let random numbers go on as in the run that was saved."""
+        """Restore the global random number generators."""
         if "rng" in self.rank_state:
             set_rng_state(self.rank_state["rng"])
 
@@ -96,16 +97,17 @@ class ResumePoint:
 
 
 def read_resume_point(own: Mapping[str, Any]) -> ResumePoint:
-    """What :meth:`RunProgress.state_dict` gave; an empty mapping for a file of MMCV's.
+    """Read the resume point from what :meth:`RunProgress.state_dict` returned.
 
     Args:
-        own: it looks as :mod:`.layout` says.
+        own: that state, whose layout has been checked; an empty mapping for a file of MMCV.
     """
     rank, world_size = get_dist_info()
     ranks = {rank: dict(state) for rank, state in (own.get("ranks") or {}).items()}
     mine = ranks.get(rank, {})
     if own.get("world_size", 1) != world_size:
-        mine = {name: mine[name] for name in ("rng",) if name in mine}  # other shares of the data
+        # Loader states do not apply: the data is split over another number of ranks.
+        mine = {name: mine[name] for name in ("rng",) if name in mine}
     phase = own.get("phase") or {}
     workflow = phase.get("workflow")
     return ResumePoint(

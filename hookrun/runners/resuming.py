@@ -1,4 +1,4 @@
-"""Resuming a run from a checkpoint, or leaving it as it was."""
+"""Resuming a run from a checkpoint; on an error the runner is unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resume(
     trust: bool,
     param_groups: str,
 ) -> None:
-    """Load a checkpoint into the runner, or leave it as it was and raise; see ``Runner.resume``."""
+    """Load a checkpoint into the runner, or raise and leave it unchanged; see ``Runner.resume``."""
     whose_options = check_choice(param_groups)
     location = "cpu" if map_location == "default" else map_location
     if source == "auto":
@@ -41,8 +41,8 @@ def resume(
         found = find_newest(runner, location, trust, wants_optimizer)
         if found is None:
             optimizers = named_optimizers(runner.optimizer)
-            runner.group_options.note_given(optimizers)
-            runner.group_options.note_left(optimizers)
+            runner.group_options.remember_given(optimizers)
+            runner.group_options.remember_current(optimizers)
             return
         source, checkpoint = found
     else:
@@ -58,12 +58,12 @@ def resume(
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         raise ValueError(
-            f"{str(source)!r} cannot be resumed, for something in it is not what it should be: "
+            f"{str(source)!r} cannot be resumed because its content is invalid: "
             f"{kind}{error}{where}"
         ) from error
     if get_dist_info()[0] == 0:
         runner.logger.info("resumed %s: epoch %d, iter %d", source, runner.epoch, runner.iter)
-        _tell_of_options(runner, differences, source, whose_options)
+        _log_differences(runner, differences, source, whose_options)
 
 
 def _apply(
@@ -73,7 +73,7 @@ def _apply(
     resume_optimizer: bool,
     whose_options: Which,
 ) -> list[Difference]:
-    """Take over a checkpoint that has been read, or leave the runner as it was and raise.
+    """Apply a checkpoint that has been read, or raise and leave the runner unchanged.
 
     Returns:
         Options of parameter groups that differ between the file and the run.
@@ -110,18 +110,18 @@ def _apply(
         if optimizers:
             differences = options.load(optimizers, record, whose_options)
         else:
-            options.note_given(named_optimizers(runner.optimizer))
+            options.remember_given(named_optimizers(runner.optimizer))
             if resume_optimizer and runner.optimizer and get_dist_info()[0] == 0:
                 runner.logger.warning(
-                    "%s has no optimizer state: the optimizer starts anew. "
-                    "resume_optimizer=False says that this is meant",
+                    "%s has no optimizer state: the optimizer starts without any. "
+                    "resume_optimizer=False silences this warning",
                     source,
                 )
         fitting.load()
         counted = checkpoint["meta"]
         runner.progress.load_state_dict(own, epoch=counted["epoch"], iter=counted["iter"])
         _warn_of_other_ranks(runner, own)
-        # What this run was given stays, but for what the file knows better.
+        # Entries of the file override those that this run was given.
         given, meta = runner.meta or {}, _savable(runner, checkpoint["meta"])
         messages = {**given.get("hook_msgs", {}), **(meta.get("hook_msgs") or {})}
         runner.meta = {**given, **meta, "hook_msgs": messages}
@@ -132,10 +132,10 @@ def _apply(
     return differences
 
 
-def _tell_of_options(
+def _log_differences(
     runner: AnyRunner, differences: list[Difference], source: Any, whose: Which
 ) -> None:
-    """Name the options that are not those of the file and of the run alike."""
+    """Log the options that differ between the file and the run."""
     if not differences:
         return
     named = list_differences(differences)
@@ -144,27 +144,27 @@ def _tell_of_options(
     else:
         runner.logger.warning(
             "%s was trained with other options of parameter groups than this run was given, and "
-            "its own are used: %s. To use those given, call resume(..., param_groups='given')",
+            "the file's are used: %s. To use those given, call resume(..., param_groups='given')",
             source,
             named,
         )
 
 
 def _savable(runner: AnyRunner, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a trusted file's ``meta`` the run's own checkpoints can hold; the rest is named."""
+    """The part of a trusted file's ``meta`` that checkpoints can hold; warns about the rest."""
     kept = {}
     for key, value in meta.items():
         try:
             ckpt.plain({key: value})
         except TypeError as error:
-            runner.logger.warning("left out of what is resumed: %s", error)
+            runner.logger.warning("not resumed: %s", error)
         else:
             kept[key] = value
     return kept
 
 
 def restore_hook(runner: AnyRunner, hook: Hook) -> None:
-    """Give a hook that is registered after resuming what the checkpoint has for it, if any."""
+    """Load the state of a hook that is registered after resuming, if the checkpoint has it."""
     if not runner.waiting_hook_states and runner.resumed is None:
         return
     for key, each in runner.keyed_hooks().items():
@@ -192,7 +192,7 @@ def _check_hook(
     checkpoint: Mapping[str, Any],
     state: Mapping[str, Any] | None,
 ) -> None:
-    """Let a hook refuse what it could not take over, before anything has been changed."""
+    """Let a hook refuse the checkpoint, before anything has been changed."""
     if not isinstance(hook, ChecksResumed):
         return
     known = state_layout(type(hook)) is not None
@@ -204,14 +204,14 @@ def _check_hook(
 
 
 def _warn_of_other_ranks(runner: AnyRunner, own: Mapping[str, Any]) -> None:
-    """Warn where the ranks are others than those of the file, or this one is not in it."""
+    """Warn if the number of ranks differs from the file's, or the file lacks this rank's state."""
     rank, world_size = get_dist_info()
     before = own.get("world_size", world_size)
     if before != world_size:
         if rank == 0:
             runner.logger.warning(
-                "the checkpoint is of %d processes, and these are %d: the run goes on behind the "
-                "samples that were seen, but not bit for bit",
+                "the checkpoint was saved with %d processes, and this run has %d: it continues "
+                "after the samples that were seen, but not bit for bit",
                 before,
                 world_size,
             )
@@ -225,8 +225,8 @@ def _warn_of_other_ranks(runner: AnyRunner, own: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _undone_on_error(runner: AnyRunner) -> Iterator[None]:
-    """Where the block raises, weights, optimizers, counters and ``meta`` are as before it."""
-    # Loading replaces an optimizer's state: the old one need not be copied.
+    """A context that restores weights, optimizers, counters and ``meta`` if its block raises."""
+    # load_state_dict replaces an optimizer's tensors, so the old ones need not be copied.
     named = named_optimizers(runner.optimizer)
     optimizers = [(each, each.state_dict()) for each in named.values()]
     progress = runner.progress.snapshot()
@@ -259,5 +259,5 @@ def _check_weights(runner: AnyRunner, weights: Mapping[str, Any], source: Any) -
             "load_checkpoint() loads the weights that fit."
         )
     if mismatch and get_dist_info()[0] == 0:
-        runner.logger.warning("of %s not everything is used:\n%s", source, mismatch)
+        runner.logger.warning("not everything in %s is used:\n%s", source, mismatch)
     return fitting

@@ -1,4 +1,4 @@
-"""What ``run`` can be asked for beside the work itself: prefetching, and watching for syncs."""
+"""Options of ``run``: prefetching, and reporting host syncs."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ _OPTIONS = ("max_epochs", "max_iters", "prefetch", "sync_guard")
 
 
 def warn_of_misspelt_options(runner: Any, others: Iterable[str]) -> None:
-    """Warn about arguments of ``run`` that go to ``train_step``, but read like those it has.
+    """Warn about arguments that ``run`` passes to ``train_step``, but whose names are close to its
+    own arguments.
 
     Args:
-        runner: whose model says which arguments it takes.
+        runner: the runner; arguments that its model's steps name are not reported.
         others: the names of the arguments that ``run`` does not have.
     """
     for name in others:
         near = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.8)
         if near and name not in _arguments_of_steps(runner):
             kind = type(runner).__name__
-            cure = f"did you mean {near[0]!r}?"
+            hint = f"did you mean {near[0]!r}?"
             if near[0] == name:
-                cure = f"what limits {kind} is given to its constructor"
+                hint = f"pass the limit of {kind} to its constructor"
             warnings.warn(
                 f"{kind}.run() has no argument {name!r}, so it goes to the model's train_step: "
-                f"{cure}",
+                f"{hint}",
                 stacklevel=3,
             )
 
 
 def _arguments_of_steps(runner: Any) -> set[str]:
-    """The arguments that the model's steps, or the batch processor, name."""
+    """The argument names of the model's steps, or of the batch processor."""
     model = unwrap_model(runner.model)
     steps = [getattr(model, name, None) for name in ("train_step", "val_step")]
     names: set[str] = set()
@@ -51,12 +52,12 @@ def _arguments_of_steps(runner: Any) -> set[str]:
 
 
 def prefetched(data_loaders: list[Any], prefetch: Any, model: torch.nn.Module) -> list[Any]:
-    """The loaders, as they are or bringing their batches to the model's device.
+    """The loaders, wrapped into DevicePrefetcher if ``prefetch`` says so.
 
     Args:
-        data_loaders: loaders; a DevicePrefetcher among them is left alone.
+        data_loaders: loaders; one that is a DevicePrefetcher already is not wrapped.
         prefetch: False, True, or a dict of arguments of DevicePrefetcher.
-        model: tells the device.
+        model: determines the device.
 
     Raises:
         TypeError: ``prefetch`` is something else, or has unknown arguments.
@@ -79,10 +80,10 @@ def prefetched(data_loaders: list[Any], prefetch: Any, model: torch.nn.Module) -
 
 @contextlib.contextmanager
 def watched(runner: Any, sync_guard: bool | SyncGuard) -> Iterator[None]:
-    """A context in which a guard, if asked for, watches; its report is logged in the end.
+    """A context with a sync guard, if there is to be one; its report is logged at the end.
 
     Args:
-        runner: gets the guard as ``runner.sync_guard``.
+        runner: the guard becomes its attribute ``sync_guard``.
         sync_guard: False, True, or a guard.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a run is: its counters, its workflow, its data; and where a resumed one goes on."""
+"""The progress of a run: its workflow, its position in the data, and its resume point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AFTER_EPOCH = ("after_train_epoch", "after_val_epoch", "after_epoch")
 
 
 class Counters(Protocol):
-    """What the progress of a run reads and sets of the runner that owns it."""
+    """The attributes of a runner that its progress reads and sets."""
 
     logger: logging.Logger
     mode: Any
@@ -40,17 +40,17 @@ class Counters(Protocol):
 
 
 class RunProgress:
-    """The progress of a run, for its checkpoints and for going on from one.
+    """The progress of a run: saved in its checkpoints, and loaded to resume.
 
     Args:
-        counters: the runner, which owns this object and is not kept alive by it.
+        counters: the runner, which owns this object; held by a weak reference.
 
     Attributes:
         workflow: the phases of the run; None before the first run.
         loaders: one data loader for each phase.
-        phase: the phase at work, and what was done of its count; None outside of the workflow.
-        samples: training samples that all ranks have seen before the passes at work; None: unknown.
-        resume_point: where the run goes on that was resumed, until it does.
+        phase: the current phase and how much of its count is done; None outside of the workflow.
+        samples: training samples that all ranks have seen before the current passes; None: unknown.
+        resume_point: where a resumed run continues; None once it does.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -74,7 +74,7 @@ class RunProgress:
     def begin(
         self, data_loaders: Sequence[Any], workflow: Sequence[tuple[str, int]]
     ) -> tuple[int, int]:
-        """Take up a workflow; gives the phase to begin with, and what is done of its count."""
+        """Begin or resume a workflow; returns its first phase and how much of that is done."""
         self.workflow = [(mode, count) for mode, count in workflow]
         self.loaders = list(data_loaders)
         if self.resume_point is None:
@@ -89,74 +89,74 @@ class RunProgress:
 
     @property
     def index(self) -> int:
-        """The phase at work; a phase that is called by hand counts as the first."""
+        """The index of the current phase; 0 if the user calls train() or val() directly."""
         return 0 if self.phase is None else self.phase[0]
 
-    # The event at work
+    # The current event
 
     def ends_epoch(self, *modes: str) -> bool:
-        """Whether the event at work is the one that ends an epoch of one of these modes."""
+        """Whether the current event is the end of an epoch in one of these modes."""
         return self.counters.current_event in _AFTER_EPOCH and self.counters.mode in modes
 
     def ends_iter(self) -> bool:
-        """Whether the event at work is the one that ends an iteration."""
+        """Whether the current event is the end of an iteration."""
         return self.counters.current_event in _AFTER_ITER
 
     def ends_train_iter(self) -> bool:
-        """Whether it ends an iteration of training, which ``iter`` counts after the event."""
+        """Whether it is the end of a training iteration, which ``iter`` counts after the event."""
         return self.ends_iter() and self.counters.mode == "train"
 
     def has_taken_batch(self) -> bool:
-        """Whether a batch has been taken from the loader at work that is not done."""
+        """Whether a batch has been taken from the current loader and is not done."""
         return hasattr(self.counters, "data_batch") and not self.ends_iter()
 
-    # What subclasses know better
+    # Overridden by subclasses
 
     def finished(self) -> dict[str, int]:
-        """Finished epochs and iterations, and those finished in the epoch at work.
+        """Finished epochs and iterations, and finished iterations of the current epoch.
 
-        Counters move after the last event of what they count, so an event at the end of an
-        iteration or epoch counts that too.
+        During the event at the end of an iteration or epoch, it counts as finished, although the
+        runner's counters increase only after the event.
         """
         counters = self.counters
         iteration = counters.iter + self.ends_train_iter()
         return {"epoch": counters.epoch, "iter": iteration, "inner_iter": 0}
 
-    def phase_at_work(self) -> tuple[int, int]:
-        """The phase of the workflow at work, and what is done of its count."""
+    def current_phase(self) -> tuple[int, int]:
+        """The current phase of the workflow, and how much of its count is done."""
         return (0, 0) if self.phase is None else self.phase
 
     def loader_positions(self) -> list[dict[str, Any] | None]:
-        """For each phase, where its loader is; None between two passes."""
+        """The loader position of each phase; None between two passes."""
         return [] if self.resume_point is None else self.resume_point.loader_positions
 
     def loader_states(self) -> list[dict[str, Any]]:
-        """For each phase, what of that is this rank's own."""
+        """This rank's state of each phase's loader."""
         return []
 
     def rng_to_resume_with(self) -> dict[str, Any]:
-        """Global random numbers with which a resumed run begins, where they are not the present."""
+        """Global RNG states to save instead of the current ones; empty for none."""
         return {}
 
     def samples_seen(self) -> int | None:
         """Training samples that all ranks have seen, if known."""
         return self.samples
 
-    def epochs_state(self) -> dict[str, Any] | None:
-        """What is known of the lengths of epochs; None where nothing is."""
+    def counting_state(self) -> dict[str, Any] | None:
+        """The lengths of epochs for a checkpoint; None if nothing is known."""
         return None if self.resume_point is None else self.resume_point.counting
 
     def forget_run(self) -> None:
-        """Forget the run before: another one is about to be resumed."""
+        """Forget the previous run, before another one is resumed."""
         self.loaders, self.phase = [], None
 
     # Checkpoints
 
     def rank_state(self, of_hooks: Mapping[str, Any]) -> dict[str, Any]:
-        """What of the run's state is this rank's own: random numbers, and its loaders.
+        """The state of this rank: random numbers and loaders.
 
         Args:
-            of_hooks: the states of the loaders that hooks have; see :mod:`.loader_states`.
+            of_hooks: the states of the hooks' loaders; see :mod:`.loader_states`.
         """
         if self.resume_point is not None:
             return self.resume_point.rank_state
@@ -167,7 +167,7 @@ class RunProgress:
         }
 
     def note_rank_states(self, states: Sequence[dict[str, Any]]) -> None:
-        """Keep the states of all ranks, in their order, for a checkpoint at this iteration."""
+        """Keep the states of all ranks, in order, for a checkpoint at this iteration."""
         self._gathered = (self.counters.iter, dict(enumerate(states)))
 
     def state_dict(self, of_hooks: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,14 +191,14 @@ class RunProgress:
             "phase": self._phase_state(),
             "loaders": self.loader_positions(),
             "ranks": ranks,
-            "counting": self.epochs_state(),
+            "counting": self.counting_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, epoch: int, iter: int) -> None:
-        """Go on from what a checkpoint has.
+        """Prepare to resume from a checkpoint.
 
         Args:
-            state: what :meth:`state_dict` gave; empty for a file of MMCV's.
+            state: what :meth:`state_dict` returned; empty for a file of MMCV.
             epoch, iter: the counters of the file.
         """
         counters = self.counters
@@ -209,23 +209,23 @@ class RunProgress:
         _, world_size = get_dist_info()
         by_epoch = counters.max_epochs is not None
         if by_epoch:
-            # Other ranks share an epoch's data differently, and so it has other iterations.
+            # With another number of ranks, an epoch has another number of iterations.
             iter = iter * state.get("world_size", world_size) // world_size
         elif not state:
-            # MMCV's IterBasedRunner saves before it counts the iteration whose result it saves, and
-            # counts the pass at work as finished.
+            # MMCV's IterBasedRunner saves before it counts the current iteration, and counts the
+            # current pass as finished.
             epoch, iter = max(epoch - 1, 0), iter + 1
         counters.set_counters(epoch=epoch, iter=iter)
         counters.uncounted_iters = 0
         point.given_iter = iter
 
     def snapshot(self) -> Any:
-        """For :meth:`restore`."""
+        """The state for :meth:`restore`."""
         counters = self.counters
         return dict(vars(self)), counters.epoch, counters.iter, counters.uncounted_iters
 
     def restore(self, snapshot: Any) -> None:
-        """Be again as when the snapshot was taken, where resuming has failed."""
+        """Restore a snapshot, after resuming has failed."""
         attributes, epoch, iteration, uncounted = snapshot
         vars(self).update(attributes)
         self.counters.set_counters(epoch=epoch, iter=iteration)
@@ -236,7 +236,7 @@ class RunProgress:
         if point is not None:
             workflow, index, done = point.workflow, point.index, point.done
         else:
-            (index, done), workflow = self.phase_at_work(), self.workflow
+            (index, done), workflow = self.current_phase(), self.workflow
         return {
             "workflow": workflow and [list(each) for each in workflow],
             "index": index,
@@ -245,5 +245,5 @@ class RunProgress:
 
 
 def sum_if_known(first: int | None, second: int | None) -> int | None:
-    """The sum, unknown where one of them is."""
+    """The sum; None (unknown) if one of the two is None."""
     return None if first is None or second is None else first + second

@@ -1,4 +1,4 @@
-"""Saving a run: its checkpoint holds how far it is, and what its hooks remember."""
+"""Saving a run: its checkpoint has the model, the optimizer, the progress and the hooks' states."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def save(
 
 
 def _hook_states(runner: AnyRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """By key, what each hook remembers; what waits for hooks not registered here waits on."""
+    """The state of each hook by key, and resumed states of hooks that are not registered."""
     keyed = runner.keyed_hooks()
     for key, hook in keyed.items():
         if state := hook.state_dict():
@@ -79,13 +79,13 @@ def _hook_states(runner: AnyRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 @may_sync
-def check_contents(runner: AnyRunner) -> None:
-    """Find out before the first step what no checkpoint of the run could hold.
+def check_savable(runner: AnyRunner) -> None:
+    """Check before the first step whether checkpoints can hold the state of the run.
 
-    Where only a signal would save, the run could end as well without one: that is a warning.
+    If no hook saves checkpoints, but a signal would save one, this only warns.
 
     Raises:
-        TypeError: there is such a thing, and a hook saves checkpoints. The message says where.
+        TypeError: something cannot be saved, and a hook saves checkpoints. The message says what.
     """
     savers = [
         hook
@@ -101,17 +101,17 @@ def check_contents(runner: AnyRunner) -> None:
         if savers:
             raise
         if get_dist_info()[0] == 0:
-            runner.logger.warning("a signal could end this run, but save nothing: %s", error)
+            runner.logger.warning("if a signal ends this run, it cannot be saved: %s", error)
 
 
 def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[str, Any]]:
-    """By name, what checkpoints will hold beside tensors, as far as it is there before training."""
+    """By name, what checkpoints will have beside tensors, as far as it is known before training."""
     model = unwrap_model(runner.model)
     yield "runner.meta", runner.meta or {}
     yield "model.CLASSES", getattr(model, "CLASSES", None)
     for name, module in model.named_modules() if isinstance(model, torch.nn.Module) else ():
         if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
-            yield f"{name}.get_extra_state()".lstrip("."), _told_by(module.get_extra_state)
+            yield f"{name}.get_extra_state()".lstrip("."), _value_or_none(module.get_extra_state)
     if not savers or any(getattr(hook, "save_optimizer", True) for hook in savers):
         optimizers = (
             runner.optimizer if isinstance(runner.optimizer, Mapping) else {"": runner.optimizer}
@@ -121,22 +121,22 @@ def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[st
                 options = {key: value for key, value in group.items() if key != "params"}
                 yield f"optimizer{f'[{name!r}]' if name else ''}.param_groups[{number}]", options
     for key, hook in runner.keyed_hooks().items():
-        yield f"{key}.state_dict()", _told_by(hook.state_dict)
+        yield f"{key}.state_dict()", _value_or_none(hook.state_dict)
 
 
-def _told_by(ask: Callable[[], Any]) -> Any:
-    """What it gives; None where it cannot tell yet; when saving, it must."""
+def _value_or_none(read: Callable[[], Any]) -> Any:
+    """The state that ``read`` returns; None if it raises, as before the first step it may."""
     try:
-        return ask()
+        return read()
     except Exception:
         return None
 
 
 def check_state(runner: AnyRunner) -> None:
-    """Let hooks refuse what is about to be saved.
+    """Let hooks refuse the state that is about to be saved.
 
     Raises:
-        Exception: what a hook says against it.
+        Exception: the reason of a hook.
     """
     for hook in runner.hooks:
         if isinstance(hook, ChecksBeforeSaving):
@@ -144,7 +144,7 @@ def check_state(runner: AnyRunner) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """What the file was written with, for people who wonder."""
+    """The versions that the file was written with, for debugging."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),

@@ -1,4 +1,4 @@
-"""A step of the model, and whether C++ may take it."""
+"""A step of the model, and whether the native loop may be used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from hookrun import _native
 from hookrun.core.overrides import overrides
 
 
-def goes_native(runner: Any, base: type, method: str) -> bool:
-    """Whether the native loop does what the runner would: ``method`` is that of ``base``."""
+def can_run_natively(runner: Any, base: type, method: str) -> bool:
+    """Whether the native loop may be used: the runner has the native dispatcher and no
+    ``batch_processor``, and overrides neither ``method`` of ``base`` nor ``call_hook``.
+    """
     return (
         runner.dispatches_natively
         and runner.batch_processor is None
@@ -22,14 +24,14 @@ def goes_native(runner: Any, base: type, method: str) -> bool:
 def take_step(
     runner: Any, data_batch: Any, train: bool, optimizer: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    """One step of the model, as the native loop takes it; its result goes to log and hooks.
+    """One step of the model, as in the native loop; sets ``outputs`` and updates the log buffer.
 
     Args:
-        runner: whose model it is.
+        runner: the runner.
         data_batch: the batch.
-        train: whether it is a step of training, or of validation.
-        optimizer: what the model is given of it: one argument, or none.
-        kwargs: more for the model.
+        train: whether it is a training step, not a validation step.
+        optimizer: the argument for the optimizer in a tuple; empty to pass none.
+        kwargs: more arguments for the model.
 
     Raises:
         TypeError: the model returned no dict.

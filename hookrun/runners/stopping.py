@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 end a run after the step at work, with a checkpoint."""
+"""SIGTERM and SIGUSR1 end a run after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .any_runner import AnyRunner
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h, "try again later": no failure gives it, nor does death by a signal."""
+"""EX_TEMPFAIL of sysexits.h, "try again later"; errors and fatal signals have other exit codes."""
 
 FILE_NAME = "preempted.pth"
 NEVER = 1 << 62
-"""Of the iterations that are counted."""
+"""An iteration that no run reaches."""
 
 
 class Preempted(SystemExit):
-    """A signal has ended the run; what it needs to go on is in ``work_dir/preempted.pth``.
+    """A signal has ended the run, which was saved to ``work_dir/preempted.pth``.
 
-    Where nobody catches it, the process ends with exit code 75. Started again, a run that calls
-    ``runner.resume('auto')`` goes on with the next step.
+    If it is not caught, the process exits with code 75. After a restart, a run that calls
+    ``runner.resume('auto')`` continues with the next step.
 
     Attributes:
         signum: the signal.
-        checkpoint: the file, or None where there is no ``work_dir`` to write it to.
+        checkpoint: the file, or None if the runner has no ``work_dir``.
     """
 
     def __init__(self, signum: int, checkpoint: str | None) -> None:
@@ -47,48 +47,48 @@ class Preempted(SystemExit):
 
 
 class StopRequests:
-    """Takes note of signals, and ends the run at the next step that all processes agree on.
+    """Handles signals, and ends the run after a step that all ranks agree on.
 
-    The first signal is noted, and both get their default meaning back: a second one ends the
-    process at once. Signals that the program has a handler of its own for, or ignores, are left to
-    it, also where it sets that during the run, and so are all of them outside of the main thread,
-    where none can be set.
+    After the first signal, the default handlers are restored, so that a second one ends the process
+    at once. Signals that the program handles or ignores itself are not changed, even if it sets
+    their handlers during the run; nor are any outside of the main thread, where Python does not
+    allow it.
     """
 
     def __init__(self, runner: AnyRunner) -> None:
         self._runner = runner
         self._process = os.getpid()
         self._signum = 0
-        self._taken: list[signal.Signals] = []
-        self._over = False
+        self._handled: list[signal.Signals] = []
+        self._finished = False
         self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 if signal.getsignal(each) is signal.SIG_DFL and not _is_caught(each):
-                    signal.signal(each, self._note)
-                    self._taken.append(each)
+                    signal.signal(each, self._note_signal)
+                    self._handled.append(each)
         if self._agreement is not None:
             self._runner.check_at = self._runner.iter + 1
         return self
 
     def __exit__(self, *_: object) -> None:
         self._runner.check_at = NEVER
-        self._over = True
-        self._give_back()
+        self._finished = True
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
-        """Give the signals their default meaning, but for those with another handler by now."""
-        for each in self._taken:
+    def _restore_handlers(self) -> None:
+        """Restore the default handlers, except where the program has set another one meanwhile."""
+        for each in self._handled:
             if getattr(signal.getsignal(each), "__self__", None) is self:
                 signal.signal(each, signal.SIG_DFL)
 
     def check(self, runner: AnyRunner) -> None:
-        """Between two steps: end the run if a signal has come; called when ``check_at`` says so.
+        """End the run if a signal has come; called after a step once ``iter`` is at ``check_at``.
 
         Raises:
-            Preempted: if so, after the checkpoint has been written.
+            Preempted: a signal has come; raised after the checkpoint has been written.
         """
         signum = self._signum
         if self._agreement is not None and not self._agreement.over:
@@ -98,20 +98,20 @@ class StopRequests:
             self._stop(runner, signum)
 
     def finish(self, runner: AnyRunner) -> None:
-        """As :meth:`check`, after the last step."""
+        """The same as :meth:`check`, after the last step."""
         if self._agreement is not None and not self._agreement.over:
             signum = self._agreement.finish(self._signum)
         else:
-            self._give_back()  # none is noted any more that nobody would look at
+            self._restore_handlers()  # first: no later signal would be handled
             signum = self._signum
         if signum:
             self._stop(runner, signum)
 
-    def _note(self, signum: int, frame: Any) -> None:
-        self._give_back()
-        # A child forked during the run is not what is asked to save. And where a handler that was
-        # set during the run has put this one back after it, there is nothing left to save.
-        if os.getpid() != self._process or self._over:
+    def _note_signal(self, signum: int, frame: Any) -> None:
+        self._restore_handlers()
+        # In a forked child, or if this handler was restored by other code after the run, the signal
+        # has its default effect: there is nothing to save.
+        if os.getpid() != self._process or self._finished:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
@@ -132,7 +132,7 @@ class StopRequests:
                     runner.save_checkpoint(runner.work_dir, filename_tmpl=FILE_NAME)
         if together:
             assert self._agreement is not None
-            self._agreement.wait_for_all()  # launchers end the others when the first one ends
+            self._agreement.wait_for_all()  # launchers kill the other ranks when one exits
         preempted = Preempted(signum, path)
         if get_dist_info()[0] == 0:
             runner.logger.warning("after iteration %d: %s", runner.iter, preempted)
@@ -140,7 +140,7 @@ class StopRequests:
 
 
 def _is_caught(signum: int) -> bool:
-    """Whether a signal has a handler that Python knows nothing of, such as faulthandler's."""
+    """Whether a signal has a handler that Python does not know, such as faulthandler's."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             caught = next((line for line in status if line.startswith("SigCgt:")), "SigCgt: 0")
@@ -151,10 +151,10 @@ def _is_caught(signum: int) -> bool:
 
 @contextlib.contextmanager
 def handling_signals(runner: AnyRunner) -> Iterator[None]:
-    """A context in which signals end the run after a step, unless the runner is told not to.
+    """A context in which signals end the run after a step, if ``runner.handle_signals`` is set.
 
     Raises:
-        ValueError: what is then saved could not be written to ``work_dir``.
+        ValueError: the checkpoint could not be written to ``work_dir``.
     """
     if not runner.handle_signals:
         yield

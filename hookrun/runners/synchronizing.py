@@ -1,4 +1,4 @@
-"""What the ranks of a run do together: checkpoints of all their states, and hooks alike."""
+"""What all ranks of a run do together: gathering their states, and finding synchronized hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .loader_states import states_of_hooks
 
 @may_sync
 def gather_rank_states(runner: AnyRunner) -> None:
-    """Bring the states of all ranks together for the next checkpoint; all ranks must call it."""
+    """Gather the states of all ranks for the next checkpoint; must be called on all ranks."""
     for hook in runner.hooks:
         if isinstance(hook, GathersState):
             hook.gather_state(runner)
@@ -22,9 +22,10 @@ def gather_rank_states(runner: AnyRunner) -> None:
 
 @may_sync
 def find_synchronized_hooks(runner: AnyRunner) -> None:
-    """Find out which hooks all ranks have alike; at the start of a run, on all that run it.
+    """Set the synchronized hooks: all ranks have them with the same signatures.
 
-    Ranks that agree on when to stop run together. One that handles no signals may run alone.
+    Called at the start of a run, on all ranks. Without ``handle_signals``, a rank may run alone, so
+    no collective is used and no hook is synchronized.
     """
     runner.synchronized_hooks = []
     if not runner.handle_signals or get_dist_info()[1] == 1:

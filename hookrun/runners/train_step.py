@@ -1,4 +1,4 @@
-"""Training steps for modules that have none."""
+"""A training step for any module."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Metric = Callable[[Any, Any], Any]
 
 
 class TrainStep(nn.Module):
-    """Gives any module the ``train_step`` and ``val_step`` that a runner calls.
+    """Adds the ``train_step`` and ``val_step`` that a runner calls to any module.
 
-    A batch is a pair ``(inputs, target)``, or a dict whose ``target`` is taken out and whose rest
-    goes to the module as keyword arguments. Batches are moved to the module's device.
+    A batch is a pair ``(inputs, target)``, or a dict with ``target``, whose other items are passed
+    to the module as keyword arguments. Batches are moved to the module's device.
 
     Args:
         model: the module to train.
         loss_fn: ``loss_fn(outputs, target)``, a scalar tensor.
-        metrics: by name, ``metric(outputs, target)``, each a number or a one-element tensor to log
-            beside the loss.
-        autocast: None, or ``torch.bfloat16`` (or ``torch.float16``, which wants a loss scale:
-            Fp16OptimizerHook) to run module, loss and metrics under autocast. The parameters stay
-            as they are, and predictions come back in fp32.
+        metrics: by name, ``metric(outputs, target)``: a number or a one-element tensor to log with
+            the loss.
+        autocast: None, or ``torch.bfloat16`` (or ``torch.float16``, which needs loss scaling:
+            Fp16OptimizerHook) to run module, loss and metrics under autocast. The parameters keep
+            their dtype, and predictions are returned in fp32.
 
     >>> import torch.nn.functional as F
     >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)
@@ -37,7 +37,7 @@ class TrainStep(nn.Module):
     """
 
     wrapped_network: ClassVar[str] = "model"
-    """What it calls the network that it is around; exported weights are the network's."""
+    """The attribute of the wrapped network, whose weights are exported."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class TrainStep(nn.Module):
         return self.model(*args, **kwargs)
 
     def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """``loss``, ``log_vars`` and ``num_samples`` of a batch; nothing is read from the device.
+        """``loss``, ``log_vars`` and ``num_samples`` of a batch, without a host sync.
 
         Args:
             data_batch: see the class.
             optimizer: not used; the optimizer hook steps.
-            kwargs: passed on to the module.
+            kwargs: passed to the module.
 
         Raises:
             TypeError: the batch is neither a pair nor a dict, or the loss is no tensor.

@@ -1,4 +1,4 @@
-"""Tells of runs that cannot train, or do not: before they begin, or after some iterations."""
+"""Warnings about runs that cannot train, before they begin, or do not, after some iterations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
 
-# Iterations after which something must have been trained. A loss scaler skips some of the first.
+# Iterations before the check: a loss scaler may skip the first steps.
 _PATIENCE = 10
 
 
-def warn_of_what_cannot_train(runner: AnyRunner) -> None:
-    """Warn of optimizers of other parameters than the model's, and of processes that go apart.
+def warn_if_untrainable(runner: AnyRunner) -> None:
+    """Warn about optimizers without parameters of the model, and about ranks that diverge.
 
-    To be called before the hooks' ``before_run``, which may put masters into the optimizers.
+    Called before the hooks' ``before_run``, which may replace the optimizers' parameters by
+    masters.
     """
     model = unwrap_model(runner.model)
     if not isinstance(model, nn.Module):
@@ -48,7 +49,7 @@ def warn_of_what_cannot_train(runner: AnyRunner) -> None:
         for hook in runner.hooks
     ):
         runner.logger.warning(
-            "%d processes train models of their own, for nothing averages their gradients: wrap "
+            "%d processes train separate models, since nothing averages their gradients: wrap "
             "the model into torch.nn.parallel.DistributedDataParallel, or shard it by fully_shard "
             "(a hook that averages them says so with a method averages_gradients(runner))",
             world_size,
@@ -56,29 +57,31 @@ def warn_of_what_cannot_train(runner: AnyRunner) -> None:
 
 
 class TrainingWatch:
-    """Watches whether the first iterations train anything; warns once where they do not.
+    """Warns once if the first iterations train nothing.
 
-    Nothing is trained where no optimizer is stepped, no parameter is written and none has a
-    gradient. Where an optimizer hook is registered, it sees to that.
+    Nothing is trained if no optimizer is stepped, no parameter is written and none has a gradient.
+    If an optimizer hook is registered, nothing is watched.
 
     Args:
-        runner: whose run it is.
+        runner: the runner.
     """
 
     def __init__(self, runner: AnyRunner) -> None:
         self._optimizers = [*named_optimizers(runner.optimizer).values()]
         self._stepped = False
-        self._lent = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
+        self._swaps_weights = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
         self._begin = runner.iter
         self._handles: list[Any] = []
         if not any({"parameters", "gradients"} <= writes_of(hook) for hook in runner.hooks):
-            self._handles = [each.register_step_post_hook(self._note) for each in self._optimizers]
-        self._versions = self._written()
-        # Weights that are exchanged are written too, and come back as they were.
-        self._sums = self._values() if self._lent else []
+            self._handles = [
+                each.register_step_post_hook(self._note_step) for each in self._optimizers
+            ]
+        self._versions = self._write_counts()
+        # Swapping weights in and out writes them too, but does not change them in the end.
+        self._sums = self._values() if self._swaps_weights else []
 
     def due_at(self) -> int | None:
-        """The count of iterations after which to check; None where there is nothing to watch."""
+        """The iteration after which to check; None if nothing is watched."""
         return self._begin + _PATIENCE if self._handles else None
 
     def check(self, runner: AnyRunner) -> None:
@@ -94,7 +97,7 @@ class TrainingWatch:
         self.end()
 
     def check_if_due(self, runner: AnyRunner) -> None:
-        """Between two steps: :meth:`check`, once enough iterations are done."""
+        """Call :meth:`check` after a step, once enough iterations are done."""
         due_at = self.due_at()
         if due_at is not None and runner.iter >= due_at:
             self.check(runner)
@@ -105,26 +108,26 @@ class TrainingWatch:
             handle.remove()
         self._handles = []
 
-    def _note(self, *_: Any) -> None:
+    def _note_step(self, *_: Any) -> None:
         self._stepped = True
 
     def _has_trained(self) -> bool:
         return (
             self._stepped
-            or (self._versions != self._written() and self._values() != self._sums)
+            or (self._versions != self._write_counts() and self._values() != self._sums)
             or any(entry.grad is not None for entry in self._all_entries())
         )
 
-    def _written(self) -> list[int]:
-        """How often each parameter has been written."""
+    def _write_counts(self) -> list[int]:
+        """The version counter of each parameter, which counts writes."""
         if not self._handles:
             return []
         return [0 if each.is_inference() else each._version for each in self._all_entries()]
 
     def _values(self) -> list[float]:
-        """A number for each parameter that changes with it, where weights are exchanged."""
-        if not self._handles or not self._lent:
-            return [math.nan]  # unlike any
+        """The sum of each parameter, if weights are swapped; else a value that equals nothing."""
+        if not self._handles or not self._swaps_weights:
+            return [math.nan]
         parts = (
             each.to_local() if hasattr(each, "to_local") else each for each in self._all_entries()
         )
@@ -137,10 +140,11 @@ class TrainingWatch:
 
 @contextlib.contextmanager
 def watching_training(runner: AnyRunner) -> Iterator[None]:
-    """A context around the steps of a run, which tells if they train nothing."""
+    """A context around the steps of a run, with a warning if they train nothing."""
     watch = TrainingWatch(runner)
     due_at = watch.due_at()
-    if due_at is not None and get_dist_info()[1] == 1:  # others look when ranks agree, or last
+    # With several ranks, the check comes with a later one of the stop agreement, or after the run.
+    if due_at is not None and get_dist_info()[1] == 1:
         runner.check_at = min(runner.check_at, due_at)
     runner.boundary_checks.insert(0, watch.check_if_due)
     try:

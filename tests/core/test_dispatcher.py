@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hookrun import Hook, _native, every, last, once
-from hookrun.core.dispatcher import ReferenceDispatcher, resolve, warn_unheard
+from hookrun.core.dispatcher import ReferenceDispatcher, resolve, warn_no_listener
 from hookrun.core.log_buffer import LogBuffer
 
 
@@ -19,7 +19,7 @@ class State(_native.RunState):
 
     def __init__(self, dispatcher_type: type) -> None:
         self.log_buffer = LogBuffer()
-        self._dispatcher = dispatcher_type(self, resolve, warn_unheard)
+        self._dispatcher = dispatcher_type(self, resolve, warn_no_listener)
         self.calls: list[Any] = []
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hookrun import _native
-from hookrun.core.dispatcher import resolve, warn_unheard
+from hookrun.core.dispatcher import resolve, warn_no_listener
 from hookrun.hooks import Hook
 
 CALLS = 200
@@ -22,7 +22,7 @@ NAMES = ("lr", "momentum", "linear", "exp", "cos", "1-sqrt", "loss", "before_run
 def make_state() -> Any:
     state = _native.RunState()
     state.log_buffer = _native.LogBuffer()
-    state._dispatcher = _native.Dispatcher(state, resolve, warn_unheard)
+    state._dispatcher = _native.Dispatcher(state, resolve, warn_no_listener)
     state.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
     return state
 

@@ -1,4 +1,4 @@
-"""tell_sampler: whose set_epoch is called."""
+"""set_sampler_epoch: whose set_epoch is called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hookrun.core.samplers import tell_sampler
+from hookrun.core.samplers import set_sampler_epoch
 
 
 class Sampler:
@@ -20,11 +20,13 @@ class Sampler:
 
 def test_the_sampler_comes_before_that_of_the_batch_sampler() -> None:
     sampler, inner = Sampler(), Sampler()
-    tell_sampler(SimpleNamespace(sampler=sampler, batch_sampler=SimpleNamespace(sampler=inner)), 3)
-    tell_sampler(SimpleNamespace(sampler=[0], batch_sampler=SimpleNamespace(sampler=inner)), 4)
+    set_sampler_epoch(
+        SimpleNamespace(sampler=sampler, batch_sampler=SimpleNamespace(sampler=inner)), 3
+    )
+    set_sampler_epoch(SimpleNamespace(sampler=[0], batch_sampler=SimpleNamespace(sampler=inner)), 4)
     assert (sampler.epochs, inner.epochs) == ([3], [4])
 
 
 @pytest.mark.parametrize("loader", [[1], SimpleNamespace(sampler=None, batch_sampler=[[0]]), None])
 def test_loaders_without_such_a_sampler_are_left_alone(loader: Any) -> None:
-    tell_sampler(loader, 1)
+    set_sampler_epoch(loader, 1)

@@ -3,7 +3,7 @@
 #include "check.hpp"
 #include "core/hook_table.hpp"
 
-using hookrun::Clock;
+using hookrun::Counters;
 using hookrun::EventId;
 using hookrun::Trigger;
 using Table = hookrun::HookTable<int>;
@@ -20,9 +20,9 @@ Table::Entry entry(int name, int priority, EventId event = kEvent, Trigger trigg
   return made;
 }
 
-std::vector<int> fired(Table& table, EventId event = kEvent, Clock clock = {}) {
+std::vector<int> fired(Table& table, EventId event = kEvent, Counters counters = {}) {
   std::vector<int> names;
-  table.fire(event, clock, [&](const Table::Call& call) {
+  table.fire(event, counters, [&](const Table::Call& call) {
     names.push_back(call.listener.target);
     return true;
   });
@@ -55,12 +55,12 @@ TEST(a_false_stops_the_event) {
   Table table;
   for (int name = 1; name <= 3; ++name) table.insert(entry(name, 50));
   int calls = 0;
-  const bool done = table.fire(kEvent, Clock(), [&](const Table::Call&) { return ++calls < 2; });
+  const bool done = table.fire(kEvent, Counters(), [&](const Table::Call&) { return ++calls < 2; });
   CHECK(!done);
   CHECK(calls == 2);
 }
 
-TEST(once_fires_once_and_stays_spent_when_the_table_is_replaced) {
+TEST(once_fires_once_even_if_the_table_is_replaced) {
   Trigger once;
   once.always = false;
   once.once = true;
@@ -79,7 +79,7 @@ TEST(a_hook_registered_while_an_event_fires_waits_for_the_next) {
   Table table;
   table.insert(entry(1, 50));
   Names names;
-  table.fire(kEvent, Clock(), [&](const Table::Call& call) {
+  table.fire(kEvent, Counters(), [&](const Table::Call& call) {
     names.push_back(call.listener.target);
     table.insert(entry(10 + static_cast<int>(names.size()), 60));
     return true;
@@ -93,7 +93,7 @@ TEST(a_hook_removed_while_an_event_fires_is_still_called) {
   table.insert(entry(1, 50));
   table.insert(entry(2, 50));
   Names names;
-  table.fire(kEvent, Clock(), [&](const Table::Call& call) {
+  table.fire(kEvent, Counters(), [&](const Table::Call& call) {
     names.push_back(call.listener.target);
     table.replace({});
     return true;
@@ -107,7 +107,7 @@ TEST(a_hook_registered_during_before_run_still_gets_it) {
   table.insert(entry(1, 50, hookrun::kBeforeRun));
   table.insert(entry(2, 50, hookrun::kBeforeRun));
   Names names;
-  table.fire(hookrun::kBeforeRun, Clock(), [&](const Table::Call& call) {
+  table.fire(hookrun::kBeforeRun, Counters(), [&](const Table::Call& call) {
     names.push_back(call.listener.target);
     if (call.listener.target == 1) table.insert(entry(3, 10, hookrun::kBeforeRun));
     if (call.listener.target == 3) table.insert(entry(4, 99, hookrun::kBeforeRun));
@@ -121,7 +121,7 @@ TEST(events_nest) {
   table.insert(entry(1, 50));
   table.insert(entry(2, 50, hookrun::kBeforeRun));
   Names names;
-  table.fire(kEvent, Clock(), [&](const Table::Call&) {
+  table.fire(kEvent, Counters(), [&](const Table::Call&) {
     names = fired(table, hookrun::kBeforeRun);
     table.replace({});
     return true;
@@ -129,17 +129,17 @@ TEST(events_nest) {
   CHECK((names == Names{2}));
 }
 
-TEST(quiet_spells_end_when_a_trigger_is_due) {
+TEST(idle_windows_end_when_a_trigger_is_due) {
   Trigger every_third;
   every_third.always = false;
   every_third.every_iters = 3;
   Table table;
   table.insert(entry(1, 50, kEvent, every_third));
-  Clock clock;
+  Counters counters;
   Names at;
-  for (clock.iter = 0; clock.iter < 9; ++clock.iter) {
-    clock.inner_iter = clock.iter;
-    if (!fired(table, kEvent, clock).empty()) at.push_back(static_cast<int>(clock.iter));
+  for (counters.iter = 0; counters.iter < 9; ++counters.iter) {
+    counters.inner_iter = counters.iter;
+    if (!fired(table, kEvent, counters).empty()) at.push_back(static_cast<int>(counters.iter));
   }
   CHECK((at == Names{2, 5, 8}));
 }

@@ -216,7 +216,7 @@ def test_a_mode_that_is_no_string(runner: Any) -> None:
 
 @pytest.mark.parametrize("count", [-1, 1.0, "1", None, True])
 def test_a_count_that_counts_nothing(runner: Any, count: Any) -> None:
-    refused(runner, ValueError, "is no int of at least 0", workflow=[("train", count)])
+    refused(runner, ValueError, "must be an int of at least 0", workflow=[("train", count)])
 
 
 @pytest.mark.parametrize("workflow", [[("val", 1)], [("train", 0)], [("val", 2), ("train", 0)]])

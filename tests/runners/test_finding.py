@@ -13,7 +13,7 @@ from hookrun import EpochBasedRunner, IterBasedRunner, save_checkpoint
 from tests.support import TinyModel, make_loader
 
 LATER = "the optimizer's state: what was written later has none"
-ANEW = "has no optimizer state: the optimizer starts anew"
+ANEW = "has no optimizer state: the optimizer starts without any"
 
 
 def trained(make_runner: Any, kind: type, **arguments: Any) -> Path:

@@ -35,7 +35,7 @@ runner.run([make_loader(1)], [("train", 1)])
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> int:
-    return caplog.text.count("another run is going on in")
+    return caplog.text.count("another run is using")
 
 
 def train(runner: Any) -> None:

@@ -136,4 +136,6 @@ def test_a_given_loader_goes_on_where_it_is_kept(
         # After the first epoch it cannot be known yet that the hook does not keep its loader.
         assert gives == "one seed for each epoch"
         assert trained in (2, 5), file.name
-        assert all("a hook gives another one than to the epoch before" in w for w in warnings)
+        assert all(
+            "a hook assigns another loader than for the previous epoch" in w for w in warnings
+        )

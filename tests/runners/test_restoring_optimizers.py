@@ -40,7 +40,7 @@ def test_a_dict_of_optimizers(make_runner: Any) -> None:
     runner.resume(file)
     assert runner.current_lr() == {"weight": [0.5], "bias": [0.25]}
     del runner.optimizer["bias"]
-    with pytest.raises(ValueError, match=r"has not the runner's optimizers \['weight'\]"):
+    with pytest.raises(ValueError, match=r"does not have the runner's optimizers \['weight'\]"):
         runner.resume(file)
 
 

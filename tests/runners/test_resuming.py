@@ -333,4 +333,4 @@ def test_auto_warns_of_a_folder_with_files_but_none_to_resume(
     make_runner().resume("auto")
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == 1
-    assert f"starting afresh: {runner.work_dir} has files" in warned[0]
+    assert f"starting from the beginning: {runner.work_dir} is not empty" in warned[0]

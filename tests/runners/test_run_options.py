@@ -150,7 +150,9 @@ def test_the_limit_of_the_other_runner_is_named(
 ) -> None:
     runner = make_runner(runner_type, **limits(runner_type))
     runner.register_optimizer_hook({})
-    with pytest.warns(UserWarning, match=f"no argument '{name}'.* given to its constructor"):
+    with pytest.warns(
+        UserWarning, match=f"no argument '{name}'.*pass the limit of .* to its constructor"
+    ):
         runner.run([make_loader(1)], TRAIN, **{name: 2})
 
 
