@@ -114,7 +114,7 @@ class Case(NamedTuple):
 
 
 def all_cases() -> list[Case]:
-    """Sizes and layouts with all dtypes and values; the two meet in lists with an empty tensor."""
+    """Sizes and layouts with all dtypes and values; both in lists with an empty tensor."""
     many = "5,000 tensors"  # a second each
     lists = [(sizes, "plain") for sizes in SIZES if sizes != many]
     lists += itertools.product(["plain", "empty middle"], LAYOUTS)

@@ -29,7 +29,7 @@ POINTERS = {
     "*fp64": (
         "settings",
         "control",
-        "bias",
+        "bias_corrections",
         "momentum",
         "sums",
         "inv_scale",
