@@ -93,11 +93,11 @@ def record_fallback(
     if unsupported_reason is None:
         _latest[op] = backend
         return False
-    if unsupported_reason is _NO_TENSORS:
+    if unsupported_reason == _NO_TENSORS:
         return True
     reason = unsupported_reason.partition("\n")[0]  # torch's errors bring their stack along
     check_lists(op, *columns)
-    if reason is not _ON_CPU:
+    if reason != _ON_CPU:
         _latest[op] = f"reference, because {reason}"
     refuse_if_forced(backend, op, reason)
     return True

@@ -34,9 +34,8 @@ _OPTIONAL_STATE = ("momentum_buffers",)
 class CpuStep:
     """Takes the steps of torch's SGD, Adam and AdamW. It has no state."""
 
-    @staticmethod
-    def unsupported_reason(inputs: StepInputs) -> str | None:
-        """Why the optimizer must take its own step; None if `take` can."""
+    def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
+        """Why the optimizer must take its own step; None if `take` can, whatever the settings."""
         return unsupported_optimizer_reason(inputs.optimizer) or unsupported_gradients_reason(
             inputs.collect()
         )
@@ -47,7 +46,7 @@ class CpuStep:
         Raises:
             TypeError: under ``fused``, what the kernels cannot take. Nothing is changed.
         """
-        reason = self.unsupported_reason(inputs)
+        reason = self.unsupported_reason(inputs, settings)
         if reason is not None:
             return reason
         tensors = inputs.collect()

@@ -17,7 +17,7 @@ from .in_place_step import take_in_place
 from .loss_scale import LossScale
 from .step_arguments import check_step_arguments
 from .step_hooks import ClosureCall, has_step_hooks
-from .step_settings import StepResult, StepSettings
+from .step_settings import StepEngine, StepResult, StepSettings
 from .step_support import refuse_if_triton_is_forced
 from .step_tensors import StepInputs, all_columns, collect
 
@@ -169,15 +169,15 @@ class FusedStep:
             result = self._device_step.take(inputs, settings)
             if isinstance(result, StepResult):
                 return result
-            if self._cpu_step.unsupported_reason(inputs) is None:
+            if self._cpu_step.unsupported_reason(inputs, settings) is None:
                 refuse_if_triton_is_forced(inputs, result)
         return self._cpu_step.take(inputs, settings)
 
     def _own_step_reason(self, inputs: StepInputs) -> str | None:
         """Why the optimizer must take its own step between its hooks; None if an engine can."""
-        if self._device_step.unsupported_reason(inputs, StepSettings()) is None:
-            return None
-        return self._cpu_step.unsupported_reason(inputs)
+        engines: tuple[StepEngine, ...] = (self._device_step, self._cpu_step)
+        reasons = [engine.unsupported_reason(inputs, StepSettings()) for engine in engines]
+        return None if None in reasons else reasons[-1]
 
     def refresh(self) -> None:
         """Send changed settings to the GPU, before a CUDA graph that holds a step is replayed.

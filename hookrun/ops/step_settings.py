@@ -53,6 +53,10 @@ class StepResult(NamedTuple):
 class StepEngine(Protocol):
     """Takes optimizer steps in two passes over memory."""
 
+    def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
+        """Why `take` cannot take a step with these tensors; None if it can."""
+        ...
+
     def take(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         """Take a step with the gradients there are, or skip it.
 
