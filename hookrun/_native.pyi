@@ -1,6 +1,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar, final
 
+from hookrun.kernels.reference import AdamGroup, SgdGroup
+
 _T = TypeVar("_T")
 
 EVENTS: Final[tuple[str, ...]]
@@ -239,7 +241,7 @@ def make_group_schedule(
 def make_timer() -> tuple[dict[str, Action], Callable[[float], None]]: ...
 
 class cpu:
-    """The CPU backend of hookrun.ops: see csrc/bind/bind_cpu.cpp for what a text means."""
+    """The CPU backend of hookrun.ops: a text is the reason why it cannot take a call."""
 
     @staticmethod
     def norm(tensors: Sequence[Any], threads: int) -> tuple[float, bool] | str: ...
@@ -260,8 +262,8 @@ class cpu:
         momentum_buffers: Sequence[Any],
         model_params: Sequence[Any],
         ema: Sequence[Any],
-        fresh: Sequence[bool],
-        groups: Sequence[tuple[int, float, float, float, float, bool, bool]],
+        is_new: Sequence[bool],
+        groups: Sequence[SgdGroup],
         grad_scale: float,
         ema_momentum: float,
         threads: int,
@@ -275,7 +277,7 @@ class cpu:
         steps: Sequence[Any],
         model_params: Sequence[Any],
         ema: Sequence[Any],
-        groups: Sequence[tuple[int, float, float, float, float, float, bool, bool]],
+        groups: Sequence[AdamGroup],
         grad_scale: float,
         ema_momentum: float,
         threads: int,

@@ -73,7 +73,7 @@ bool is_contiguous(const dlpack::Tensor& tensor) {
   return true;
 }
 
-// Whether the elements fill one stretch of memory in some order of the dimensions, each once.
+// Whether the elements fill one range of memory without gaps, in any order of the dimensions.
 bool is_dense(const dlpack::Tensor& tensor) {
   if (is_contiguous(tensor) || numel_of(tensor) == 0) return true;
   std::vector<int> order(static_cast<std::size_t>(tensor.ndim));
@@ -96,18 +96,18 @@ bool is_expanded(const dlpack::Tensor& tensor) {
   return false;
 }
 
-// Remembers which sets of addresses and sizes were found free of overlap, as hashes: most lists
-// come again at each step, and sorting thousands of addresses costs more than a small update.
-class Approved {
+// Hashes of the sets of addresses and sizes that were found free of overlap: most lists come again
+// at each step, and sorting thousands of addresses costs more than a small update.
+class OverlapCache {
  public:
   bool has(std::uint64_t hash) const {
     return std::find(hashes_.begin(), hashes_.end(), hash) != hashes_.end();
   }
   void add(std::uint64_t hash) { hashes_[next_++ % hashes_.size()] = hash; }
 
-  static Approved& get() {  // used with the GIL held
-    static Approved approved;
-    return approved;
+  static OverlapCache& get() {  // call with the GIL held
+    static OverlapCache cache;
+    return cache;
   }
 
  private:
@@ -115,7 +115,7 @@ class Approved {
   std::size_t next_ = 0;
 };
 
-// The list's tensors, kept alive whatever becomes of the list.
+// The list's tensors as a tuple of our own.
 py::object held_tuple(py::handle list, const std::string& what) {
   PyObject* tuple = PySequence_Tuple(list.ptr());
   if (tuple == nullptr && PyErr_ExceptionMatches(PyExc_TypeError)) {
@@ -162,47 +162,48 @@ std::string TensorTable::name_of(std::size_t column, std::size_t row) const {
   return std::string(columns_[column].name) + "[" + std::to_string(row) + "]";
 }
 
-// Leaves ndim at -1 where there is nothing to look at.
+// Fills in the row's part of this column and the tensor's description; its ndim is -1 where the
+// tensor is left out or cannot be read.
 void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Tensor* tensor) {
   const Torch& torch = Torch::get();
   *tensor = {};
   tensor->ndim = -1;
-  if (item == Py_None && columns_[c].optional) return;
+  if (item == Py_None && columns_[c].is(kOptional)) return;
   if (!torch.is_plain(item)) {
     const std::string type = Py_TYPE(item)->tp_name;
     if (!torch.is_tensor(item)) {
       throw py::type_error(std::string(op_) + ": " + name_of(c, r) + " is a " + type +
                            ", not a tensor");
     }
-    return set_obstacle(name_of(c, r) + " is a " + type + ", not a plain tensor");
+    return set_unsupported(name_of(c, r) + " is a " + type + ", not a plain tensor");
   }
-  if (columns_[c].unrecorded) check_unrecorded(c, r, item);
-  if (torch.api == nullptr) return set_obstacle("this torch has no DLPack exchange table");
+  if (columns_[c].is(kUnrecorded)) check_unrecorded(c, r, item);
+  if (torch.api == nullptr) return set_unsupported("this torch has no DLPack exchange table");
   if (torch.api->tensor_from_object(item, tensor) != 0) {
     const py::error_already_set error;  // takes it over from Python
     tensor->ndim = -1;
-    return set_obstacle(name_of(c, r) + " has no plain memory: " + error.what());
+    return set_unsupported(name_of(c, r) + " has no plain memory: " + error.what());
   }
   cpu::Row& row = rows_[r];
   row.dtype[c] = dtype_of(tensor->dtype);
   row.address[c] = static_cast<char*>(tensor->data) + tensor->byte_offset;
   type_at(c, r) = tensor->dtype;
   if (tensor->dtype.lanes != 1 || tensor->dtype.bits < 8) {
-    return set_obstacle(name_of(c, r) + " packs several numbers into a byte");
+    return set_unsupported(name_of(c, r) + " packs several numbers into a byte");
   }
   if (row.address[c] == nullptr && numel_of(*tensor) != 0) {
-    return set_obstacle(name_of(c, r) + " has no memory");
+    return set_unsupported(name_of(c, r) + " has no memory");
   }
   if (torch.is_lazy(item)) {
-    return set_obstacle(name_of(c, r) + " is a negated or conjugated view");
+    return set_unsupported(name_of(c, r) + " is a negated or conjugated view");
   }
   if (c == 0) row.item_size = static_cast<std::uint8_t>(tensor->dtype.bits / 8);
 }
 
 void TensorTable::check_unrecorded(std::size_t c, std::size_t r, PyObject* item) {
-  if (records_ == 0 || !Torch::get().is_recorded(item)) return;
-  if (records_ < 0) records_ = Torch::records();
-  if (records_ == 0) return;
+  if (grad_enabled_ == 0 || !Torch::get().is_recorded(item)) return;
+  if (grad_enabled_ < 0) grad_enabled_ = Torch::records();
+  if (grad_enabled_ == 0) return;
   throw py::value_error(std::string(op_) + ": " + name_of(c, r) +
                         " is a result that autograd has recorded, and writing it in place would "
                         "not be: write its .detach(), or call this within torch.no_grad()");
@@ -218,23 +219,23 @@ void TensorTable::check_row(std::size_t r, const dlpack::Tensor* tensors) {
       throw py::value_error(std::string(op_) + ": " + name_of(c, r) + " has shape " +
                             shape_of(tensor) + ", but its partner has " + shape_of(*first));
     }
-    if (columns_[c].written && is_expanded(tensor)) {
+    if (columns_[c].is(kWrite) && is_expanded(tensor)) {
       throw py::value_error(std::string(op_) + ": " + name_of(c, r) +
                             " is expanded: several of its elements share memory, so it cannot be "
                             "written; call .clone() first");
     }
     if (tensor.device.type != dlpack::kCpu) {
-      rows_[r].address[c] = nullptr;  // says nothing here
-      set_obstacle(name_of(c, r) + " is not on the CPU");
+      rows_[r].address[c] = nullptr;  // not comparable with addresses of the host
+      set_unsupported(name_of(c, r) + " is not on the CPU");
     }
     if (!has(columns_[c].dtypes, rows_[r].dtype[c])) {
-      set_obstacle(name_of(c, r) + " is " + dtype_name(tensor.dtype));
+      set_unsupported(name_of(c, r) + " is " + dtype_name(tensor.dtype));
     }
     if (!is_dense(tensor)) {
-      rows_[r].address[c] = nullptr;  // what it covers is no single stretch
-      set_obstacle(name_of(c, r) + " has gaps between its elements");
+      rows_[r].address[c] = nullptr;  // it is not one range, so overlap cannot be told here
+      set_unsupported(name_of(c, r) + " has gaps between its elements");
     } else if (!same_strides(tensor, *first)) {
-      set_obstacle(name_of(c, r) + " has its elements in another order than its partner");
+      set_unsupported(name_of(c, r) + " has its elements in another order than its partner");
     }
   }
   if (first != nullptr) rows_[r].numel = numel_of(*first);
@@ -244,8 +245,8 @@ void TensorTable::check_overlap() const {
   std::uint64_t hash = columns_.size();
   bool writes = false;
   for (const Column& column : columns_) {
-    writes = writes || column.written;
-    hash = mix(hash, column.written);
+    writes = writes || column.is(kWrite);
+    hash = mix(hash, column.is(kWrite));
   }
   if (!writes) return;
   for (const cpu::Row& row : rows_) {
@@ -256,31 +257,31 @@ void TensorTable::check_overlap() const {
     }
     hash = mix(hash, row.item_size);
   }
-  if (Approved::get().has(hash)) return;
+  if (OverlapCache::get().has(hash)) return;
 
-  struct Stretch {
+  struct Range {
     const char* begin;
     const char* end;
     std::size_t row;
     std::size_t column;
   };
-  std::vector<Stretch> stretches;
-  stretches.reserve(rows_.size() * columns_.size());
+  std::vector<Range> ranges;
+  ranges.reserve(rows_.size() * columns_.size());
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     for (std::size_t c = 0; c < columns_.size(); ++c) {
       const auto* begin = static_cast<const char*>(rows_[r].address[c]);
       const std::int64_t bytes = rows_[r].numel * (type_at(c, r).bits / 8);
-      if (begin != nullptr && bytes > 0) stretches.push_back({begin, begin + bytes, r, c});
+      if (begin != nullptr && bytes > 0) ranges.push_back({begin, begin + bytes, r, c});
     }
   }
-  std::sort(stretches.begin(), stretches.end(),
-            [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
-  // Those that reach furthest so far: of all, and of the written ones.
-  const Stretch* furthest = nullptr;
-  const Stretch* furthest_written = nullptr;
-  for (const Stretch& now : stretches) {
-    const bool written = columns_[now.column].written;
-    const Stretch* before = written ? furthest : furthest_written;
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  // The ranges so far that end last: of all, and of those that are written.
+  const Range* furthest = nullptr;
+  const Range* furthest_written = nullptr;
+  for (const Range& now : ranges) {
+    const bool written = columns_[now.column].is(kWrite);
+    const Range* before = written ? furthest : furthest_written;
     if (before != nullptr && before->end > now.begin) {
       throw py::value_error(std::string(op_) + ": " + name_of(now.column, now.row) + " and " +
                             name_of(before->column, before->row) +
@@ -291,25 +292,25 @@ void TensorTable::check_overlap() const {
       furthest_written = &now;
     }
   }
-  Approved::get().add(hash);
+  OverlapCache::get().add(hash);
 }
 
-void TensorTable::demand_pairs(unsigned otherwise) {
-  for (std::size_t r = 0; r < rows_.size() && obstacle_.empty(); ++r) {
+void TensorTable::require_pairs(unsigned otherwise) {
+  for (std::size_t r = 0; r < rows_.size() && unsupported_reason_.empty(); ++r) {
     const dlpack::DataType& a = type_at(0, r);
     const dlpack::DataType& b = type_at(1, r);
     const bool both = has(otherwise, rows_[r].dtype[0]) && has(otherwise, rows_[r].dtype[1]);
     if (both || (a.code == b.code && a.bits == b.bits)) continue;
-    set_obstacle(name_of(0, r) + " is " + dtype_name(a) + " and " + name_of(1, r) + " is " +
-                 dtype_name(b));
+    set_unsupported(name_of(0, r) + " is " + dtype_name(a) + " and " + name_of(1, r) + " is " +
+                    dtype_name(b));
   }
 }
 
-void TensorTable::demand(std::size_t column, std::size_t row, unsigned dtypes) {
+void TensorTable::require(std::size_t column, std::size_t row, unsigned dtypes) {
   const DType dtype = rows_[row].dtype[column];
-  if (dtype == DType::kNone || has(dtypes, dtype) || !obstacle_.empty()) return;
-  set_obstacle(name_of(column, row) + " is " + dtype_name(type_at(column, row)) + ", but its " +
-               "parameter is " + dtype_name(type_at(0, row)));
+  if (dtype == DType::kNone || has(dtypes, dtype) || !unsupported_reason_.empty()) return;
+  set_unsupported(name_of(column, row) + " is " + dtype_name(type_at(column, row)) + ", but its " +
+                  "parameter is " + dtype_name(type_at(0, row)));
 }
 
 cpu::TensorList TensorTable::list() {

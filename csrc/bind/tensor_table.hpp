@@ -20,40 +20,53 @@ inline constexpr unsigned kFloats = kNarrow | only(cpu::DType::kFloat64);
 inline constexpr unsigned kAnyType = ~0u;
 inline constexpr unsigned kNoTypes = 0;
 
+// What an operation does with a list, as bits.
+enum Access : unsigned {
+  kRead = 0,
+  // It writes the tensors: none may share memory with another tensor of the table.
+  kWrite = 1 << 0,
+  // None in the list leaves that tensor out of its row.
+  kOptional = 1 << 1,
+  // Results that autograd has recorded are refused while it records: writing them in place would
+  // not be recorded.
+  kUnrecorded = 1 << 2,
+};
+
 // One list of the table.
 struct Column {
   const char* name;  // as the caller knows it
-  py::handle list;
-  unsigned dtypes;  // that the kernel takes
-  bool written = false;
-  bool optional = false;  // None in the list leaves that tensor out
-  // Results that autograd has recorded are refused while it records: to write them in place would
-  // not be recorded.
-  bool unrecorded = false;
+  py::handle list;   // borrowed during the call
+  unsigned dtypes;   // that the kernel takes, as bits
+  unsigned access = kRead;
+
+  bool is(Access flag) const { return (access & flag) != 0; }
 };
 
-// Rows of tensors that belong together. Reading one is in three steps, all before anything is
-// written: what can be no tensor list at all raises (TypeError, ValueError); what only this backend
-// cannot do becomes an obstacle, and the caller goes to the reference; the rest can be computed on.
+// Python lists of tensors, as rows of tensors that belong together. They are read and checked
+// before anything is written, with one of three results: what no backend could take raises
+// (TypeError, ValueError); what only these kernels cannot take sets the unsupported reason, and the
+// caller falls back to another backend; the rest can be computed on.
+//
+// The table keeps the tensors alive, so that their memory stays valid while the GIL is released.
 class TensorTable {
  public:
   TensorTable(const char* op, std::vector<Column> columns);
 
   // Why the CPU kernels cannot take this table; empty if they can.
-  const std::string& obstacle() const { return obstacle_; }
+  const std::string& unsupported_reason() const { return unsupported_reason_; }
 
-  // Also fills in what the kernels need. Call with no obstacle only.
+  // The rows as the kernels take them; they stay the table's. Only without an unsupported reason.
   cpu::TensorList list();
 
-  // An obstacle unless columns 0 and 1 have one dtype in each row, or both a dtype of `otherwise`.
-  void demand_pairs(unsigned otherwise);
+  // Unsupported unless columns 0 and 1 have one dtype in each row, or both one of `otherwise`.
+  void require_pairs(unsigned otherwise);
 
-  // An obstacle unless this tensor has one of the dtypes, or is left out.
-  void demand(std::size_t column, std::size_t row, unsigned dtypes);
+  // Unsupported unless this tensor has one of the dtypes, or is left out.
+  void require(std::size_t column, std::size_t row, unsigned dtypes);
 
-  // The first one counts.
-  void set_obstacle(std::string text) {
-    if (obstacle_.empty()) obstacle_ = std::move(text);
+  // The first reason is kept.
+  void set_unsupported(std::string reason) {
+    if (unsupported_reason_.empty()) unsupported_reason_ = std::move(reason);
   }
 
   std::vector<cpu::Row>& rows() { return rows_; }
@@ -74,13 +87,13 @@ class TensorTable {
 
   const char* op_;
   std::vector<Column> columns_;
-  // By column. Other code may change the lists while their tensors are read, or once a kernel has
-  // released the lock.
+  // By column: tuples, since other code may change the lists while their tensors are read, or once
+  // a kernel has released the GIL.
   std::array<py::object, cpu::kColumns> tensors_;
   std::vector<cpu::Row> rows_;
   std::vector<dlpack::DataType> types_;  // by row and column
-  std::string obstacle_;
-  int records_ = -1;  // whether autograd records; -1: not asked yet
+  std::string unsupported_reason_;
+  int grad_enabled_ = -1;  // whether autograd records; -1: not asked yet
 };
 
 }  // namespace hookrun

@@ -33,26 +33,27 @@ struct AdamPiece {
 
 template <class Param, class Grad, class Copy, class Ema>
 void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
-                const AdamGroup& group, const AdamRow& scalars, const StepOptions& options) {
+                const AdamGroup& group, const AdamBiasCorrections& corrections,
+                const StepOptions& options) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
-  const auto beta1_rest = static_cast<Real>(group.beta1_rest);
+  const auto one_minus_beta1 = static_cast<Real>(group.one_minus_beta1);
   const auto beta2 = static_cast<Real>(group.beta2);
-  const auto beta2_rest = static_cast<Real>(group.beta2_rest);
+  const auto one_minus_beta2 = static_cast<Real>(group.one_minus_beta2);
   const auto eps = static_cast<Real>(group.eps);
   const auto decay = static_cast<Real>(group.decay);
   const auto weight_decay = static_cast<Real>(group.weight_decay);
-  const auto step_size = static_cast<Real>(scalars.step_size);
-  const auto root_correction = static_cast<Real>(scalars.root_correction);
+  const auto step_size = static_cast<Real>(corrections.step_size);
+  const auto root_correction = static_cast<Real>(corrections.root_correction);
   const auto ema_momentum = static_cast<Real>(options.ema_momentum);
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     at.prefetch_at(i);
     Vector<Real> param = load<Real>(at.param + i, lanes) * decay;
     Vector<Real> d = load<Real>(at.grad + i, lanes) * grad_scale;
     if (weight_decay != 0) d += param * weight_decay;
-    const Vector<Real> mean = lerp(load<Real>(at.mean + i, lanes), d, beta1_rest);
-    const Vector<Real> square = load<Real>(at.square + i, lanes) * beta2 + d * beta2_rest * d;
+    const Vector<Real> mean = lerp(load<Real>(at.mean + i, lanes), d, one_minus_beta1);
+    const Vector<Real> square = load<Real>(at.square + i, lanes) * beta2 + d * one_minus_beta2 * d;
     store(at.mean + i, mean, lanes);
     store(at.square + i, square, lanes);
     const Vector<Real> root = square_root(square) * root_correction + eps;
@@ -68,7 +69,7 @@ void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
 
 }  // namespace
 
-void adam(const TensorList& list, const AdamGroup* groups, const AdamRow* rows,
+void adam(const TensorList& list, const AdamGroup* groups, const AdamBiasCorrections* corrections,
           const StepOptions& options, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
@@ -81,7 +82,7 @@ void adam(const TensorList& list, const AdamGroup* groups, const AdamRow* rows,
           row.at<Param>(kParam, first),    row.at<Grad>(kGrad, first),
           row.at<Param>(kAdamMean, first), row.at<Param>(kAdamSquare, first),
           row.at<Copy>(kAdamCopy, first),  row.at<Ema>(kAdamEma, first)};
-      adam_piece(piece, count, groups[row.group], rows[r], options);
+      adam_piece(piece, count, groups[row.group], corrections[r], options);
     });
   });
 }

@@ -1,4 +1,4 @@
-// From lists to pieces: what a kernel gets is part of one row.
+// Cuts lists into chunks, and chunks into pieces: a kernel is given a part of one row.
 #pragma once
 
 #include "ops.hpp"

@@ -19,9 +19,9 @@ extern const Ops kOps;
 
 namespace {
 
-// `name` null asks for the best.
+// The operations of this name, or the best that this machine has if it is null.
 const Ops* find(const char* name) {
-  const auto wanted = [name](const Ops& ops) {
+  const auto matches = [name](const Ops& ops) {
     return name == nullptr || std::strcmp(name, ops.name) == 0;
   };
 #ifdef HOOKRUN_X86_KERNELS
@@ -30,10 +30,10 @@ const Ops* find(const char* name) {
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && wanted(avx512::kOps)) return &avx512::kOps;
-  if (has_avx2 && wanted(avx2::kOps)) return &avx2::kOps;
+  if (has_avx512 && matches(avx512::kOps)) return &avx512::kOps;
+  if (has_avx2 && matches(avx2::kOps)) return &avx2::kOps;
 #endif
-  return wanted(portable::kOps) ? &portable::kOps : nullptr;
+  return matches(portable::kOps) ? &portable::kOps : nullptr;
 }
 
 std::atomic<const Ops*>& chosen() {

@@ -1,4 +1,5 @@
-// Declarations shared by the files that are compiled once per instruction set.
+// Declarations shared by the files that are compiled once per instruction set. What the functions
+// do, and what their arguments are, is said in ops.hpp.
 //
 // HOOKRUN_ISA is the instruction set's name and a namespace of its own. Everything else in such a
 // file lives in an unnamed namespace, and nothing of the standard library is instantiated: two
@@ -15,7 +16,7 @@ void ema(const TensorList& list, double momentum, int threads);
 void swap(const TensorList& list, int threads);
 void convert(const TensorList& list, int threads);
 void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& options, int threads);
-void adam(const TensorList& list, const AdamGroup* groups, const AdamRow* rows,
+void adam(const TensorList& list, const AdamGroup* groups, const AdamBiasCorrections* corrections,
           const StepOptions& options, int threads);
 
 extern const Ops kOps;

@@ -2,7 +2,7 @@
 // parameter written and its average updated on the way:
 //
 //   d   = grad_scale * grad (negated to maximize) + weight_decay * p
-//   m   = momentum * m + (1 - dampening) * d        (m = d if there is no m yet)
+//   m   = momentum * m + (1 - dampening) * d        (m = d if the buffer holds nothing)
 //   d   = d + momentum * m with nesterov, else m    (if momentum is not 0)
 //   p   = p - lr * d
 //   ema = lerp(ema, p as it is stored, ema_momentum)
@@ -31,7 +31,7 @@ struct SgdPiece {
 // The branches depend on nothing inside the loop: next to the memory traffic they are free.
 template <class Param, class Grad, class Copy, class Ema>
 void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
-               const SgdGroup& group, bool fresh, const StepOptions& options) {
+               const SgdGroup& group, bool is_new, const StepOptions& options) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
@@ -47,7 +47,7 @@ void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
     if (weight_decay != 0) d += param * weight_decay;
     if (at.momentum != nullptr) {
       Vector<Real> m = d;
-      if (!fresh) m = load<Real>(at.momentum + i, lanes) * momentum + d * undamped;
+      if (!is_new) m = load<Real>(at.momentum + i, lanes) * momentum + d * undamped;
       store(at.momentum + i, m, lanes);
       d = group.nesterov ? d + m * momentum : m;
     }
@@ -75,7 +75,7 @@ void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& opti
           row.at<Param>(kParam, first), row.at<Grad>(kGrad, first),
           row.at<Param>(kSgdMomentum, first), row.at<Copy>(kSgdCopy, first),
           row.at<Ema>(kSgdEma, first)};
-      sgd_piece(piece, count, groups[row.group], row.fresh, options);
+      sgd_piece(piece, count, groups[row.group], row.is_new, options);
     });
   });
 }

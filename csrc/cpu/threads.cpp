@@ -11,12 +11,12 @@
 namespace hookrun::cpu {
 namespace {
 
-// Below so many chunks (a million elements, some 0.2 ms of work) a second thread is not worth its
-// risks: where other processes keep the cores busy, waiting for it takes milliseconds.
-constexpr std::int64_t kWorthThreads = 64;
+// Fewer chunks than this (a million elements, some 0.2 ms of work) are done on one thread: where
+// other processes keep the cores busy, waiting for a second one takes milliseconds.
+constexpr std::int64_t kMinParallelChunks = 64;
 
-// What a thread takes at once at most: a million elements.
-constexpr std::int64_t kMostChunks = 64;
+// The most chunks that a thread takes at once: a million elements.
+constexpr std::int64_t kMaxChunks = 64;
 
 // libgomp's entry for a parallel region; LLVM's and Intel's runtimes export it too.
 using GompParallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
@@ -31,7 +31,7 @@ GompParallel find_pool() {
 
 // A thread takes several chunks that follow each other: the hardware reads ahead along them, and
 // where two threads take turns at each chunk, memory gives them 10 to 25 % less. Towards the end it
-// takes fewer, so that all end at about the same time.
+// takes fewer, so that all threads end at about the same time.
 struct Job {
   std::int64_t count;
   int threads;
@@ -50,7 +50,7 @@ struct Job {
   }
 
   std::int64_t portion(std::int64_t left) const {
-    return std::clamp<std::int64_t>(left / (4 * threads), 1, kMostChunks);
+    return std::clamp<std::int64_t>(left / (4 * threads), 1, kMaxChunks);
   }
 };
 
@@ -70,7 +70,7 @@ void run_chunks(std::int64_t count, int threads, void (*body)(const void*, std::
   static const GompParallel pool = find_pool();
   if (threads > count) threads = static_cast<int>(count);
   Job job{count, threads, body, context};
-  if (threads <= 1 || count < kWorthThreads || pool_lost) {
+  if (threads <= 1 || count < kMinParallelChunks || pool_lost) {
     job.work();
   } else if (pool != nullptr) {
     pool_used = true;

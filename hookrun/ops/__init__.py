@@ -1,7 +1,7 @@
 """Fused operations on lists of tensors, usable in any training loop.
 
-Each works on any tensors; where a fast kernel takes them it runs, else plain torch does, with the
-same result to rounding. `explain` tells which one it was and why.
+Each works on any tensors: by a fast kernel where there is one for them, else by plain torch, with
+the same result to rounding. `explain` says what ran and why.
 """
 
 from .backend import explain

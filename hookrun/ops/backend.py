@@ -1,20 +1,28 @@
-"""Which backend runs an operation: the one place that decides, and remembers why.
+"""Which backend runs an operation, and why not a faster one: decided and remembered here for all.
 
 There are three: ``cpu``, the compiled kernels; ``triton``, kernels for a GPU; and ``reference``,
-plain torch. The kernels look at each call's tensors and either take them all or name what they
-cannot take; then the reference does the whole call. The environment variable ``HOOKRUN_BACKEND``
-forces one of them.
+plain torch. The compiled kernels look at each call's tensors and either do the whole call or return
+the reason why they cannot, having written nothing. `fallback_kernels` then chooses between the
+other two. The environment variable ``HOOKRUN_BACKEND`` forces one of them.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from hookrun._native import cpu
+from hookrun.kernels import reference
 
 from .checks import Column, check_lists
+from .layout import is_dense, same_strides
 
 BACKENDS = ("reference", "cpu", "triton")
 
@@ -35,7 +43,14 @@ COVERAGE = {
     "have fp16 or bf16 gradients and model parameters, and those may have fp32 averages",
 }
 
-_latest: dict[str, str] = {}
+_PLAIN_CLASSES = (Tensor, torch.nn.Parameter)
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_COPYING_OPS = ("convert_", "pack_", "unpack_", "swap_")  # take pairs of any one dtype
+# Reasons that are no news for `explain`.
+_NO_TENSORS = "there is nothing to do"
+_ON_CPU = "the tensors are on the CPU, where Triton's kernels run with TRITON_INTERPRET=1 only"
+
+_latest: dict[str, str] = {}  # by operation, what its latest call ran on
 
 
 def forced() -> str | None:
@@ -53,40 +68,126 @@ def forced() -> str | None:
 
 
 def threads() -> int:
-    """How many threads the kernels may use; 0 where they shall only check their arguments."""
+    """How many threads the compiled kernels may use; 0 where another backend is forced.
+
+    With 0 they check their arguments and do nothing else.
+    """
     return 0 if forced() in ("reference", "triton") else torch.get_num_threads()
 
 
-def declined(op: str, obstacle: str | None, *columns: Column) -> bool:
-    """Note what the kernels said about a call, and whether the reference must do it.
+def record_fallback(
+    op: str, unsupported_reason: str | None, *columns: Column, backend: str = "cpu"
+) -> bool:
+    """Remember for `explain` what a call ran on; returns whether another backend must do it.
 
     Args:
         op: the operation.
-        obstacle: why the kernels left the call alone; None if they did it.
-        columns: the operation's lists, which the reference takes only if they are right.
+        unsupported_reason: why the backend cannot take the call; None if it can, or already did.
+        columns: the operation's lists. They are checked before anything else is tried with them.
+        backend: the one that was tried.
 
     Raises:
-        RuntimeError: they cannot do it, and ``HOOKRUN_BACKEND=cpu`` leaves no choice.
-        TypeError, ValueError: nobody can; see `check_lists`.
+        RuntimeError: it cannot, and ``HOOKRUN_BACKEND`` forces it.
+        TypeError, ValueError: no backend can; see `check_lists`.
     """
-    if obstacle is None:
-        _latest[op] = "cpu"
+    if unsupported_reason is None:
+        _latest[op] = backend
         return False
+    if unsupported_reason == _NO_TENSORS:
+        return True
+    reason = unsupported_reason.partition("\n")[0]  # torch's errors bring their stack along
     check_lists(op, *columns)
-    obstacle = obstacle.partition("\n")[0]  # torch's errors bring their stack along
-    _latest[op] = f"reference, because {obstacle}"
-    if forced() == "cpu":
-        raise RuntimeError(f"HOOKRUN_BACKEND=cpu, but {op} cannot run there: {obstacle}")
+    if reason != _ON_CPU:
+        _latest[op] = f"reference, because {reason}"
+    refuse_if_forced(backend, op, reason)
     return True
 
 
-def note(op: str, what: str) -> None:
-    """Keep for `explain` what an operation's latest call ran on."""
-    _latest[op] = what
+def refuse_if_forced(backend: str, op: str, unsupported_reason: str) -> None:
+    """Raise a RuntimeError if ``HOOKRUN_BACKEND`` forces the backend, which cannot run this."""
+    if forced() == backend:
+        raise RuntimeError(
+            f"HOOKRUN_BACKEND={backend}, but {op} cannot run there: {unsupported_reason}"
+        )
+
+
+def fallback_kernels(
+    op: str, *lists: Sequence[Tensor], unsupported: str | None = None
+) -> ModuleType:
+    """The module whose function of this name does what the compiled kernels cannot.
+
+    Args:
+        op: the operation, for `explain`.
+        lists: its lists of tensors, checked already.
+        unsupported: why Triton's kernels cannot do it whatever the tensors are, if so.
+
+    Raises:
+        RuntimeError: they cannot do it, and ``HOOKRUN_BACKEND=triton`` forces them.
+    """
+    reason = unsupported_reason(op, *lists) or unsupported
+    return reference if record_fallback(op, reason, backend="triton") else triton_kernels()
+
+
+def unsupported_reason(op: str, *lists: Sequence[Tensor | None]) -> str | None:
+    """Why Triton's kernels cannot take these lists of tensors; None if they can."""
+    tensors = [t for column in lists for t in column if t is not None]
+    if not tensors:
+        return _NO_TENSORS
+    reason = unsupported_device_reason(tensors[0].device)
+    if reason is not None:
+        return reason
+    for number, row in enumerate(zip(*lists, strict=True)):
+        reason = _unsupported_row_reason([t for t in row if t is not None], tensors[0], op)
+        if reason is not None:
+            return f"row {number} of the lists {reason}"
+    return None
+
+
+def _unsupported_row_reason(row: Sequence[Tensor], first: Tensor, op: str) -> str | None:
+    for tensor in row:
+        if type(tensor) not in _PLAIN_CLASSES or tensor.layout is not torch.strided:
+            return "holds a tensor that is sparse, or of a class of its own"
+        if tensor.device != first.device:
+            return f"is on {tensor.device}, other tensors are on {first.device}"
+        if not same_strides(tensor, row[0]):
+            return "holds tensors whose elements lie in different orders"
+    if op in _COPYING_OPS and len({t.dtype for t in row}) == 1 and row[0].element_size() <= 8:
+        pass
+    elif any(t.dtype not in _FLOATS for t in row):
+        return "holds a dtype that is no float"
+    return None if is_dense(row[0]) else "has gaps between its elements"
+
+
+def unsupported_device_reason(device: torch.device) -> str | None:
+    """Why Triton's kernels cannot run on a device; None if they can."""
+    if forced() == "reference":
+        return "HOOKRUN_BACKEND=reference"
+    if device.type == "cpu":
+        if forced() == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+            return None if _has_triton() else "Triton is not installed"
+        return _ON_CPU
+    if device.type != "cuda":
+        return f"there are no kernels for the device {device.type}"
+    return None if _has_triton() else "Triton is not installed"
+
+
+def triton_kernels() -> ModuleType:
+    """The Triton kernels, imported when they are first used."""
+    return importlib.import_module("hookrun.kernels.triton")
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured there."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def explain() -> str:
-    """Tell what each operation's fast kernels take, and what its latest call ran on and why.
+    """Say what each operation's fast kernels take, and what its latest call ran on and why.
 
     Returns:
         A text for people, one paragraph per operation.

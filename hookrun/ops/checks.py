@@ -1,7 +1,7 @@
-"""What no operation takes, whatever would do the work: found before anything is written.
+"""Checks of an operation's tensors, before anything is written.
 
-The compiled kernels look at the tensors that they take themselves, as they read them; this is for
-all others, and for what other backends are given.
+The compiled kernels check the tensors that they take as they read them. These are the same checks
+for all other tensors, and for calls that other backends take.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .sharded import local
 
 
 class Column(NamedTuple):
-    """One of an operation's lists; what stands in one place of each belongs together."""
+    """One of an operation's lists; the tensors of all lists at one index are a row."""
 
     name: str
     tensors: Sequence[Tensor | None]
@@ -31,7 +31,7 @@ class Column(NamedTuple):
 
 
 def check_lists(op: str, *columns: Column) -> None:
-    """Check an operation's lists, and that what it writes is written once.
+    """Check an operation's lists, and that no memory is written through two tensors.
 
     Raises:
         TypeError: something is no tensor, or of a layout or dtype that the operation cannot take.
@@ -47,7 +47,7 @@ def check_lists(op: str, *columns: Column) -> None:
                 f"{op}: {len(first.tensors)} tensors in {first.name}, "
                 f"but {len(column.tensors)} in {column.name}"
             )
-    places = []
+    ranges = []
     for row in range(len(first.tensors)):
         shape = None
         for column in columns:
@@ -63,19 +63,19 @@ def check_lists(op: str, *columns: Column) -> None:
                     f"{op}: {name} has shape {tuple(checked.shape)}, but its partner has "
                     f"{tuple(shape)}"
                 )
-            place = _Place.of(op, name, checked, column.written)
-            if place is not None:
-                if column.written and place.covers_itself():
+            memory = _MemoryRange.of(op, name, checked, column.written)
+            if memory is not None:
+                if column.written and memory.overlaps_itself():
                     raise ValueError(
                         f"{op}: {name} is expanded or overlaps itself: several of its elements "
                         "share memory, so it cannot be written; call .clone() first"
                     )
-                places.append(place)
-    _check_overlap(op, places)
+                ranges.append(memory)
+    _check_overlap(op, ranges)
 
 
 def check_unrecorded(op: str, *columns: Column) -> None:
-    """Refuse to write results that autograd has recorded: their gradients would be wrong.
+    """Refuse to write results that autograd has recorded: gradients through them would be wrong.
 
     Parameters and tensors without gradients may be written, and within ``torch.no_grad()`` all.
 
@@ -125,21 +125,21 @@ def _check_tensor(what: str, tensor: Tensor | None, column: Column) -> Tensor:
     return tensor
 
 
-class _Place(NamedTuple):
-    """Where in memory a tensor's elements lie."""
+class _MemoryRange(NamedTuple):
+    """The range of memory from a tensor's first element to its last; it may have gaps."""
 
     name: str
     tensor: Tensor
     written: bool
-    begin: int
+    begin: int  # addresses
     end: int
 
     @classmethod
-    def of(cls, op: str, name: str, tensor: Tensor, written: bool) -> _Place | None:
-        """None where there is no memory to look at.
+    def of(cls, op: str, name: str, tensor: Tensor, written: bool) -> _MemoryRange | None:
+        """The tensor's; None where it has no memory of its own.
 
         Raises:
-            ValueError: there was, and it has been freed.
+            ValueError: its memory has been freed.
         """
         tensor = local(tensor)
         if tensor.layout is not torch.strided or tensor.numel() == 0:
@@ -153,25 +153,29 @@ class _Place(NamedTuple):
         span = 1 + sum((size - 1) * stride for size, stride in steps)
         return cls(name, tensor, written, begin, begin + span * tensor.element_size())
 
-    def covers_itself(self) -> bool:
+    def overlaps_itself(self) -> bool:
         """Whether two elements share memory."""
         steps = sorted(
             (stride, size)
             for size, stride in zip(self.tensor.shape, self.tensor.stride(), strict=True)
             if size > 1
         )
-        reach = 0  # of the smaller steps together
+        reach = 0  # the largest offset that the smaller strides lead to
         for stride, size in steps:
-            if stride <= reach:  # seldom; to be exact, count
+            if stride <= reach:  # seldom: two indices may have one offset, so count the elements
                 item = self.tensor.element_size()
                 marks = torch.zeros((self.end - self.begin) // item, dtype=torch.bool, device="cpu")
-                self.part_of(marks, self.begin, item).fill_(True)
+                self.marks_of(marks, self.begin, item).fill_(True)
                 return bool(marks.sum() < self.tensor.numel())
             reach += stride * (size - 1)
         return False
 
-    def part_of(self, marks: Tensor, begin: int, unit: int) -> Tensor:
-        """Of marks for each ``unit`` bytes from ``begin`` on, those of the elements."""
+    def marks_of(self, marks: Tensor, begin: int, unit: int) -> Tensor:
+        """The marks of this tensor's elements, where there is one for each ``unit`` bytes.
+
+        Args:
+            marks: 1-dim; the first is for address ``begin``.
+        """
         parts = self.tensor.element_size() // unit
         strides = [stride * parts for stride in self.tensor.stride()]
         return marks.as_strided(
@@ -179,50 +183,52 @@ class _Place(NamedTuple):
         )
 
 
-def _check_overlap(op: str, places: Iterable[_Place]) -> None:
-    by_device: dict[torch.device, list[_Place]] = {}
-    for place in places:
-        by_device.setdefault(place.tensor.device, []).append(place)
-    for there in by_device.values():
-        for overlapping in _overlapping_ranges(there):
-            if any(place.written for place in overlapping):
+def _check_overlap(op: str, ranges: Iterable[_MemoryRange]) -> None:
+    """Raise a ValueError if an element that is written is also another tensor's."""
+    by_device: dict[torch.device, list[_MemoryRange]] = {}
+    for memory in ranges:
+        by_device.setdefault(memory.tensor.device, []).append(memory)
+    for on_device in by_device.values():
+        for overlapping in _overlapping(on_device):
+            if any(memory.written for memory in overlapping):
                 _check_elements(op, overlapping)
 
 
-def _overlapping_ranges(places: Iterable[_Place]) -> Iterator[list[_Place]]:
-    """Those whose ranges overlap, directly or through others between them."""
-    overlapping: list[_Place] = []
+def _overlapping(ranges: Iterable[_MemoryRange]) -> Iterator[list[_MemoryRange]]:
+    """The ranges that overlap, each list directly or through others in it."""
+    overlapping: list[_MemoryRange] = []
     end = 0
-    for place in sorted(places, key=lambda place: place.begin):
-        if place.begin >= end and overlapping:
+    for memory in sorted(ranges, key=lambda memory: memory.begin):
+        if memory.begin >= end and overlapping:
             yield overlapping
             overlapping = []
-        overlapping.append(place)
-        end = max(end, place.end)
+        overlapping.append(memory)
+        end = max(end, memory.end)
     if len(overlapping) > 1:
         yield overlapping
 
 
-def _check_elements(op: str, places: Sequence[_Place]) -> None:
-    """Mark what each has, one after the other: the work grows with their elements, not with pairs.
+def _check_elements(op: str, ranges: Sequence[_MemoryRange]) -> None:
+    """Check tensors whose ranges overlap: columns of a matrix do, and share no element.
 
-    Columns of a matrix have ranges that overlap and elements that don't.
+    The elements of each tensor are marked, one tensor after the other, so that the work grows with
+    the number of elements, not with that of pairs.
     """
-    if len(places) == 1:
+    if len(ranges) == 1:
         return
-    begin, end = min(place.begin for place in places), max(place.end for place in places)
-    sizes = [place.tensor.element_size() for place in places]
-    unit = math.gcd(*sizes, *(place.begin - begin for place in places))
-    taken = torch.zeros((end - begin) // unit, dtype=torch.bool, device="cpu")
-    written = taken if all(place.written for place in places) else torch.zeros_like(taken)
-    for number, place in enumerate(places):
-        if bool(place.part_of(taken if place.written else written, begin, unit).any()):
-            if number > 1:  # with which of those before?
-                for other in places[:number]:
-                    _check_elements(op, [other, place])
+    begin, end = min(memory.begin for memory in ranges), max(memory.end for memory in ranges)
+    sizes = [memory.tensor.element_size() for memory in ranges]
+    unit = math.gcd(*sizes, *(memory.begin - begin for memory in ranges))
+    used = torch.zeros((end - begin) // unit, dtype=torch.bool, device="cpu")
+    written = used if all(memory.written for memory in ranges) else torch.zeros_like(used)
+    for number, memory in enumerate(ranges):
+        if bool(memory.marks_of(used if memory.written else written, begin, unit).any()):
+            if number > 1:  # find out which of those before it is
+                for other in ranges[:number]:
+                    _check_elements(op, [other, memory])
             raise ValueError(
-                f"{op}: {place.name} and {places[0].name} share memory, and one of them is written"
+                f"{op}: {memory.name} and {ranges[0].name} share memory, and one of them is written"
             )
-        place.part_of(taken, begin, unit).fill_(True)
-        if place.written and written is not taken:
-            place.part_of(written, begin, unit).fill_(True)
+        memory.marks_of(used, begin, unit).fill_(True)
+        if memory.written and written is not used:
+            memory.marks_of(written, begin, unit).fill_(True)

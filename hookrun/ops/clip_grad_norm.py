@@ -14,10 +14,9 @@ from torch.autograd.graph import increment_version
 from hookrun._native import cpu
 from hookrun.kernels import reference
 
-from . import device
-from .backend import threads
+from .backend import record_fallback, threads, triton_kernels, unsupported_reason
 from .checks import Column, check_lists
-from .norm import check_norm_type, rounded, total_norm, why_not_norm
+from .norm import check_norm_type, rounded, total_norm, unsupported_norm_reason
 from .sharded import local, replicated_like
 
 
@@ -33,8 +32,8 @@ def clip_grad_norm_(
 
     The gradients are multiplied in place by ``min(1, max_norm / (norm + 1e-6))``. The norm is more
     precise than torch's, and fp32 for fp16 and bf16 gradients, whose norm need not fit their dtype.
-    Of DTensors (FSDP2, tensor parallelism) each element counts once, wherever it lies; all
-    processes of their mesh must take part, and plain gradients may stand beside them.
+    Of DTensors (FSDP2, tensor parallelism) each element counts once; all ranks of their mesh must
+    take part, and some gradients may be plain tensors.
 
     Args:
         parameters: one tensor or several; those whose ``grad`` is None are left out. A gradient
@@ -59,12 +58,12 @@ def clip_grad_norm_(
     check_max_norm("clip_grad_norm_", max_norm)
     grads = _grads(parameters)
     column = Column("grads", grads, written=True, sparse=True)
-    obstacle = device.why_not("clip_grad_norm_", grads) or why_not_norm(norm_type)
-    if obstacle is None:
+    reason = unsupported_reason("clip_grad_norm_", grads) or unsupported_norm_reason(norm_type)
+    if reason is None:
         check_lists("clip_grad_norm_", column)
-        device.declined("clip_grad_norm_", None)
+        record_fallback("clip_grad_norm_", None, backend="triton")
         check = check_finite if error_if_nonfinite else None
-        result: Tensor = device.triton_kernels().clip_grad_norm_(grads, float(max_norm), check)
+        result: Tensor = triton_kernels().clip_grad_norm_(grads, float(max_norm), check)
         return result
     norm = total_norm("clip_grad_norm_", column, norm_type)
     if error_if_nonfinite:

@@ -10,8 +10,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from . import device
-from .backend import declined, threads
+from .backend import fallback_kernels, record_fallback, threads
 from .checks import Column, check_casts, check_unrecorded
 
 
@@ -33,14 +32,14 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 
 
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
-    """`convert_` in the name of another operation."""
+    """`convert_`, in errors and in `explain` under the name of another operation."""
     columns = Column("dst", dst, written=True), Column("src", src)
-    obstacle = cpu.convert(dst, src, threads())
-    if obstacle is not None:
+    reason = cpu.convert(dst, src, threads())
+    if reason is not None:
         check_unrecorded(op, columns[0])
         check_casts(op, *columns)
-    if declined(op, obstacle, *columns):
-        device.kernels(op, dst, src).convert_(dst, src)
+    if record_fallback(op, reason, *columns):
+        fallback_kernels(op, dst, src).convert_(dst, src)
     increment_version(dst)
 
 
@@ -48,8 +47,8 @@ def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
 def copy_bits_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
     """Copy tensors on the CPU into others of the same dtypes, shapes and strides.
 
-    For what is no step of a model: it runs whatever ``HOOKRUN_BACKEND`` asks for, and `explain`
-    does not tell of it.
+    For copies that are no part of training, such as a checkpoint's: ``HOOKRUN_BACKEND`` does not
+    matter, and `explain` does not mention them.
     """
     if cpu.convert(dst, src, torch.get_num_threads()) is not None:
         for output, tensor in zip(dst, src, strict=True):

@@ -1,4 +1,4 @@
-"""A loss scale that lives on the device, where the finaliser of each step updates it."""
+"""A loss scale on the device, where the decision kernel of each step updates it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device import triton_kernels
+from .backend import triton_kernels
 from .loss_scale import LossScale
 
 
@@ -15,7 +15,7 @@ class DeviceScale:
     """The scale block of kernels/triton/control.py, kept in step with a `LossScale`.
 
     The scaler's `scale` and `finite_steps` become views of the block, so that a loss can be
-    multiplied without waiting; what is assigned to the scaler later goes to the block.
+    multiplied without waiting for the device; `refresh` sends values assigned to the scaler later.
     """
 
     def __init__(self, scaler: LossScale, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class DeviceScale:
         self._sent: tuple[Any, ...] | None = None
 
     def refresh(self) -> None:
-        """Send what was assigned to the scaler since the last time; nothing if nothing was."""
+        """Send the values that were assigned to the scaler since the last time, if any."""
         scaler = self._scaler
         constants = (
             scaler.growth_factor,
@@ -52,7 +52,7 @@ class DeviceScale:
             scaler.finite_steps = self._finite_steps
 
     def set(self, scale: float | Tensor) -> None:
-        """Go on with another scale, and forget what was noted."""
+        """Set the scale, and clear what was noted since the latest update."""
         self.refresh()
         _assign(self._scale, scale)
         self._found_inf.fill_(0)
@@ -62,21 +62,21 @@ class DeviceScale:
         return bool(self._found_inf)
 
     def note(self, finite: bool) -> None:
-        """Keep whether the gradients of a step that was not taken here were finite."""
+        """Note the gradients of a step that was taken on the CPU engine."""
         if not finite:
             self._found_inf.fill_(1)
 
     def update(self) -> None:
-        """Update the scale after what was noted; nobody waits."""
+        """Update the scale by what was noted; the host does not wait."""
         self.refresh()
         triton_kernels().update_scale(self.block)
 
 
-def _assign(place: Tensor, value: Any) -> None:
+def _assign(target: Tensor, value: Any) -> None:
     if isinstance(value, Tensor):
-        place.copy_(value, non_blocking=True)
+        target.copy_(value, non_blocking=True)
     else:
-        place.fill_(value)
+        target.fill_(value)
 
 
 def _on_host(values: tuple[float, ...], like: Tensor) -> Tensor:

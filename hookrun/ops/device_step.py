@@ -1,10 +1,14 @@
-"""The optimizer phase on a device: two passes with a small decision between them, no waiting."""
+"""The optimizer phase on a device: two passes and a small kernel between them that decides.
+
+The host waits for nothing: what it knows goes to the device as data, what the step finds out stays
+there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,77 +16,92 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .backend import forced
+from .backend import forced, is_capturing, record_fallback, triton_kernels
 from .checks import check_lists
 from .clip_grad_norm import check_finite
-from .device import declined, is_capturing, triton_kernels, why_not_on
-from .device_rows import DeviceRows, addresses, why_not_rows, why_unknown
 from .device_scale import DeviceScale
+from .device_tensors import DeviceTensors, StepCounts, addresses
 from .ema import check_ema
 from .loss_scale import LossScale
 from .norm import grad_norm
-from .rows import Rows, collect
+from .step_settings import StepResult, StepSettings
+from .step_support import unsupported_on_device_reason
+from .step_tensors import StepInputs
 
-_TABLES = 8  # kept, for as many different sets of parameters with a gradient
+_MAX_TABLES = 8  # kept, for as many different sets of parameters with a gradient
 
 
-class _Tables:
+class _StepTables:
     """Tables of one set of parameters, and what the host sends at each step where it changed."""
 
-    def __init__(self, optimizer: Any, rows: DeviceRows) -> None:
-        self.rows = rows
+    def __init__(self, inputs: StepInputs, tensors: DeviceTensors) -> None:
+        optimizer = inputs.optimizer
+        self.tensors = tensors
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self.groups = optimizer.param_groups
         self.state = optimizer.state
-        self.partners: list[Sequence[Tensor] | None] = []
-        control = triton_kernels().control
-        self.line = control.LINE.value
-        length = (1 + len(rows.rows.groups)) * self.line
-        count = len(rows.rows.params)
-        self.values = np.full(length, np.nan)  # of the settings that were sent
-        self.addresses = np.zeros(count, dtype=np.int64)  # of the gradients, likewise
-        sent = torch.empty(length + count, dtype=torch.int64, device=rows.device)
-        self._sent = sent
-        self.settings = sent[:length].view(torch.float64)
-        self.grads = sent[length:]
-        # For one capture, while which no memory can be pinned.
-        self._spare: Tensor | None = _host_block(count, rows.device)
+        self.model_params = None if inputs.model_params is None else list(inputs.model_params)
+        self.ema = None if inputs.ema is None else list(inputs.ema)
+        self.line = triton_kernels().control.LINE.value
+        length = (1 + len(tensors.step.groups)) * self.line
+        count = len(tensors.step.params)
+        self.sent_settings = np.full(length, np.nan)
+        self.sent_addresses = np.zeros(count, dtype=np.int64)  # of the gradients
+        # One buffer, so that both can go in one copy.
+        self._buffer = torch.empty(length + count, dtype=torch.int64, device=tensors.device)
+        self.settings = self._buffer[:length].view(torch.float64)
+        self.grads = self._buffer[length:]
+        # For one capture, as no memory can be pinned during it.
+        self._spare: Tensor | None = _host_block(count, tensors.device)
         self._captured: list[Any] = []  # what graphs read when they are replayed
 
-    def send(self, values: npt.NDArray[np.float64], found: npt.NDArray[np.int64]) -> None:
+    def are_of(self, inputs: StepInputs, params: list[Tensor]) -> bool:
+        """Whether they are of these very parameters, copies, averages, groups and state."""
+        optimizer = inputs.optimizer
+        if self.groups is not optimizer.param_groups or self.state is not optimizer.state:
+            return False
+        return (
+            _same(params, self.params)
+            and _same(inputs.model_params, self.model_params)
+            and _same(inputs.ema, self.ema)
+        )
+
+    def send(self, settings: npt.NDArray[np.float64], grads: npt.NDArray[np.int64]) -> None:
         """Send the settings and the gradients' addresses if they changed: one copy."""
-        begin = 0 if not np.array_equal(values, self.values) else len(values)
-        moved = not np.array_equal(found, self.addresses)
-        end = len(values) + len(found) if moved else len(values)
+        begin = 0 if not np.array_equal(settings, self.sent_settings) else len(settings)
+        moved = not np.array_equal(grads, self.sent_addresses)
+        end = len(settings) + len(grads) if moved else len(settings)
         if begin == end:
             return
-        host = _host_block(end - begin, self.rows.device)
-        everything = np.concatenate([values.view(np.int64), found])
+        host = _host_block(end - begin, self.tensors.device)
+        everything = np.concatenate([settings.view(np.int64), grads])
         host.copy_(torch.from_numpy(everything[begin:end]))
-        self._sent[begin:end].copy_(host, non_blocking=True)
-        self.values = values
+        self._buffer[begin:end].copy_(host, non_blocking=True)
+        self.sent_settings = settings
         if moved:
-            self.rows.move_grads(found)
-            self.addresses = found
+            self.tensors.move_grads(grads)
+            self.sent_addresses = grads
 
-    def send_captured(self, found: npt.NDArray[np.int64]) -> Tensor:
+    def send_captured(self, grads: npt.NDArray[np.int64]) -> Tensor:
         """The gradients' addresses in memory that belongs to the graph being captured."""
         unit = triton_kernels().table.UNIT
-        if ((found - self.addresses) % unit).any() or self._spare is None:
+        if ((grads - self.sent_addresses) % unit).any() or self._spare is None:
             raise RuntimeError(
                 "FusedStep: this step cannot be captured into a CUDA graph: take a step outside "
                 "before each capture, with gradients aligned as they will be inside"
             )
-        self._spare.copy_(torch.from_numpy(found))
-        place = torch.empty_like(self.grads)
-        place.copy_(self._spare, non_blocking=True)
-        self._captured += [self._spare, place, self.rows.table.chunks, self.rows.partials]
+        self._spare.copy_(torch.from_numpy(grads))
+        on_device = torch.empty_like(self.grads)
+        on_device.copy_(self._spare, non_blocking=True)
+        kept = [self._spare, on_device, self.tensors.table.chunks, self.tensors.partials]
+        self._captured += kept
         self._spare = None
-        return place
+        return on_device
 
     def make_spare(self) -> None:
+        """Pin memory for the next capture, unless there is some."""
         if self._spare is None:
-            self._spare = _host_block(len(self.addresses), self.rows.device)
+            self._spare = _host_block(len(self.sent_addresses), self.tensors.device)
 
 
 def _host_block(count: int, device: torch.device) -> Tensor:
@@ -94,42 +113,19 @@ def _host_block(count: int, device: torch.device) -> Tensor:
     return torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=pinned)
 
 
-class Wanted(NamedTuple):
-    """What a step is to do besides the update, as things are when it is taken."""
-
-    grad_clip: Mapping[str, Any] | None = None
-    loss_scaler: LossScale | None = None
-    update_scale: bool = True
-    may_skip: bool = False
-    skipped_steps: Any = 0
-    model_params: Sequence[Tensor] | None = None
-    ema: Sequence[Tensor] | None = None
-    momentum: float = 0.0
-
-    @property
-    def needs_norm(self) -> bool:
-        return self.grad_clip is not None or self.may_skip
-
-
-class Taken(NamedTuple):
-    """What a step left on the device: the norm if it was needed, the steps skipped so far."""
-
-    grad_norm: Tensor | None
-    skipped_steps: Any
-
-
 class DeviceStep:
-    """Takes steps where the parameters are on a device with kernels: one for each `FusedStep`."""
+    """Takes steps where the parameters are on a device with kernels: one for each `FusedStep`.
 
-    def __init__(self, counts: dict[Tensor, tuple[Tensor, Tensor]] | None = None) -> None:
-        self._tables: dict[Any, _Tables] = {}
-        #: What SGD's state does not tell of the parameters: see `DeviceRows`.
-        self.counts = {} if counts is None else counts
+    Args:
+        step_counts: SGD's, from another DeviceStep; see `DeviceTensors`.
+    """
+
+    def __init__(self, step_counts: StepCounts | None = None) -> None:
+        self.step_counts: StepCounts = {} if step_counts is None else step_counts
+        self._tables: dict[Any, _StepTables] = {}
         self._control: Tensor | None = None
         self._skipped: Tensor | None = None
-        self._captured: dict[int, _Tables] = {}  # which graphs need as long as they live
-        #: Why the latest step could not be taken here.
-        self.obstacle: str | None = None
+        self._captured: dict[int, _StepTables] = {}  # which graphs need as long as they live
 
     @staticmethod
     def is_for(optimizer: Any) -> bool:
@@ -137,154 +133,133 @@ class DeviceStep:
         first = next((p for group in optimizer.param_groups for p in group["params"]), None)
         return first is not None and (first.device.type != "cpu" or forced() == "triton")
 
-    def can_take(self, optimizer: Any, rows: Rows, wanted: Wanted) -> bool:
-        """Whether `take` would."""
-        return self.is_for(optimizer) and self._why_not(optimizer, rows, wanted) is None
+    def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
+        """Why `take` cannot take a step; None if it can."""
+        return unsupported_on_device_reason(inputs.optimizer, inputs.collect(), settings)
 
-    def take(self, optimizer: Any, wanted: Wanted) -> Taken | None:
-        """Take a step with the gradients there are, or return None where the kernels cannot."""
-        _check_norm(optimizer, wanted)
-        tables = self._find(optimizer, wanted)
-        if tables is None:
-            return None
-        rows = tables.rows
-        capturing = is_capturing(rows.device)
-        grads = rows.ordered(rows.rows.grads)
-        found = addresses(grads)
-        if capturing:
-            places = tables.send_captured(found)
+    def take(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
+        """Take a step; see `StepEngine`. The gradients stay as they are."""
+        if settings.error_if_nonfinite and not settings.may_skip:
+            # Before anything is initialized or counted, which the device would do unseen.
+            check_finite(grad_norm(inputs.collect().grads))
+        tables = self._find(inputs, settings)
+        if isinstance(tables, str):
+            return tables
+        tensors = tables.tensors
+        grads = tensors.ordered(tensors.step.grads)  # may be copies: held until the launch
+        if is_capturing(tensors.device):
+            on_device = tables.send_captured(addresses(grads))
             self._captured[id(tables)] = tables
         else:
-            tables.send(_settings(tables, wanted), found)
+            tables.send(_settings(tables, settings), addresses(grads))
             tables.make_spare()
-            places = tables.grads
-        taken = self._launch(tables, places, wanted)
-        of = rows.rows
-        increment_version([*of.params, *_present(of.model_params), *_present(of.ema)])
-        return taken
+            on_device = tables.grads
+        result = self._launch(tables, on_device, settings)
+        step = tensors.step
+        increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
+        inputs.optimizer._opt_called = True  # what torch's schedulers look for
+        return result
 
-    def refresh(self, wanted: Wanted) -> None:
+    def refresh(self, settings: StepSettings) -> None:
         """Send the settings that changed, for graphs that hold captured steps."""
         kept = {id(tables): tables for tables in self._tables.values()}
         for tables in (kept | self._captured).values():
-            tables.send(_settings(tables, wanted), tables.addresses)
-        if wanted.loss_scaler is not None and self._control is not None:
-            _scale_block(wanted.loss_scaler, self._control.device)
+            tables.send(_settings(tables, settings), tables.sent_addresses)
+        if settings.loss_scaler is not None and self._control is not None:
+            _scale_block(settings.loss_scaler, self._control.device)
 
-    def _find(self, optimizer: Any, wanted: Wanted) -> _Tables | None:
-        """The tables of the parameters that have gradients now; None if the kernels cannot."""
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        models = params if wanted.model_params is None else wanted.model_params
+    def _find(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | str:
+        """The tables of the parameters that have gradients now; or why there can be none."""
+        groups = inputs.optimizer.param_groups
+        params = [p for group in groups for p in group["params"]]
+        models = params if inputs.model_params is None else inputs.model_params
         grads = [model.grad for model in models]
-        has_momentum = tuple(bool(group.get("momentum")) for group in optimizer.param_groups)
+        has_momentum = tuple(bool(group.get("momentum")) for group in groups)
         key = bytes([grad is not None for grad in grads]), has_momentum
         if not any(key[0]):
-            return None
+            return "no parameter has a gradient"
         tables = self._tables.get(key)
-        if tables is not None and _fit(tables, optimizer, params, wanted):
-            tables.rows.rows.grads = [g for g in grads if g is not None]
-            if tables.rows.fit(tables.rows.rows.grads):
+        if tables is not None and tables.are_of(inputs, params):
+            tables.tensors.step.grads = [g for g in grads if g is not None]
+            if tables.tensors.still_fit():
                 return tables
-        return self._make(optimizer, wanted, key)
+        return self._make(inputs, settings, key)
 
-    def _make(self, optimizer: Any, wanted: Wanted, key: Any) -> _Tables | None:
-        rows = collect(optimizer, wanted.model_params, wanted.ema)
-        self.obstacle = self._why_not(optimizer, rows, wanted)
-        if self.obstacle is not None:
-            return None
-        check_lists("FusedStep", *rows.columns())
-        check_ema("FusedStep", _present(rows.ema) + rows.idle_ema, _averaged(rows))
-        declined("FusedStep", None)
-        if is_capturing(rows.params[0].device):
+    def _make(self, inputs: StepInputs, settings: StepSettings, key: Any) -> _StepTables | str:
+        tensors = inputs.collect()
+        reason = self.unsupported_reason(inputs, settings)
+        if reason is not None:
+            return reason
+        check_lists("FusedStep", *tensors.columns())
+        check_ema("FusedStep", *tensors.averages())
+        record_fallback("FusedStep", None, backend="triton")
+        if is_capturing(tensors.params[0].device):
             raise RuntimeError(
                 "FusedStep: a CUDA graph is being captured, but no step was taken before with "
                 "these parameters, state and gradients; take warm-up steps outside first"
             )
-        tables = _Tables(optimizer, DeviceRows(optimizer, rows, self.counts))
-        copies = (wanted.model_params, wanted.ema)
-        tables.partners = [None if c is None else list(c) for c in copies]
-        if len(self._tables) >= _TABLES:
+        tables = _StepTables(inputs, DeviceTensors(inputs.optimizer, tensors, self.step_counts))
+        if len(self._tables) >= _MAX_TABLES:
             self._tables.pop(next(iter(self._tables)))
         self._tables[key] = tables
         return tables
 
-    def _why_not(self, optimizer: Any, rows: Rows, wanted: Wanted) -> str | None:
-        clip = wanted.grad_clip or {}
-        if float(clip.get("norm_type", 2.0)) != 2.0:
-            return f"norm_type is {clip['norm_type']}"
-        device = rows.params[0].device if rows.params else torch.device("cpu")
-        return why_not_on(device) or why_unknown(optimizer) or why_not_rows(rows)
-
-    def _launch(self, tables: _Tables, grads: Tensor, wanted: Wanted) -> Taken:
+    def _launch(self, tables: _StepTables, grads: Tensor, settings: StepSettings) -> StepResult:
         """First pass, decision, second pass, and the averages of parameters without gradients."""
-        kernels, rows = triton_kernels(), tables.rows
-        table = rows.table
-        control = self._control_block(rows.device, wanted)
-        scaler = wanted.loss_scaler
-        scale = None if scaler is None else _scale_block(scaler, rows.device)
-        norm = torch.empty((), dtype=torch.float32, device=rows.device)
-        if wanted.needs_norm:
-            kernels.norm.launch(table.launches, table.chunks, grads, rows.partials, column=2)
+        kernels, tensors = triton_kernels(), tables.tensors
+        table = tensors.table
+        control = self._control_block(tensors.device, settings)
+        scaler = settings.loss_scaler
+        scale = None if scaler is None else _scale_block(scaler, tensors.device)
+        norm = torch.empty((), dtype=torch.float32, device=tensors.device)
+        if settings.needs_norm:
+            kernels.norm.launch(table.launches, table.chunks, grads, tensors.partials, column=2)
         kernels.finalise(
-            rows.partials.sums,
-            rows.partials.finite,
+            tensors.partials.sums,
+            tensors.partials.finite,
             norm,
             scale,
             control,
             tables.settings,
             table.rows,
-            table.bias,
-            adam=rows.adam,
-            with_norm=wanted.needs_norm,
-            clip=wanted.grad_clip is not None,
-            may_skip=wanted.may_skip,
-            update_scale=wanted.update_scale,
+            table.bias_corrections,
+            adam=tensors.adam,
+            with_norm=settings.needs_norm,
+            clip=settings.max_norm is not None,
+            may_skip=settings.may_skip,
+            update_scale=settings.update_scale,
         )
-        phase = kernels.control.Phase(table.rows, grads, tables.settings, control, table.bias)
-        update = kernels.adam_ if rows.adam else kernels.sgd_
+        phase = kernels.control.Phase(
+            table.rows, grads, tables.settings, control, table.bias_corrections
+        )
+        update = kernels.adam_ if tensors.adam else kernels.sgd_
         update(table.launches, table.chunks, phase)
-        if rows.idle is not None:
+        if tensors.ema_without_grad is not None:
             skip = control.view(torch.int64)[kernels.control.SKIP.value]
             momentum = tables.settings[kernels.control.EMA_MOMENTUM.value]
-            kernels.ema.launch(rows.idle, momentum, skip)
-        skipped = self._skipped if wanted.may_skip else wanted.skipped_steps
-        return Taken(norm if wanted.needs_norm else None, skipped)
+            kernels.ema.launch(tensors.ema_without_grad, momentum, skip)
+        skipped = self._skipped if settings.may_skip else settings.skipped_steps
+        return StepResult(norm if settings.needs_norm else None, skipped)
 
-    def _control_block(self, device: torch.device, wanted: Wanted) -> Tensor:
+    def _control_block(self, device: torch.device, settings: StepSettings) -> Tensor:
         """The control block, which also counts the skipped steps."""
         control = triton_kernels().control
         if self._control is None:
             self._control = torch.zeros(control.CONTROL_SIZE, dtype=torch.float64, device=device)
             self._skipped = self._control.view(torch.int64)[control.SKIPPED.value]
-        if wanted.may_skip and wanted.skipped_steps is not self._skipped:
+        if settings.may_skip and settings.skipped_steps is not self._skipped:
             assert self._skipped is not None
-            self._skipped.fill_(wanted.skipped_steps)
+            self._skipped.fill_(settings.skipped_steps)
         return self._control
 
 
-def _check_norm(optimizer: Any, wanted: Wanted) -> None:
-    """Look at the norm before anything is begun or counted, where a bad one shall raise."""
-    if wanted.may_skip or not (wanted.grad_clip or {}).get("error_if_nonfinite"):
-        return
-    check_finite(grad_norm(collect(optimizer, wanted.model_params, None).grads))
-
-
-def _fit(tables: _Tables, optimizer: Any, params: list[Tensor], wanted: Wanted) -> bool:
-    """Whether tables are of these very parameters, partners, groups and state."""
-    if tables.groups is not optimizer.param_groups or tables.state is not optimizer.state:
-        return False
-    now = [params, wanted.model_params, wanted.ema]
-    return all(map(_same, now, [tables.params, *tables.partners]))
-
-
-def _settings(tables: _Tables, wanted: Wanted) -> npt.NDArray[np.float64]:
-    """What the host decides, as the device reads it; see control.py."""
-    clip = wanted.grad_clip or {}
-    lines = [[wanted.momentum, float(clip.get("max_norm", 0.0))]]
-    for group, _ in tables.rows.rows.groups:
+def _settings(tables: _StepTables, settings: StepSettings) -> npt.NDArray[np.float64]:
+    """What the host decides, as the device reads it; see kernels/triton/control.py."""
+    lines = [[settings.ema_momentum, settings.max_norm or 0.0]]
+    for group, _ in tables.tensors.step.groups:
         sign = -1.0 if group["maximize"] else 1.0
         line = [float(group["lr"]), float(group["weight_decay"]), sign]
-        if tables.rows.adam:
+        if tables.tensors.adam:
             beta1, beta2 = group["betas"]
             decoupled = float(group["decoupled_weight_decay"])
             line += [float(beta1), float(beta2), float(group["eps"]), decoupled]
@@ -307,12 +282,8 @@ def _scale_block(scaler: LossScale, device: torch.device) -> Tensor:
     return block
 
 
-def _averaged(rows: Rows) -> list[Tensor]:
-    """The parameters that have an average: those with a gradient first."""
-    return (rows.params if any(e is not None for e in rows.ema) else []) + rows.idle_params
-
-
 def _same(now: Sequence[Tensor] | None, before: Sequence[Tensor] | None) -> bool:
+    """Whether both are None, or lists of the same objects."""
     if now is None or before is None:
         return now is before
     return len(now) == len(before) and all(map(is_, now, before))

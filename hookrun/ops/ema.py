@@ -9,8 +9,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from . import device
-from .backend import declined, threads
+from .backend import fallback_kernels, record_fallback, threads
 from .checks import Column, check_casts, check_lists, check_unrecorded
 
 
@@ -35,12 +34,13 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
     ema, params = list(ema), list(params)
     check_momentum("ema_update_", momentum)
     columns = _columns(ema, params)
-    obstacle = cpu.ema_update(ema, params, momentum, threads())
-    if obstacle is not None:
+    reason = cpu.ema_update(ema, params, momentum, threads())
+    if reason is not None:
         check_unrecorded("ema_update_", columns[0])
         check_casts("ema_update_", *columns)
-    if declined("ema_update_", obstacle, *columns):
-        device.kernels("ema_update_", ema, params).ema_update_(ema, params, momentum)
+    if record_fallback("ema_update_", reason, *columns):
+        kernels = fallback_kernels("ema_update_", ema, params)
+        kernels.ema_update_(ema, params, momentum)
     increment_version(ema)
 
 

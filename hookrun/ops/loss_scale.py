@@ -1,4 +1,4 @@
-"""A dynamic loss scale: as large as the gradients' dtype bears."""
+"""A dynamic loss scale: as large as it can be without overflow of the gradients."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ class LossScale:
     def update(
         self, new_scale: float | Tensor | None = None, *, finite: bool | None = None
     ) -> None:
-        """Change the scale after what was noted since the latest update, or set it.
+        """Grow or back off by what was noted since the latest update, or set the scale.
 
         Args:
-            new_scale: the scale from now on, in place of what follows from the notes, which are
-                forgotten: a number, or a tensor of one element, which is copied. Finite steps are
-                counted on. (A bool is taken for ``finite``.)
+            new_scale: the scale from now on, whatever was noted, which is forgotten: a number, or a
+                tensor of one element, which is copied. The count of finite steps goes on. (A bool
+                is taken for ``finite``.)
             finite: noted first, if given.
 
         Raises:
@@ -128,9 +128,9 @@ class LossScale:
         self._found_inf = False
 
     def check(self) -> None:
-        """Raise a ValueError if the scale, which can be assigned, is none.
+        """Raise a ValueError if the scale, which can be assigned, is not positive and finite.
 
-        One that is on a GPU is not looked at: the host would wait for it.
+        A scale on a GPU is not looked at: the host would wait for it.
         """
         if not isinstance(self.scale, Tensor) and not 0 < self.scale < math.inf:
             raise ValueError(
@@ -189,9 +189,9 @@ class LossScale:
         return {**self.__dict__, **on_host, "_updated_by": None, "_on_device": None}
 
 
-def _check_number(wanted: str, value: Any) -> None:
+def _check_number(requirement: str, value: Any) -> None:
     if not isinstance(value, Real):
-        raise TypeError(f"{wanted}, not {value!r}")
+        raise TypeError(f"{requirement}, not {value!r}")
 
 
 def _is_bool(value: Any) -> bool:
@@ -200,7 +200,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def _new_scale(given: Any) -> float | Tensor:
-    """A scale to go on with, apart from the tensor that holds it.
+    """A scale that was given to `LossScale.update`, checked; a copy if it is a tensor.
 
     Raises:
         TypeError, ValueError: see `LossScale.update`.

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from hookrun._native import cpu
 
-from . import device
-from .backend import declined, threads
+from .backend import fallback_kernels, record_fallback, threads
 from .checks import Column
 from .sharded import is_sharded, local, norm_over_all
 
@@ -23,7 +22,7 @@ def grad_norm(tensors: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> Ten
 
     Summed in fp64, chunk by chunk in a fixed order: the result is the same for any number of
     threads, and finite wherever the true norm fits the result. A tensor that comes twice counts
-    twice. Of DTensors each element counts once, wherever it lies; all processes must take part.
+    twice. Of DTensors each element counts once; all ranks of their mesh must take part.
 
     Args:
         tensors: one tensor or several, of any shapes, dtypes and devices; dense or sparse COO.
@@ -51,17 +50,18 @@ def check_norm_type(op: str, norm_type: float) -> float:
 
 
 def total_norm(op: str, column: Column, norm_type: float) -> float | Tensor:
-    """The norm in fp64: a number where the compiled kernels found it, else 0-dim and not waited
-    for, on the first tensor's device.
+    """The norm in fp64: a number if the compiled kernels computed it; else a 0-dim tensor on the
+    first tensor's device, for which the host has not waited.
     """
     tensors: list[Any] = [*column.tensors]
     if is_sharded(*tensors):
-        declined(op, "a tensor is a DTensor", column)
+        record_fallback(op, "a tensor is a DTensor", column)
         return norm_over_all(tensors, norm_type, lambda parts: _norm64(op, parts, norm_type))
     found = cpu.norm(tensors, threads())
     if not isinstance(found, str):
-        found = why_not_norm(norm_type) or found
-    if declined(op, found if isinstance(found, str) else None, column) or isinstance(found, str):
+        found = unsupported_norm_reason(norm_type) or found
+    reason = found if isinstance(found, str) else None
+    if record_fallback(op, reason, column) or isinstance(found, str):
         return _norm64(op, tensors, norm_type)
     norm, wide = found
     if wide and math.isinf(norm):  # squares of fp64 elements may overflow: this scales them first
@@ -70,7 +70,7 @@ def total_norm(op: str, column: Column, norm_type: float) -> float | Tensor:
 
 
 def rounded(norm: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """The norm in the dtype in which it is handed out, on the first tensor's device."""
+    """The norm in the dtype that users get: fp64 if a tensor is, else fp32."""
     wide = not {t.dtype for t in tensors}.isdisjoint((torch.float64, torch.complex128))
     dtype = torch.float64 if wide else torch.float32
     if isinstance(norm, Tensor):
@@ -78,13 +78,13 @@ def rounded(norm: float | Tensor, tensors: Sequence[Tensor]) -> Tensor:
     return torch.tensor(norm, dtype=dtype, device="cpu")
 
 
-def why_not_norm(norm_type: float) -> str | None:
-    """Why no kernel computes this norm; None for the 2-norm."""
+def unsupported_norm_reason(norm_type: float) -> str | None:
+    """Why no kernel computes this norm; None for the 2-norm, which all do."""
     return None if norm_type == 2.0 else f"norm_type is {norm_type}"
 
 
 def _norm64(op: str, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     parts = [local(t) for t in tensors]
-    kernels = device.kernels(op, parts, unless=why_not_norm(norm_type))
+    kernels = fallback_kernels(op, parts, unsupported=unsupported_norm_reason(norm_type))
     norm: Tensor = kernels.grad_norm(parts, norm_type, dtype=torch.float64)
     return norm

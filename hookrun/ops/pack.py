@@ -12,10 +12,10 @@ from .convert import convert_as
 
 
 def pack_(flat: Tensor, tensors: Iterable[Tensor]) -> None:
-    """Copy the tensors one behind the other, each in row-major order, into the flat one.
+    """Copy the tensors one after the other, each in row-major order, into the flat one.
 
     Args:
-        flat: 1-dim and contiguous, with as many elements as the tensors together; its dtype wins.
+        flat: 1-dim and contiguous, with as many elements as the tensors together; of any dtype.
         tensors: of any shapes and dtypes.
 
     Raises:

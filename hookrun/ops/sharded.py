@@ -1,7 +1,7 @@
-"""Tensors of which each process has a part: torch's DTensor, as FSDP2 and tensor parallelism use.
+"""Tensors of which each rank has a part: torch's DTensor, as FSDP2 and tensor parallelism use it.
 
-A norm over them takes one all-reduce of one number per dimension of their mesh. All processes of
-the mesh must take part.
+A norm over them takes one all-reduce of one number per dimension of their mesh. All ranks of the
+mesh must take part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 
 def is_sharded(*tensors: Any) -> bool:
-    """Whether one of these is a DTensor. (Where nobody imported them, there are none.)"""
+    """Whether one of these is a DTensor."""
+    # Imported by no one, the module has made none; importing it here would take a second.
     module = sys.modules.get("torch.distributed.tensor")
     if module is None:
         return False
@@ -25,20 +26,23 @@ def is_sharded(*tensors: Any) -> bool:
 
 
 def local(tensor: Any) -> Tensor:
-    """This process's part of a DTensor; any other tensor as it is."""
+    """This rank's part of a DTensor; any other tensor as it is."""
     part: Tensor = tensor._local_tensor if is_sharded(tensor) else tensor
     return part
 
 
 def local_like(tensor: Any, partner: Any) -> Tensor:
-    """This process's part, cut as the partner is."""
+    """This rank's part, sharded as the partner is."""
     if is_sharded(tensor) and is_sharded(partner) and tensor.placements != partner.placements:
         tensor = tensor.redistribute(partner.device_mesh, partner.placements)
     return local(tensor)
 
 
 def replicated_like(number: Tensor, tensor: Any) -> Tensor:
-    """A DTensor of a number that all processes of the tensor's mesh have; else the number."""
+    """A number that all ranks of the tensor's mesh have, as a replicated DTensor.
+
+    If the tensor is no DTensor, the number as it is.
+    """
     if not is_sharded(tensor):
         return number
     from torch.distributed.tensor import DTensor, Replicate
@@ -54,44 +58,44 @@ def norm_over_all(
     """Norm of tensors of which some are DTensors: each element counts once.
 
     Args:
-        tensors: DTensors, of one mesh or several, and plain ones, which every process has whole.
+        tensors: DTensors, of one mesh or several, and plain ones, which all ranks have in full.
         norm_type: p or ``inf``.
         norm: makes the norm of plain tensors, 0-dim and fp64.
 
     Returns:
-        The norm, 0-dim and fp64, the same in every process.
+        The norm, 0-dim and fp64, the same on every rank.
     """
-    whole = [tensor for tensor in tensors if not is_sharded(tensor)]
+    plain = [tensor for tensor in tensors if not is_sharded(tensor)]
     by_mesh: dict[Any, list[Any]] = {}
     for tensor in tensors:
         if is_sharded(tensor):
             by_mesh.setdefault(tensor.device_mesh, []).append(tensor)
     device = local(tensors[0]).device
-    norms = [norm(whole).to(device)]
+    norms = [norm(plain).to(device)]
     for mesh, sharded in by_mesh.items():
-        parts = [part for tensor in sharded for part in _counted_here(tensor, mesh)]
+        parts = [part for tensor in sharded for part in _parts_that_count(tensor, mesh)]
         power = _reduced(_power(norm(parts).to(local(sharded[0]).device), norm_type), mesh)
         norms.append(_root(power, norm_type).to(device))
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
     return total
 
 
-def _counted_here(tensor: Any, mesh: Any) -> list[Tensor]:
-    """The part that this process adds: of what several have, the first one's counts."""
+def _parts_that_count(tensor: Any, mesh: Any) -> list[Tensor]:
+    """This rank's part, unless another rank's replica of it counts: the first one's does."""
     from torch.distributed.tensor import Replicate
 
-    whole = [Replicate() if place.is_partial() else place for place in tensor.placements]
-    if whole != list(tensor.placements):
-        tensor = tensor.redistribute(mesh, whole)
+    summed = [Replicate() if each.is_partial() else each for each in tensor.placements]
+    if summed != list(tensor.placements):
+        tensor = tensor.redistribute(mesh, summed)
     coordinate = mesh.get_coordinate()
     replicas = zip(tensor.placements, coordinate, strict=True)
-    counts = all(not place.is_replicate() or at == 0 for place, at in replicas)
+    counts = all(not placement.is_replicate() or at == 0 for placement, at in replicas)
     return [tensor._local_tensor] if counts else []
 
 
 def _power(norm: Tensor, norm_type: float) -> Tensor:
-    """What the processes' norms are added up as: [x^p], or for a maximum [x, x is NaN]."""
-    if math.isinf(norm_type):  # a maximum over processes may lose a NaN
+    """What is reduced over the ranks: [x^p] for a sum, or [x, x is NaN] for a maximum."""
+    if math.isinf(norm_type):  # a maximum over ranks may lose a NaN
         return torch.stack([norm.nan_to_num(nan=0.0, posinf=math.inf), norm.isnan().to(norm)])
     return norm.pow(norm_type).reshape(1)
 

@@ -1,4 +1,4 @@
-"""The arguments of a `FusedStep`, looked at before anything is kept of them."""
+"""Checks of the arguments of a `FusedStep`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from . import rules
 from .clip_grad_norm import check_max_norm
 from .loss_scale import LossScale
 from .norm import check_norm_type
+from .step_support import refuse_own_step, unsupported_optimizer_reason
 
 _CLIP_ARGUMENTS = {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
 
 
 def check_step_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused: Any) -> None:
+    """Raise the TypeErrors and ValueErrors that the class documents."""
     if fused is not True and fused != "auto":
         raise ValueError(f"FusedStep: fused must be 'auto' or True, not {fused!r}")
     if not hasattr(optimizer, "param_groups") or not callable(getattr(optimizer, "step", None)):
         raise TypeError(f"FusedStep: optimizer must be torch's, not {optimizer!r}")
-    obstacle = rules.why_unknown(optimizer)
-    if fused is True and obstacle is not None:
-        raise TypeError(
-            f"FusedStep: fused=True, but {obstacle}; fused='auto' lets the optimizer take its own "
-            "step"
-        )
+    reason = unsupported_optimizer_reason(optimizer)
+    if reason is not None:
+        refuse_own_step(fused is True, reason)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise TypeError(

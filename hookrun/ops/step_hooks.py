@@ -1,4 +1,4 @@
-"""The functions that users register around an optimizer's step, called as torch calls them."""
+"""An optimizer's step hooks, as torch registers them, called as torch calls them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ def has_step_hooks(optimizer: Any) -> bool:
 def fire_pre_hooks(
     optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Call the pre-hooks; returns the arguments of the step as they leave them.
+    """Call the pre-hooks, which may replace the arguments of the step.
 
     Args:
-        args, kwargs: as ``optimizer.step(...)`` hands them on: the optimizer itself comes first.
+        args, kwargs: of ``optimizer.step``, the optimizer itself first.
+
+    Returns:
+        The arguments to take the step with.
 
     Raises:
         RuntimeError: a hook returned something else than None or new ``(args, kwargs)``.
     """
-    everyones = torch_optimizer._global_optimizer_pre_hooks.values()
-    for hook in [*everyones, *optimizer._optimizer_step_pre_hooks.values()]:
+    global_hooks = torch_optimizer._global_optimizer_pre_hooks.values()
+    for hook in [*global_hooks, *optimizer._optimizer_step_pre_hooks.values()]:
         result = hook(optimizer, args, kwargs)
         if result is None:
             continue
@@ -47,8 +50,8 @@ def fire_pre_hooks(
 
 def fire_post_hooks(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Call the post-hooks with the arguments that the step was taken with."""
-    everyones = torch_optimizer._global_optimizer_post_hooks.values()
-    for hook in [*optimizer._optimizer_step_post_hooks.values(), *everyones]:
+    global_hooks = torch_optimizer._global_optimizer_post_hooks.values()
+    for hook in [*optimizer._optimizer_step_post_hooks.values(), *global_hooks]:
         hook(optimizer, args, kwargs)
 
 
@@ -71,9 +74,10 @@ def closure_in(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def own_step(optimizer: Any, *closure: Any) -> Any:
-    """The optimizer's own step, which counts its steps in memory whatever the default device is.
+    """The optimizer's own step, with step counts on the CPU if the default device is meta.
 
-    Some of torch's begin their counts there, which would be lost on the device meta.
+    Some of torch's optimizers create their step counts on the default device; on meta they would
+    hold no number.
     """
     if torch.get_default_device().type != "meta":
         return optimizer.step(*closure)
@@ -82,14 +86,14 @@ def own_step(optimizer: Any, *closure: Any) -> Any:
 
 
 def step_without_hooks(optimizer: Any) -> None:
-    """Take the own step of an optimizer of torch's whose hooks have been called."""
+    """Take the own step of one of torch's optimizers, whose hooks have been called already."""
     type(optimizer).step.__wrapped__(optimizer)
 
 
 def why_replaced(optimizer: Any) -> str | None:
-    """Says so where someone put a ``step`` of their own on this optimizer; else None.
+    """Says so if someone assigned a ``step`` to this optimizer object; else None.
 
-    What torch's schedulers put there only notes that a step was taken.
+    The one that torch's schedulers assign does not count: it only notes that a step was taken.
     """
     step: Callable[..., Any] | None = getattr(optimizer, "__dict__", {}).get("step")
     by_scheduler = getattr(step, "_wrapped_by_lr_sched", False)
@@ -100,7 +104,7 @@ def why_replaced(optimizer: Any) -> str | None:
 
 
 class ClosureCall:
-    """A closure that is called once, now or later, and what it returned."""
+    """The closure of a step: it is called once, sooner or later, and its result is kept."""
 
     def __init__(self, closure: Callable[[], Any] | None) -> None:
         self.closure = closure
@@ -115,13 +119,13 @@ class ClosureCall:
             self.closure = None
 
     def of(self, closure: Callable[[], Any] | None) -> None:
-        """Call another one in its place, unless this is the one that was called."""
+        """Call this closure, as a hook may have replaced it; not if it was called already."""
         if self.arguments != (closure,):
             self.closure = closure
         self.now()
 
     def by_own_step(self, optimizer: Any) -> None:
-        """Let the optimizer's own step call it, or one that a hook puts in its place."""
+        """Let the optimizer's own step call it, or the one that a hook replaces it with."""
         pending = () if self.closure is None else (self.closure,)
         result = own_step(optimizer, *pending)
         self.result = self.result if result is None else result

@@ -9,8 +9,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from . import device
-from .backend import declined, threads
+from .backend import fallback_kernels, record_fallback, threads
 from .checks import Column, check_casts, check_unrecorded
 
 
@@ -28,16 +27,16 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
         TypeError: something in the lists is no tensor, or is sparse, or complex where its partner
             is not.
         ValueError: lists that differ in length or shapes; tensors that are expanded or share
-            memory, or are results that autograd has
-            recorded, outside of ``torch.no_grad()``. Nothing is changed.
+            memory, or are results that autograd has recorded, outside of ``torch.no_grad()``.
+            Nothing is changed.
     """
     a, b = list(a), list(b)
     columns = Column("a", a, written=True), Column("b", b, written=True)
-    obstacle = cpu.swap(a, b, threads())
-    if obstacle is not None:
+    reason = cpu.swap(a, b, threads())
+    if reason is not None:
         check_unrecorded("swap_", *columns)
         check_casts("swap_", *columns)
         check_casts("swap_", *reversed(columns))
-    if declined("swap_", obstacle, *columns):
-        device.kernels("swap_", a, b).swap_(a, b)
+    if record_fallback("swap_", reason, *columns):
+        fallback_kernels("swap_", a, b).swap_(a, b)
     increment_version([*a, *b])

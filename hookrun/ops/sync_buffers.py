@@ -1,4 +1,4 @@
-"""The average of buffers over all processes."""
+"""The average of buffers over all ranks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .pack import pack_, unpack_
 
 @torch.no_grad()
 def sync_buffers_(buffers: Iterable[Tensor], group: Any = None) -> None:
-    """Replace buffers, such as BatchNorm's statistics, by their mean over the processes.
+    """Replace buffers, such as BatchNorm's statistics, by their mean over the ranks.
 
     One all-reduce per device and dtype. Integer and bool buffers (counters) have no mean and are
     left alone. Without a process group, or in a group of one, nothing happens.
 
     Args:
-        buffers: tensors of any shapes and floating dtypes; the same ones in the same order in every
-            process. One that comes twice is averaged once.
+        buffers: tensors of any shapes and floating dtypes; the same ones in the same order on every
+            rank. One that comes twice is averaged once.
         group: the process group; None for the default one.
 
     Raises:
@@ -41,7 +41,7 @@ def sync_buffers_(buffers: Iterable[Tensor], group: Any = None) -> None:
         if (buffer.is_floating_point() or buffer.is_complex()) and buffer.numel() > 0:
             kinds.setdefault((buffer.device, buffer.dtype), []).append(buffer)
     for (device, dtype), tensors in kinds.items():
-        # fp16 sums over many processes overflow where their mean does not
+        # fp16 sums over many ranks overflow where their mean does not
         wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
         flat = torch.empty(sum(t.numel() for t in tensors), dtype=wide, device=device)
         pack_(flat, tensors)

@@ -10,8 +10,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from . import device
-from .backend import declined, threads
+from .backend import fallback_kernels, record_fallback, threads
 from .checks import Column
 from .sharded import local
 
@@ -22,7 +21,7 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
 
     Args:
         grads: tensors of any shapes, dense or sparse COO; fp16 and bf16 are multiplied in fp32 and
-            rounded once. Of DTensors each process scales, and looks at, its own part.
+            rounded once. Of DTensors each rank scales, and looks at, its own part.
         inv_scale: one over the loss scale, a number or a tensor of one element.
         found_inf: a tensor of one element, set to 1 if an element was inf or NaN before, else left.
 
@@ -43,20 +42,23 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
         finite: bool | str = "inv_scale is not on the CPU"
     else:
         finite = cpu.unscale(grads, float(inv_scale), threads())
-    obstacle = finite if isinstance(finite, str) else None
+    reason = finite if isinstance(finite, str) else None
     column = Column("grads", grads, written=True, sparse=True, floating=True)
-    if declined("unscale_", obstacle, column):
+    if record_fallback("unscale_", reason, column):
         factor = inv_scale.reshape(()) if isinstance(inv_scale, Tensor) else inv_scale
         parts = [local(grad) for grad in grads]
-        kernels = device.kernels("unscale_", parts, unless=_why_not(parts, factor, found_inf))
+        unsupported = _unsupported_scalar_reason(parts, factor, found_inf)
+        kernels = fallback_kernels("unscale_", parts, unsupported=unsupported)
         kernels.unscale_(parts, factor, found_inf)
     elif not finite:
         found_inf.fill_(1)
     increment_version(grads)
 
 
-def _why_not(grads: list[Tensor], inv_scale: float | Tensor, found_inf: Tensor) -> str | None:
-    """Why kernels on the gradients' device cannot read or write the scalars."""
+def _unsupported_scalar_reason(
+    grads: list[Tensor], inv_scale: float | Tensor, found_inf: Tensor
+) -> str | None:
+    """Why kernels on the gradients' device cannot read or write the scalars; None if they can."""
     for scalar in (inv_scale, found_inf):
         if isinstance(scalar, Tensor) and grads and scalar.device != grads[0].device:
             return f"a scalar is on {scalar.device}, the gradients are on {grads[0].device}"

@@ -1,4 +1,9 @@
-"""The definition of correct: each fused op in plain torch, on any device, dtype and layout."""
+"""The definition of correct: each fused op in plain torch, on any device, dtype and layout.
+
+The lists of a function have one length: entry i of each belongs together, and has the same shape.
+The caller owns all tensors and has checked that no tensor that is written shares memory with
+another. Nothing is kept of them after the call.
+"""
 
 from .adam import AdamGroup, adam_
 from .convert import convert_

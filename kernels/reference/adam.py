@@ -1,5 +1,5 @@
-"""adam, as torch.optim.Adam and AdamW define it, with what else a step does to a parameter, whose
-own step is the t-th:
+"""adam, as torch.optim.Adam and AdamW define it, with all else that a step does to a parameter. At
+its t-th step:
 
     p   = (1 - lr * weight_decay) * p                                   (if decoupled)
     d   = grad_scale * grad (negated to maximize) + weight_decay * p    (no decay here if decoupled)
@@ -22,7 +22,10 @@ from .arithmetic import finish, in_arithmetic, spread
 
 
 class AdamGroup(NamedTuple):
-    """The options of the next `count` parameters."""
+    """The options of the next `count` parameters, as torch's group has them.
+
+    The compiled kernels read the fields by name: AdamRows in csrc/bind/bind_cpu.cpp.
+    """
 
     count: int
     lr: float
@@ -30,7 +33,7 @@ class AdamGroup(NamedTuple):
     beta2: float
     eps: float
     weight_decay: float
-    decoupled: bool
+    decoupled: bool  # weight decay on the parameter, as in AdamW, not on the gradient
     maximize: bool
 
 
@@ -47,9 +50,18 @@ def adam_(
     grad_scale: float,
     ema_momentum: float,
 ) -> None:
-    """One step of all parameters, in fp32 for fp16 and bf16 ones.
+    """Take one step of all parameters; fp16 and bf16 ones are computed in fp32.
 
-    `steps` are 0-dim counters, counted up here.
+    Args:
+        params: read and written.
+        grads: read; of any dtype.
+        exp_avgs, exp_avg_sqs: m and v, read and written.
+        steps: how many steps each parameter has taken, 0-dim; increased by one.
+        model_params: written, in their own dtype; None where a parameter has no copy.
+        ema: averages, read and written; None where a parameter has none.
+        groups: their counts add up to the number of parameters.
+        grad_scale: multiplies the gradients: clip coefficient / loss scale.
+        ema_momentum: weight of the parameters in the averages, from 0 to 1.
     """
     columns = zip(
         params, grads, exp_avgs, exp_avg_sqs, steps, model_params, ema, spread(groups), strict=True

@@ -1,4 +1,4 @@
-"""What the optimizers' references share: the dtype of arithmetic, and what follows an update."""
+"""What the reference optimizers share: the dtype of arithmetic, and what follows an update."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ def finish(
     average: Tensor | None,
     ema_momentum: float,
 ) -> None:
-    """Store the updated parameter and its low-precision copy; its average follows what is kept."""
+    """Store an updated parameter in all that is made of it.
+
+    Args:
+        updated: the new value, in the dtype of arithmetic; read.
+        param: written, in its dtype.
+        model_param: written, in its dtype; None where there is no copy.
+        average: moved towards `param` as it is stored, rounding included; None where there is none.
+        ema_momentum: weight of the parameter in the average.
+    """
     param.copy_(updated)
     if model_param is not None:
         model_param.copy_(updated)
@@ -42,6 +50,6 @@ def finish(
 
 
 def spread(groups: Sequence[AnyGroup]) -> Iterator[AnyGroup]:
-    """Each group as often as it has parameters."""
+    """The group of each parameter, in their order."""
     for group in groups:
         yield from [group] * group.count

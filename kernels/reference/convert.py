@@ -10,6 +10,6 @@ from torch import Tensor
 
 @torch.no_grad()
 def convert_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
-    """Copy each tensor into its partner."""
+    """Copy each tensor of `src`, which is read, into its partner in `dst`, which is written."""
     for to, source in zip(dst, src, strict=True):
         to.copy_(source.resolve_neg())  # torch 2.13 loses the sign of some on their way to fp16

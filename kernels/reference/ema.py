@@ -14,7 +14,13 @@ from torch import Tensor
 
 @torch.no_grad()
 def ema_update_(ema: Sequence[Tensor], params: Sequence[Tensor], momentum: float) -> None:
-    """Update each average in place; fp16 and bf16 averages are computed in fp32."""
+    """Update each average in place; fp16 and bf16 averages are computed in fp32.
+
+    Args:
+        ema: averages, read and written.
+        params: read; of any dtypes.
+        momentum: weight of the parameters, from 0 to 1.
+    """
     if momentum == 0:
         return
     for average, parameter in zip(ema, params, strict=True):

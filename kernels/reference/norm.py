@@ -20,10 +20,15 @@ _LARGEST_PLAIN_POWER = 6
 def grad_norm(
     tensors: Sequence[Tensor], norm_type: float = 2.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Norm of the tensors taken as one vector, 0-dim, on the first one's device.
+    """Norm of the tensors taken as one vector.
 
-    In `dtype`; if that is None in fp64 if any tensor is, else in fp32. A sparse tensor counts with
-    its coalesced values. The norm of nothing is 0.
+    Args:
+        tensors: read; on any devices, also sparse COO ones, whose coalesced values count.
+        norm_type: p, positive, or inf.
+        dtype: of the result; None for fp64 if any tensor is, else fp32.
+
+    Returns:
+        A new tensor, 0-dim, on the first tensor's device. The norm of nothing is 0.
     """
     if dtype is None:
         dtype = torch.float64 if any(t.dtype in _WIDE for t in tensors) else torch.float32

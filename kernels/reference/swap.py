@@ -10,7 +10,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def swap_(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-    """Exchange the contents of each pair in place."""
+    """Exchange the contents of each pair; both are read and written."""
     for one, other in zip(a, b, strict=True):
         kept = one.clone()
         one.copy_(other)

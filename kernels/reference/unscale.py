@@ -10,9 +10,13 @@ from torch import Tensor
 
 @torch.no_grad()
 def unscale_(grads: Sequence[Tensor], inv_scale: float | Tensor, found_inf: Tensor) -> None:
-    """Scale the gradients as `scale_` does, and raise the flag (never lower it).
+    """Scale the gradients as `scale_` does, and note whether all were finite.
 
-    Of a sparse gradient the coalesced values count: finite ones may have an infinite sum.
+    Args:
+        grads: read and written. Of a sparse one the coalesced values are looked at: finite ones may
+            have an infinite sum.
+        inv_scale: one over the loss scale.
+        found_inf: one element; set to 1 if an element was inf or NaN, else left alone.
     """
     for grad in grads:
         values = grad.coalesce().values() if grad.layout is torch.sparse_coo else grad
@@ -23,7 +27,13 @@ def unscale_(grads: Sequence[Tensor], inv_scale: float | Tensor, found_inf: Tens
 
 @torch.no_grad()
 def scale_(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
-    """Multiply in place, in fp32 for fp16 and bf16; a factor in a tensor is not waited for."""
+    """Multiply in place; fp16 and bf16 tensors are computed in fp32.
+
+    Args:
+        tensors: read and written; also sparse COO ones.
+        factor: a number, or a tensor of one element on any device, for which the host does not
+            wait.
+    """
     for tensor in tensors:
         values = tensor._values() if tensor.layout is torch.sparse_coo else tensor
         here = factor.to(values.device) if isinstance(factor, Tensor) else factor

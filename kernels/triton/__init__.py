@@ -4,8 +4,18 @@ Each file holds one op: kernel, launch, wrapper. `table.py` and `tile.py` are wh
 `control.py` names what the kernels of a step read and write, `step_table.py` lays it out. Nothing
 waits for the device, and every result is the same bit for bit when it is computed again.
 
-The tensors of a row (a parameter and what belongs to it) have the same strides and no gaps: the
-kernels see memory, not shapes. `hookrun.ops` makes sure of that.
+What holds of all lists of tensors, and `hookrun.ops` has checked:
+
+- All tensors are on one device, which is the current one, and belong to the caller, who keeps them
+  alive until the kernels have run: work on the current stream, such as that of torch's allocator,
+  comes after them.
+- The tensors of a row (a parameter and what belongs to it) have the same shape and strides and no
+  gaps: the kernels see memory, not shapes. Addresses need no alignment.
+- A tensor that is written shares memory with no other tensor of the lists.
+- Dtypes are fp32, fp16, bf16 and fp64, in any mix, unless it says otherwise.
+
+Wrappers, whose names end in ``_``, also increase the versions of what they write, as autograd asks;
+launches do not.
 """
 
 from . import control, ema, interpreter, norm, step_table, table

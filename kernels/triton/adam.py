@@ -1,5 +1,5 @@
-"""adam, as torch.optim.Adam and AdamW define it, with what else a step does to a parameter, whose
-own step is the t-th:
+"""adam, as torch.optim.Adam and AdamW define it, with all else that a step does to a parameter. At
+its t-th step:
 
     p   = (1 - lr * weight_decay) * p                                   (if decoupled)
     d   = factor * grad (negated to maximize) + weight_decay * p        (no decay here if decoupled)
@@ -51,12 +51,13 @@ BLOCK = 1024
 
 @triton.jit
 def _divide(x, y, C: tl.constexpr):
-    """Rounded to nearest: fp32 would be approximate otherwise."""
+    """x / y, rounded to nearest: Triton's own division of fp32 is approximate."""
     return x / y if C == tl.float64 else tl.div_rn(x, y)
 
 
 @triton.jit
 def _root(x, C: tl.constexpr):
+    """The square root, rounded to nearest, likewise."""
     return tl.sqrt(x) if C == tl.float64 else tl.sqrt_rn(x)
 
 
@@ -73,7 +74,7 @@ def _update(
     BLOCK: tl.constexpr,
 ):
     C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
-    rows, grads, settings, control, bias = step
+    rows, grads, settings, control, bias_corrections = step
     row, begin, count = chunk
     rows += row * COLUMNS
     line = settings + (1 + tl.load(rows + GROUP)) * LINE
@@ -87,10 +88,10 @@ def _update(
     part2 = (1 - beta2).to(C)
     beta2 = beta2.to(C)
     eps = tl.load(line + EPS).to(C)
-    rate = (lr / tl.load(bias + 2 * row)).to(C)
-    correction = (1 / tl.load(bias + 2 * row + 1)).to(C)
+    rate = (lr / tl.load(bias_corrections + 2 * row)).to(C)
+    correction = (1 / tl.load(bias_corrections + 2 * row + 1)).to(C)
     factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
     grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
     mean = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
@@ -129,7 +130,7 @@ def _adam(
     grads,
     settings,
     control,
-    bias,
+    bias_corrections,
     P: tl.constexpr,
     S: tl.constexpr,
     E: tl.constexpr,
@@ -141,7 +142,7 @@ def _adam(
 ):
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
         form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
-        step = (rows, grads, settings, control, bias)
+        step = (rows, grads, settings, control, bias_corrections)
         if form == 0:
             _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
         elif form == 1:
@@ -156,12 +157,16 @@ def _adam(
 def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
     """Pass 2: one launch per two kinds of parameters.
 
+    It reads the gradients, and reads and writes what the rows of `phase` point to: parameters,
+    moments and averages, and model parameters, which are only written. Versions are the caller's to
+    increase.
+
     Args:
         launches: of a table whose kinds are the dtypes of parameter, moments, gradient,
             model parameter and average; None where a parameter has none. Those of one launch differ
             in gradient and model parameter only.
-        chunks: the table's.
-        phase: the blocks; finalise.py has filled `control` and `bias`.
+        chunks: the table's, read.
+        phase: the blocks, read; finalise.py has filled `control` and `bias_corrections`.
     """
     for part in launches:
         _adam[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)

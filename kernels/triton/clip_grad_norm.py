@@ -24,12 +24,12 @@ def clip_grad_norm_(
     """Scale the gradients so that their 2-norm is at most `max_norm`.
 
     Args:
-        grads: at least one, floating, without gaps, on one device.
+        grads: at least one; read, and written where they are clipped.
         max_norm: the largest norm allowed.
-        check: called with the norm before anything is scaled; it may raise.
+        check: called with the norm before anything is scaled; it may raise, and may wait for it.
 
     Returns:
-        The norm before clipping, 0-dim: fp64 if a gradient is, else fp32.
+        The norm before clipping, a new tensor, 0-dim: fp64 if a gradient is, else fp32.
     """
     table = table_of([grads], [max_norm, 1.0])
     norm = torch.empty((), dtype=result_dtype(grads), device=grads[0].device)

@@ -1,7 +1,7 @@
-"""The small blocks on the device by which the kernels of a step tell each other what to do.
+"""The small blocks on the device by which kernels and host pass on what a step needs.
 
-They are data, not arguments: so the host need not wait for them, and a captured CUDA graph that is
-replayed reads what they hold then.
+They are data, not arguments: the host need not wait for them, and when a captured CUDA graph is
+replayed, it reads what they hold then.
 
 | block | dtype | holds |
 | --- | --- | --- |
@@ -9,7 +9,7 @@ replayed reads what they hold then.
 | scale | fp32, counts as int32 | the dynamic loss scale |
 | settings | fp64 | what the host sets: a header, then a line per parameter group |
 | rows | int64 | addresses, and the number of its group, per parameter |
-| bias | fp64 | per parameter, two numbers that depend on how many steps it has taken |
+| bias_corrections | fp64 | per parameter: 1 - beta1^t, sqrt(1 - beta2^t) for Adam; t for SGD |
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ COLUMNS = tl.constexpr(8)
 
 
 class Phase(NamedTuple):
-    """What the kernels of a second pass are given."""
+    """What the kernels of a second pass read: the blocks, which the caller keeps alive."""
 
     rows: Tensor  # int64, parameters x COLUMNS
     grads: Tensor  # int64, the gradients' addresses
-    settings: Tensor
-    control: Tensor
-    bias: Tensor
+    settings: Tensor  # fp64, (1 + groups) x LINE numbers
+    control: Tensor  # fp64, CONTROL_SIZE numbers
+    bias_corrections: Tensor  # fp64, parameters x 2
 
 
 def constants(kinds: tuple[Kind, ...]) -> tuple[tl.dtype | None, ...]:

@@ -32,7 +32,7 @@ def _copy(
 ):
     dst = tile.pointer_at(addresses, 2 * row, begin, D, ALIGNED)
     src = tile.pointer_at(addresses, 2 * row + 1, begin, S, ALIGNED)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     for at in range(0, count, BLOCK):
         tile.store(dst, at, count, tile.load(src, at, count, BLOCK), BLOCK)
 
@@ -50,9 +50,8 @@ def convert_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
     """Copy each tensor into its partner: one launch per pair of dtypes.
 
     Args:
-        dst: tensors without gaps, on one device.
-        src: as many, each with its partner's shape and strides; both floating, or of one dtype of
-            at most 8 bytes.
+        dst: written.
+        src: as many, read. A pair may also have one dtype of any kind, of at most 8 bytes.
     """
     if dst:
         launch(table_of([dst, src]))
@@ -60,7 +59,7 @@ def convert_(dst: Sequence[Tensor], src: Sequence[Tensor]) -> None:
 
 
 def launch(table: Table) -> None:
-    """Start the kernels of a table of targets and sources."""
+    """Start the kernels of a table of two columns: the second is read, the first is written."""
     for part in table.launches:
         to, source = part.kinds[0]
         _convert[(part.chunks,)](
@@ -69,7 +68,7 @@ def launch(table: Table) -> None:
 
 
 def as_read(one: torch.dtype | None, other: torch.dtype | None) -> tuple[tl.dtype, tl.dtype]:
-    """As what the kernel reads two dtypes: bits where they are equal, else numbers."""
+    """The types a kernel is compiled for: integers of their size if the dtypes are equal."""
     if one == other:
         assert one is not None
         return (BITS_OF_SIZE[one.itemsize],) * 2

@@ -34,7 +34,7 @@ def _move(
 ):
     average = tile.pointer_at(addresses, 2 * row, begin, A, ALIGNED)
     param = tile.pointer_at(addresses, 2 * row + 1, begin, P, ALIGNED)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     C: tl.constexpr = tl.float64 if A == tl.float64 else tl.float32
     weight = weight.to(C)
     for at in range(0, count, BLOCK):
@@ -60,9 +60,9 @@ def ema_update_(ema: Sequence[Tensor], params: Sequence[Tensor], momentum: float
     """Update each average in place: one launch per pair of dtypes.
 
     Args:
-        ema: floating tensors without gaps, on one device.
-        params: as many, each with its average's shape and strides.
-        momentum: from 0 to 1.
+        ema: averages, read and written.
+        params: as many, read.
+        momentum: weight of the parameters, from 0 to 1.
     """
     if ema:
         table = table_of([ema, params], [momentum, 0.0])
@@ -74,9 +74,9 @@ def launch(table: Table, momentum: Tensor, skip: Tensor) -> None:
     """Start the kernels of a table of averages and parameters.
 
     Args:
-        table: its columns are the averages and the parameters.
-        momentum: 0-dim, fp64, on the device.
-        skip: 0-dim, int64, on the device; where it is not 0 nothing happens.
+        table: its columns are the averages, read and written, and the parameters, read.
+        momentum: weight of the parameters, from 0 to 1; 0-dim, fp64, on the device, read.
+        skip: 0-dim, int64, on the device, read; nothing is written if it is not 0.
     """
     for part in table.launches:
         average, param = map(triton_dtype, part.kinds[0])

@@ -1,4 +1,4 @@
-"""finalise: what happens between the two passes of a step, in one block of threads.
+"""finalise: what is decided between the two passes of a step, by one block of threads.
 
 norm      = sqrt(sum of the partials) / scale
 clip      = min(1, max_norm / (norm + 1e-6))
@@ -7,7 +7,7 @@ skip      = a gradient was not finite, and the step may be skipped
 scale     = min(scale * growth, max_scale)     after growth_interval finite steps in a row
 scale     = max(scale * backoff, min_scale)    after a step that was not finite
 t         = t + 1                              each parameter's own count, unless skipped
-bias      = 1 - beta1^t, sqrt(1 - beta2^t)     for Adam; t for SGD
+bias_corrections = 1 - beta1^t, sqrt(1 - beta2^t) for Adam; t for SGD
 
 It reads 12 bytes per chunk and writes a few per parameter tensor. All is summed in a fixed order.
 """
@@ -70,14 +70,14 @@ def _clip_factor(norm, max_norm):
 
 @triton.jit
 def _note(scale, good):
-    """Keep whether one of several optimizers' gradients was not finite."""
+    """Note in the scale block if the gradients were not finite; other optimizers' may be noted."""
     found_inf = scale.to(tl.pointer_type(tl.int32)) + FOUND_INF
     tl.store(found_inf, tl.maximum(tl.load(found_inf), 1 - good))
 
 
 @triton.jit
 def _update(scale):
-    """Change the scale after what was noted."""
+    """Grow the scale or back off, by what was noted; the note is cleared."""
     counts = scale.to(tl.pointer_type(tl.int32))
     good = 1 - tl.load(counts + FOUND_INF)
     tl.store(counts + FOUND_INF, 0)
@@ -92,7 +92,7 @@ def _update(scale):
 
 
 @triton.jit
-def _count_steps(rows, count, settings, bias, skip, ADAM: tl.constexpr):
+def _count_steps(rows, count, settings, bias_corrections, skip, ADAM: tl.constexpr):
     for at in range(0, count, _ROWS):
         row = at + tl.arange(0, _ROWS)
         here = row < count
@@ -109,10 +109,10 @@ def _count_steps(rows, count, settings, bias, skip, ADAM: tl.constexpr):
             beta2 = tl.load(line + BETA2, mask=here, other=0.5)
             first = 1 - tl.exp(t * tl.log(beta1))
             second = tl.sqrt(1 - tl.exp(t * tl.log(beta2)))
-            tl.store(bias + 2 * row, first, mask=here)
-            tl.store(bias + 2 * row + 1, second, mask=here)
+            tl.store(bias_corrections + 2 * row, first, mask=here)
+            tl.store(bias_corrections + 2 * row + 1, second, mask=here)
         else:
-            tl.store(bias + 2 * row, t, mask=here)
+            tl.store(bias_corrections + 2 * row, t, mask=here)
 
 
 @triton.jit(do_not_specialize=["slots", "row_count"])
@@ -126,7 +126,7 @@ def _finalise(
     settings,
     rows,
     row_count,
-    bias,
+    bias_corrections,
     NORM: tl.constexpr,
     CLIP: tl.constexpr,
     SCALED: tl.constexpr,
@@ -156,7 +156,7 @@ def _finalise(
                 _update(scale)
     tl.store(control + FACTOR, factor)
     tl.store(counts + SKIP, skip)
-    _count_steps(rows, row_count, settings, bias, skip, ADAM)
+    _count_steps(rows, row_count, settings, bias_corrections, skip, ADAM)
 
 
 @triton.jit
@@ -180,7 +180,7 @@ def finalise(
     control: Tensor,
     settings: Tensor,
     rows: Tensor,
-    bias: Tensor,
+    bias_corrections: Tensor,
     *,
     adam: bool,
     with_norm: bool,
@@ -191,18 +191,21 @@ def finalise(
     """Decide about a step, after its first pass and before its second: one launch.
 
     Args:
-        sums, finite: norm.py's slots.
-        norm: written, 0-dim, fp32 or fp64.
-        scale: the scale block that is in force; None for none.
-        control: the control block, written.
-        settings: as the host sent them.
-        rows: int64, parameters x COLUMNS. The steps they point to are counted up.
-        bias: fp64, parameters x 2, written.
+        sums: fp64, the sums of squares of the chunks; read if `with_norm`.
+        finite: int32, whether the chunks were finite; likewise.
+        norm: of the unscaled gradients, written if `with_norm`; 0-dim, fp32 or fp64.
+        scale: the scale block, fp32, read and written; None without a loss scale.
+        control: the control block, fp64; SKIPPED is counted up, the rest written.
+        settings: the host's, fp64, read.
+        rows: int64, parameters x COLUMNS, read. The step counts they point to, fp32, are counted
+            up.
+        bias_corrections: fp64, parameters x 2, written.
         adam: whether the optimizer is Adam, not SGD.
         with_norm: whether there was a first pass.
-        clip: whether to clip by the settings' MAX_NORM.
-        may_skip: whether a step that is not finite is skipped.
-        update_scale: whether the scale is updated, and not only noted what it follows.
+        clip: whether to clip by the settings' MAX_NORM; only with a norm.
+        may_skip: whether a step that is not finite is skipped; only with a norm.
+        update_scale: whether the scale is updated; else it is only noted whether the gradients
+            were finite.
     """
     _finalise[(1,)](
         sums,
@@ -214,7 +217,7 @@ def finalise(
         settings,
         rows,
         len(rows),
-        bias,
+        bias_corrections,
         NORM=with_norm,
         CLIP=clip,
         SCALED=scale is not None,
@@ -227,7 +230,7 @@ def finalise(
 
 
 def update_scale(scale: Tensor) -> None:
-    """Update a scale block after what several optimizers' steps noted: one launch."""
+    """Update a scale block, fp32, by what several optimizers' steps noted in it: one launch."""
     _update_scale[(1,)](scale, num_warps=1)
 
 
@@ -237,10 +240,10 @@ def norm_of(
     """The norm from its partials, and the clip coefficient if there is a `max_norm`: one launch.
 
     Args:
-        sums: norm.py's slots.
+        sums: fp64, the sums of squares of the chunks, read.
         norm: written, 0-dim, fp32 or fp64.
-        max_norm: 0-dim, fp64.
-        factor: written, 0-dim, fp64.
+        max_norm: the largest norm allowed, 0-dim, fp64, read; None not to clip.
+        factor: the clip coefficient, written, 0-dim, fp64; None not to clip.
     """
     clip = max_norm is not None and factor is not None
     _norm_of[(1,)](

@@ -1,7 +1,7 @@
-"""Triton's interpreter, by which the kernels run on a CPU for tests: TRITON_INTERPRET=1.
+"""Triton's interpreter, which runs the kernels on a CPU for tests: TRITON_INTERPRET=1.
 
-Two things that Triton 3.6 has wrong are set right for this process: loop bounds are taken out of
-arrays in a way that NumPy 2.4 refuses, and bf16 is truncated where a GPU rounds to nearest even.
+Two faults of Triton 3.6 are corrected in this process: it converts loop bounds from arrays in a way
+that NumPy 2.4 refuses, and it truncates to bf16 where a GPU rounds to nearest even.
 """
 
 from __future__ import annotations

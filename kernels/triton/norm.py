@@ -66,7 +66,7 @@ def _sum_squares(
     BLOCK: tl.constexpr,
 ):
     grad = tile.pointer_at(addresses, row, begin, G, ALIGNED)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     if G == tl.float64:
         square, good = _sum_in_fp64(grad, count, BLOCK)
         tl.store(sums, square)
@@ -110,11 +110,11 @@ def _norm(
 
 
 class Partials:
-    """The slots that the programs write, one per chunk.
+    """What the first pass writes: one slot per chunk, uninitialized until then.
 
     Attributes:
-        sums: fp64, of the chunks' squares.
-        finite: int32, 1 where all elements of the chunk are.
+        sums: fp64, the sum of the chunk's squares.
+        finite: int32, 1 if all elements of the chunk are, else 0.
     """
 
     def __init__(self, chunks: int, device: torch.device) -> None:
@@ -132,11 +132,11 @@ def launch(
     """Fill the slots: one launch per two dtypes.
 
     Args:
-        launches: of a table's.
-        chunks: the table's.
-        addresses: of the gradients, one per row.
-        partials: one slot per chunk.
-        column: of the launches' kinds, which holds the gradients' dtypes.
+        launches: a table's.
+        chunks: the table's, read.
+        addresses: of the gradients, int64, one per row; read, as the gradients are.
+        partials: one slot per chunk, written.
+        column: where the launches' kinds have the gradients' dtype.
     """
     for part in launches:
         dtypes = [triton_dtype(kind[column]) for kind in part.kinds]
@@ -155,12 +155,15 @@ def launch(
 def grad_norm(
     tensors: Sequence[Tensor], norm_type: float = 2.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """2-norm of the tensors taken as one vector, 0-dim: fp64 if any of them is, else fp32.
+    """2-norm of the tensors taken as one vector.
 
     Args:
-        tensors: at least one, floating, without gaps, on one device.
-        norm_type: 2; the kernels know no other.
-        dtype: of the result, if it shall be another.
+        tensors: at least one; read.
+        norm_type: 2; the kernels compute no other.
+        dtype: of the result, fp32 or fp64; None for fp64 if any tensor is, else fp32.
+
+    Returns:
+        A new tensor, 0-dim, on their device.
     """
     assert norm_type == 2
     table = table_of([tensors], kinds_per_launch=2)
@@ -176,7 +179,7 @@ def result_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def partials_of(table: Table) -> Partials:
-    """The slots of a table of gradients, filled."""
+    """Run the first pass over a table whose one column is the gradients."""
     partials = Partials(len(table.chunks), table.chunks.device)
     launch(table.launches, table.chunks, table.addresses, partials)
     return partials

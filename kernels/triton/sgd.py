@@ -1,4 +1,4 @@
-"""sgd, as torch.optim.SGD defines it, with what else a step does to a parameter:
+"""sgd, as torch.optim.SGD defines it, with all else that a step does to a parameter:
 
 d   = factor * grad (negated to maximize) + weight_decay * p
 m   = momentum * m + (1 - dampening) * d        (m = d in the parameter's first step)
@@ -58,14 +58,14 @@ def _update(
     BLOCK: tl.constexpr,
 ):
     C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
-    rows, grads, settings, control, bias = step
+    rows, grads, settings, control, bias_corrections = step
     row, begin, count = chunk
     rows += row * COLUMNS
     line = settings + (1 + tl.load(rows + GROUP)) * LINE
     lr = tl.load(line + LR).to(C)
     weight_decay = tl.load(line + WEIGHT_DECAY).to(C)
     factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
     grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
     if S is not None:
@@ -73,7 +73,7 @@ def _update(
         momentum = tl.load(line + MOMENTUM).to(C)
         undamped = (1 - tl.load(line + DAMPENING)).to(C)
         nesterov = tl.load(line + NESTEROV) != 0
-        first = tl.load(bias + 2 * row) == 1
+        first = tl.load(bias_corrections + 2 * row) == 1
     if M is not None:
         model = tile.pointer_at(rows, MODEL, begin, M, ALIGNED)
     if E is not None:
@@ -107,7 +107,7 @@ def _sgd(
     grads,
     settings,
     control,
-    bias,
+    bias_corrections,
     P: tl.constexpr,
     S: tl.constexpr,
     E: tl.constexpr,
@@ -119,7 +119,7 @@ def _sgd(
 ):
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
         form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
-        step = (rows, grads, settings, control, bias)
+        step = (rows, grads, settings, control, bias_corrections)
         if form == 0:
             _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
         elif form == 1:
@@ -134,12 +134,17 @@ def _sgd(
 def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
     """Pass 2: one launch per two kinds of parameters.
 
+    It reads the gradients, and reads and writes what the rows of `phase` point to: parameters,
+    momentum buffers and averages, and model parameters, which are only written. Versions are the
+    caller's to increase.
+
     Args:
         launches: of a table whose kinds are the dtypes of parameter, momentum buffer, gradient,
             model parameter and average; None where a parameter has none. Those of one launch differ
             in gradient and model parameter only.
-        chunks: the table's.
-        phase: the blocks; finalise.py has filled `control` and `bias`.
+        chunks: the table's, read.
+        phase: the blocks, read; finalise.py has filled `control`, and `bias_corrections` with the
+            step counts.
     """
     for part in launches:
         _sgd[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)

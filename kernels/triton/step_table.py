@@ -1,8 +1,8 @@
 """The table of a step: every parameter with a gradient, and what belongs to it.
 
-It stays on the device from step to step. Only the gradients' addresses change, and they are kept
-apart, with what else the host sends; where they change so that other chunks are aligned, the map of
-chunks is made anew.
+It stays on the device from step to step. Only the gradients' addresses change: they are kept apart,
+with the settings that the host sends. If they change so that other chunks are aligned, the map of
+chunks is computed anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Column = Sequence[Tensor | None]
 class StepLists(NamedTuple):
     """Lists of one length: a row is a parameter. None where it has no such tensor.
 
-    The tensors of a row have the same strides and no gaps, but for `steps`.
+    The tensors of a row have the same shape and strides and no gaps, except `steps`.
     """
 
     params: Sequence[Tensor]
@@ -39,12 +39,12 @@ class StepTable:
     """Addresses of a step's tensors and the chunks they are cut into, on their device.
 
     Args:
-        lists: the tensors; the caller keeps them alive.
+        lists: the tensors, which are neither read nor written here; the caller keeps them alive.
         group_of: the number of each parameter's group in the settings.
 
     Attributes:
         rows: int64, parameters x COLUMNS; see control.py.
-        bias: fp64, parameters x 2.
+        bias_corrections: fp64, parameters x 2.
         chunks: int64, chunks x 4; see table.py.
         launches: each of one or two kinds, which differ in gradient and model parameter only.
     """
@@ -62,7 +62,7 @@ class StepTable:
         rows[:, columns] = self._addresses[:, :-1]
         rows[:, GROUP.value] = group_of
         self.rows = on_device(rows, self._device)
-        self.bias = torch.empty(len(rows), 2, dtype=torch.float64, device=self._device)
+        self.bias_corrections = torch.empty(len(rows), 2, dtype=torch.float64, device=self._device)
         self.chunks: Tensor
         self.launches: tuple[Launch, ...]
         self._cut()
@@ -96,7 +96,7 @@ def _kind(lists: StepLists, row: int) -> Kind:
 
 
 def _grouped(kinds: Sequence[Kind]) -> list[tuple[Kind, ...]]:
-    """The kinds in pairs that a second pass can take together."""
+    """The kinds, in pairs that one launch of a second pass can take."""
     families: dict[Kind, list[Kind]] = {}
     for kind in dict.fromkeys(kinds):
         param, state, _, _, ema = kind

@@ -33,7 +33,7 @@ def _exchange(
 ):
     one = tile.pointer_at(addresses, 2 * row, begin, A, ALIGNED)
     other = tile.pointer_at(addresses, 2 * row + 1, begin, B, ALIGNED)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     for at in range(0, count, BLOCK):
         a = tile.load(one, at, count, BLOCK)
         b = tile.load(other, at, count, BLOCK)
@@ -54,9 +54,9 @@ def swap_(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
     """Exchange the contents of each pair in place: one launch per pair of dtypes.
 
     Args:
-        a: tensors without gaps, on one device; no two of all share memory.
-        b: as many, each with its partner's shape and strides; both floating, or of one dtype of at
-            most 8 bytes.
+        a: read and written.
+        b: as many, read and written. A pair may also have one dtype of any kind, of at most 8
+            bytes.
     """
     if a:
         launch(table_of([a, b]))
@@ -64,7 +64,7 @@ def swap_(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
 
 
 def launch(table: Table) -> None:
-    """Start the kernels of a table of two columns."""
+    """Start the kernels of a table of two columns, both read and written."""
     for part in table.launches:
         _swap[(part.chunks,)](
             table.chunks, part.first, table.addresses, *as_read(*part.kinds[0]), BLOCK

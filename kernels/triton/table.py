@@ -3,8 +3,8 @@
 A row of the table is one tensor of each list, a column one list. The elements of a row are cut into
 chunks; a program of the grid does one chunk. A chunk is *aligned* if it begins at a multiple of 16
 bytes in every column and its length is a multiple of 16 elements: only for such chunks can the
-compiler use 16-byte accesses. What is before and behind them in a tensor, and tensors whose columns
-are never aligned together, goes into chunks that are read element by element.
+compiler use 16-byte accesses. The elements before and after them in a tensor, and tensors whose
+columns are never aligned together, go into chunks that are read element by element.
 
 Rows of equal dtypes are of one *kind*. A launch does the rows of one kind, or of two where the
 kernel takes two; which of them a chunk belongs to, and whether it is aligned, is its *form*.
@@ -24,7 +24,7 @@ from torch import Tensor
 
 CHUNK = 8 * 1024  # elements, at most
 UNIT = 16  # bytes of an access, and elements that an aligned chunk is a multiple of
-_SMALL = 1024  # elements up to which an uneven tensor is not worth two chunks
+_SMALL = 1024  # elements up to which an unaligned tensor is not cut into head, body and tail
 
 # Columns of the map of chunks.
 ROW, BEGIN, COUNT, FORM = range(4)
@@ -79,8 +79,11 @@ def table_of(
 ) -> Table:
     """The table of lists of equally many tensors, in one copy to their device.
 
-    The tensors of a row have the same strides and no gaps, so that their memory can be read as one
-    run of elements; the caller has made sure of that, and keeps them alive.
+    Args:
+        lists: one per column, at least one tensor each; they are neither read nor written here.
+            The caller keeps them alive.
+        values: numbers for the kernel.
+        kinds_per_launch: how many kinds a launch can take.
     """
     kinds = kinds_of(lists)
     addresses = addresses_of(lists)
@@ -180,13 +183,13 @@ def _aligned_part(sizes: Ints, addresses: Ints, itemsizes: Ints) -> tuple[Ints, 
     """Where the aligned part of each row begins and ends, in elements; 0, 0 where it has none."""
     shifts = np.arange(UNIT)  # a head of so many elements
     ends = addresses[:, :, None] + itemsizes[:, :, None] * shifts
-    together = (ends % UNIT == 0).all(axis=1)  # rows x shifts; column 0 of None fits any
+    together = (ends % UNIT == 0).all(axis=1)  # rows x shifts; 0, for no tensor, fits any
     head = together.argmax(axis=1)
     length = (sizes - head) // UNIT * UNIT
-    whole = (head == 0) & (length == sizes)
-    worth = together.any(axis=1) & (length > 0) & (whole | (sizes > _SMALL))
-    begin = np.where(worth, head, 0)
-    return begin, np.where(worth, head + length, 0)
+    all_aligned = (head == 0) & (length == sizes)
+    has_part = together.any(axis=1) & (length > 0) & (all_aligned | (sizes > _SMALL))
+    begin = np.where(has_part, head, 0)
+    return begin, np.where(has_part, head + length, 0)
 
 
 def _split(rows: Ints, first: Ints, last: Ints, form: int) -> Ints:

@@ -1,4 +1,4 @@
-"""What the kernels share: reading the map of chunks, and loading and storing a block of one."""
+"""What the kernels share: reading the map of chunks, loading and storing a block of a chunk."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ def formed_chunk_at(chunks, index):
 
 @triton.jit
 def pointer_at(addresses, index, begin, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
-    """Pointer to the first element of a chunk, in the tensor at this place of the table."""
+    """Pointer to the first element of a chunk, in the tensor at this index of the addresses."""
     SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
     address = tl.load(addresses + index) + begin * SIZE
     pointer = address.to(tl.pointer_type(DTYPE))
     if ALIGNED:
-        # What the map of chunks promises; the compiler cannot know it of a loaded address.
+        # True by the map of chunks; the compiler cannot know it of an address that it loads.
         pointer = tl.multiple_of(pointer, 16)
     return pointer
 
 
 @triton.jit
-def whole(count, ALIGNED: tl.constexpr):
-    """The number of elements, of which the compiler sees that in an aligned chunk 16 divide it.
+def aligned_count(count, ALIGNED: tl.constexpr):
+    """The number of elements; the compiler can see that it is a multiple of 16 in aligned chunks.
 
-    Then masked accesses are 16 bytes wide. A hint on an argument would be lost by inlining."""
+    So it makes masked accesses 16 bytes wide. A hint on an argument would be lost by inlining.
+    """
     if ALIGNED:
         count = count // 16 * 16
     return count
@@ -48,7 +49,7 @@ def whole(count, ALIGNED: tl.constexpr):
 
 @triton.jit
 def load(pointer, at, count, BLOCK: tl.constexpr):
-    """The block that begins at element `at` of a chunk; 0 behind the chunk's end."""
+    """The block that begins at element `at` of a chunk; 0 after the chunk's end."""
     offsets = at + tl.arange(0, BLOCK)
     return tl.load(pointer + offsets, mask=offsets < count, other=0)
 
@@ -63,9 +64,9 @@ def store(pointer, at, count, values, BLOCK: tl.constexpr):
 
 @triton.jit
 def rounded(values, DTYPE: tl.constexpr):
-    """The values in the dtype."""
+    """The values in the dtype, rounded as torch rounds them."""
     if values.dtype == tl.float64 and DTYPE.primitive_bitwidth == 16:
-        values = values.to(tl.float32)  # as torch does
+        values = values.to(tl.float32)  # torch rounds twice
     return values.to(DTYPE)
 
 

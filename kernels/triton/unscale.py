@@ -32,7 +32,7 @@ def _multiply(
     BLOCK: tl.constexpr,
 ):
     grad = tile.pointer_at(addresses, row, begin, G, ALIGNED)
-    count = tile.whole(count, ALIGNED)
+    count = tile.aligned_count(count, ALIGNED)
     C: tl.constexpr = tl.float64 if G == tl.float64 else tl.float32
     factor = factor.to(C)
     worst = tl.zeros([BLOCK], tl.int32)
@@ -70,9 +70,11 @@ def unscale_(grads: Sequence[Tensor], inv_scale: float | Tensor, found_inf: Tens
     """Multiply in place and raise the flag (never lower it): one launch per dtype.
 
     Args:
-        grads: floating tensors without gaps, on one device.
-        inv_scale: a number, or a tensor of one fp32 or fp64 on the device.
-        found_inf: a tensor of one element on the device, fp32.
+        grads: read and written.
+        inv_scale: one over the loss scale: a number, or one fp32 or fp64 element on the device,
+            read.
+        found_inf: one fp32 element on the device; set to 1 if an element was inf or NaN, else left
+            alone.
     """
     if grads:
         scale = inv_scale if isinstance(inv_scale, Tensor) else None
@@ -85,10 +87,10 @@ def launch(table: Table, inv_scale: Tensor, found_inf: Tensor | None) -> None:
     """Start the kernels of a table of gradients.
 
     Args:
-        table: its one column is the gradients.
-        inv_scale: 0-dim, fp32 or fp64, on the device.
-        found_inf: set to 1 where an element is not finite; None not to look, and then a factor of 1
-            writes nothing.
+        table: its one column is the gradients, read and written.
+        inv_scale: what they are multiplied by: 0-dim, fp32 or fp64, on the device, read.
+        found_inf: one fp32 element on the device, set to 1 if an element is not finite; None not to
+            look, and then a factor of 1 writes nothing.
     """
     for part in table.launches:
         _unscale[(part.chunks,)](

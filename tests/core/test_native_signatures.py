@@ -14,6 +14,7 @@ import torch
 from hookrun import _native
 from hookrun.core.dispatcher import resolve, warn_no_listener
 from hookrun.hooks import Hook
+from hookrun.kernels.reference import AdamGroup, SgdGroup
 
 CALLS = 200
 NAMES = ("lr", "momentum", "linear", "exp", "cos", "1-sqrt", "loss", "before_run", "portable", "")
@@ -63,8 +64,8 @@ VALUES: list[Callable[[random.Random], Any]] = [
     lambda r: r.choice([[], [None], [0.1], [0.1, "x"], [[1, 2]], [(1, 2.0)], [True, False]]),
     lambda r: r.choice([{}, {"loss": 1.0}, {1: 2}, {"a": [0.1]}, {"lr": None}]),
     lambda r: r.choice([(), (1,), (0.5, True), ("a", 1), (1, 0.1, 0.9, 0.0, 0.0, True, False)]),
-    lambda r: [(1, 0.1, 0.9, 0.999, 1e-8, 0.0, True, False)],
-    lambda r: [(2**40, 0.1, 0.9, 0.0, 0.0, False, False)],
+    lambda r: [AdamGroup(1, 0.1, 0.9, 0.999, 1e-8, 0.0, True, False)],
+    lambda r: [SgdGroup(2**40, 0.1, 0.9, 0.0, 0.0, False, False)],
     lambda r: iter([1, 2, 3]),
     lambda r: (each for each in [{"x": 1}]),
     lambda r: torch.ones(3),

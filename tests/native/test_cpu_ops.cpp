@@ -121,13 +121,13 @@ TEST(sgd_and_adam_take_a_step) {
 
     Table adam(4);
     AdamGroup adam_group;
-    adam_group.beta1_rest = 0.1;
+    adam_group.one_minus_beta1 = 0.1;
     adam_group.beta2 = 0.9;
-    adam_group.beta2_rest = 0.1;
+    adam_group.one_minus_beta2 = 0.1;
     adam_group.eps = 1.0f;
-    const std::vector<AdamRow> rows(adam.rows.size(), AdamRow{0.5, 2.0});
+    const std::vector<AdamBiasCorrections> corrections(adam.rows.size(), {0.5, 2.0});
     Table old(4);
-    ops.adam(adam.list(), &adam_group, rows.data(), StepOptions{}, 2);
+    ops.adam(adam.list(), &adam_group, corrections.data(), StepOptions{}, 2);
     adam.each([&](std::size_t r, std::int64_t i) {
       const double grad = old.at(r, kGrad, i);
       const double mean = 0.9 * old.at(r, kAdamMean, i) + 0.1 * grad;

@@ -115,7 +115,7 @@ class Case(NamedTuple):
 
 
 def all_cases() -> list[Case]:
-    """Sizes and layouts with all dtypes and values; the two meet in lists with an empty tensor."""
+    """Sizes and layouts with all dtypes and values; both in lists with an empty tensor."""
     alone = ("21 tensors", "5,000 tensors")  # for Triton's interpreter; a second each
     lists = [(sizes, "plain") for sizes in SIZES if sizes not in alone]
     lists += itertools.product(["plain", "empty middle"], LAYOUTS)

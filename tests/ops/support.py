@@ -1,4 +1,4 @@
-"""Lists of tensors that tell when something beside them was written."""
+"""Lists of tensors between guard values, which show if anything beside them was written."""
 
 from __future__ import annotations
 

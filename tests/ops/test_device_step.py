@@ -252,16 +252,18 @@ def test_step_hooks_and_schedulers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "reason"),
     [
         (lambda p: torch.optim.RMSprop(p, lr=0.01), "a RMSprop"),
         (lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True), "amsgrad=True"),
     ],
 )
-def test_what_is_not_taken_is_said(build: Callable[[Any], Any], told: str) -> None:
+def test_the_reason_of_an_unsupported_step_is_given(
+    build: Callable[[Any], Any], reason: str
+) -> None:
     params, _ = make("sgd")
     set_grads(params, 1)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=reason):
         FusedStep(build(params)).step()
 
 

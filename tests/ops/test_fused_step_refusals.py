@@ -60,7 +60,7 @@ def refuse(step: FusedStep, error: type[Exception], match: str) -> None:
     after = everything()
     assert_same_bits(after[0], before[0])
     assert after[1] == before[1]
-    assert all(state for state in step.optimizer.state.values())  # none begun and left empty
+    assert all(state for state in step.optimizer.state.values())  # none created and left empty
 
 
 def averages_of(params: list[Parameter]) -> list[Tensor]:
@@ -72,11 +72,11 @@ def test_an_average_that_aliases_its_parameter(kind: Any) -> None:
     aliases = [*averages_of(params)[:2], params[2].detach()]
     with pytest.raises(ValueError, match="share memory"):
         FusedStep(kind(params), ema=aliases, ema_momentum=0.1)
-    for idle in (False, True):  # also where the parameter has no gradient at that step
+    for without_grad in (False, True):  # also where the parameter has no gradient at that step
         averages = averages_of(params)
         step = FusedStep(kind(params), ema=averages, ema_momentum=0.1, loss_scaler=LossScale(2.0))
         averages[2] = params[2].detach()
-        if idle:
+        if without_grad:
             params[2].grad = None
         refuse(step, ValueError, "share memory")
 

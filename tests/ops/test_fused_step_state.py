@@ -198,11 +198,11 @@ def test_overflow(kind: Any, bad: set[int], scales: list[float]) -> None:
         if number in bad:
             overflow(ours)
             before = copy.deepcopy(mine.state_dict())
-        begun = bool(mine.state)
+        has_state = bool(mine.state)
         step.step()
         if number in bad:
-            # On a device the state is begun all the same: the host does not know of the skip.
-            if begun or not isinstance(scaler.scale, Tensor):
+            # On a device the state is initialized all the same: the host does not know of the skip.
+            if has_state or not isinstance(scaler.scale, Tensor):
                 assert str(mine.state_dict()) == str(before)
         else:
             torch.nn.utils.clip_grad_norm_([p for p in theirs if p.numel()], 2.0)

@@ -1,4 +1,4 @@
-"""What only a GPU shows: that nobody waits, graphs, streams. `benchmarks/gpu.sh` runs these."""
+"""What only a GPU shows: no host syncs, graphs, streams. `benchmarks/gpu.sh` runs these."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ BAD = (False, False, True, False, False, False, True, True, False, False)
 def test_nobody_waits(name: str, nobody_waits: Callable[[], None]) -> None:
     recipe = RECIPES[name]()
     recipe.fill_grads(0)
-    recipe.step.step()  # state is begun and kernels are compiled
+    recipe.step.step()  # initializes the state and compiles the kernels
     nobody_waits()
     for number in range(5):
         recipe.set_rate(0.01 / (number + 1))

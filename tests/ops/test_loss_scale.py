@@ -57,7 +57,7 @@ def test_several_optimizers_note_and_one_updates() -> None:
         scale.note(finite)
     scale.update()
     assert scale.scale == 4
-    scale.update()  # nobody noted anything bad since
+    scale.update()  # nothing bad was noted since
     scale.update()
     assert scale.scale == 8
 

@@ -1,4 +1,4 @@
-"""Tensors whose memory is not what they stand for, or is not there; and what autograd is told."""
+"""Tensors whose memory is freed or does not hold their values; the versions autograd sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What autograd has recorded is not written behind its back."""
+"""Results that autograd has recorded are refused as outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors share memory: told exactly, at a cost that grows with elements, not with pairs."""
+"""Which tensors share memory: found exactly, at a cost that grows with elements, not with pairs."""
 
 from __future__ import annotations
 

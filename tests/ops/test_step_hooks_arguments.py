@@ -1,4 +1,4 @@
-"""Closures, wrong results and hooks that come and go; copies and averages behind step hooks."""
+"""Closures, wrong results and hooks that come and go; copies and averages after step hooks."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ POINTERS = {
     "*fp64": (
         "settings",
         "control",
-        "bias",
+        "bias_corrections",
         "momentum",
         "sums",
         "inv_scale",

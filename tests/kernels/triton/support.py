@@ -67,7 +67,7 @@ class Step:
             on_device(self.table.grads, DEVICE),
             torch.tensor(padded, dtype=torch.float64, device=DEVICE),
             torch.zeros(CONTROL_SIZE, dtype=torch.float64, device=DEVICE),
-            self.table.bias,
+            self.table.bias_corrections,
         )
         self.phase.control[0] = factor
 

@@ -74,7 +74,7 @@ def test_it_is_the_references(
         step.phase.control,
         step.phase.settings,
         step.phase.rows,
-        step.phase.bias,
+        step.phase.bias_corrections,
         adam=True,
         with_norm=True,
         clip=True,

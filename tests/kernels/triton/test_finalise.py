@@ -28,7 +28,7 @@ class Decision:
         rows[::7, 5] = 0  # some have no count
         rows[:, 6] = torch.arange(parameters) % 2
         self.rows = rows.to(DEVICE)
-        self.bias = torch.zeros(parameters, 2, dtype=torch.float64, device=DEVICE)
+        self.bias_corrections = torch.zeros(parameters, 2, dtype=torch.float64, device=DEVICE)
         self.norm = torch.zeros((), device=DEVICE)
         lines = [[0, 2.5], [0, 0, 0, 0.9, 0.999], [0, 0, 0, 0.5, 0.0]]
         padded = [[*line, *[0.0] * (8 - len(line))] for line in lines]
@@ -47,7 +47,7 @@ class Decision:
             self.control,
             self.settings,
             self.rows,
-            self.bias,
+            self.bias_corrections,
             **flags,
         )
 
@@ -122,18 +122,20 @@ def test_steps_are_counted_unless_skipped() -> None:
     assert torch.equal(decision.steps.cpu(), before + counted)
     t = decision.steps.double().cpu()[counted]
     beta1 = torch.tensor([0.9, 0.5] * 150, dtype=torch.float64)[counted]
-    torch.testing.assert_close(decision.bias[:, 0].cpu()[counted], 1 - beta1**t, rtol=1e-13, atol=0)
-    even = decision.bias[2::2][counted[2::2], 1].cpu()
+    torch.testing.assert_close(
+        decision.bias_corrections[:, 0].cpu()[counted], 1 - beta1**t, rtol=1e-13, atol=0
+    )
+    even = decision.bias_corrections[2::2][counted[2::2], 1].cpu()
     expected = (1 - 0.999 ** decision.steps.double().cpu()[2::2][counted[2::2]]).sqrt()
     torch.testing.assert_close(even, expected, rtol=1e-13, atol=0)
-    odd = decision.bias[1::2][counted[1::2], 1]  # beta2 is 0
+    odd = decision.bias_corrections[1::2][counted[1::2], 1]  # beta2 is 0
     assert (odd == 1).all()
 
 
 def test_for_sgd_the_count_itself_is_kept() -> None:
     decision = Decision()
     decision.make([], with_norm=False, adam=False)
-    assert torch.equal(decision.bias[1:7, 0], decision.steps[1:7].double())
+    assert torch.equal(decision.bias_corrections[1:7, 0], decision.steps[1:7].double())
 
 
 def test_norm_of_clips_too() -> None:

@@ -61,15 +61,15 @@ def test_it_is_the_references(
     groups = GROUPS if momentum else [g._replace(momentum=0.0) for g in GROUPS]
     group_of = [0] * 9 + [1] * (len(SHAPES) - 9)
     step = Step(lists, group_of, [line(g) for g in groups], factor=0.5, ema_momentum=0.1)
-    step.phase.bias[:, 0] = torch.tensor([1.0 + i % 2 for i in range(len(SHAPES))])
+    step.phase.bias_corrections[:, 0] = torch.tensor([1.0 + i % 2 for i in range(len(SHAPES))])
     kernels.sgd_(step.table.launches, step.table.chunks, step.phase)
     for out in (*outputs, grads):
         if out is not None:
             out.check()
     wide = [NONE if out is None else widened(out.before) for out in outputs]
     p, s, m, e = wide
-    fresh = [momentum and i % 2 == 0 for i in range(len(SHAPES))]
-    reference.sgd_(p, grads.tensors, s, m, e, fresh, groups, 0.5, 0.1)
+    is_new = [momentum and i % 2 == 0 for i in range(len(SHAPES))]
+    reference.sgd_(p, grads.tensors, s, m, e, is_new, groups, 0.5, 0.1)
     for out, expected in zip(outputs, wide, strict=True):
         if out is not None:
             assert_near(out.tensors, expected, param, units=4)
@@ -86,7 +86,7 @@ def test_a_skipped_step_writes_nothing_and_two_kinds_go_in_one_launch() -> None:
     group_of = [0] * 9 + [1] * (len(SHAPES) - 9)
     step = Step(lists, group_of, [line(g) for g in GROUPS], ema_momentum=0.1)
     assert len(step.table.launches) == 1
-    step.phase.bias.fill_(2.0)
+    step.phase.bias_corrections.fill_(2.0)
     step.skip()
     kernels.sgd_(step.table.launches, step.table.chunks, step.phase)
     for out in (*outputs, grads, model):
@@ -95,8 +95,8 @@ def test_a_skipped_step_writes_nothing_and_two_kinds_go_in_one_launch() -> None:
     kernels.sgd_(step.table.launches, step.table.chunks, step.phase)
     p, s, e = (out.before for out in outputs)
     models = [None if m is None else b for m, b in zip(models, model.before, strict=True)]
-    fresh = [False] * len(SHAPES)
-    reference.sgd_(p, grads.tensors, s, models, e, fresh, GROUPS, 1.0, 0.1)
+    is_new = [False] * len(SHAPES)
+    reference.sgd_(p, grads.tensors, s, models, e, is_new, GROUPS, 1.0, 0.1)
     for out in outputs:
         out.check()
         assert_close(out.tensors, out.before, units=4)
