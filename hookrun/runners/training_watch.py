@@ -143,7 +143,7 @@ def watching_training(runner: AnyRunner) -> Iterator[None]:
     """A context around the steps of a run, with a warning if they train nothing."""
     watch = TrainingWatch(runner)
     due_at = watch.due_at()
-    # With several ranks, the check comes with a later one of the stop agreement, or after the run.
+    # With several ranks, the check runs when they next agree whether to stop, or after the run.
     if due_at is not None and get_dist_info()[1] == 1:
         runner.check_at = min(runner.check_at, due_at)
     runner.boundary_checks.insert(0, watch.check_if_due)

@@ -113,5 +113,5 @@ def test_what_goes_apart_is_told_by_the_first_process_alone(
         expected = 0 if alike else 1
         assert len(warned) == expected, (name, warned)
         assert alike != name.startswith("bare"), name
-        assert all("2 processes train models of their own" in text for text in warned)
+        assert all("2 processes train separate models" in text for text in warned)
     assert [warned for _, warned in second.values()] == [[]] * 24

@@ -144,7 +144,7 @@ def test_a_loader_of_torch_that_lies(caplog: pytest.LogCaptureFixture) -> None:
     assert watch.limits == [30] * 6 + [18] * 12
     assert falls(watch.rates)
     (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
-    assert "DataLoader gave 6 batches in epoch 1, but its len() says 10" in warning.getMessage()
+    assert "DataLoader yielded 6 batches in epoch 1, but its len() is 10" in warning.getMessage()
 
 
 def test_loaders_that_change_are_no_matter_for_warnings(caplog: pytest.LogCaptureFixture) -> None:

@@ -141,9 +141,12 @@ def test_other_groups_take_the_state_with_the_options_given(
 @pytest.mark.parametrize(
     ("groups", "told"),
     [
-        ([[0, 1, 2, 3, 4]], r"has 1 parameters that the run has not, such as 'fc\.2\.bias'"),
-        ([[0], [1, 2]], r"has 3 parameters that the run has not"),
-        ([[0, 1], [2, 3, 5]], r"has 1 parameters that the run has not, such as 'fc\.2\.weight'"),
+        ([[0, 1, 2, 3, 4]], r"has 1 parameters that the run does not have, such as 'fc\.2\.bias'"),
+        ([[0], [1, 2]], r"has 3 parameters that the run does not have"),
+        (
+            [[0, 1], [2, 3, 5]],
+            r"has 1 parameters that the run does not have, such as 'fc\.2\.weight'",
+        ),
     ],
 )
 def test_other_parameters_are_refused(
@@ -161,7 +164,7 @@ def test_as_many_of_the_same_shapes_are_not_the_same(
     make_runner: MakeRunner, tmp_path: Path, saved: Groups, now: Groups
 ) -> None:
     train(make_runner, "adamw", saved, 3, tmp_path)
-    with pytest.raises(ValueError, match=r"and in the run .* that the file has not, such as"):
+    with pytest.raises(ValueError, match=r"and in the run .* that the file does not have, such as"):
         train(make_runner, "adamw", now, 6, tmp_path, {})
 
 

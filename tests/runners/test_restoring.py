@@ -301,7 +301,7 @@ def test_an_old_pickled_file_is_resumed_with_trust_only(
     with pytest.warns(UserWarning, match="runs code"):
         runner.resume(source, trust=True)
     assert outcome(runner) == outcome(first)
-    assert "left out of what is resumed: meta['args'] is a Namespace" in caplog.text
+    assert "not resumed: meta['args'] is a Namespace" in caplog.text
     runner.register_hook(OptimizerHook())
     runner.register_checkpoint_hook({"interval": 1})
     runner.run([make_loader(2)], [("train", 1)])

@@ -317,7 +317,7 @@ def test_auto_says_that_it_does_not_look_into_other_storage(
     again.register_checkpoint_hook({"interval": 1, "out_dir": "memory://auto"})
     again.resume("auto")
     assert again.epoch == 0
-    assert "CheckpointHook saves to memory://auto/run: to go on from a file there" in caplog.text
+    assert "CheckpointHook saves to memory://auto/run: to resume from a file there" in caplog.text
 
 
 def test_auto_warns_of_a_folder_with_files_but_none_to_resume(
