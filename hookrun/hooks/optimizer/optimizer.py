@@ -129,7 +129,7 @@ class OptimizerHook(Hook):
         self._precision.share_scale(runner)
 
     def after_train_iter(self, runner: Any) -> None:
-        iteration = getattr(runner, "iter", None)  # stand-ins for a runner may have none
+        iteration: Any = getattr(runner, "iter", None)  # stand-ins for a runner may have none
         phase = self._ready_phase(runner, iteration)
         loss = self.loss_of(runner)
         if phase.enter(iteration, getattr(runner, "max_iters", None)):
