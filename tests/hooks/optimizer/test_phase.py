@@ -115,6 +115,21 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(fused: Any, scale: An
         assert phase.precision.scaler.scale == 32.0
 
 
+def test_skipped_steps_counted_on_a_device_are_handed_on_as_they_were() -> None:
+    phase = make(TinyModel(), skip_nonfinite=True)
+    assert phase.fused_step is not None
+    phase.fused_step.skipped_steps = torch.tensor(2)  # as on a GPU
+    batches = list(make_loader(3))
+    batches[1] = {**batches[1], "y": batches[1]["y"] * math.nan}
+    steps = train(phase, batches)
+    assert [step.taken for step in steps] == [True] * 3  # nobody waits to know
+    assert [int(step.skipped_steps) for step in steps if step.skipped_steps is not None] == [
+        2,
+        3,
+        3,
+    ]
+
+
 @pytest.mark.parametrize("fused", ["auto", False])
 def test_masters_are_stepped_and_rounded_into_the_model(fused: Any) -> None:
     phase = make(
