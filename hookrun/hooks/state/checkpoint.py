@@ -55,7 +55,7 @@ def check_can_write(hook: Any, names: Sequence[str], longest: str) -> None:
         check_names(local_path(hook.out_dir), patterns, longest, type(hook).__name__)
 
 
-def literal(filename: str) -> str:
+def escape_template(filename: str) -> str:
     """The template that stands for just this file name."""
     return filename.replace("{", "{{").replace("}", "}}")
 
@@ -218,7 +218,7 @@ class CheckpointHook(Hook):
             runner.save_checkpoint(
                 self.out_dir,
                 save_optimizer=self.save_optimizer,
-                **{**self.args, "filename_tmpl": literal(filename)},
+                **{**self.args, "filename_tmpl": escape_template(filename)},
             )
             if runner.meta is not None:
                 messages = runner.meta.setdefault("hook_msgs", {})
