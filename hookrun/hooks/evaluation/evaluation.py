@@ -296,7 +296,7 @@ class EvalHook(Hook):
                 self._save_ckpt(runner, score)
 
     def _flush_to_earlier_loggers(self, runner: Any) -> None:
-        """Log the scores now if a logger precedes this hook, as this event has passed it already."""
+        """Log the scores now if a logger precedes this hook: this event has passed it already."""
         hooks = list(runner.hooks)
         before = hooks[: hooks.index(self)] if self in hooks else []
         if any(isinstance(hook, WritesLogs) and hook.enabled for hook in before):
