@@ -1,8 +1,8 @@
-"""The shipped hooks, and what it takes to write one's own."""
+"""The shipped hooks and loggers, and what is needed to write others: Hook, HOOKS, triggers."""
 
 from hookrun import loggers
 from hookrun.core import HOOKS, Hook, every, last, once
-from hookrun.loggers import *  # noqa: F403 (loggers.__all__ says what)
+from hookrun.loggers import *  # noqa: F403 (the names in loggers.__all__)
 
 from .closure import ClosureHook
 from .evaluation.evaluation import EvalHook

@@ -1,4 +1,4 @@
-"""A hook made of one function."""
+"""ClosureHook: a hook made of one function."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hookrun.core.events import EVENTS
 
 @HOOKS.register_module()
 class ClosureHook(Hook):
-    """Calls a function at one point of the run.
+    """Calls a function at one event of the run.
 
     Args:
-        fn_name: the point, such as ``'after_train_iter'``.
+        fn_name: the event, such as ``'after_train_iter'``.
         fn: called with the runner.
 
     Raises:
-        ValueError: no such point.
-        TypeError: ``fn`` cannot be called.
+        ValueError: there is no event of that name.
+        TypeError: ``fn`` is not callable.
     """
 
     def __init__(self, fn_name: str, fn: Callable[[Any], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Another order of the data in each epoch of a distributed run."""
+"""DistSamplerSeedHook: shuffles the data differently in each epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hookrun.core.samplers import set_sampler_epoch
 
 @HOOKS.register_module()
 class DistSamplerSeedHook(Hook):
-    """Tells the loader's sampler the number of each epoch before it begins.
+    """Calls ``set_epoch`` of the loader's sampler before each epoch.
 
-    A ``DistributedSampler`` that is not told gives the same order again. The sampler may also be
-    that of a batch sampler; a loader that has none with ``set_epoch`` is left alone. In an
-    IterBasedRunner there is nothing to do: its loaders tell their samplers themselves.
+    Without that call a ``DistributedSampler`` yields the same order in every epoch. The sampler of
+    a batch sampler is found too; a loader without a sampler that has ``set_epoch`` is left as it
+    is. In an IterBasedRunner this hook is not needed: its loaders call ``set_epoch`` by themselves.
     """
 
     writes: ClassVar[frozenset[str]] = frozenset()
 
     def before_epoch(self, runner: Any) -> None:
-        # None before the first iteration of an IterBasedRunner
+        # An IterBasedRunner has no data_loader before its first iteration.
         set_sampler_epoch(getattr(runner, "data_loader", None), runner.epoch)

@@ -1,4 +1,4 @@
-"""Where logs go: one back end per file."""
+"""Logger hooks: the base class, and one back end per file."""
 
 from .logger_hook import LoggerHook
 from .text import TextLoggerHook

@@ -1,4 +1,4 @@
-"""What a logger reads of a run: mode, epoch, iteration, rates and the log buffer's output."""
+"""What a logger writes: mode, epoch, iteration, learning rates and the log buffer's output."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.log_output import EVALUATED, has_averages, split_output
 
-# Events between two iterations, None for no event at all: `runner.iter` counts all that are done.
-# In the others, the one at work is not counted yet.
+# Events between two iterations; None stands for no event. At these `runner.iter` is the number of
+# finished iterations; at all others the current iteration is not counted yet.
 _BETWEEN_ITERATIONS = (
     *(None, "before_run", "before_epoch", "before_train_epoch", "before_train_iter"),
     *("after_train_epoch", "after_epoch", "after_run"),
@@ -21,7 +21,7 @@ _BETWEEN_ITERATIONS = (
 
 
 class LogReader:
-    """The part of a logger hook that reads what is to be written; any method may be overridden."""
+    """The methods of a logger hook that collect what to write; each of them may be overridden."""
 
     by_epoch: Any
 
@@ -43,8 +43,10 @@ class LogReader:
         return False
 
     def get_mode(self, runner: Any) -> str:
-        """``'train'`` for averages of training, ``'val'`` for those of a validation and for what
-        hooks such as an evaluation have put into the output.
+        """``'train'`` or ``'val'``: what the output of the log buffer is of.
+
+        Averages of training iterations are ``'train'``. Averages of a validation, and values that
+        other hooks wrote to the output, such as the scores of an evaluation, are ``'val'``.
         """
         if runner.mode == "train":
             return "train" if has_averages(runner) else "val"
@@ -53,19 +55,23 @@ class LogReader:
         raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
 
     def get_epoch(self, runner: Any) -> int:
-        """The epoch to write, counted from 1; before an epoch, the one that is finished."""
+        """The number of the epoch to write, from 1; before an epoch, that of the previous one."""
         if runner.mode == "train":
             before_epoch = getattr(runner, "current_event", None) == "before_train_epoch"
             return int(runner.epoch if before_epoch else runner.epoch + 1)
-        if runner.mode == "val":  # a runner with epochs has counted the training epoch already
+        if runner.mode == "val":  # a runner with epochs has already counted the training epoch
             return int(runner.epoch if has_epochs(runner) else runner.epoch + 1)
         raise ValueError(f"runner.mode should be 'train' or 'val', not {runner.mode!r}")
 
     def get_iter(self, runner: Any, inner_iter: bool = False) -> int:
-        """The training iteration to write, counted from 1; between two, the one that is finished.
+        """The number of the training iteration to write, from 1.
 
-        On request, and if by epoch, the iteration within the epoch instead. (MMCV's is one too many
-        in a validation and at the end of an epoch.)
+        Between two iterations it is that of the previous one. (MMCV's number is too high by 1 in a
+        validation and at the end of an epoch.)
+
+        Args:
+            runner: the runner.
+            inner_iter: whether to count within the epoch, if the logger counts by epoch.
         """
         if self.by_epoch and inner_iter:
             return int(runner.inner_iter + 1)
@@ -82,7 +88,10 @@ class LogReader:
         return _first_of_groups("learning_rate", runner.current_lr())
 
     def get_momentum_tags(self, runner: Any) -> dict[str, float]:
-        """``momentum`` of the first group, or ``momentum/NAME`` per optimizer, as above."""
+        """``momentum`` of the first group, or ``momentum/NAME`` per optimizer.
+
+        Empty where the runner has no optimizer.
+        """
         if runner.optimizer is None:
             return {}
         return _first_of_groups("momentum", runner.current_momentum())
@@ -90,17 +99,17 @@ class LogReader:
     def get_output(
         self, runner: Any, fields: Collection[str] = ()
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The log buffer's output, taken apart into what it says of itself and what to log.
+        """The output of the log buffer, split into hookrun's own values and the reported ones.
 
         Args:
-            runner: whose log buffer is read.
-            fields: names that a line of the back end has for something else, such as ``lr``.
+            runner: the runner whose log buffer is read.
+            fields: names that the back end uses for fields of its own, such as ``lr``.
 
         Returns:
-            The timer's ``time`` and ``data_time``, and ``eval_iter_num``, the length of the loader
-            that was evaluated, as far as there are such; and what the model and evaluations report.
-            Values with a name of these or of ``fields`` get an underscore behind it (``lr_``),
-            which is warned about once.
+            Two dicts. The first has ``time`` and ``data_time`` of the timer and ``eval_iter_num``,
+            the length of the loader that was evaluated, as far as they are known. The second has
+            what the model and evaluations report. Reported values whose name is one of these or in
+            ``fields`` get an underscore at the end of the name (``lr_``), with one warning.
         """
         buffer = runner.log_buffer
         own, values, renamed = split_output(dict(buffer.output), has_averages(runner), fields)
@@ -111,8 +120,8 @@ class LogReader:
         for name in sorted(renamed.keys() - warned):
             warned.add(name)
             runner.logger.warning(
-                "%r is logged as %r, for lines of the log have %r for something else: "
-                "report it under another name",
+                "%r is logged as %r, because %r is a field of each log line: report the value "
+                "under another name",
                 name,
                 renamed[name],
                 name,
@@ -127,13 +136,13 @@ class LogReader:
         add_mode: bool = True,
         tags_to_skip: tuple[str, ...] = ("time", "data_time"),
     ) -> dict[str, Any]:
-        """What a back end should write: the output, the learning rates and the momentums.
+        """What a back end should write, by name: the output, the learning rates and the momentums.
 
         Args:
-            runner: whose log buffer is read.
-            allow_scalar: whether numbers are wanted.
-            allow_text: whether strings are wanted.
-            add_mode: whether names start with ``train/`` or ``val/``.
+            runner: the runner whose log buffer is read.
+            allow_scalar: whether to include numbers.
+            allow_text: whether to include strings.
+            add_mode: whether names are prefixed with ``train/`` or ``val/``.
             tags_to_skip: names to leave out.
         """
         rates = {**self.get_lr_tags(runner), **self.get_momentum_tags(runner)}
@@ -153,7 +162,7 @@ class LogReader:
 
 
 def has_epochs(runner: Any) -> bool:
-    """Whether the runner goes by epochs: one that goes by iterations has no limit to them."""
+    """Whether the runner counts epochs; ``max_epochs`` of an IterBasedRunner is None."""
     return getattr(runner, "max_epochs", 0) is not None
 
 

@@ -1,4 +1,4 @@
-"""The base class of loggers: when they are due."""
+"""LoggerHook: the base class of loggers, which decides when they log."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from hookrun.core.triggers import Trigger
 
 from .log_reader import LogReader, has_epochs
 
-# The methods by which a subclass decides when it logs.
-_WHEN = ("is_due", "after_train_iter")
+# The methods with which a subclass can decide when it logs.
+_SCHEDULING = ("is_due", "after_train_iter")
 
 
 class LoggerHook(LogReader, Hook):
     """Base class of logger hooks: override :meth:`log`.
 
-    What there is to write, :class:`LogReader` tells: :meth:`get_loggable_tags`, :meth:`get_output`,
-    :meth:`get_mode`, :meth:`get_epoch` and :meth:`get_iter`.
+    What to write is returned by the methods of :class:`LogReader`: :meth:`get_loggable_tags`,
+    :meth:`get_output`, :meth:`get_mode`, :meth:`get_epoch` and :meth:`get_iter`.
 
-    A logger writes one line for each interval of training, of the averages of just these
-    iterations; one for each validation epoch, or phase of validation by iterations; and one for
-    what other hooks, such as an evaluation, put into the log buffer's output when they set
-    ``log_buffer.ready``. :meth:`get_mode` tells which it is.
+    :meth:`log` is called after each interval of training iterations, with their averages; after
+    each validation epoch, or validation phase of an :class:`~hookrun.IterBasedRunner`; and when
+    another hook, such as an evaluation, wrote values to the output of the log buffer and set
+    ``log_buffer.ready``. :meth:`get_mode` returns which kind of values it is.
 
-    The last iterations that do not fill an interval are left out, or logged with
-    ``ignore_last=False``. But an interval that is longer than the epoch gives one line at its end,
-    and a run in which no interval is completed one at its end.
+    Remaining iterations that do not fill an interval are logged only with ``ignore_last=False``.
+    Two exceptions: if the interval is longer than the epoch, the epoch is logged at its end; if no
+    interval of a run was completed, the run is logged at its end.
 
-    The output is cleared after the last logger that is due. A logger that raises is reported once
-    and disabled; the run goes on.
+    The output is cleared after the last logger that is due. If a logger raises, the error is
+    reported once, the logger is disabled, and the run goes on.
 
     Args:
-        interval: log every so many iterations.
-        ignore_last: whether to skip the last iterations of an epoch, or of an
-            :class:`~hookrun.IterBasedRunner`'s run, that are fewer than ``interval``.
-        reset_flag: kept for MMCV's signature. It has no effect: the output is always cleared after
-            the last logger, and never before it.
-        by_epoch: count iterations within the epoch (True) or of the whole run. An IterBasedRunner
-            has no epochs: it sets this to False, with a warning.
+        interval: the number of iterations from one line to the next.
+        ignore_last: whether to skip the last iterations of an epoch, or of the run of an
+            :class:`~hookrun.IterBasedRunner`, if they are fewer than ``interval``.
+        reset_flag: only for compatibility with MMCV's signature. It has no effect: the output is
+            always cleared after the last logger, and never before it.
+        by_epoch: whether iterations are counted within the epoch (True) or over the run (False). An
+            IterBasedRunner has no epochs: it sets this to False, with a warning.
 
     Raises:
-        ValueError: an interval that is not a positive int.
+        ValueError: ``interval`` is not a positive int.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log", "learning_rate", "momentum"})
@@ -57,9 +57,9 @@ class LoggerHook(LogReader, Hook):
     by_epoch = TriggerSetting()
 
     enabled = True
-    _logged_iter: int | None = None  # the iteration at which an interval was logged last
+    _logged_iter: int | None = None  # the iteration at which the last interval was logged
     _logged_in_run = False
-    _logged_in_epoch = True  # nothing is missing where no epoch has begun
+    _logged_in_epoch = True  # True before the first epoch: nothing is missing yet
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class LoggerHook(LogReader, Hook):
     def log(self, runner: Any) -> Any:
         """Write ``runner.log_buffer.output`` somewhere; see :meth:`get_output`."""
 
-    # When
+    # When to log
 
     def triggers(self) -> Mapping[str, Trigger]:
         if overrides(self, LoggerHook, ("is_due",)):
@@ -106,23 +106,23 @@ class LoggerHook(LogReader, Hook):
             reserve(self.interval)
 
     def count_by_iter(self, runner: Any) -> None:
-        """Count iterations of the whole run, with a warning if ``by_epoch`` was asked for.
+        """Count iterations over the run, with a warning if ``by_epoch`` is True.
 
-        A runner without epochs calls it before the run, for a subclass may override ``before_run``.
+        A runner without epochs calls this itself, because a subclass may override ``before_run``.
         """
         if not self.by_epoch:
             return
         self.by_epoch = False
         runner.logger.warning(
             "%s counts iterations within an epoch, but %s has no epochs: it logs every %d "
-            "iterations of the run instead; by_epoch=False says so",
+            "iterations of the run instead; give by_epoch=False to avoid this warning",
             type(self).__name__,
             type(runner).__name__,
             self.interval,
         )
 
     def before_epoch(self, runner: Any) -> None:
-        runner.log_buffer.clear()  # averages do not reach into the epoch before
+        runner.log_buffer.clear()  # averages must not include iterations of the previous epoch
         self._logged_in_epoch = False
 
     @may_sync
@@ -130,15 +130,15 @@ class LoggerHook(LogReader, Hook):
         if not self.is_due(runner):
             self._log_results(runner)
             return
-        with self._results_apart(runner):
+        with self._results_set_aside(runner):
             self._log_interval(runner)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
-        if not self._misses_epoch(runner):
+        if not self._must_log_epoch(runner):
             self._log_results(runner)
             return
-        with self._results_apart(runner):
+        with self._results_set_aside(runner):
             self._log_training(runner, 0)
             runner.log_buffer.clear_output()
 
@@ -148,75 +148,78 @@ class LoggerHook(LogReader, Hook):
 
     @may_sync
     def log_validation(self, runner: Any) -> None:
-        """Log the averages of a validation; an IterBasedRunner calls it behind each phase of it."""
+        """Log the averages of a validation; an IterBasedRunner calls this after each val phase."""
         runner.log_buffer.average()
         self._log_results(runner)
 
     @may_sync
     def flush(self, runner: Any) -> None:
         """Log now what would be logged at the end of this event; see ``runner.flush_logs``."""
-        if runner.log_buffer.ready:  # results of an evaluation, not logged yet
+        if runner.log_buffer.ready:  # values of other hooks, such as scores, not logged yet
             self._log_results(runner)
         elif self.is_due(runner):
             self._log_interval(runner)
 
     def is_due(self, runner: Any) -> bool:
-        """Whether the interval, or an end at which to log, is reached and not logged yet."""
+        """Whether to log training averages at this iteration, and this has not been done yet."""
         if not self.enabled or runner.mode == "val" or self._logged_iter == runner.iter:
             return False
         every = self.every_n_inner_iters if self.by_epoch else self.every_n_iters
-        return every(runner, self.interval) or self._logs_last(runner)
+        return every(runner, self.interval) or self._is_due_at_end(runner)
 
-    def _logs_last(self, runner: Any) -> bool:
-        """Whether this is the last iteration of an epoch or the run, at which the rest is due."""
+    def _is_due_at_end(self, runner: Any) -> bool:
+        """Whether this is the last iteration of an epoch or run, and what remains is logged."""
         ends_run = self.is_last_iter(runner)
         ends = self.end_of_epoch(runner) if has_epochs(runner) else ends_run
-        return (ends and (not self.ignore_last or self._is_short(runner))) or (
-            ends_run and self._is_silent()
+        return (ends and (not self.ignore_last or self._is_epoch_short(runner))) or (
+            ends_run and self._has_logged_nothing()
         )
 
-    def _misses_epoch(self, runner: Any) -> bool:
-        """Whether an epoch that has ended lacks its line: a loader without a length does not tell
-        which iteration is its last.
+    def _must_log_epoch(self, runner: Any) -> bool:
+        """Whether an epoch has ended without the line that is due at its last iteration.
+
+        With a loader without a length, that iteration is not known to be the last.
         """
-        if not self.enabled or self._logged_in_epoch or overrides(self, LoggerHook, _WHEN):
+        if not self.enabled or self._logged_in_epoch or overrides(self, LoggerHook, _SCHEDULING):
             return False
-        return self._is_short(runner) or (self.is_last_epoch(runner) and self._is_silent())
+        return self._is_epoch_short(runner) or (
+            self.is_last_epoch(runner) and self._has_logged_nothing()
+        )
 
-    def _is_short(self, runner: Any) -> bool:
-        """Whether the iterations of this epoch so far do not complete any interval."""
-        return self.by_epoch and runner.inner_iter + 1 < self.interval and self._keeps_intervals()
+    def _is_epoch_short(self, runner: Any) -> bool:
+        """Whether no interval has been completed in this epoch."""
+        return self.by_epoch and runner.inner_iter + 1 < self.interval and self._uses_interval()
 
-    def _is_silent(self) -> bool:
-        """Whether nothing of this run's training has been logged."""
-        return not self._logged_in_run and self._keeps_intervals()
+    def _has_logged_nothing(self) -> bool:
+        """Whether no training averages of this run have been logged."""
+        return not self._logged_in_run and self._uses_interval()
 
-    def _keeps_intervals(self) -> bool:
-        """Whether the interval alone decides: no subclass has a rule of its own."""
+    def _uses_interval(self) -> bool:
+        """Whether only the interval decides when to log, as no subclass overrides it."""
         return not overrides(self, Hook, SCHEDULING_METHODS)
 
-    # Lines
+    # Logging
 
     def _log_interval(self, runner: Any) -> None:
         self._log_training(runner, self.interval)
         self._logged_iter = runner.iter
-        if any(hook.is_due(runner) for hook in self._loggers_behind(runner)):
-            runner.log_buffer.ready = False  # each of them takes its own average
+        if any(hook.is_due(runner) for hook in self._later_loggers(runner)):
+            runner.log_buffer.ready = False  # the next logger computes its own averages
         else:
             runner.log_buffer.clear_output()
 
     def _log_training(self, runner: Any, n: int) -> None:
-        """Log the averages of the latest ``n`` iterations, 0 for all that were collected."""
+        """Log the averages of the last ``n`` iterations; 0 for all since the buffer was cleared."""
         runner.log_buffer.average(n)
         self._logged_in_run = self._logged_in_epoch = True
         self._log_if_ready(runner)
 
     def _log_results(self, runner: Any) -> None:
-        """Log what every logger is to log, if there is something."""
+        """Log the output if it is ready, and clear it if this is the last logger."""
         if not runner.log_buffer.ready:
             return
         self._log_if_ready(runner)
-        if not self._loggers_behind(runner):
+        if not self._later_loggers(runner):
             runner.log_buffer.clear_output()
 
     def _log_if_ready(self, runner: Any) -> None:
@@ -225,11 +228,8 @@ class LoggerHook(LogReader, Hook):
                 self.log(runner)
 
     @contextlib.contextmanager
-    def _results_apart(self, runner: Any) -> Iterator[None]:
-        """A context without the results that other hooks have put into the output.
-
-        They are logged behind it.
-        """
+    def _results_set_aside(self, runner: Any) -> Iterator[None]:
+        """A context in which the output lacks what other hooks wrote; that is logged afterwards."""
         buffer = runner.log_buffer
         if not buffer.ready:
             yield
@@ -242,21 +242,22 @@ class LoggerHook(LogReader, Hook):
         buffer.ready = True
         self._log_results(runner)
 
-    def _loggers_behind(self, runner: Any) -> list[LoggerHook]:
+    def _later_loggers(self, runner: Any) -> list[LoggerHook]:
+        """The enabled loggers that are called after this one."""
         hooks = list(runner.hooks)
-        behind = hooks[hooks.index(self) + 1 :] if self in hooks else []
-        return [hook for hook in behind if isinstance(hook, LoggerHook) and hook.enabled]
+        later = hooks[hooks.index(self) + 1 :] if self in hooks else []
+        return [hook for hook in later if isinstance(hook, LoggerHook) and hook.enabled]
 
     @contextlib.contextmanager
     def disabled_on_error(self, runner: Any) -> Iterator[None]:
-        """A context for what may fail in a back end: the error is reported, the run goes on."""
+        """A context that reports an exception, disables the logger, and lets the run go on."""
         try:
             yield
         except Exception as error:
             self.disable(runner, error)
 
     def disable(self, runner: Any, error: Exception) -> None:
-        """Take this logger out of the run: a logger must never end one."""
+        """Disable this logger and report the error: a logger must never end a run."""
         self.enabled = False
         runner.logger.error(
             "%s failed and is disabled; the run goes on. %s: %s",

@@ -1,4 +1,4 @@
-"""Logging to the terminal and to a file of JSON lines."""
+"""TextLoggerHook: logs to ``runner.logger`` and to a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -17,36 +17,40 @@ from hookrun.storage import FileClient, open_own
 
 from .logger_hook import LoggerHook
 
-_IN_THE_HEAD = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
-_FIELDS = _IN_THE_HEAD | {"eta"}
+_PREFIX_FIELDS = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
+_FIELDS = _PREFIX_FIELDS | {"eta"}
 
 
 @HOOKS.register_module()
 class TextLoggerHook(LoggerHook):
-    """Writes a line to ``runner.logger``, and the same values as one line of JSON to
-    ``work_dir/TIMESTAMP.log.json``, or ``TIMESTAMP_2.log.json`` where another run has that file.
+    """Writes lines of text to ``runner.logger``, and the same values as JSON to a file.
 
-    A line has the fields ``mode``, ``epoch``, ``iter`` (of an evaluation, the length of its loader)
-    and ``lr``, and where they are known ``time``, ``data_time`` and ``memory``. A value that is
-    reported by a name of these, or as ``eta``, is written with an underscore behind it. The ETA is
-    the mean time of the iterations that this run has trained, times those that are left.
+    The file is ``work_dir/TIMESTAMP.log.json`` with one JSON object per line, or
+    ``TIMESTAMP_2.log.json`` if another run has written that file.
+
+    A line has the fields ``mode``, ``epoch``, ``iter`` (for an evaluation, the length of its
+    loader) and ``lr``, and if they are known ``time``, ``data_time`` and ``memory`` (the peak of
+    CUDA memory, in MiB). A reported value with one of these names, or ``eta``, is written with an
+    underscore at the end of its name. The ETA is the mean time per training iteration of this run,
+    times the number of remaining iterations.
 
     Args:
-        by_epoch: count iterations within the epoch (True) or of the whole run.
-        interval: log every so many iterations.
-        ignore_last: whether to skip the last iterations of an epoch that are fewer than
+        by_epoch: whether iterations are counted within the epoch (True) or over the run (False).
+        interval: the number of iterations from one line to the next.
+        ignore_last: whether to skip the last iterations of an epoch if they are fewer than
             ``interval``.
-        reset_flag: kept for MMCV's signature; see :class:`~hookrun.LoggerHook`.
-        interval_exp_name: repeat ``meta['exp_name']`` every so many iterations.
-        out_dir: after the run, copy the logs to ``out_dir/basename(work_dir)``.
-        out_suffix: which files are copied, by the end of their names.
+        reset_flag: only for compatibility with MMCV's signature; see :class:`~hookrun.LoggerHook`.
+        interval_exp_name: the number of iterations after which ``meta['exp_name']`` is repeated.
+        out_dir: after the run, the logs are copied to ``out_dir/basename(work_dir)``.
+        out_suffix: the suffixes of the files that are copied.
         keep_local: whether copied files stay in ``work_dir`` too.
         file_client_args: the storage of ``out_dir``, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of its URI, or the local disk.
 
     Raises:
-        ValueError: ``file_client_args`` without ``out_dir``, or a storage that is not known.
-        TypeError: ``out_dir`` is no path, or ``out_suffix`` no string or tuple of strings.
+        ValueError: ``file_client_args`` without ``out_dir``, or an unknown storage.
+        TypeError: ``out_dir`` is not a path, or ``out_suffix`` is neither a string nor a tuple or
+            list of strings.
     """
 
     def __init__(
@@ -80,7 +84,8 @@ class TextLoggerHook(LoggerHook):
         self.time_sec_tot = 0.0
         self.start_iter = 0
         self._timed_iters = 0.0
-        self._seen = (0.0, 0.0)  # seconds and iterations of the log buffer that are counted already
+        # The log buffer's total seconds and iterations that time_sec_tot includes already.
+        self._counted_totals = (0.0, 0.0)
         self.json_log_path: str | None = None
         self._file: TextIO | None = None
 
@@ -96,10 +101,10 @@ class TextLoggerHook(LoggerHook):
 
     def before_epoch(self, runner: Any) -> None:
         super().before_epoch(runner)
-        self._seen = (0.0, 0.0)
+        self._counted_totals = (0.0, 0.0)
 
     def after_train_epoch(self, runner: Any) -> None:
-        self._count_times(runner)  # of the last iterations too, which may not be logged
+        self._add_times(runner)  # of the last iterations too, which may not be logged
         super().after_train_epoch(runner)
 
     def after_run(self, runner: Any) -> None:
@@ -112,7 +117,7 @@ class TextLoggerHook(LoggerHook):
         self._close_file()
 
     def log(self, runner: Any) -> dict[str, Any]:
-        """Write the output in the log buffer; returns what was written."""
+        """Write the output of the log buffer; returns what was written."""
         own, values = self.get_output(runner, _FIELDS)
         entry: dict[str, Any] = {
             "mode": self.get_mode(runner),
@@ -133,42 +138,42 @@ class TextLoggerHook(LoggerHook):
         return entry
 
     def _log_info(self, entry: Mapping[str, Any], runner: Any) -> None:
-        """Write the line for people."""
+        """Write the line of text."""
         if runner.meta is not None and "exp_name" in runner.meta:
             at_epoch_end = self.by_epoch and self.end_of_epoch(runner)
             if at_epoch_end or self.every_n_iters(runner, self.interval_exp_name):
                 runner.logger.info("Exp name: %s", printable(str(runner.meta["exp_name"])))
-        head = (
-            self._train_head(entry, runner) if entry["mode"] == "train" else self._val_head(entry)
-        )
+        is_train = entry["mode"] == "train"
+        prefix = self._train_prefix(entry, runner) if is_train else self._val_prefix(entry)
         items = [
             f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}"
             for name, value in entry.items()
-            if name not in _IN_THE_HEAD
+            if name not in _PREFIX_FIELDS
         ]
-        runner.logger.info("%s", head + printable(", ".join(items)))
+        runner.logger.info("%s", prefix + printable(", ".join(items)))
 
-    def _train_head(self, entry: Mapping[str, Any], runner: Any) -> str:
+    def _train_prefix(self, entry: Mapping[str, Any], runner: Any) -> str:
         if self.by_epoch:
-            head = f"Epoch [{entry['epoch']}][{entry['iter']}/{_length(runner.data_loader)}]\t"
+            length = _format_length(runner.data_loader)
+            prefix = f"Epoch [{entry['epoch']}][{entry['iter']}/{length}]\t"
         else:
-            head = f"Iter [{entry['iter']}/{runner.max_iters}]\t"
+            prefix = f"Iter [{entry['iter']}/{runner.max_iters}]\t"
         rates = entry.get("lr")
         if isinstance(rates, dict):
             named = " ".join(f"lr_{name}: {rate:.3e}" for name, rate in rates.items())
-            head += f"{printable(named)}, "
+            prefix += f"{printable(named)}, "
         elif rates is not None:
-            head += f"lr: {rates:.3e}, "
+            prefix += f"lr: {rates:.3e}, "
         if "time" in entry:
-            head += self._timing(entry, runner)
+            prefix += self._format_timing(entry, runner)
         if "memory" in entry:
-            head += f"memory: {entry['memory']}, "
-        return head
+            prefix += f"memory: {entry['memory']}, "
+        return prefix
 
-    def _timing(self, entry: Mapping[str, Any], runner: Any) -> str:
+    def _format_timing(self, entry: Mapping[str, Any], runner: Any) -> str:
         text = f"time: {entry['time']:.3f}, data_time: {entry.get('data_time', 0.0):.3f}, "
         if isinstance(runner.log_buffer, LogBuffer):
-            self._count_times(runner)
+            self._add_times(runner)
         else:
             self.time_sec_tot += entry["time"] * self.interval
             self._timed_iters += self.interval
@@ -178,24 +183,24 @@ class TextLoggerHook(LoggerHook):
         eta = datetime.timedelta(seconds=int(left * self.time_sec_tot / self._timed_iters))
         return f"eta: {eta}, {text}"
 
-    def _count_times(self, runner: Any) -> None:
-        """Add the times of iterations that have come since the last look at the log buffer."""
+    def _add_times(self, runner: Any) -> None:
+        """Add the times of the iterations since the last call to ``time_sec_tot``."""
         if not isinstance(runner.log_buffer, LogBuffer):
             return
-        seconds, iters = self._seen
-        self._seen = total, count = runner.log_buffer.totals("time")
-        if count < iters:  # somebody has cleared the buffer
+        seconds, iters = self._counted_totals
+        self._counted_totals = total, count = runner.log_buffer.totals("time")
+        if count < iters:  # the log buffer has been cleared since
             seconds = iters = 0.0
         self.time_sec_tot += max(total - seconds, 0.0)
         self._timed_iters += count - iters
 
-    def _val_head(self, entry: Mapping[str, Any]) -> str:
+    def _val_prefix(self, entry: Mapping[str, Any]) -> str:
         if self.by_epoch:
             return f"Epoch({entry['mode']}) [{entry['epoch']}][{entry['iter']}]\t"
         return f"Iter({entry['mode']}) [{entry['iter']}]\t"
 
     def _dump_log(self, entry: Mapping[str, Any], runner: Any) -> None:
-        """Append the line for programs."""
+        """Append the line of JSON."""
         if runner.rank != 0 or self.json_log_path is None:
             return
         if self._file is None:
@@ -228,7 +233,7 @@ class TextLoggerHook(LoggerHook):
                 path.unlink()
 
 
-def _length(loader: Any) -> int | str:
+def _format_length(loader: Any) -> int | str:
     try:
         return len(loader)
     except TypeError:
@@ -236,7 +241,7 @@ def _length(loader: Any) -> int | str:
 
 
 def _as_json(value: Any) -> Any:
-    """Numbers out of arrays and tensors; the text of anything else."""
+    """Arrays and tensors as numbers or lists; anything else as a string."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

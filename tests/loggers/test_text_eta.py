@@ -49,8 +49,8 @@ class Checked(TextLoggerHook):
         self.timer = timer
         self.etas: list[tuple[str, str]] = []
 
-    def _timing(self, entry: Any, runner: Any) -> str:
-        text = super()._timing(entry, runner)
+    def _format_timing(self, entry: Any, runner: Any) -> str:
+        text = super()._format_timing(entry, runner)
         if runner.max_iters is None:
             assert "eta" not in text
             return text

@@ -1,1 +1,1 @@
-"""Hooks that evaluate the model: when, how it is tested, and which score is the best."""
+"""EvalHook, its parts, and functions that run a model over a test set."""

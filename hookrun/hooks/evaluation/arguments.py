@@ -1,4 +1,4 @@
-"""What EvalHook can be given."""
+"""Checks of the arguments of EvalHook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hookrun.core.errors import did_you_mean
 
 from .score_rule import rule_of
 
-# MMCV's default keys of EvalHook. Their usual spellings are known too; see _score_rule.
+# The default keys of MMCV's EvalHook; score_rule.py knows more spellings of them.
 GREATER_KEYS = (
     "acc",
     "top",
@@ -28,11 +28,16 @@ GREATER_KEYS = (
 LESS_KEYS = ("loss",)
 
 
-def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
-    """Parts of names of scores, given as one string or several.
+def normalize_keys(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:
+    """``greater_keys`` or ``less_keys`` as a sequence, also where one string is given.
+
+    Args:
+        argument: the name of the argument, for the error message.
+        names: one string, several strings, or None for the default.
+        default: the keys to use for None.
 
     Raises:
-        TypeError: other things than strings.
+        TypeError: one of the names is not a string.
     """
     if names is None:
         return default
@@ -42,16 +47,18 @@ def as_names(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]
     return given
 
 
-def known_rule(
+def resolve_rule(
     save_best: str, metrics: Any, greater_keys: Sequence[str], less_keys: Sequence[str]
 ) -> str | None:
-    """The rule of the score that decides; None with ``'auto'``, whose score comes later.
+    """Whether a greater or a smaller value of the score ``save_best`` is better.
 
-    Keys that are the shipped ones count no more than the usual words.
+    Returns:
+        ``'greater'`` or ``'less'``; None with ``'auto'``, where the first evaluation decides which
+        score it is.
 
     Raises:
-        ValueError: the score's name does not tell, or with ``'auto'`` that of the first one, of
-            metrics that know their names before they are computed.
+        ValueError: the name of the score does not say which is better. With ``'auto'``, the first
+            name is checked where ``metrics.keys()`` lists the names of its scores.
     """
     name: str | None = save_best
     if save_best == "auto":
@@ -59,6 +66,7 @@ def known_rule(
         name = next(map(str, names()), None) if callable(names) else None
     if name is None:
         return None
+    # Keys of the user take precedence over the words in score_rule.py; the default keys do not.
     greater = () if tuple(greater_keys) == GREATER_KEYS else greater_keys
     less = () if tuple(less_keys) == LESS_KEYS else less_keys
     rule = rule_of(name, greater, less)
@@ -74,7 +82,7 @@ def check_arguments(
     test_fn: Any,
     metrics: Any,
 ) -> None:
-    """Refuse what cannot be used, each argument by itself and two that exclude each other.
+    """Check each argument by itself, and that ``test_fn`` and ``metrics`` are not both given.
 
     Raises:
         ValueError: a number outside its range, or both ``test_fn`` and ``metrics``.
@@ -96,7 +104,7 @@ def check_arguments(
 
 
 def _check_dataloader(dataloader: Any) -> None:
-    """Refuse what cannot be gone through again and again."""
+    """Refuse what is not iterable, and iterators: they would be exhausted after one evaluation."""
     if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
         raise TypeError(
             f"EvalHook: dataloader must be a loader of batches, not {type(dataloader).__name__}"
@@ -109,12 +117,20 @@ def _check_dataloader(dataloader: Any) -> None:
 
 
 def check_scoring(
-    own: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
+    own_arguments: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse with a TypeError a loader whose results could not be evaluated, and arguments that
-    nobody takes: neither the hook, whose ``own`` these are, nor evaluation.
+    """Refuse a dataset that cannot evaluate results, and keyword arguments that nothing accepts.
+
+    Args:
+        own_arguments: the names of the arguments of EvalHook itself.
+        dataloader: the test set; its ``dataset.evaluate`` is used where ``metrics`` is None.
+        metrics: the argument of EvalHook.
+        eval_kwargs: the further keyword arguments, for ``dataset.evaluate``.
+
+    Raises:
+        TypeError: there are neither metrics nor an ``evaluate`` method, or an argument is unknown.
     """
-    taken: set[str] = set()
+    accepted: set[str] = set()
     if metrics is None:
         dataset = getattr(dataloader, "dataset", None)
         if not hasattr(dataset, "evaluate"):
@@ -128,24 +144,24 @@ def check_scoring(
         except ValueError:  # a compiled function may have no signature
             return
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            _warn_of_misspellings(set(eval_kwargs) - set(parameters), own)
+            _warn_about_misspellings(set(eval_kwargs) - set(parameters), own_arguments)
             return
-        taken = set(parameters)
+        accepted = set(parameters)
     for name in eval_kwargs:
-        if name not in taken:
+        if name not in accepted:
             raise TypeError(
                 f"EvalHook has no argument {name!r}, and evaluation takes none. "
-                + did_you_mean(name, own | taken)
+                + did_you_mean(name, own_arguments | accepted)
             )
 
 
-def _warn_of_misspellings(names: set[str], own: set[str]) -> None:
-    """Warn about arguments that evaluation may take, but that read like one of the hook's own.
+def _warn_about_misspellings(names: set[str], own_arguments: set[str]) -> None:
+    """Warn about arguments for ``evaluate(**kwargs)`` that resemble an argument of EvalHook.
 
-    ``metric`` is what many datasets of MMCV's call theirs.
+    Not about ``metric``, which is not misspelled: many datasets for MMCV have that argument.
     """
     for name in sorted(names - {"metric"}):
-        near = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(name, own_arguments, n=1, cutoff=0.8)
         if near:
             warnings.warn(
                 f"EvalHook has no argument {name!r}: it goes to the dataset's evaluate(). "

@@ -1,4 +1,4 @@
-"""When a model is evaluated: every so many epochs or iterations, from a first one on."""
+"""When EvalHook evaluates: every ``interval`` epochs or iterations, beginning with ``start``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from hookrun.core.triggers import NEVER
 
 
 def is_due(finished: int, start: int | None, interval: int) -> bool:
-    """Whether so many epochs or iterations are followed by an evaluation."""
+    """Whether an evaluation is due after ``finished`` epochs or iterations.
+
+    Args:
+        finished: the number of finished epochs or iterations.
+        start: the first that is evaluated, counted from 1; None for the first multiple of interval.
+        interval: how many there are from one evaluation to the next.
+    """
     first = start or 0
     return finished >= first and (finished - first) % interval == 0
 
 
 def evaluation_triggers(start: int | None, interval: int, by_epoch: bool) -> Mapping[str, Trigger]:
-    """The triggers of an evaluation that is due so, and once before training goes on."""
+    """The triggers for :func:`is_due`, and one for the evaluation before the first iteration."""
     first = start or 0
     at_first = Trigger(once=True)
     if by_epoch:

@@ -1,4 +1,4 @@
-"""What EvalHook makes of the scores that evaluation gives."""
+"""The scores of an evaluation: computing, logging, and selecting the one that decides."""
 
 from __future__ import annotations
 
@@ -13,50 +13,59 @@ from hookrun.core.errors import did_you_mean
 from hookrun.core.log_output import EVALUATED, with_underscore
 
 
-def compute(
+def compute_scores(
     metrics: Any, dataset: Any, results: Any, logger: Any, eval_kwargs: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The scores: what ``metrics`` make of outputs and targets, or without them the dataset of the
-    results.
+    """The scores by name.
+
+    Args:
+        metrics: called as ``metrics(outputs, targets)``; None to use ``dataset.evaluate``.
+        dataset: its ``evaluate(results, logger=..., **eval_kwargs)`` computes the scores.
+        results: the pair ``(outputs, targets)`` with metrics, else one result per sample.
+        logger: passed on to ``evaluate``.
+        eval_kwargs: passed on to ``evaluate``.
 
     Raises:
-        TypeError: they are no dict.
+        TypeError: what was returned is not a dict.
     """
     if metrics is not None:
         scores = metrics(*results)
     else:
         scores = dataset.evaluate(results, logger=logger, **eval_kwargs)
     if not isinstance(scores, Mapping):
-        raise TypeError(f"evaluation must give a dict of scores, not {type(scores).__name__}")
+        raise TypeError(f"evaluation must return a dict of scores, not {type(scores).__name__}")
     return scores
 
 
 def as_plain(value: Any) -> Any:
-    """A Python number for a tensor, array or NumPy scalar of one element; else as it is."""
+    """A tensor, array or NumPy scalar of one element as a Python number; others unchanged."""
     size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
     return value.item() if size == 1 and hasattr(value, "item") else value
 
 
 def as_output(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores as plain values for the log buffer's output, which has one name for itself."""
+    """The scores as plain values for the output of the log buffer.
+
+    There the name ``eval_iter_num`` is reserved; a score of that name gets an underscore.
+    """
     values = {name: as_plain(value) for name, value in scores.items()}
     if EVALUATED in values:
         name = with_underscore(EVALUATED, values)
         values[name] = values.pop(EVALUATED)
         warnings.warn(
-            f"EvalHook: the score {EVALUATED!r} is logged as {name!r}, for the log has "
-            f"{EVALUATED!r} for the length of the loader: give it another name",
+            f"EvalHook: the score {EVALUATED!r} is logged as {name!r}, because in the log "
+            f"{EVALUATED!r} is the length of the loader: give the score another name",
             stacklevel=2,
         )
     return values
 
 
-def score_of(scores: Mapping[str, Any], name: str) -> float:
-    """The score by which the best checkpoint is found.
+def select_score(scores: Mapping[str, Any], name: str) -> float:
+    """The score that decides which checkpoint is the best.
 
     Raises:
-        KeyError: it is not among the scores.
-        TypeError: it is no number.
+        KeyError: there is no score of that name.
+        TypeError: the score is not a number.
     """
     if name not in scores:
         raise KeyError(

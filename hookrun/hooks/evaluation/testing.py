@@ -1,4 +1,4 @@
-"""Running a model over a test set."""
+"""Functions that run a model over a test set."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hookrun.distributed import unwrap_model
 
 @torch.no_grad()
 def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
-    """The model's results for every sample of a loader, in order.
+    """Run the model over a loader and collect its results, in order.
 
     Args:
-        model: called as ``model(return_loss=False, **batch)``, or, where it has one, through
-            ``predict_step(batch)`` as :class:`~hookrun.TrainStep` does. It is left in evaluation
-            mode.
-        data_loader: gives the batches.
+        model: called as ``model(return_loss=False, **batch)``, or as ``predict_step(batch)`` if it
+            has that method, as :class:`~hookrun.TrainStep` does. It is put into evaluation mode and
+            stays in it.
+        data_loader: yields the batches.
 
     Returns:
         A list with one result per sample.
@@ -34,15 +34,20 @@ def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
 
 @torch.no_grad()
 def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[Any, Any]:
-    """The model's outputs and the targets for a whole loader, on the model's device.
+    """Run the model over a loader and collect its outputs and the targets.
 
     Args:
-        model: as for :func:`single_gpu_test`. It is left in evaluation mode.
-        data_loader: gives batches that are pairs ``(inputs, target)`` or dicts with ``target``.
+        model: as for :func:`single_gpu_test`; it too stays in evaluation mode.
+        data_loader: yields batches that are pairs ``(inputs, target)`` or dicts with ``target``.
+            A model with ``split_batch(batch)`` may have others: it returns ``(inputs, target)``.
 
     Returns:
-        (outputs, targets): joined over all batches; tensors where the model gives tensors, else
-        lists with one item per sample.
+        (outputs, targets): of all batches. Tensors are concatenated along the batch dimension, in
+        tuples and dicts too; anything else becomes a list with one item per sample.
+
+    Raises:
+        ValueError: the loader yields no batches.
+        KeyError: a batch is a dict without ``target``.
     """
     model.eval()
     outputs, targets = [], []
@@ -51,8 +56,8 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
         outputs.append(_predict(model, batch))
         targets.append(split(batch)[1])
     if not outputs:
-        raise ValueError("the loader to evaluate on gives no batches")
-    return _join(outputs), _join(targets)
+        raise ValueError("the loader to evaluate on yields no batches")
+    return _concatenate(outputs), _concatenate(targets)
 
 
 def _predict(model: nn.Module, batch: Any) -> Any:
@@ -77,21 +82,21 @@ def _split(batch: Any) -> tuple[Any, Any]:
     return inputs, target
 
 
-def _join(parts: list[Any]) -> Any:
-    """The parts of all batches as one; tensors, in tuples and dicts too, along the batch."""
+def _concatenate(parts: list[Any]) -> Any:
+    """Concatenate the outputs of all batches; see :func:`collect_predictions`."""
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
     if isinstance(first, Mapping):
-        return {name: _join([part[name] for part in parts]) for name in first}
+        return {name: _concatenate([part[name] for part in parts]) for name in first}
     if isinstance(first, tuple):
-        return tuple(_join(list(column)) for column in zip(*parts, strict=True))
+        return tuple(_concatenate(list(column)) for column in zip(*parts, strict=True))
     return [item for part in parts for item in part]
 
 
 @contextlib.contextmanager
-def mode_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation switches the model's mode: afterwards every module is in the mode it was in."""
+def restore_modes(model: torch.nn.Module) -> Iterator[None]:
+    """A context after which every module is in training or evaluation mode as it was before."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

@@ -1,1 +1,1 @@
-"""Hooks that keep, save or share the state of a run: checkpoints, averages, buffers."""
+"""Hooks for the state of a run: checkpoints, averages of the parameters, synchronized buffers."""

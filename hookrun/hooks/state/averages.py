@@ -1,4 +1,4 @@
-"""Averages of a model's tensors: buffers of it, which can be exchanged with what they average."""
+"""Moving averages of a model's tensors, kept as buffers of the model, and swapping the two."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..optimizer.masters import LOW_PRECISION, master_pairs, parameters_of
 
 
 @dataclass
-class Averaged:
+class AveragedTensor:
     """A tensor of the model and its average.
 
     Attributes:
         tensor: the parameter or buffer.
         average: a buffer of the model; fp32 where the tensor is fp16 or bf16.
-        source: what is averaged: the tensor, or its fp32 master where it has one.
+        source: what is averaged: the fp32 master of the tensor if there is one, else the tensor.
     """
 
     tensor: Tensor
@@ -35,19 +35,21 @@ class Averaged:
 
 
 class Averages:
-    """Averages of all parameters of a model, and of its buffers if asked for.
+    """Averages of all parameters of a model and, on request, of its floating-point buffers.
 
-    Those that the model has of an earlier run stay as they are, and its record of them.
+    If the model has averages of an earlier run, their values and their record are kept.
 
     Args:
-        model: the model, possibly in wrappers; the averages become its buffers.
-        names: the averages' names by those of the tensors, of an earlier run; new ones are added.
+        model: the model, possibly wrapped; the averages are registered as its buffers.
+        names: names of averages by the names of their tensors, from an earlier run. It is updated
+            in place.
         with_buffers: whether floating-point buffers are averaged too.
-        device: where the averages are kept; None for where their tensors are.
+        device: the device of the averages; None for the device of each tensor.
 
     Attributes:
-        record: what the model says of them, such as whether they are swapped.
-        by_name: the pairs by the plain names of the tensors.
+        record: the state that the model keeps of its averages, such as whether they are swapped.
+        by_name: the tensors and their averages, by the names of the tensors without the prefixes of
+            wrappers.
     """
 
     def __init__(
@@ -59,38 +61,43 @@ class Averages:
     ) -> None:
         inner: nn.Module = unwrap_model(model)
         self.record = begin_averages(inner)
-        own = self.record.buffers  # another run takes them again
+        own = self.record.buffers  # of an earlier run too: they are used again
         tensors = _named_tensors(inner, own if with_buffers else None)
         if not own or not names.keys() <= tensors.keys():
-            names.clear()  # another model than in the run before
+            names.clear()  # the names are those of another model
         taken = {name for name, _ in inner.named_buffers()} - own | set(names.values())
 
         def is_taken(name: str) -> bool:
             return name in taken or (hasattr(inner, name) and name not in own)
 
         for name in tensors.keys() - names.keys():
-            names[name] = ""  # in the order of the model:
+            names[name] = ""
+        # In the order of the model, so that the same names collide in each run.
         for name in [name for name in tensors if not names[name]]:
             names[name] = free_name(f"ema_{name.replace('.', '_')}", is_taken)
             taken.add(names[name])
             own.add(names[name])
-        self.by_name: dict[str, Averaged] = {}
+        self.by_name: dict[str, AveragedTensor] = {}
         for name, tensor in tensors.items():
-            average = _registered(inner, names[name], tensor, device)
-            self.by_name[name] = Averaged(tensor, average, tensor)
+            average = _register_average(inner, names[name], tensor, device)
+            self.by_name[name] = AveragedTensor(tensor, average, tensor)
         self._pairs = [pair for pair in self.by_name.values() if pair.tensor.is_floating_point()]
         self.record.names = dict(names)
-        _keep_from_ddp(model, own)
+        _exclude_from_ddp(model, own)
 
     def use_masters(self, optimizers: Iterable[Any]) -> None:
-        """Average the fp32 masters of parameters that have some."""
+        """Average the fp32 masters of the parameters that have one, instead of the parameters."""
         known = [each for each in optimizers if isinstance(each, Optimizer)]
         masters = {id(tensor): master for master, tensor in master_pairs(known)}
         for pair in self._pairs:
             pair.source = masters.get(id(pair.tensor), pair.source)
 
     def for_step(self, optimizers: Iterable[Any]) -> dict[int, Tensor]:
-        """Averages that fused steps of these can move, by the ``id`` of what they step."""
+        """The averages that fused steps of these optimizers can update.
+
+        Returns:
+            The averages by the ``id`` of the stepped tensor: the parameter or its fp32 master.
+        """
         known = [each for each in optimizers if isinstance(each, Optimizer)]
         stepped = {id(entry) for optimizer in known for entry in parameters_of(optimizer)}
         return {
@@ -99,35 +106,42 @@ class Averages:
             if id(pair.source) in stepped and pair.average.device == pair.source.device
         }
 
-    def update(self, momentum: float, moved: Mapping[int, Tensor] | None = None) -> None:
-        """Move the averages towards what they average, but for those that a step has moved."""
-        pairs = self._pairs if not moved else [p for p in self._pairs if id(p.source) not in moved]
+    def update(self, momentum: float, updated: Mapping[int, Tensor] | None = None) -> None:
+        """Update the averages.
+
+        Args:
+            momentum: the weight of the current values.
+            updated: averages that the step has updated already, as :meth:`for_step` returns them.
+        """
+        pairs = self._pairs
+        if updated:
+            pairs = [pair for pair in pairs if id(pair.source) not in updated]
         if pairs:
             ema_update_([p.average for p in pairs], [p.source for p in pairs], momentum)
 
     def swap(self) -> None:
-        """Exchange the model's tensors and the averages; twice is the identity, bit for bit.
+        """Swap the model's tensors and the averages; swapping twice restores both bit for bit.
 
-        Ctrl-C waits: the record says at every instant which of the two sits where.
+        Signals such as Ctrl-C are handled afterwards, so that tensors and record always agree.
         """
         uninterrupted(self._swap)
 
     @torch.no_grad()
     def _swap(self) -> None:
-        whole = [p for p in self._pairs if p.source.dtype == p.average.dtype]
-        swap_([p.source for p in whole], [p.average for p in whole])
-        mastered = [p for p in whole if p.source is not p.tensor]
-        convert_([p.tensor for p in mastered], [p.source for p in mastered])
+        same_dtype = [p for p in self._pairs if p.source.dtype == p.average.dtype]
+        swap_([p.source for p in same_dtype], [p.average for p in same_dtype])
+        with_master = [p for p in same_dtype if p.source is not p.tensor]
+        convert_([p.tensor for p in with_master], [p.source for p in with_master])
         for index, pair in enumerate(self._pairs):
             if pair.source.dtype != pair.average.dtype:
                 self._swap_rounding(index, pair)
         self.record.note_swap(pair.tensor for pair in self._pairs)
 
-    def _swap_rounding(self, index: int, pair: Averaged) -> None:
-        """The tensor's dtype rounds the average, so the average itself waits aside."""
+    def _swap_rounding(self, index: int, pair: AveragedTensor) -> None:
+        """Swap a tensor whose dtype rounds the average; the exact average is kept in the record."""
         if self.record.swapped:
             average = self.record.exact.pop(index, None)
-            if average is None:  # a file of MMCV's, whose averages have the tensor's dtype
+            if average is None:  # of a checkpoint by MMCV, whose averages have the tensor's dtype
                 average = pair.tensor.clone()
             pair.tensor.copy_(pair.average)
             pair.average.copy_(average)
@@ -138,15 +152,17 @@ class Averages:
 
     @torch.no_grad()
     def load(self, entries: Mapping[str, Tensor]) -> list[str]:
-        """Take over averages; returns the names of tensors that have none there.
-
-        These start from what is averaged.
+        """Load averages from a checkpoint.
 
         Args:
-            entries: the averages by the tensors' names.
+            entries: the averages by the names of their tensors.
+
+        Returns:
+            The names of tensors that are not in ``entries``; their averages start from the current
+            values.
 
         Raises:
-            ValueError: one has not its tensor's shape. Nothing is changed.
+            ValueError: the shape of an average is not that of its tensor. Nothing is changed.
         """
         for name, pair in self.by_name.items():
             found = entries.get(name, pair.tensor)
@@ -161,7 +177,7 @@ class Averages:
         return [name for name in self.by_name if name not in entries]
 
     def restart(self) -> None:
-        """Start the averages from what the model holds now."""
+        """Set the averages to the current values of the model."""
         uninterrupted(self._restart)
 
     @torch.no_grad()
@@ -171,14 +187,14 @@ class Averages:
         self.record.swapped, self.record.exact = False, {}
 
     def changed_since_swap(self) -> bool:
-        """Whether someone wrote the model's tensors since the latest swap."""
+        """Whether the model's tensors have been written to since the latest swap."""
         return self.record.changed_since_swap([pair.tensor for pair in self._pairs])
 
     def check(self, model: nn.Module) -> None:
-        """Notice averages that are no buffers of the model any more.
+        """Check that the averages are still the buffers of the model.
 
         Raises:
-            ValueError: the model has others, as after ``model.to(device)``.
+            ValueError: a buffer is another tensor now, as after ``model.to(device)``.
         """
         buffers = unwrap_model(model)._buffers
         own = {id(each) for each in buffers.values()}
@@ -191,10 +207,10 @@ class Averages:
 
 
 def averaged_tensors(model: nn.Module, with_buffers: bool) -> dict[str, Tensor]:
-    """What of a model is averaged, by plain names.
+    """The tensors of a model that are averaged, by their names without prefixes of wrappers.
 
     Args:
-        model: possibly in wrappers.
+        model: the model, possibly wrapped.
         with_buffers: whether floating-point buffers are averaged too.
     """
     inner: nn.Module = unwrap_model(model)
@@ -204,7 +220,12 @@ def averaged_tensors(model: nn.Module, with_buffers: bool) -> dict[str, Tensor]:
 
 
 def _named_tensors(model: nn.Module, own: set[str] | None) -> dict[str, Tensor]:
-    """Parameters, and unless ``own`` is None floating-point buffers that are no averages."""
+    """The parameters and, unless ``own`` is None, floating-point buffers that are not averages.
+
+    Args:
+        model: the model without wrappers.
+        own: the names of the buffers that are averages; None to leave out all buffers.
+    """
     tensors: dict[str, Tensor] = {
         plain_name(model, name): parameter for name, parameter in model.named_parameters()
     }
@@ -215,8 +236,10 @@ def _named_tensors(model: nn.Module, own: set[str] | None) -> dict[str, Tensor]:
     return tensors
 
 
-def _registered(model: nn.Module, name: str, tensor: Tensor, device: torch.device | None) -> Tensor:
-    """The model's buffer of that name, made from the tensor if there is none."""
+def _register_average(
+    model: nn.Module, name: str, tensor: Tensor, device: torch.device | None
+) -> Tensor:
+    """The model's buffer of that name; if there is none, a copy of the tensor is registered."""
     dtype = torch.float32 if tensor.dtype in LOW_PRECISION else tensor.dtype
     wanted = {"device": tensor.device if device is None else device, "dtype": dtype}
     buffer = model._buffers.get(name)
@@ -229,8 +252,8 @@ def _registered(model: nn.Module, name: str, tensor: Tensor, device: torch.devic
     return buffer
 
 
-def _keep_from_ddp(model: nn.Module, names: set[str]) -> None:
-    """Averages are equal in all processes; DDP need not send them with each forward pass."""
+def _exclude_from_ddp(model: nn.Module, names: set[str]) -> None:
+    """Keep DDP from broadcasting the averages in each forward pass: all ranks have the same."""
     for module in model.modules():
         if isinstance(module, DistributedDataParallel):
             module.parameters_to_ignore.update(names, {f"_orig_mod.{each}" for each in names})

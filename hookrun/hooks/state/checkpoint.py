@@ -1,4 +1,4 @@
-"""Saving checkpoints as the run goes."""
+"""CheckpointHook: saves checkpoints during training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from hookrun.storage import FileClient, check_names, remove_leftovers
 
 
 def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, FileClient]:
-    """Where a hook puts its files, and the storage: ``work_dir``, or a folder of its name in
-    ``out_dir``.
+    """The folder for a hook's files and the client of its storage.
+
+    The folder is ``work_dir``, or ``out_dir/basename(work_dir)`` if ``out_dir`` is given.
 
     Raises:
-        ValueError: neither folder is known.
+        ValueError: there is neither a ``work_dir`` nor an ``out_dir``.
     """
     if out_dir is None:
         if runner.work_dir is None:
@@ -43,25 +44,26 @@ def check_can_write(hook: Any, names: Sequence[str], longest: str) -> None:
     """Refuse a local folder in which the hook could not write its files.
 
     Args:
-        hook: it has ``out_dir`` and ``file_client``.
-        names: regular expressions of the files' names.
-        longest: the longest name, as far as is known.
+        hook: a hook with ``out_dir`` and ``file_client``.
+        names: regular expressions for the names of the files.
+        longest: the longest name that is expected.
 
     Raises:
-        ValueError: something else is in the way of one of these names, or a name is too long.
+        ValueError: one of these names belongs to something that is not a file, such as a folder, or
+            a name is too long.
     """
     if hook.file_client.is_local and get_dist_info()[0] == 0:
         patterns = [re.compile(name) for name in names]
         check_names(local_path(hook.out_dir), patterns, longest, type(hook).__name__)
 
 
-def literal(filename: str) -> str:
-    """The template that stands for just this file name."""
+def escape_template(filename: str) -> str:
+    """A template for ``str.format`` that yields just this file name."""
     return filename.replace("{", "{{").replace("}", "}}")
 
 
 def warn_without_epochs(hook: Any, runner: Any) -> None:
-    """Warn that a hook which counts epochs waits for what the runner never fires."""
+    """Warn that a hook counts epochs in a runner that has none, so it never acts."""
     if hook.by_epoch and runner.max_epochs is None:
         runner.logger.warning(
             "%s counts epochs, but %s trains by iteration, so it will not act: give by_epoch=False",
@@ -72,33 +74,35 @@ def warn_without_epochs(hook: Any, runner: Any) -> None:
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Saves a checkpoint every so many epochs or iterations, on the master process.
+    """Saves a checkpoint every ``interval`` epochs or iterations, on rank 0.
 
-    What is saved are the weights to evaluate: those of EMAHook where there is one.
+    If there is an EMAHook, the parameters in the checkpoint are its averages.
 
     Args:
-        interval: every so many epochs, or iterations; -1 never.
+        interval: the number of epochs or iterations from one checkpoint to the next; -1 for never.
         by_epoch: whether the interval counts epochs.
-        save_optimizer: whether to keep the optimizer's state, which resuming needs.
+        save_optimizer: whether to save the optimizer state, which is needed to resume.
         out_dir: checkpoints go to ``out_dir/basename(work_dir)``; to ``work_dir`` by default.
-        max_keep_ckpts: how many of them to keep; -1 all. Older ones are deleted only after the new
-            one is durable. In a storage that must not be listed, those of earlier runs stay.
-        save_last: whether to save at the last epoch or iteration whatever the interval. By
-            iteration in a run by epochs, that is the one after which no epoch follows, also where
-            the loader has more or fewer batches than its ``len()`` says.
-        sync_buffer: average the model's buffers over all processes first.
+        max_keep_ckpts: how many checkpoints to keep; -1 for all. Older ones are deleted only after
+            the new one is written durably. If listing the folder is not permitted, those of earlier
+            runs stay.
+        save_last: whether to save after the last epoch or iteration too, whatever the interval. In
+            an EpochBasedRunner with ``by_epoch=False``, that is the last iteration of the last
+            epoch, even if the loader yields more or fewer batches than its ``len()`` says.
+        sync_buffer: whether to average the model's buffers over all ranks first.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         background: write in the background, so that training waits only until the state is copied.
-            The next save and the end of the run wait for the file, and raise what went wrong.
+            The next save and the end of the run wait for the file, and raise its errors.
         kwargs: passed on to ``runner.save_checkpoint``: ``filename_tmpl``, ``meta``,
             ``create_symlink``.
 
     Raises:
-        ValueError: an interval or ``max_keep_ckpts`` that means nothing; a storage that is not
-            known.
-        TypeError: at the start of a run, arguments that ``runner.save_checkpoint`` has not, or a
-            ``meta`` that a checkpoint cannot hold.
+        ValueError: ``interval`` or ``max_keep_ckpts`` is neither positive nor -1; an unknown
+            storage; at the start of a run, no folder to write to, or a ``filename_tmpl`` that is
+            not a file name.
+        TypeError: at the start of a run, an argument that ``runner.save_checkpoint`` does not have,
+            or a ``meta`` that a checkpoint cannot hold.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -107,7 +111,7 @@ class CheckpointHook(Hook):
     interval = TriggerSetting()
     by_epoch = TriggerSetting()
     save_last = TriggerSetting()
-    _saved_number: int | None = None  # at the latest save: epochs or iterations
+    _last_saved: int | None = None  # the number of finished epochs or iterations at that time
 
     def __init__(
         self,
@@ -140,7 +144,7 @@ class CheckpointHook(Hook):
         self.file_client_args = file_client_args
         self.background = background
         self.args = kwargs
-        self._saved: list[str] = []  # in this run, and not deleted yet
+        self._saved_names: list[str] = []  # files of this run that are not deleted
 
     def triggers(self) -> Mapping[str, Trigger]:
         interval = max(self.interval, 0)
@@ -157,7 +161,7 @@ class CheckpointHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
-        self._saved = []
+        self._saved_names = []
         self.check_runner(runner)
         self._check_template()
         warn_without_epochs(self, runner)
@@ -175,7 +179,8 @@ class CheckpointHook(Hook):
             if last or self.every_n_epochs(runner, self.interval):
                 runner.logger.info("saving checkpoint at %d epochs", runner.epoch + 1)
                 self._save(runner)
-        elif last and self._saved_number != runner.iter:  # the last iteration was not known as such
+        # The last iteration may not have been known as such: len(loader) can be wrong.
+        elif last and self._last_saved != runner.iter:
             runner.logger.info("saving checkpoint at %d iterations", runner.iter)
             self._save(runner)
 
@@ -188,7 +193,7 @@ class CheckpointHook(Hook):
             self._save(runner)
 
     def after_run(self, runner: Any) -> None:
-        """Wait for the last file, so that hooks behind this one find it."""
+        """Wait until the last checkpoint is written, so that later hooks find the file."""
         runner.checkpoint_writer.close()
 
     def close(self, runner: Any, error: BaseException | None) -> None:
@@ -200,10 +205,10 @@ class CheckpointHook(Hook):
         with runner.eval_weights():
             runner.gather_state()
             self._save_checkpoint(runner)
-        self._saved_number = self._number(runner)
+        self._last_saved = self._count_finished(runner)
 
-    def _number(self, runner: Any) -> int:
-        """Epochs or iterations that are finished."""
+    def _count_finished(self, runner: Any) -> int:
+        """The number of finished epochs or iterations, the current one included."""
         if self.by_epoch:
             return int(runner.epoch + 1)
         counted = getattr(runner, "current_event", None) == "after_train_epoch"
@@ -211,14 +216,14 @@ class CheckpointHook(Hook):
 
     @master_only
     def _save_checkpoint(self, runner: Any) -> None:
-        """Save, then delete what is too many."""
-        number = self._number(runner)
+        """Save a checkpoint, then delete those that exceed ``max_keep_ckpts``."""
+        number = self._count_finished(runner)
         filename = self._template.format(number)
         with runner.checkpoint_writer.saving(self.background, self.file_client):
             runner.save_checkpoint(
                 self.out_dir,
                 save_optimizer=self.save_optimizer,
-                **{**self.args, "filename_tmpl": literal(filename)},
+                **{**self.args, "filename_tmpl": escape_template(filename)},
             )
             if runner.meta is not None:
                 messages = runner.meta.setdefault("hook_msgs", {})
@@ -228,27 +233,30 @@ class CheckpointHook(Hook):
                 runner.checkpoint_writer.then(partial(self._delete_old, number))
 
     def _delete_old(self, newest: int) -> None:
-        """Keep the latest ``max_keep_ckpts`` files of this hook's name, up to the newest one."""
+        """Delete all but the latest ``max_keep_ckpts`` checkpoints up to the newest one.
+
+        Files with higher numbers, as of a run that was resumed from an earlier checkpoint, stay.
+        """
         pattern = re.compile(self._pattern())
         if self.out_dir is None or pattern.groups != 1:
             return
-        self._saved.append(self._template.format(newest))
+        self._saved_names.append(self._template.format(newest))
         try:
             names = list(self.file_client.list_dir_or_file(self.out_dir, list_dir=False))
-        except PermissionError:  # a storage of which nothing may be listed
-            names = self._saved
+        except PermissionError:  # listing the folder is not permitted
+            names = self._saved_names
         numbered = sorted(
             (int(match[1]), name)
             for name in set(names)
             if (match := pattern.fullmatch(name)) and int(match[1]) <= newest
         )
-        self._saved = [name for _, name in numbered[-self.max_keep_ckpts :]]
+        self._saved_names = [name for _, name in numbered[-self.max_keep_ckpts :]]
         for _, name in numbered[: -self.max_keep_ckpts]:
             with contextlib.suppress(FileNotFoundError):
                 self.file_client.remove(self.file_client.join_path(self.out_dir, name))
 
     def _pattern(self) -> str:
-        """A regular expression of the files' names, with a group for each number."""
+        """A regular expression for the names of the checkpoints, with a group for each number."""
         return "".join(
             re.escape(text) + ("" if field is None else r"(\d+)")
             for text, field, _, _ in Formatter().parse(self._template)
@@ -260,24 +268,24 @@ class CheckpointHook(Hook):
         return str(self.args.get("filename_tmpl", default))
 
     def _check_template(self) -> None:
-        """Refuse at the start of a run a name that could not be written at its first save."""
+        """Refuse a ``filename_tmpl`` whose names cannot be written, before the first save."""
         template = self.args.get("filename_tmpl", "{}.pth")
         try:
             name = template.format(1)
         except (AttributeError, IndexError, KeyError, ValueError) as error:
             raise ValueError(
-                f"CheckpointHook: filename_tmpl={template!r} is no file name with one placeholder "
+                f"CheckpointHook: filename_tmpl={template!r} is not a file name with a placeholder "
                 f"{{}} for a number: {error}"
             ) from error
         if os.path.basename(name) != name or name in (".", ".."):
             raise ValueError(
-                f"CheckpointHook: filename_tmpl={template!r} leaves the folder of the checkpoints"
+                f"CheckpointHook: filename_tmpl={template!r} must be a file name without a folder"
             )
         if not name or "\0" in name:
-            raise ValueError(f"CheckpointHook: filename_tmpl={template!r} is no file name")
+            raise ValueError(f"CheckpointHook: filename_tmpl={template!r} is not a file name")
 
     def _check_meta(self) -> None:
-        """Refuse at the start of a run what no checkpoint could hold; the runner checks its own."""
+        """Refuse a ``meta`` that no checkpoint can hold; the runner checks its own meta."""
         meta = self.args.get("meta")
         if meta is not None and not isinstance(meta, Mapping):
             raise TypeError(
@@ -286,6 +294,7 @@ class CheckpointHook(Hook):
         plain(meta, "CheckpointHook: meta")
 
     def check_runner(self, runner: Any) -> None:
+        """Refuse arguments that ``runner.save_checkpoint`` does not have."""
         known = inspect.signature(runner.save_checkpoint).parameters
         if any(p.kind is p.VAR_KEYWORD for p in known.values()):
             return

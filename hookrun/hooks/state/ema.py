@@ -1,4 +1,4 @@
-"""Exponential moving average of the parameters."""
+"""EMAHook: an exponential moving average of the parameters."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from .._parameters import ParameterWatch
 from ..optimizer.masters import follow_model
 from ..optimizer.optimizers import optimizers_of
 from .averages import Averages, averaged_tensors
-from .resume_from import goes_on_from
+from .resume_from import should_resume_from
 
 _OTHER_CONVENTION = (
-    "EMAHook: momentum={0:g} is the weight of the new parameters, so the averages hardly average: "
-    "where the averages are to keep {0:g} of themselves, give momentum={1:.6g}"
+    "EMAHook: momentum={0:g} is the weight of the new parameters, so the averages follow them "
+    "closely. If {0:g} is meant as the weight of the averages, give momentum={1:.6g}"
 )
 
 
 @HOOKS.register_module()
 class EMAHook(Hook):
-    r"""Keeps an exponential moving average of the parameters and lends it to evaluation.
+    r"""Keeps an exponential moving average of the parameters, for evaluation and checkpoints.
 
     After the update at iteration :math:`t`, counted from 0,
 
@@ -57,8 +57,8 @@ class EMAHook(Hook):
     ``runner.eval_weights()`` swaps around each evaluation and checkpoint. After the run the model
     holds the averages.
 
-    Averages of fp16 and bf16 parameters are fp32, and follow their fp32 masters where there are
-    some. The optimizer hook moves the averages in its own pass over the parameters, unless a hook
+    Averages of fp16 and bf16 parameters are fp32; if there are fp32 masters, these are averaged.
+    The optimizer hook updates the averages in the same pass as the parameters, unless a hook
     between the two may write parameters.
 
     Where this differs from MMCV: every ``k`` iterations the momentum is :math:`1 - (1 - m)^k` (not
@@ -67,22 +67,23 @@ class EMAHook(Hook):
     ``runner.resume`` restores them without ``resume_from``.
 
     Args:
-        momentum: weight of the new parameters, in (0, 1). One above 0.5 is warned about: elsewhere,
-            the momentum or decay is often the weight of the average.
-        interval: update every so many iterations.
-        warm_up: the larger, the longer small momentums are used at the start; 0 for no warm-up.
-        resume_from: a checkpoint to resume when the first run starts, unless the run is further
-            already, which is warned about; for one that needs ``trust=True``, call
-            ``runner.resume`` instead.
+        momentum: weight of the new parameters, in (0, 1). Above 0.5 there is a warning: in other
+            libraries the momentum or decay is often the weight of the average.
+        interval: the number of iterations from one update to the next.
+        warm_up: the larger it is, the longer the momentum stays below its final value at the start;
+            0 for no warm-up.
+        resume_from: a checkpoint to resume from when the first run starts. If the run has already
+            got farther, it is not used, with a warning. For a checkpoint that needs
+            ``trust=True``, call ``runner.resume`` instead.
         debias: leave the initial parameters out of the averages; then ``warm_up`` is not used.
-        buffers: ``'copy'`` evaluates with the model's own buffers, such as BatchNorm's statistics;
-            ``'average'`` averages those of floating point too.
-        device: where the averages are kept, such as ``'cpu'``; by default with their parameters.
+        buffers: ``'copy'`` uses the model's own buffers, such as BatchNorm statistics, together
+            with the averages; ``'average'`` averages floating-point buffers too.
+        device: the device of the averages, such as ``'cpu'``; by default that of each parameter.
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: an argument outside its range; when a run starts, a second EMAHook; in a run,
-            parameters or averages that were replaced or moved.
+        ValueError: an argument out of range; when a run starts, a second EMAHook; during a run,
+            parameters or averages were replaced or moved to another device.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"parameters"})
@@ -109,9 +110,10 @@ class EMAHook(Hook):
                 raise TypeError(f"EMAHook: {name} must be a number, not {value!r}")
         if not 0 < momentum < 1:
             raise ValueError(f"EMAHook: momentum must lie between 0 and 1, not at {momentum!r}")
-        self._doubt = _OTHER_CONVENTION.format(momentum, 1 - momentum) if momentum > 0.5 else None
-        if self._doubt is not None:
-            warnings.warn(self._doubt, stacklevel=2)
+        self._momentum_warning: str | None = None
+        if momentum > 0.5:
+            self._momentum_warning = _OTHER_CONVENTION.format(momentum, 1 - momentum)
+            warnings.warn(self._momentum_warning, stacklevel=2)
         if not 0 <= warm_up < math.inf:
             raise ValueError(f"EMAHook: warm_up must be at least 0 and finite, not {warm_up!r}")
         self.interval = interval
@@ -122,15 +124,15 @@ class EMAHook(Hook):
         self.buffers = buffers
         check.flag(self, "debias")
         check.choice(self, "buffers", ("copy", "average"))
-        self.device = None if device is None else _known_device(device)
+        self.device = None if device is None else _parse_device(device)
         self._resumed_from = False
         self.param_ema_buffer: dict[str, str] = {}
         self._averages: Averages | None = None
-        self._file: Mapping[str, Any] = {}  # what a resumed checkpoint says of the two weights
-        self._leave_run()
+        self._resumed_state: Mapping[str, Any] = {}  # state_dict() of the resumed checkpoint
+        self._reset_run()
 
-    def _leave_run(self) -> None:
-        """Forget what belongs to a run."""
+    def _reset_run(self) -> None:
+        """Reset what belongs to a single run."""
         self._watch: ParameterWatch | None = None
         # The optimizer hook whose steps move averages, those it moves, and the hooks there were
         # when that was decided.
@@ -139,31 +141,35 @@ class EMAHook(Hook):
         self._decided_for: list[Hook] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies begin without the run, but know which weights a model copied with them holds."""
-        of_a_run = ("_watch", "_stepper", "_moved", "_decided_for")
-        return {n: value for n, value in super().__getstate__().items() if n not in of_a_run}
+        """Leave out what belongs to a single run.
+
+        The averages and their record stay: a model that is copied together with the hook may hold
+        swapped weights.
+        """
+        transient = ("_watch", "_stepper", "_moved", "_decided_for")
+        return {n: value for n, value in super().__getstate__().items() if n not in transient}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        self._leave_run()
+        self._reset_run()
 
     def triggers(self) -> Mapping[str, Trigger]:
-        # At iterations 0, k, 2k, ... counted from 0, as in MMCV.
+        # At iterations 0, k, 2k, ..., counted from 0, as in MMCV.
         return {"after_train_iter": Trigger(iters=self.interval, start=1)}
 
     def resume_run(self, runner: Any) -> None:
-        """Go on from ``resume_from``; the runner calls it before ``before_run``."""
+        """Resume from ``resume_from``; the runner calls this before ``before_run``."""
         if self.checkpoint is None or self._resumed_from:
             return
-        if goes_on_from(runner, self.checkpoint):
+        if should_resume_from(runner, self.checkpoint):
             runner.resume(self.checkpoint)
-        self._resumed_from = True  # a second run goes on, not back
+        self._resumed_from = True  # a second run must not go back to the checkpoint
 
     def before_run(self, runner: Any) -> None:
         if sum(isinstance(hook, EMAHook) for hook in runner.hooks) > 1:
             raise ValueError("two EMAHooks would swap each other's averages: register one of them")
-        if self._doubt is not None:  # the log of the run has it too
-            runner.logger.warning("%s", self._doubt)
+        if self._momentum_warning is not None:  # in the log of the run too
+            runner.logger.warning("%s", self._momentum_warning)
         self.resume_run(runner)
         self._averages = Averages(
             runner.model, self.param_ema_buffer, self.buffers == "average", self.device
@@ -171,8 +177,8 @@ class EMAHook(Hook):
         self._averages.use_masters(optimizers_of(runner))
         self._watch = ParameterWatch("EMAHook", runner.model)
         if isinstance(runner.resumed, Mapping):
-            uninterrupted(self._take_from, runner.resumed, runner)
-        elif self._swapped:  # since the run before
+            uninterrupted(self._load_resumed, runner.resumed, runner)
+        elif self._swapped:  # by the end of the previous run
             self._restore_raw_unless_replaced(runner)
         runner.provide_eval_weights(self.applied)
 
@@ -192,14 +198,14 @@ class EMAHook(Hook):
         self._averages.update(momentum, self._moved if in_step else None)
 
     def momentum_at(self, runner: Any) -> float:
-        """Weight of the parameters in the averages at this iteration; 0 where none is due."""
+        """The weight of the parameters in the update at this iteration; 0 if no update is due."""
         iteration = runner.iter
         if iteration % self.interval != 0:
             return 0.0
         if self.debias:
             updates = iteration // self.interval + 1
             return float(self.momentum / (1 - (1 - self.momentum) ** updates))
-        warm_up = max(self.warm_up, 1)  # with 1 or less, the warm-up's momentum is never below 1
+        warm_up = max(self.warm_up, 1)  # at 1 and below the fraction is at least 1: no warm-up
         return float(min(self.momentum, (1 + iteration) / (warm_up + iteration)))
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -225,7 +231,7 @@ class EMAHook(Hook):
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """A context in which the parameters are the averages; afterwards they are as before."""
+        """A context in which the parameters are the averages; afterwards they are restored."""
         if self._swapped:
             yield
             return
@@ -236,20 +242,20 @@ class EMAHook(Hook):
             self._restore_raw()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which of the two sets of weights sits in the parameters of the file.
+        """Whether parameters and averages are swapped in the checkpoint.
 
-        And averages that the parameters' dtype has rounded.
+        With the exact averages of parameters whose dtype has rounded them, if there are any.
         """
         exact = {} if self._averages is None else self._averages.record.exact
         return {"swapped": self._swapped, **({"exact": dict(exact)} if exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._file = dict(state)
+        self._resumed_state = dict(state)
 
     def check_resumed(
         self, runner: Any, checkpoint: Mapping[str, Any], state: Mapping[str, Any] | None
     ) -> None:
-        """Refuse averages of other tensors."""
+        """Refuse a checkpoint whose averages do not fit the tensors of the model."""
         tensors = averaged_tensors(runner.model, self.buffers == "average")
         by_epoch = runner.max_epochs is not None
         _layouts.check_averages(runner.model, checkpoint, by_epoch, tensors)
@@ -260,7 +266,7 @@ class EMAHook(Hook):
         return self._averages is not None and self._averages.record.swapped
 
     def _swap_ema_parameters(self) -> None:
-        """Exchange parameters and averages."""
+        """Swap parameters and averages."""
         if self._averages is not None:
             self._averages.swap()
 
@@ -273,8 +279,11 @@ class EMAHook(Hook):
             self._watch.check(runner.model)
             self._averages.check(runner.model)
 
-    def _take_from(self, checkpoint: Mapping[str, Any], runner: Any) -> None:
-        """Take the averages out of a resumed checkpoint, and the raw weights back in."""
+    def _load_resumed(self, checkpoint: Mapping[str, Any], runner: Any) -> None:
+        """Load the averages from a resumed checkpoint; afterwards the parameters are the raw ones.
+
+        In the checkpoint the two may be swapped.
+        """
         assert self._averages is not None
         follow_model(optimizers_of(runner))
         by_epoch = runner.max_epochs is not None
@@ -288,12 +297,12 @@ class EMAHook(Hook):
                 len(self.param_ema_buffer),
             )
         self._averages.record.swapped = swapped
-        self._averages.record.exact = dict(self._file.get("exact", {}))
-        self._file = {}
+        self._averages.record.exact = dict(self._resumed_state.get("exact", {}))
+        self._resumed_state = {}
         self._restore_raw()
 
     def _restore_raw_unless_replaced(self, runner: Any) -> None:
-        """Go on with the raw weights after a run, or with what has been loaded since."""
+        """Swap back after an earlier run, unless other weights have been loaded since."""
         assert self._averages is not None
         if not self._averages.changed_since_swap():
             self._restore_raw()
@@ -323,14 +332,14 @@ class EMAHook(Hook):
         return self.momentum_at(runner) if self._decided_for == list(runner.hooks) else None
 
 
-def _known_device(given: str | torch.device) -> torch.device:
-    """The device; whether the machine has it shows when a run starts."""
+def _parse_device(given: str | torch.device) -> torch.device:
+    """The device. Whether this machine has it is not checked before a run starts."""
     wrong = f"EMAHook: device must be one such as 'cpu' or 'cuda:0', not {given!r}"
     if not isinstance(given, (str, torch.device)):
         raise TypeError(wrong)
     try:
         return torch.device(given)
-    except RuntimeError as error:  # it lists the kinds of devices
+    except RuntimeError as error:  # an unknown kind of device; torch's message lists all kinds
         raise ValueError(wrong) from error
 
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint that a hook was given is one to go on from."""
+"""Whether a run is resumed from the checkpoint that EMAHook was given as ``resume_from``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from hookrun.checkpoint import read_checkpoint, state_dict_of
 from hookrun.distributed import get_dist_info
 
 
-def goes_on_from(runner: Any, source: str) -> bool:
-    """Whether a run that starts is to be resumed from the file; says so where that is no matter of
-    course.
+def should_resume_from(runner: Any, source: str) -> bool:
+    """Whether a run that starts should be resumed from the checkpoint ``source``.
 
-    It is not where the run is further already: it was resumed from a later file, or has trained.
-    Nor where it was resumed from this very file.
+    It should not if the run has already got farther, by training or by being resumed from a later
+    checkpoint, or if it was resumed from this checkpoint. A warning is logged if the run has
+    trained or was resumed from another checkpoint.
+
+    Args:
+        runner: the runner, before training.
+        source: the path or URI of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError, OSError: the file cannot be read.
@@ -26,46 +30,48 @@ def goes_on_from(runner: Any, source: str) -> bool:
     if resumed is None and not (runner.epoch or runner.iter):
         return True
     checkpoint = read_checkpoint(source, "cpu")
-    there = _progress(checkpoint, runner)
-    here = None if resumed is None else _progress(resumed, runner)
-    here = here or _counted(runner.epoch, runner.iter, runner)
-    if there is None:
-        return True  # resuming says what is wrong with it
-    if there == here and resumed is not None and _same_weights(checkpoint, resumed):
+    of_source = _progress(checkpoint, runner)
+    of_run = None if resumed is None else _progress(resumed, runner)
+    of_run = of_run or _comparable(runner.epoch, runner.iter, runner)
+    if of_source is None:
+        return True  # runner.resume raises an error that says what is wrong with the file
+    if of_source == of_run and resumed is not None and _same_weights(checkpoint, resumed):
         return False
-    back = there < here
+    is_earlier = of_source < of_run
     if get_dist_info()[0] == 0:
         runner.logger.warning(
             "EMAHook: resume_from=%r is of %s, and the run is at %s already: %s",
             source,
-            _named(there),
-            _named(here),
-            "it goes on from there, with the averages it has there, and not from the file. To go "
-            "back, call runner.resume() with it"
-            if back
-            else "it goes on from the file, which takes the place of what was resumed or trained "
-            "before",
+            _describe(of_source),
+            _describe(of_run),
+            "it goes on from there with its own averages, and the file is not used. To go back, "
+            "call runner.resume() with the file"
+            if is_earlier
+            else "it goes on from the file, which replaces what was resumed or trained before",
         )
-    return not back
+    return not is_earlier
 
 
 def _progress(checkpoint: Mapping[str, Any], runner: Any) -> tuple[int, ...] | None:
-    """How far the run of a checkpoint was; None where it does not say."""
+    """The progress of the run that wrote a checkpoint; None if the checkpoint does not have it."""
     meta = checkpoint.get("meta")
     if not isinstance(meta, Mapping):
         return None
     epoch, iteration = meta.get("epoch"), meta.get("iter")
     if not isinstance(epoch, int) or not isinstance(iteration, int):
         return None
-    return _counted(epoch, iteration, runner)
+    return _comparable(epoch, iteration, runner)
 
 
-def _counted(epoch: int, iteration: int, runner: Any) -> tuple[int, ...]:
-    """By epoch first, where the run counts them: iterations depend on the size of batches."""
+def _comparable(epoch: int, iteration: int, runner: Any) -> tuple[int, ...]:
+    """Progress as a tuple that can be compared.
+
+    If the runner counts epochs they come first: the number of iterations depends on the batch size.
+    """
     return (iteration,) if runner.max_epochs is None else (epoch, iteration)
 
 
-def _named(progress: tuple[int, ...]) -> str:
+def _describe(progress: tuple[int, ...]) -> str:
     words = ("iteration",) if len(progress) == 1 else ("epoch", "iteration")
     return ", ".join(f"{word} {count}" for word, count in zip(words, progress, strict=True))
 

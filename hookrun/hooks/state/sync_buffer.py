@@ -1,4 +1,4 @@
-"""The same BatchNorm statistics in every process."""
+"""SyncBuffersHook: the same buffers, such as BatchNorm statistics, on all ranks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from hookrun.core import HOOKS, Hook
 
 @HOOKS.register_module()
 class SyncBuffersHook(Hook):
-    """Replaces the model's buffers by their mean over all processes after each epoch.
+    """Replaces the model's buffers by their mean over all ranks after each epoch.
 
-    Integer buffers, such as counters, have no mean and stay. To have the means in checkpoints,
-    register it above CheckpointHook. In an IterBasedRunner it works once, when the run ends.
+    Integer buffers, such as counters, are not changed. For checkpoints to contain the means, this
+    hook must have a higher priority than CheckpointHook. In an IterBasedRunner the buffers are
+    synchronized once, at the end of the run.
 
     Args:
-        distributed: False to do nothing. Nothing happens in a run of one process either.
+        distributed: whether to synchronize the buffers. A run of one process has nothing to
+            synchronize.
 
     Raises:
         TypeError: ``distributed`` is not True or False.

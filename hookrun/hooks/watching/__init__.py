@@ -1,1 +1,1 @@
-"""Hooks that watch a run: time, progress, memory, losses that are no numbers."""
+"""Hooks that monitor a run: time, progress, device memory, losses that are not finite."""

@@ -1,4 +1,4 @@
-"""How long iterations take."""
+"""IterTimerHook: measures how long iterations take."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ _METHODS = tuple(
 
 @HOOKS.register_module()
 class IterTimerHook(Hook):
-    """Puts ``data_time`` (waiting for the batch) and ``time`` (the iteration), in seconds of wall
-    time, into the log buffer.
+    """Writes ``data_time`` (waiting for the batch) and ``time`` (the iteration) to the log buffer.
 
-    The times are the host's: work that a GPU still has queued counts where the host waits for it.
-    An evaluation amid an iteration is no part of it.
+    Both are wall-clock times of the host, in seconds: work that is queued on a GPU counts in the
+    iteration in which the host waits for it. An evaluation within an iteration is not counted.
     """
 
     writes: ClassVar[frozenset[str]] = frozenset({"log"})
 
     def __init__(self) -> None:
         self.t = time.perf_counter()
-        # Made once: the actions of the three points share a clock.
+        # Made once, because the native actions of the three events share one clock.
         self._native: tuple[Mapping[str, _native.Action], Callable[[float], None]] | None = None
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -43,7 +42,7 @@ class IterTimerHook(Hook):
         return actions
 
     def leave_out(self, seconds: float) -> None:
-        """Count so many seconds, which have just passed, for no iteration."""
+        """Exclude the last ``seconds`` from the times of the current iteration."""
         self.t += seconds
         if self._native is not None:
             _, leave_out = self._native
@@ -66,7 +65,7 @@ class IterTimerHook(Hook):
 
 @contextlib.contextmanager
 def not_timed(runner: Any) -> Iterator[None]:
-    """A context for what is no part of the iteration at work, such as an evaluation."""
+    """A context whose duration is not part of the current iteration, such as an evaluation."""
     start = time.perf_counter()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Giving unused device memory back."""
+"""EmptyCacheHook: frees unused device memory."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from hookrun.core import HOOKS, Hook, Trigger
 from hookrun.core.triggers import NEVER
 
-_POINTS = ("before_epoch", "after_epoch", "after_iter")
+_EVENTS = ("before_epoch", "after_epoch", "after_iter")
 
 
 @HOOKS.register_module()
 class EmptyCacheHook(Hook):
-    """Empties torch's cache of CUDA memory, at the points asked for.
+    """Calls ``torch.cuda.empty_cache()`` at the chosen events.
 
-    It frees memory for other programs, not for this one, and the next allocations are slower.
-    Without CUDA nothing happens.
+    This frees memory for other programs, not for this one, and makes the next allocations slower.
+    Without CUDA it has no effect.
 
     Args:
-        before_epoch: whether to do it before each epoch, of training and of validation.
-        after_epoch: whether to do it after each.
-        after_iter: whether to do it after each iteration.
+        before_epoch: whether to call it before each epoch, of training and of validation.
+        after_epoch: whether to call it after each epoch.
+        after_iter: whether to call it after each iteration.
 
     Raises:
-        TypeError: an argument that is not True or False.
+        TypeError: an argument is not a bool.
     """
 
     writes: ClassVar[frozenset[str]] = frozenset()
@@ -34,18 +34,18 @@ class EmptyCacheHook(Hook):
     def __init__(
         self, before_epoch: bool = False, after_epoch: bool = True, after_iter: bool = False
     ) -> None:
-        asked = dict(zip(_POINTS, (before_epoch, after_epoch, after_iter), strict=True))
-        for name, value in asked.items():
+        enabled = dict(zip(_EVENTS, (before_epoch, after_epoch, after_iter), strict=True))
+        for name, value in enabled.items():
             if not isinstance(value, bool):
                 raise TypeError(f"EmptyCacheHook: {name} must be True or False, not {value!r}")
-        self._asked = asked
+        self._enabled = enabled
 
     def triggers(self) -> Mapping[str, Trigger]:
         return {
-            event: NEVER
-            for point in _POINTS
-            if not self._asked[point]
-            for event in (point, *(point.replace("_", f"_{mode}_") for mode in ("train", "val")))
+            specific: NEVER
+            for event in _EVENTS
+            if not self._enabled[event]
+            for specific in (event, *(event.replace("_", f"_{mode}_") for mode in ("train", "val")))
         }
 
     def before_epoch(self, runner: Any) -> None:
@@ -57,6 +57,6 @@ class EmptyCacheHook(Hook):
     def after_iter(self, runner: Any) -> None:
         self._empty("after_iter")
 
-    def _empty(self, point: str) -> None:
-        if self._asked[point]:
+    def _empty(self, event: str) -> None:
+        if self._enabled[event]:
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A progress bar on the terminal."""
+"""ProgressBarHook: a progress bar in the terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hookrun.core import HOOKS, Hook
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """Shows how far the run is, how fast it goes and how long it will take (with ``rich``).
+    """Shows the iterations done, the elapsed and the remaining time of a run; needs ``rich``.
 
-    The bar's own thread reads the runner's counters a few times a second, so it costs nothing per
-    iteration. Log lines that go to the terminal through the default logger appear above the bar.
-    Nothing is shown where standard error is no terminal, or on other processes than the master.
+    A separate thread reads the runner's counters a few times per second, so iterations take no
+    longer. Log lines that the default logger writes to the terminal appear above the bar. The bar
+    is shown on rank 0 only, and only if standard error is a terminal.
 
     Args:
         refresh_per_second: how often the bar is drawn.
 
     Raises:
-        ValueError: a refresh rate that is not positive.
+        ValueError: ``refresh_per_second`` is not positive.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log"})
@@ -34,7 +34,7 @@ class ProgressBarHook(Hook):
             )
         self.refresh_per_second = refresh_per_second
         self._progress: Any = None
-        self._streams: tuple[Any, Any] = (None, None)  # as the bar has set them
+        self._streams: tuple[Any, Any] = (None, None)  # sys.stdout and sys.stderr as rich set them
 
     def before_run(self, runner: Any) -> None:
         if runner.rank != 0 or sys.stderr is None or not sys.stderr.isatty():
@@ -43,7 +43,7 @@ class ProgressBarHook(Hook):
             self._progress = _make_progress(runner, self.refresh_per_second)
         except ImportError:
             runner.logger.warning(
-                "ProgressBarHook shows nothing, for rich is not installed: "
+                "ProgressBarHook shows nothing, because rich is not installed: "
                 "pip install 'hookrun[loggers]'"
             )
             return
@@ -53,12 +53,14 @@ class ProgressBarHook(Hook):
     def close(self, runner: Any, error: BaseException | None) -> None:
         if self._progress is None:
             return
-        (out, err), (own_out, own_err) = (sys.stdout, sys.stderr), self._streams
-        with contextlib.suppress(OSError):  # the terminal is gone
-            self._progress.stop()  # sets both streams to what they were, whoever changed them since
-        if out is not own_out:
+        # stop() sets both streams back to what they were before the run. If someone else has
+        # replaced one since, theirs must stay.
+        (out, err), (rich_out, rich_err) = (sys.stdout, sys.stderr), self._streams
+        with contextlib.suppress(OSError):  # the terminal is closed
+            self._progress.stop()
+        if out is not rich_out:
             sys.stdout = out
-        if err is not own_err:
+        if err is not rich_err:
             sys.stderr = err
         self._progress, self._streams = None, (None, None)
 
@@ -67,7 +69,7 @@ class ProgressBarHook(Hook):
 
 
 def _make_progress(runner: Any, refresh_per_second: float) -> Any:
-    # Imported here: rich is needed only where there is a terminal to draw on.
+    # Imported here because rich is optional, and needed only if there is a terminal.
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -78,8 +80,8 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
         TimeRemainingColumn,
     )
 
-    class RunProgress(Progress):
-        """Takes its figures from the runner each time it is drawn."""
+    class RunnerProgress(Progress):
+        """Reads the counters of the runner each time it is drawn."""
 
         def get_renderable(self) -> Any:
             for task in self.tasks:
@@ -91,7 +93,7 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
                 )
             return super().get_renderable()
 
-    progress = RunProgress(
+    progress = RunnerProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -100,7 +102,7 @@ def _make_progress(runner: Any, refresh_per_second: float) -> Any:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True, soft_wrap=True),  # log lines are not cut into pieces
+        console=Console(stderr=True, soft_wrap=True),  # do not break long log lines
         refresh_per_second=refresh_per_second,
     )
     progress.add_task(_describe(runner), total=runner.max_iters, completed=runner.iter)

@@ -203,7 +203,7 @@ def test_no_batches_are_an_error_that_says_so(make_runner: MakeRunner) -> None:
     model = TrainStep(nn.Linear(2, 1), nn.functional.mse_loss)
     runner = make_runner(model=model, max_epochs=1)
     runner.register_hook(EvalHook([], metrics=scores))
-    with pytest.raises(ValueError, match=r"gives no batches"):
+    with pytest.raises(ValueError, match=r"yields no batches"):
         runner.run([pairs()], TRAIN)
 
 
@@ -304,7 +304,7 @@ def test_pair_batches_without_a_train_step_are_explained(make_runner: MakeRunner
 def test_scores_that_are_no_dict_are_refused(make_runner: MakeRunner) -> None:
     runner = make_runner()
     runner.register_hook(EvalHook(make_loader(scores=[0.5])))
-    with pytest.raises(TypeError, match=r"must give a dict of scores, not float"):
+    with pytest.raises(TypeError, match=r"must return a dict of scores, not float"):
         runner.run([make_loader(1)], TRAIN)
 
 

@@ -88,7 +88,7 @@ def test_keys_that_are_given_count_more(
 
 
 def test_keys_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"says both: give rule="):
+    with pytest.raises(ValueError, match=r"suggests both: give rule="):
         rule_of("gain_of_cost", ["gain"], ["cost"])
 
 

@@ -63,7 +63,7 @@ def test_what_cannot_be_evaluated_is_explained() -> None:
         single_gpu_test(Doubling(), PAIRS)
     with pytest.raises(KeyError, match=r"need 'target'.*\['x'\]"):
         collect_predictions(Doubling(), [{"x": torch.ones(1, 1)}])
-    with pytest.raises(ValueError, match="gives no batches"):
+    with pytest.raises(ValueError, match="yields no batches"):
         collect_predictions(Doubling(), [])
 
 

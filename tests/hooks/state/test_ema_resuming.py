@@ -124,13 +124,13 @@ def test_resume_from_is_not_gone_back_to_by_a_second_run(make_runner: MakeRunner
 @pytest.mark.parametrize(
     ("before", "given", "start", "warns"),
     [  # epochs: what the run was resumed from or trained, resume_from, and where it goes on
-        (3, 1, 3, "not from the file"),
-        (3, 2, 3, "not from the file"),
-        (2, 1, 2, "not from the file"),
+        (3, 1, 3, "the file is not used"),
+        (3, 2, 3, "the file is not used"),
+        (2, 1, 2, "the file is not used"),
         (1, 3, 3, "goes on from the file"),
         (2, 2, 2, ""),
         (0, 2, 2, ""),
-        ("trained", 1, 2, "not from the file"),
+        ("trained", 1, 2, "the file is not used"),
         ("trained", 3, 3, "goes on from the file"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hookrun import EpochBasedRunner, EvalHook, FileClient, IterBasedRunner
-from hookrun.hooks.evaluation.best import replaced_file
+from hookrun.hooks.evaluation.best import file_to_delete
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -74,16 +74,16 @@ BEST = [  # the first run's, the second's, a change to the file in between, what
     (LOWER, LOWER, None, None),
     (ACC, ACC, without_key, None),  # an old file: the name of the best file tells the score
     (LOWER, LOWER, without_key, None),
-    (ACC, LOSS, None, "is of 'acc', and save_best is 'loss'"),
-    (LOSS, ACC, None, "is of 'loss', and save_best is 'acc'"),
-    (LOSS, AUTO, None, "is of 'loss', and save_best is 'acc'"),
-    (ACC, LOWER, None, "is by the other rule"),
-    (LOWER, ACC, None, "is by the other rule"),
-    (ACC, LOSS, without_key, "is of 'acc', and save_best is 'loss'"),
-    (LOSS, AUTO, without_key, "is of 'loss', and save_best is 'acc'"),
+    (ACC, LOSS, None, "is of 'acc', but save_best is 'loss'"),
+    (LOSS, ACC, None, "is of 'loss', but save_best is 'acc'"),
+    (LOSS, AUTO, None, "is of 'loss', but save_best is 'acc'"),
+    (ACC, LOWER, None, "was chosen by the other rule"),
+    (LOWER, ACC, None, "was chosen by the other rule"),
+    (ACC, LOSS, without_key, "is of 'acc', but save_best is 'loss'"),
+    (LOSS, AUTO, without_key, "is of 'loss', but save_best is 'acc'"),
     (ACC, ACC, without_name, "does not say of which score it is"),
-    (ACC, ACC, with_score(float("nan")), "is nan, which is no number"),
-    (ACC, ACC, with_score("high"), "is 'high', which is no number"),
+    (ACC, ACC, with_score(float("nan")), "is nan, which is not a number"),
+    (ACC, ACC, with_score("high"), "is 'high', which is not a number"),
 ]
 
 
@@ -200,9 +200,9 @@ def test_what_a_file_names_as_its_best_is_no_instruction(
 )
 def test_a_best_file_that_is_none_is_ignored(tmp_path: Path, value: Any) -> None:
     (tmp_path / "best_acc_epoch_1.pth").mkdir()
-    assert replaced_file(value, "acc", str(tmp_path), FileClient("disk")) is None
+    assert file_to_delete(value, "acc", str(tmp_path), FileClient("disk")) is None
     name = str(tmp_path / "best_acc_epoch_1.pth")  # a folder
-    assert replaced_file(name, "acc", str(tmp_path), FileClient("disk")) is None
+    assert file_to_delete(name, "acc", str(tmp_path), FileClient("disk")) is None
 
 
 def test_the_best_file_of_another_storage_stays(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_best_file_of_another_storage_stays(tmp_path: Path) -> None:
         (f"/nowhere/{name}", "memory://best/one", None),
         (f"s3://elsewhere/{name}", "memory://best/one", None),
     ]:
-        assert replaced_file(old, "acc", folder, client) == expected, old
-    assert replaced_file(f"s3://elsewhere/{name}", "acc", str(tmp_path), local) is None
-    moved = replaced_file(f"/nowhere/{name}", "acc", str(tmp_path), local)
+        assert file_to_delete(old, "acc", folder, client) == expected, old
+    assert file_to_delete(f"s3://elsewhere/{name}", "acc", str(tmp_path), local) is None
+    moved = file_to_delete(f"/nowhere/{name}", "acc", str(tmp_path), local)
     assert moved == str(tmp_path / name)

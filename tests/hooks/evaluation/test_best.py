@@ -91,7 +91,8 @@ def test_the_rule_follows_from_the_name(key: str, keywords: dict[str, Any], rule
 
 
 def test_a_name_that_tells_no_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'score' is better.*rule='greater' or rule='less'"):
+    refused = r"smaller 'score' better\? The name does not say: give rule='greater' or rule='less'"
+    with pytest.raises(ValueError, match=refused):
         EvalHook(make_loader(), save_best="score")
     with pytest.raises(KeyError, match=r"'greater', 'less' or None, not 'larger'"):
         EvalHook(make_loader(), save_best="acc", rule="larger")
@@ -120,7 +121,7 @@ def run_scored(runner: Any, scores: Any, **keywords: Any) -> None:
 
 def test_no_scores_keep_no_best_file(make_runner: MakeRunner) -> None:
     runner = make_runner()
-    with pytest.warns(UserWarning, match=r"gave no scores"):
+    with pytest.warns(UserWarning, match=r"returned no scores"):
         run_scored(runner, {}, save_best="acc")
     assert best_files(runner) == []
 
