@@ -147,7 +147,7 @@ def batches_before(loader: Any, place: Mapping[str, Any] | None, batches: int) -
 
     Args:
         loader: the loader.
-        place: where the run is in the epoch; see :meth:`hookrun.data.DataPass.place`.
+        place: where the run is in the epoch; see :meth:`hookrun.data.DataPass.position`.
         batches: the answer where the samples are not known.
     """
     samples = (place or {}).get("samples")

@@ -18,8 +18,8 @@ class ResumePoint:
         inner_iter: batches done of the epoch at work.
         index, done: the phase of the workflow at work, and what is done of its count.
         workflow: the phases; None where the file does not say.
-        loader_positions: for each phase, where its loader is (:meth:`hookrun.data.DataPass.place`);
-            None between two passes.
+        loader_positions: for each phase, where its loader is; None between two passes. See
+            :meth:`hookrun.data.DataPass.position`.
         rank_state: this rank's part: ``rng``, for each phase ``loaders``, and ``hooks`` for theirs.
         rank_states: the parts of all ranks, as the file has them.
         counting: what the run knew of the lengths of its epochs (:mod:`.counting`), and
