@@ -61,7 +61,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(state["torch"].cpu())
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"this is not a state of random number generators: {error}") from error
+        raise ValueError(f"this is no state of random number generators: {error}") from error
     devices = state.get("cuda") or []
     if devices and torch.cuda.is_available():
         for index, each in enumerate(devices[: torch.cuda.device_count()]):
@@ -115,7 +115,7 @@ def set_source_state(source: RandomSource, state: Any) -> None:
             else:
                 _bit_generator(source).state = arrays
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"this is not a state of a {type(source).__name__}: {error}") from error
+        raise ValueError(f"this is no state of a {type(source).__name__}: {error}") from error
 
 
 def _numpy_state(source: Any) -> Any:
