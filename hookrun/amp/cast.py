@@ -13,9 +13,9 @@ from hookrun.core.nested import map_tensors
 def cast_tensor_type(inputs: Any, src_type: torch.dtype, dst_type: torch.dtype) -> Any:
     """``inputs`` with every tensor of dtype ``src_type`` cast to ``dst_type``.
 
-    Mappings, sequences and sets are gone through at any depth and rebuilt as their own type; named
-    tuples and defaultdicts too, which MMCV cannot rebuild. Tensors of other dtypes, modules,
-    arrays, strings and all else come back as they are, and so do containers with nothing to cast.
+    Nested mappings, sequences and sets are rebuilt with the same type, including named tuples and
+    defaultdicts, which MMCV does not support. Tensors of other dtypes, modules, arrays, strings and
+    anything else are returned unchanged, and so are containers with nothing to cast.
 
     Args:
         inputs: anything.
@@ -23,7 +23,7 @@ def cast_tensor_type(inputs: Any, src_type: torch.dtype, dst_type: torch.dtype) 
         dst_type: the dtype to cast to.
 
     Raises:
-        TypeError: a dtype that is none.
+        TypeError: an argument that is no dtype.
     """
     for name, dtype in (("src_type", src_type), ("dst_type", dst_type)):
         if not isinstance(dtype, torch.dtype):

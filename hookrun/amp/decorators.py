@@ -26,13 +26,12 @@ def auto_fp16(
 
     fp32 tensors among the arguments, in nested containers too, are cast to fp16, and the method
     runs under ``torch.autocast``. :func:`~hookrun.wrap_fp16_model` sets ``fp16_enabled``, and the
-    dtype where it is not fp16. A call while ``fp16_enabled`` is false or missing is passed on as
-    it is.
+    dtype if it is not fp16. While ``fp16_enabled`` is false or missing, the method runs unchanged.
 
-    On a CPU autocast covers convolutions, linear layers and matrix products, in bf16 and in fp16;
-    bf16 is the one that CPUs are quick at. (MMCV casts the inputs there but not the weights, and
-    fails.) ``*args``, ``**kwargs`` and keyword-only arguments count as arguments; MMCV drops the
-    first and leaves the others.
+    On a CPU, autocast covers convolutions, linear layers and matrix products, in bf16 and in fp16;
+    CPUs are faster in bf16. (MMCV casts only the inputs there, not the weights, and fails.)
+    ``*args``, ``**kwargs`` and keyword-only arguments are cast too; MMCV drops the first and does
+    not cast the others.
 
     Args:
         apply_to: names of the arguments to cast; None for all.
@@ -40,8 +39,8 @@ def auto_fp16(
         supported_types: classes whose methods may be decorated.
 
     Raises:
-        TypeError: ``apply_to`` is a string or holds something else than names; when called, the
-            object is of none of ``supported_types``.
+        TypeError: ``apply_to`` is a string or has items that are no names; at a call, the object is
+            of none of ``supported_types``.
         ValueError: ``apply_to`` names an argument that the method does not have.
 
     >>> class Net(nn.Module):
@@ -97,10 +96,10 @@ def _in_precision(
     half: bool,
     back: bool,
 ) -> Method:
-    """The method in half precision, or in fp32; ``back`` casts what it returns to the other."""
+    """The method in half precision, or in fp32; ``back`` casts its result to the other dtype."""
     signature = inspect.signature(method)
     names = _checked_names(decorator, method, signature, apply_to)
-    positional, rest_is_cast = _positional(signature, names)
+    positional, cast_varargs = _positional(signature, names)
 
     @functools.wraps(method)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -115,7 +114,7 @@ def _in_precision(
             return method(*args, **kwargs)
         low: torch.dtype = getattr(owner, "fp16_dtype", torch.float16)
         src, dst = (torch.float32, low) if half else (low, torch.float32)
-        casts = positional + [rest_is_cast] * (len(args) - len(positional))
+        casts = positional + [cast_varargs] * (len(args) - len(positional))
         new_args = [
             cast_tensor_type(value, src, dst) if cast else value
             for value, cast in zip(args, casts, strict=False)
@@ -158,7 +157,7 @@ def _checked_names(
 def _positional(
     signature: inspect.Signature, names: frozenset[str] | None
 ) -> tuple[list[bool], bool]:
-    """Whether to cast each positional argument, and those behind them; never the object itself."""
+    """Whether to cast each positional argument, and those in ``*args``; never ``self``."""
     casts: list[bool] = []
     for name, parameter in signature.parameters.items():
         cast = names is None or name in names
@@ -173,7 +172,7 @@ def _positional(
 
 
 def _device_type(owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Where the method computes: the module's device, else that of an argument."""
+    """The device type for autocast: the module's, else that of an argument."""
     if isinstance(owner, nn.Module):
         parameter = next(owner.parameters(), None)
         if parameter is not None:

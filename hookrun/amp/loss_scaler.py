@@ -1,4 +1,4 @@
-"""The loss scale of fp16 training, under MMCV's name and with its rules."""
+"""The loss scaler of fp16 training, with MMCV's name and rules."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hookrun import ops
 
 
 class LossScaler:
-    """Keeps the factor by which the loss is multiplied before the backward pass.
+    """The factor by which the loss is multiplied before the backward pass.
 
-    Where a gradient overflows, a dynamic scale is divided by ``scale_factor`` (not below 1); after
-    ``scale_window`` updates without one it is multiplied by it. A static scale stays.
+    When a gradient overflows, a dynamic scale is divided by ``scale_factor`` (not below 1); after
+    ``scale_window`` updates without overflow it is multiplied by it. A static scale is constant.
 
     Args:
         init_scale: the first scale.
         mode: ``'dynamic'`` or ``'static'``.
-        scale_factor: the step of the scale, above 1.
+        scale_factor: the factor by which the scale changes, above 1.
         scale_window: updates without overflow before the scale grows.
 
     Raises:
@@ -64,11 +64,11 @@ class LossScaler:
     def has_overflow(self, params: Iterable[Tensor]) -> bool:
         """Whether a gradient has an inf or NaN; always False for a static scale.
 
-        Reads one value from the device, so the host waits. (MMCV reads one per parameter, and
-        takes finite gradients whose sum overflows for infinite ones.)
+        Synchronizes with the device once. (MMCV does so for each parameter, and also reports
+        finite gradients whose sum overflows.)
 
         Args:
-            params: parameters; those without a gradient are left out.
+            params: parameters; those without a gradient are ignored.
         """
         if self.mode != "dynamic":
             return False
@@ -76,7 +76,7 @@ class LossScaler:
         return not math.isfinite(float(ops.grad_norm(grads, math.inf)))
 
     def update_scale(self, overflow: bool) -> None:
-        """Take note of one update, and of whether a gradient overflowed in it."""
+        """Count one update, and change the scale; ``overflow``: whether a gradient overflowed."""
         if self.mode != "dynamic":
             return
         if overflow:
@@ -91,7 +91,7 @@ class LossScaler:
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state of this class or of MMCV's.
+        """Load a state of this class or of MMCV's.
 
         Raises:
             KeyError: something is missing from the state; the scaler is unchanged then.

@@ -1,4 +1,4 @@
-"""Making a model ready for training in half precision."""
+"""Preparing a model for training in half precision."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def wrap_fp16_model(
 ) -> None:
     """Turn half precision on in a model, in place.
 
-    Every module that has the attribute ``fp16_enabled`` gets it set to True, which switches its
-    methods decorated with :func:`~hookrun.auto_fp16` and :func:`~hookrun.force_fp32` on.
+    In every module that has the attribute ``fp16_enabled`` it is set to True, which turns on the
+    methods decorated with :func:`~hookrun.auto_fp16` and :func:`~hookrun.force_fp32`.
 
     By default that is all: the parameters stay fp32, and autocast casts them (MMCV on torch ≥ 1.6).
-    With ``half=True`` the parameters and buffers become fp16 themselves, for training with fp32
-    master weights. Normalisation layers stay fp32, take fp16 inputs and return fp16; their values
-    never pass through fp16. Other layers called under ``force_fp32`` have fp16 weights then: it is
-    for computing losses.
+    With ``half=True`` the parameters and buffers become fp16, for training with fp32 master
+    weights. Normalisation layers stay fp32, take fp16 inputs and return fp16; their parameters and
+    buffers are never rounded to fp16. Other layers keep fp16 weights under ``force_fp32`` too, so
+    use that only to compute losses.
 
     Args:
         model: the model; not yet wrapped in DistributedDataParallel if ``half``.
@@ -36,8 +36,8 @@ def wrap_fp16_model(
         dtype: ``torch.float16``, or ``torch.bfloat16``, which needs no loss scale.
 
     Raises:
-        TypeError: no module, or ``half`` is no bool.
-        ValueError: a dtype that is neither; ``half`` for a model that DDP wraps already.
+        TypeError: ``model`` is no module, or ``half`` no bool.
+        ValueError: another dtype; ``half`` for a model that DDP wraps already.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"wrap_fp16_model takes a torch.nn.Module, not {type(model).__name__}")
@@ -80,7 +80,7 @@ def _to_half(model: nn.Module, dtype: torch.dtype) -> None:
             module._apply(convert, recurse=False)  # type: ignore[no-untyped-call]
 
 
-# Hooks rather than a replaced forward: a copy of the model gets its own.
+# Classes of hooks rather than a replaced forward method, so that a deepcopy of the model works.
 class _CastInputs:
     """A forward pre-hook that casts fp16 arguments to fp32."""
 
@@ -103,10 +103,10 @@ class _CastOutput:
 
 
 def _accept_half(norm: nn.Module, dtype: torch.dtype) -> None:
-    """Let an fp32 norm take fp16 and return it. BatchNorm does so by itself, in one kernel."""
+    """Make an fp32 norm take and return fp16. BatchNorm does so itself, in one kernel."""
     if isinstance(norm, _BatchNorm):
         return
     if any(isinstance(hook, _CastInputs) for hook in norm._forward_pre_hooks.values()):
-        return  # wrapped before
+        return  # wrap_fp16_model was called before
     norm.register_forward_pre_hook(_CastInputs(dtype), with_kwargs=True)
     norm.register_forward_hook(_CastOutput(dtype))

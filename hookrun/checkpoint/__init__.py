@@ -1,4 +1,4 @@
-"""Checkpoints: format, files, writing them in the background, finding the one to resume from."""
+"""Checkpoints: format, files, background writing, and the search for the one to resume from."""
 
 from .averages import Weights, averages_of_model, begin_averages, find_averages, free_name
 from .digest import check_digest
@@ -21,7 +21,7 @@ from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
 from .writer import Writer
 
 FORMAT = 1
-"""The number of the layout of ``checkpoint['hookrun']``; a newer file is refused."""
+"""The version of the layout of ``checkpoint['hookrun']``; files of newer versions are refused."""
 
 __all__ = [
     "FORMAT",

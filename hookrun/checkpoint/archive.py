@@ -1,4 +1,4 @@
-"""Zip archives that could trick a reader are told from those of ``torch.save``."""
+"""Refusing zip archives that ``torch.save`` could not have written."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import zipfile
 from typing import BinaryIO
 
 MAX_DIRECTORY = 100_000_000
-"""Bytes of the list of records; it has some hundred for each tensor."""
+"""Bytes of the list of records, which takes about a hundred for each tensor."""
 
 
 def check_archive(file: BinaryIO) -> None:
     """Refuse a zip archive that ``torch.save`` could not have written.
 
-    Such archives store their records as they are, side by side in one folder: packed records could
-    unpack to any size, records of one name or at one place could show each reader another content,
-    and names could lead out of a folder. Files of another kind pass.
+    ``torch.save`` stores its records uncompressed, without overlap, in one folder. Compressed
+    records could unpack to any size; records that share a name or bytes could show each reader
+    another content; and names could lead out of the folder. Files that are no zip archive pass.
 
     Args:
-        file: an open file; where it stands afterwards is not defined.
+        file: an open file; its position afterwards is undefined.
 
     Raises:
-        ValueError: what is wrong, and with which record.
+        ValueError: the message says what is wrong, and with which record.
     """
     file.seek(0)
     if file.read(2) != b"PK":
@@ -60,7 +60,7 @@ def check_archive(file: BinaryIO) -> None:
 
 
 def read_pickle(file: BinaryIO) -> bytes | None:
-    """The pickle in an archive of ``torch.save``; None in a file of another kind."""
+    """The pickle in an archive of ``torch.save``; None if the file is no zip archive."""
     file.seek(0)
     if file.read(2) != b"PK":
         return None
@@ -70,7 +70,7 @@ def read_pickle(file: BinaryIO) -> bytes | None:
 
 
 def _directory_bytes(file: BinaryIO) -> int:
-    """How long the list of records at the end says it is, which is read as a whole."""
+    """The size that the archive states for its list of records, which is read in one go."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _MAX_END, 0))
     end = file.read()
@@ -78,7 +78,7 @@ def _directory_bytes(file: BinaryIO) -> int:
     if at < 0:
         return 0
     (found,) = struct.unpack_from("<L", end, at + 12)
-    if at >= 76 and end[at - 20 : at - 16] == b"PK\x06\x07":  # of the form for large archives
+    if at >= 76 and end[at - 20 : at - 16] == b"PK\x06\x07":  # a zip64 archive
         (found,) = struct.unpack_from("<Q", end, at - 76 + 40)
     return int(found)
 

@@ -1,5 +1,4 @@
-"""Averages beside the weights: which entries of a model or a file they are, and which of the two
-sits where."""
+"""Averaged weights in models and files: which entries they are, and whether they are swapped in."""
 
 from __future__ import annotations
 
@@ -28,13 +27,13 @@ _ATTRIBUTE = "_averages_record"
 
 @dataclass
 class AveragesRecord:
-    """What a model says of its averages.
+    """What is recorded at a model about its averages.
 
     Attributes:
-        buffers: all buffers that hooks gave it for averages, in earlier runs too.
-        names: the buffers of the latest run, by the plain names of the tensors they average.
-        swapped: whether the tensors hold the averages, and the buffers what was averaged.
-        exact: while swapped, averages that the tensors' dtype rounds; by the tensor's place.
+        buffers: all buffers that hooks registered for averages, in earlier runs too.
+        names: plain names of tensors (see ``plain_name``) to buffers of the latest run.
+        swapped: whether the tensors hold the averages, and the buffers the trained weights.
+        exact: while swapped, averages that the tensors' dtype rounds, by the tensor's index.
         tensors, versions: the tensors at the latest swap, and their versions then.
     """
 
@@ -46,13 +45,13 @@ class AveragesRecord:
     versions: list[int] = field(default_factory=list)
 
     def note_swap(self, tensors: Iterable[Tensor]) -> None:
-        """The tensors of the model have just been exchanged with the averages."""
+        """Record that the model's tensors have just been swapped with the averages."""
         self.swapped = not self.swapped
         self.tensors = list(tensors)
         self.versions = _versions(self.tensors)
 
     def changed_since_swap(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether somebody wrote or replaced the model's tensors since the latest swap."""
+        """Whether the model's tensors have been written or replaced since the latest swap."""
         return (
             len(tensors) != len(self.tensors)
             or any(map(is_not, tensors, self.tensors))
@@ -65,22 +64,22 @@ class AveragesRecord:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        if state["versions"] is None:  # copies of tensors count their versions anew
+        if state["versions"] is None:  # copied tensors start with new version counters
             self.versions = _versions(self.tensors)
 
     def as_plain(self) -> dict[str, Any]:
-        """What files say of it."""
+        """What is saved in files: names and whether they are swapped."""
         return {"names": dict(self.names), "swapped": self.swapped}
 
 
 def averages_of_model(model: nn.Module) -> AveragesRecord | None:
-    """The record of a model's averages, if it has some; the model may be in wrappers."""
+    """The record of a model's averages, or None; the model may be wrapped."""
     record: AveragesRecord | None = vars(unwrap_model(model)).get(_ATTRIBUTE)
     return record
 
 
 def begin_averages(model: nn.Module) -> AveragesRecord:
-    """The record of a model's averages, which is the model's from now on."""
+    """The record of a model's averages; one is created if there is none."""
     record: AveragesRecord = vars(unwrap_model(model)).setdefault(_ATTRIBUTE, AveragesRecord())
     return record
 
@@ -90,18 +89,18 @@ class FileAverages:
     """The averages in a checkpoint.
 
     Attributes:
-        names: the names of the entries beside the weights, by those of the weights.
-        swapped: whether the weights are the averages, and the entries what was averaged.
+        names: names of weights to names of the entries that EMAHook keeps beside them.
+        swapped: whether the weights hold the averages, and those entries the trained weights.
     """
 
     names: Mapping[str, str]
     swapped: bool
 
     def choose(self, weights: Mapping[str, Any], which: Weights) -> OrderedDict[str, Any]:
-        """The averages, or what was averaged, under the weights' names.
+        """The averages (``'ema'``) or the trained weights (``'raw'``), under the weights' names.
 
-        What has no average, as buffers, is as it is in the file; so is its memory: what shares it
-        with an averaged weight, as tied weights do, follows that.
+        Entries without an average, such as buffers, are as in the file, except where they share
+        memory with an averaged weight, as tied weights do: those get the same value as it.
         """
         entries = set(self.names.values())
         chosen = OrderedDict((n, value) for n, value in weights.items() if n not in entries)
@@ -124,19 +123,19 @@ def find_averages(
 ) -> FileAverages | None:
     """The averages in a checkpoint; None where it has none.
 
-    Files of hookrun record them. In others they are found by their names, as MMCV gives them, and
-    which of the two sits where follows from the runner: MMCV's EpochBasedRunner saves the averages
-    as the weights, its IterBasedRunner does not.
+    Files of hookrun record them. In others they are found by MMCV's naming, and whether they are
+    swapped in follows from the runner: MMCV's EpochBasedRunner saves the averages as the weights,
+    its IterBasedRunner does not.
 
     Args:
-        checkpoint: what the file holds.
+        checkpoint: the content of the file.
         weights: its state dict, as in the file.
-        by_epoch: whether the runner of a file that does not say was one by epochs; by default that
-            follows from the name: ``iter_N.pth`` is of one by iterations.
+        by_epoch: for a file that does not record it, whether its runner was an EpochBasedRunner. By
+            default that follows from the name: ``iter_N.pth`` is of an IterBasedRunner.
         source: the file's name.
 
     Raises:
-        ValueError: what it records makes no sense.
+        ValueError: the record in the file is malformed.
     """
     if KEY in checkpoint:
         names, swapped = _recorded(checkpoint[KEY])
@@ -144,7 +143,7 @@ def find_averages(
         lost = [entry for entry in names.values() if not isinstance(weights.get(entry), Tensor)]
         if lost:
             raise ValueError(f"the checkpoint is damaged: it has no average {lost[0]!r}")
-    elif "hookrun" in checkpoint:  # a file without averages, or an old one: they were not recorded
+    elif "hookrun" in checkpoint:  # no averages; or an older version, which did not record them
         known = _hook_state(checkpoint["hookrun"])
         names, swapped = ({}, False) if known is None else (average_names(weights), known)
     else:
@@ -157,18 +156,18 @@ def find_averages(
     return FileAverages(names, swapped) if names else None
 
 
-def _hook_state(own: Any) -> bool | None:
-    """Whether the averages are swapped in, as far as EMAHook's state in a file says so."""
-    hooks = own.get("hooks") if isinstance(own, Mapping) else None
+def _hook_state(hookrun_state: Any) -> bool | None:
+    """Whether the averages are swapped in according to EMAHook's state; None if it has none."""
+    hooks = hookrun_state.get("hooks") if isinstance(hookrun_state, Mapping) else None
     state = hooks.get("EMAHook/0") if isinstance(hooks, Mapping) else None
     return bool(state.get("swapped")) if isinstance(state, Mapping) else None
 
 
 def average_names(weights: Mapping[str, Any]) -> dict[str, str]:
-    """Names of averages by the names of weights, from names and shapes alone.
+    """Names of weights to names of averages, found by names and shapes alone.
 
-    An average of ``a.b`` is called ``ema_a_b``, beside the outermost module of the model; where
-    that is taken, a number is behind it.
+    The average of ``a.b`` is a buffer ``ema_a_b`` of the outermost module; if that name is taken, a
+    number is appended.
     """
     prefixes = {name.rpartition("ema_")[0] for name in weights if _may_be_average(name)}
     found: dict[str, str] = {}
@@ -178,7 +177,9 @@ def average_names(weights: Mapping[str, Any]) -> dict[str, str]:
             if not name.startswith(prefix) or _may_be_average(name):
                 continue
             inner = name.removeprefix(prefix)
-            for stem in dict.fromkeys((_plain(inner), inner)):  # MMCV keeps names of wrappers
+            for stem in dict.fromkeys(
+                (_plain(inner), inner)
+            ):  # MMCV keeps wrappers' parts of names
                 entry = free_name(f"{prefix}ema_{stem.replace('.', '_')}", taken.__contains__)
                 if _is_average(value, weights.get(entry)):
                     found[name] = entry
@@ -188,7 +189,7 @@ def average_names(weights: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_choice(which: Any) -> None:
-    """Refuse what names no weights.
+    """Check the argument ``weights``.
 
     Raises:
         ValueError: it is neither ``'raw'`` nor ``'ema'`` nor None.
@@ -206,10 +207,10 @@ def choose_weights(
     which: Weights,
     source: str | os.PathLike[str],
 ) -> Mapping[str, Any]:
-    """Of the weights in a file, the averages (``'ema'``), or what was averaged (``'raw'``).
+    """The averages (``'ema'``) or the trained weights (``'raw'``) of a file.
 
     Raises:
-        ValueError: the file has no averages, and they are asked for.
+        ValueError: ``'ema'``, and the file has no averages.
     """
     if averages is not None:
         return averages.choose(weights, which)
@@ -242,7 +243,7 @@ def _is_average(weight: Any, average: Any) -> bool:
 
 
 def _may_be_average(name: str) -> bool:
-    """Whether it is ``ema_...`` of the model itself, which parallel wrappers may be around."""
+    """Whether this is ``ema_...`` of the model itself, possibly in parallel wrappers."""
     *outside, last = name.split(".")
     return last.startswith("ema_") and all(each in {"module", *INNER_NAMES} for each in outside)
 
@@ -253,7 +254,7 @@ def _plain(name: str) -> str:
 
 
 def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
-    """The name, with a number behind it where it is taken."""
+    """The name, with a number appended if it is taken."""
     candidate, number = name, 0
     while is_taken(candidate):
         number += 1
@@ -266,7 +267,7 @@ def _versions(tensors: Iterable[Tensor]) -> list[int]:
 
 
 def _memory(value: Any) -> Any:
-    """What equals that of another tensor if the two are one; otherwise it is only its own."""
+    """A key that two values share only if they are the same tensor."""
     if isinstance(value, Tensor) and value.layout is torch.strided and value.data_ptr():
         return value.data_ptr(), value.dtype, value.shape, value.stride()
     return id(value)

@@ -1,4 +1,4 @@
-"""Trees that hold themselves, or that only their sharing keeps small, are told from others."""
+"""Refusing trees that are cyclic, too deep, or huge once shared parts are copied."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 import torch
 
 MAX_DEPTH = 500
-"""Levels of containers in one another; Python's own limits are not far above."""
+"""Levels of nested containers; Python's recursion limit is not far above."""
 
 MAX_VALUES = 20_000_000
-"""Values of a tree, each as often as it is in it; the weights of a model are a few thousand."""
+"""Values in a tree, counted as often as they occur; a model has a few thousand weights."""
 
 MAX_OF_ONE_HASH = 1_000
-"""Keys of one hash that a dict may have: it compares each with all others."""
+"""Keys with the same hash that a dict may have: it compares each with all others."""
 
 _CONTAINERS = {dict, list, tuple, set, frozenset, OrderedDict, Counter, torch.Size}
 
 
 def check_tree(tree: Mapping[Any, Any]) -> None:
-    """Refuse a tree that holds itself, that is too deep, or that would be huge if it were copied.
+    """Refuse a tree that contains itself, is too deep, or would be huge if it were copied.
 
     Args:
         tree: plain types and tensors.
 
     Raises:
-        ValueError: which of these it is.
+        ValueError: the message says which of these it is.
     """
     try:
         _size(tree, {}, 0)
@@ -36,14 +36,14 @@ def check_tree(tree: Mapping[Any, Any]) -> None:
 
 
 def check_hashes(keys: list[Any]) -> list[Any]:
-    """Refuse keys that are made to collide, before a dict or set compares all with all.
+    """Refuse keys made to collide, before a dict or set compares each with all others.
 
     Returns:
         The keys.
 
     Raises:
-        ValueError: more than ``MAX_OF_ONE_HASH`` have one hash.
-        TypeError: one cannot be a key.
+        ValueError: more than ``MAX_OF_ONE_HASH`` have the same hash.
+        TypeError: one is not hashable.
     """
     if len(keys) > MAX_OF_ONE_HASH:
         hashes = sorted(map(hash, keys))
@@ -54,10 +54,12 @@ def check_hashes(keys: list[Any]) -> list[Any]:
 
 
 def _size(value: Any, known: dict[int, int | None], depth: int) -> int:
-    """The values in a container, which is in so many others.
+    """The number of values in a container.
 
     Args:
-        known: by identity, what has been counted; None for what is being counted.
+        value: the container.
+        known: sizes of containers by id; None for one that is being counted.
+        depth: the containers it is nested in.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"its values are nested in more than {MAX_DEPTH} levels")

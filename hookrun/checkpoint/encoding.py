@@ -1,9 +1,9 @@
-"""What a checkpoint holds beside plain types: its stand-in, and a note of what it stands for.
+"""Encoding values that ``torch.load(weights_only=True)`` refuses as plain types and tensors.
 
-Loading must run nothing from a file, so ``torch.load(weights_only=True)`` knows plain types and
-tensors only. Arrays are saved as tensors, paths as strings, and so on; a list beside the tree says
-where such stand-ins are and of what kind, and :func:`decode` puts back what was there. Readers
-other than hookrun find the stand-ins.
+Loading must not run code from a file, so only plain types and tensors can be saved. Arrays are
+saved as tensors, paths as strings, and so on; a list of notes beside the tree says which values
+were encoded and from what, and :func:`decode` restores them. Readers other than hookrun see the
+encoded values.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ NOTES = "hookrun_kinds"
 
 Keys = tuple[Any, ...]  # keys and indices that lead to a value in the tree
 
-# As they are; torch.load knows them.
-_KEPT = (type(None), bool, complex, torch.dtype, torch.device)
-# Their subclasses lose the class.
+# Saved unchanged.
+_UNCHANGED = (type(None), bool, complex, torch.dtype, torch.device)
+# Subclasses of these are saved as the base class.
 _MADE_PLAIN: tuple[type[Any], ...] = (int, float, bytes, bytearray)
 _VIEWS = (KeysView, ValuesView, ItemsView)
-_RARE = (ArithmeticError, RecursionError)  # of notes that nobody but an attacker writes
+_MALICIOUS = (ArithmeticError, RecursionError)  # raised only by notes that an attacker wrote
 _MAX_ODD = 10_000
-_MAX_TEXT = 1 << 28  # characters of an array of strings, which takes as many for each of them
-# By the kind: the types whose text it is, how it is written, and how it is read.
+# Characters of an array of strings, in which each takes as many as the longest.
+_MAX_TEXT = 1 << 28
+# By kind, values that are saved as strings: their type, how to write and how to read them.
 _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     "path": (pathlib.PurePath, str, pathlib.Path),
     "datetime": (datetime.datetime, lambda x: x.isoformat(), datetime.datetime.fromisoformat),
@@ -47,7 +48,7 @@ _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
 
 
 def plain(value: Any, where: str = "meta") -> Any:
-    """A copy of a tree in which everything is of a plain type, a tensor, or a stand-in of these.
+    """A copy of a tree with all values encoded as plain types and tensors.
 
     Args:
         value: what is to be saved.
@@ -60,14 +61,14 @@ def plain(value: Any, where: str = "meta") -> Any:
 
 
 class Encoder:
-    """Turns trees into plain ones, part by part, and notes what they stand for.
+    """Encodes a tree part by part as plain types and tensors, and notes what was encoded.
 
     Beside plain types and tensors there may be NumPy arrays and scalars, sets, frozensets, deques,
     ranges, paths, dates and times, and UUIDs, which :func:`decode` restores. Numbers, strings,
-    lists, tuples and dicts of other kinds, such as members of IntEnum, become Python's own.
+    lists, tuples and dicts of subclasses, such as members of IntEnum, are saved as the base class.
 
     Attributes:
-        notes: what has been noted so far.
+        notes: the notes so far.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class Encoder:
         Args:
             value: the part.
             where: its name, for the error message.
-            path: the keys that lead to it in the whole tree.
+            path: the keys that lead to it from the root of the checkpoint.
 
         Raises:
             TypeError: an object that loading could not restore without running code.
@@ -92,18 +93,18 @@ class Encoder:
             ) from None
 
     def add_notes(self, checkpoint: dict[str, Any]) -> None:
-        """Put the notes into the checkpoint that all parts went into."""
+        """Add the notes to the checkpoint that has all encoded parts."""
         if self.notes:
             checkpoint[NOTES] = self.notes
 
     def _encode(self, value: Any, where: str, path: Keys) -> Any:
         if isinstance(value, Tensor):
             return value
-        if isinstance(value, np.generic):  # some are of Python's types too
+        if isinstance(value, np.generic):  # first, because np.float64 is a float too
             return self._encode_scalar(value, where, path)
         if isinstance(value, np.ndarray):
             return self._encode_array(value, where, path)
-        if isinstance(value, _KEPT):
+        if isinstance(value, _UNCHANGED):
             return value
         for number_or_bytes in _MADE_PLAIN:
             if isinstance(value, number_or_bytes):
@@ -125,8 +126,8 @@ class Encoder:
         if isinstance(value, datetime.timedelta):
             self._note(path, "timedelta")
             return [value.days, value.seconds, value.microseconds]
-        for kind, (own_type, write, _) in _TEXTS.items():
-            if isinstance(value, own_type):
+        for kind, (text_type, write, _) in _TEXTS.items():
+            if isinstance(value, text_type):
                 self._note(path, kind)
                 return write(value)
         if isinstance(value, os.PathLike):
@@ -151,25 +152,25 @@ class Encoder:
             return result
         pairs = []
         for index, (key, value) in enumerate(mapping.items()):
-            own_key = self._encode(key, f"a key of {where}", (*path, index, 0))
-            pairs.append([own_key, self._encode(value, f"{where}[{key!r}]", (*path, index, 1))])
+            plain_key = self._encode(key, f"a key of {where}", (*path, index, 0))
+            pairs.append([plain_key, self._encode(value, f"{where}[{key!r}]", (*path, index, 1))])
         self._note(path, "dict")
         return pairs
 
     def _encode_set(self, value: Any, where: str, path: Keys) -> Any:
         before = len(self.notes)
         items = self._encode_items(value, f"list({where})", path)
-        # No item is a stand-in; and not so many that a reader must be wary of their hashes.
-        as_it_is = before == len(self.notes) and not _has_many_odd(items)
-        if isinstance(value, frozenset) or not as_it_is:
+        # It stays a set unless an item was encoded, or a reader would suspect colliding hashes.
+        stays_set = before == len(self.notes) and not _has_many_odd(items)
+        if isinstance(value, frozenset) or not stays_set:
             self._note(path, "frozenset" if isinstance(value, frozenset) else "set")
-        return set(items) if as_it_is else items
+        return set(items) if stays_set else items
 
     def _encode_scalar(self, value: np.generic, where: str, path: Keys) -> Any:
-        own = value.item()
-        if value.dtype.kind in "biufcUS" and not isinstance(own, np.generic):
+        number = value.item()
+        if value.dtype.kind in "biufcUS" and not isinstance(number, np.generic):
             self._note(path, "scalar", value.dtype.str)
-            return own
+            return number
         return self._encode_memory(np.asarray(value), where, path, is_scalar=True)
 
     def _encode_array(self, value: Any, where: str, path: Keys) -> Any:
@@ -189,7 +190,9 @@ class Encoder:
 
     def _encode_memory(self, value: Any, where: str, path: Keys, is_scalar: bool) -> Any:
         dtype = value.dtype
-        if dtype.hasobject or dtype.isbuiltin == 2:  # fields of objects; a dtype of another package
+        if (
+            dtype.hasobject or dtype.isbuiltin == 2
+        ):  # has object fields; or the dtype is another package's
             raise _refusal(value, where)
         descr = np.lib.format.dtype_to_descr(dtype)
         self._note(path, "memory", descr, list(value.shape), is_scalar)
@@ -197,7 +200,7 @@ class Encoder:
 
 
 def _plain_keys(mapping: Mapping[Any, Any], where: str) -> tuple[list[Any], bool]:
-    """The keys in plain types, and whether they are equal to what they were."""
+    """The encoded keys, and whether they are equal to the original ones."""
     if all(type(key) in (str, int) for key in mapping):
         return list(mapping), True
     encoder = Encoder()
@@ -206,7 +209,7 @@ def _plain_keys(mapping: Mapping[Any, Any], where: str) -> tuple[list[Any], bool
 
 
 def _has_many_odd(keys: Sequence[Any]) -> bool:
-    """Whether so many keys have hashes that others can have that a reader must be wary of them."""
+    """Whether many keys are of types whose hashes can be made to collide; readers refuse those."""
     if len(keys) <= _MAX_ODD:
         return False
     odd = (isinstance(k, (tuple, complex)) or (type(k) is int and abs(k) >> 60) for k in keys)
@@ -222,7 +225,7 @@ def _refusal(value: Any, where: str) -> TypeError:
 
 
 def decode(tree: dict[str, Any]) -> dict[str, Any]:
-    """Put back what stand-ins of a checkpoint that was read stand for; its notes are taken out.
+    """Restore the encoded values of a checkpoint in place, and remove its notes.
 
     Raises:
         ValueError: the notes do not fit the tree.
@@ -231,10 +234,10 @@ def decode(tree: dict[str, Any]) -> dict[str, Any]:
     if notes is None:
         return tree
     try:
-        # What is inside comes first: a set of paths is one once they are paths.
+        # Inner values first: a set of paths needs its items to be paths already.
         for path, kind, *arguments in sorted(notes, key=lambda note: -len(note[0])):
-            _replace(tree, path, partial(_put_back, _DECODERS[kind], arguments))
-    except (TypeError, ValueError, LookupError, AttributeError, *_RARE) as error:
+            _replace(tree, path, partial(_decode_value, _DECODERS[kind], arguments))
+    except (TypeError, ValueError, LookupError, AttributeError, *_MALICIOUS) as error:
         raise ValueError(
             f"what it notes of values in it does not fit them ({type(error).__name__}: {error})"
         ) from error
@@ -242,7 +245,7 @@ def decode(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replace(tree: Any, path: Sequence[Any], change: Callable[[Any], Any]) -> Any:
-    """Change the value at the end of a path in place; a tuple on the way is made anew."""
+    """Change the value at a path in place; tuples on the way are replaced by new ones."""
     key, *further = path
     new = _replace(tree[key], further, change) if further else change(tree[key])
     if isinstance(tree, tuple):
@@ -251,7 +254,7 @@ def _replace(tree: Any, path: Sequence[Any], change: Callable[[Any], Any]) -> An
     return tree
 
 
-def _put_back(decoder: Callable[..., Any], arguments: Sequence[Any], value: Any) -> Any:
+def _decode_value(decoder: Callable[..., Any], arguments: Sequence[Any], value: Any) -> Any:
     return decoder(value, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running anything in them."""
+"""Checkpoint files: written atomically, and read without running code from them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 import torch
 
-from hookrun.storage import FileClient, open_file, special_kind, written_whole
+from hookrun.storage import FileClient, atomic_write, open_file, special_kind
 
 from .archive import check_archive, read_pickle
 from .bounds import check_tree
-from .digest import Sealer, check_digest
+from .digest import DigestWriter, check_digest
 from .encoding import decode
 from .pickle_scan import check_pickle
 from .safetensors import read_safetensors
 from .snapshot import on_cpu
 
-# Scalars that MMCV writes into `meta`; loading them runs nothing. The function that restores them
-# has two names: NumPy 2's own, and the one in files that NumPy 1 wrote.
+# NumPy scalars that MMCV writes into `meta`; loading them runs no code from the file. The function
+# that restores them has two names: that of NumPy 2, and that in files of NumPy 1.
 _RESTORE_SCALAR: Any = np.float64(0).__reduce__()[0]
 _SAFE_NUMPY: list[Any] = [
     _RESTORE_SCALAR,
@@ -42,41 +42,42 @@ def write_checkpoint(
     path: str | os.PathLike[str],
     client: FileClient | None = None,
 ) -> None:
-    """Write a checkpoint so that ``path`` never names half a file, whatever happens meanwhile.
+    """Write a checkpoint atomically: ``path`` names the old file until the new one is complete.
 
     The file ends with a digest of its bytes; see :mod:`hookrun.checkpoint.digest`. On the local
-    disk the data goes to a temporary file beside it and is on the disk before the name moves;
-    elsewhere it is uploaded whole and read back.
+    disk, the data goes to a temporary file in the same folder, which is synced to the disk and then
+    renamed; elsewhere it is uploaded in one piece and read back.
 
     Args:
         checkpoint: plain types and tensors; see :mod:`hookrun.checkpoint.encoding`.
-        path: where to, a path or a URI such as ``s3://bucket/name``; missing folders are made.
+        path: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
         client: the storage; by default that of the URI.
 
     Raises:
-        OSError: what the storage refuses. A file that was there is still there, and whole.
+        OSError: the storage refused. An old file of that name is unchanged.
     """
     client = client or FileClient.infer_client(uri=path)
     if client.is_local:
-        with written_whole(local_path(path)) as file:
-            _write_sealed(checkpoint, file)
+        with atomic_write(local_path(path)) as file:
+            _write_with_digest(checkpoint, file)
         return
-    whole = io.BytesIO()
-    _write_sealed(checkpoint, whole)
-    client.put(whole.getvalue(), path)
+    buffer = io.BytesIO()
+    _write_with_digest(checkpoint, buffer)
+    client.put(buffer.getvalue(), path)
 
 
-def _write_sealed(checkpoint: dict[str, Any], file: BinaryIO) -> None:
-    sealer = Sealer(file)
+def _write_with_digest(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    writer = DigestWriter(file)
     before = sys.exception()
     try:
-        torch.save(on_cpu(checkpoint), cast(IO[bytes], sealer))  # it needs nothing more of a file
+        torch.save(on_cpu(checkpoint), cast(IO[bytes], writer))  # needs write and flush only
     except RuntimeError as error:
-        # It ends its archive also where a write was refused or interrupted, which fails as well.
+        # After a failed or interrupted write, torch.save still tries to end its archive, and fails.
+        # Raise the first error rather than that one.
         if error.__context__ in (None, before):
             raise
         raise error.__context__ from None
-    sealer.seal()
+    writer.finish()
 
 
 def read_checkpoint(
@@ -86,29 +87,29 @@ def read_checkpoint(
     trust: bool = False,
     client: FileClient | None = None,
 ) -> dict[str, Any]:
-    """Read a checkpoint file; only plain types and tensors are accepted, so nothing in it runs.
+    """Read a checkpoint file; only plain types and tensors are accepted, so no code in it runs.
 
-    A file that hookrun wrote is compared with its digest first, so that no damage goes unnoticed.
+    A file that hookrun wrote is first compared with its digest, to detect damage.
 
     Args:
         path: a file that hookrun, MMCV or ``torch.save`` wrote, or one of safetensors; a path or a
             URI such as ``s3://bucket/name``.
         map_location: as for ``torch.load``.
-        trust: read a file too that holds other objects than plain types and tensors. Doing that
-            runs code from the file, and is warned about.
+        trust: also read files with other objects than plain types and tensors. That runs code from
+            the file; a warning says so.
         client: the storage; by default that of the URI.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the path is a folder, or the file is empty, damaged, no checkpoint, or holds
-            objects that only a pickle could restore.
+        ValueError: the path is a folder; or the file is empty, damaged, no checkpoint, or holds
+            objects that only unpickling could restore.
         OSError: it cannot be read.
     """
     client = client or FileClient.infer_client(uri=path)
     name = repr(os.fspath(path))
     if client.is_local:
         path = local_path(path)
-    with _opened(path, client, name) as file:
+    with _open(path, client, name) as file:
         try:
             check_digest(file)
             checkpoint = _load(file, os.fspath(path), map_location, trust)
@@ -129,7 +130,7 @@ def read_checkpoint(
 
 
 def _reason(error: Exception, trust: bool) -> str:
-    """In one line, why a file could not be read."""
+    """Why a file could not be read, in one line."""
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and not trust:
         found = re.search(r"GLOBAL (\S+)", text)
@@ -148,8 +149,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.fspath(path).removeprefix("file://"))
 
 
-def _opened(path: str | os.PathLike[str], client: FileClient, name: str) -> BinaryIO:
-    """An open file; where there is none, and only then, it is asked what is there instead."""
+def _open(path: str | os.PathLike[str], client: FileClient, name: str) -> BinaryIO:
+    """Open a file. Only where that fails, check whether there is a folder instead."""
     try:
         if not client.is_local:
             return io.BytesIO(client.get(path))
@@ -166,12 +167,12 @@ def _opened(path: str | os.PathLike[str], client: FileClient, name: str) -> Bina
 def _is_folder(path: str | os.PathLike[str], client: FileClient) -> bool:
     try:
         return client.isdir(path)
-    except PermissionError:  # there may be no right to list
+    except PermissionError:  # listing may not be allowed
         return False
 
 
 def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
-    """What is in an open file, whose bytes are as they were written."""
+    """The content of an open file whose digest has been checked."""
     if path.endswith(".safetensors"):
         return read_safetensors(file.read(), map_location)
     if file.read(1) == b"":
@@ -196,7 +197,7 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
 
 
 def _check_pickles(file: BinaryIO) -> None:
-    """Refuse pickles that could not be built within bounds; see :mod:`.pickle_scan`."""
+    """Refuse pickles whose values would be too deep or too large; see :mod:`.pickle_scan`."""
     data = read_pickle(file)
     if data is not None:
         check_pickle(data)
@@ -204,14 +205,14 @@ def _check_pickles(file: BinaryIO) -> None:
     file.seek(0)
     try:
         mapped: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # it is in memory
+    except (OSError, ValueError):  # a BytesIO has no descriptor
         mapped = file.read()
-    # A file of the old kind is five pickles, and what the tensors hold.
+    # A file of torch.save before 1.6 is five pickles, then the data of the tensors.
     at: int | None = 0
-    for _ in range(_OLD_PICKLES):
+    for _ in range(_LEGACY_PICKLES):
         at = None if at is None or at >= len(mapped) else check_pickle(mapped, at)
     if isinstance(mapped, mmap.mmap):
         mapped.close()
 
 
-_OLD_PICKLES = 5
+_LEGACY_PICKLES = 5

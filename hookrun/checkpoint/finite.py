@@ -15,7 +15,7 @@ class NotFinite:
     """A tensor with values that are NaN or infinite.
 
     Attributes:
-        name: where it is in the tree.
+        name: its path in the tree.
         bad, size: how many of its values are not finite, and how many there are.
     """
 
@@ -28,13 +28,13 @@ class NotFinite:
 
 
 def find_not_finite(tree: Any, name: str = "") -> Iterator[NotFinite]:
-    """Go through nested dicts, lists and tuples for tensors that are not finite.
+    """Yield the tensors in nested dicts, lists and tuples that are not finite.
 
-    A mask of zeros and infinities of one sign is meant to be one, and passes.
+    A tensor of only zeros and infinities of one sign is taken for an attention mask, and passes.
 
     Args:
-        tree: such containers, tensors and anything else. Values on a GPU are waited for.
-        name: what the tree is called; names within follow as in Python, ``tree['key'][0]``.
+        tree: such containers, tensors and anything else. Tensors on a GPU are synchronized.
+        name: the name of the tree; paths follow as in Python, ``tree['key'][0]``.
     """
     if isinstance(tree, Tensor):
         if (bad := _count(tree)) > 0:
@@ -60,7 +60,7 @@ def _count(tensor: Tensor) -> int:
         return 0
     values = tensor.detach()
     values = values.coalesce().values() if values.is_sparse else values
-    if values.dtype.itemsize == 1:  # of eight bits, for which torch computes little
+    if values.dtype.itemsize == 1:  # float8, for which torch has few operations
         values = values.float()
     finite = torch.isfinite(values)
     bad = values.numel() - int(finite.sum())

@@ -1,4 +1,4 @@
-"""How a state dict fits a model: what of it belongs where, and what does not fit."""
+"""Fitting a state dict to a model: which entry belongs where, and what does not match."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .tied import held_by, same_memory
 
 Shape = tuple[int, ...]
 
-_COUNTER = "num_batches_tracked"  # of BatchNorm layers; old files lack it
+_COUNTER = "num_batches_tracked"  # a buffer of BatchNorm layers that old files lack
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-_AVERAGED = "n_averaged"  # of torch's AveragedModel
+_AVERAGED = "n_averaged"  # a buffer of torch's AveragedModel
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Mismatch:
     unexpected: list[str] = field(default_factory=list)
     # name, in the file, in the model
     shapes: list[tuple[str, Shape, Shape]] = field(default_factory=list)
-    # names of entries that differ, and are one tensor in the model
+    # groups of entries that are one tensor in the model and differ in the file
     untied: list[list[str]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -63,14 +63,14 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Fit:
-    """A state dict and a model.
+    """How a state dict fits a model.
 
     Attributes:
-        module: the model, without the wrappers outside.
+        module: the model, without outer wrappers.
         entries: what fits, under the model's names.
-        match: which names belong together.
+        match: which names correspond.
         mismatch: what does not fit.
-        reason: why nothing at all fits; empty where something does.
+        reason: why nothing at all fits; empty if something does.
     """
 
     module: nn.Module
@@ -80,7 +80,7 @@ class Fit:
     reason: str
 
     def load(self) -> None:
-        """Load what fits; whatever else the model does when loading happens too."""
+        """Load what fits by the model's ``load_state_dict``, so that its hooks run."""
         self.module.load_state_dict(self.entries, strict=False)
 
 
@@ -93,67 +93,72 @@ def fit(
 ) -> Fit:
     """Find out what of a state dict fits a model; nothing is loaded.
 
-    Names may have what wrappers add to them, on both sides. What need not fit: averages of EMAHook,
-    the counters of old files' BatchNorm layers, and entries whose memory other entries have.
+    Names may have parts that wrappers add, on both sides. Not reported as missing or unexpected:
+    averages of EMAHook, BatchNorm's counters that old files lack, and entries of the model that
+    share memory with loaded ones.
 
     Args:
         model: possibly in wrappers.
         weights: names to tensors.
-        averages: the names of averages in the file by those of weights; by default, what looks so.
-            Weights that have some count more than what is tied to them in the model.
-        tied: entries that the file left out because others, their values here, are the same.
+        averages: names of weights to names of averages in the file; by default found by name and
+            shape. Of weights tied in the model, those that have an average are preferred.
+        tied: names that the file left out to the names with the same values.
 
     Raises:
         ValueError: something else than a tensor where the model has one; tensors without values.
     """
     module = unwrap_model(model)
-    own = module.state_dict()
+    state = module.state_dict()
     extra = {*average_names(weights).values(), *(averages or {}).values(), _AVERAGED}
-    optional = _optional_names(module, own)
-    plain = {plain_name(module, name): name for name in own}
+    optional = _optional_names(module, state)
+    plain = {plain_name(module, name): name for name in state}
     match = match_names(
-        _shapes(weights), _shapes(own), plain if len(plain) == len(own) else {}, extra, optional
+        _shapes(weights), _shapes(state), plain if len(plain) == len(state) else {}, extra, optional
     )
     mismatch = Mismatch()
     entries: OrderedDict[str, Any] = OrderedDict()
     for name, target in match.names.items():
-        _check_kind(name, weights[name], own[target])
-        theirs, ours = _shape(weights[name]), _shape(own[target])
+        _check_kind(name, weights[name], state[target])
+        theirs, ours = _shape(weights[name]), _shape(state[target])
         if theirs is not None and ours is not None and theirs != ours:
             mismatch.shapes.append((name, theirs, ours))
         else:
             entries[target] = weights[name]
     for name, same in (tied or {}).items():
         target = match.rename(name) or ""
-        if target in own and target not in entries and _shape(weights[same]) == _shape(own[target]):
+        if (
+            target in state
+            and target not in entries
+            and _shape(weights[same]) == _shape(state[target])
+        ):
             entries[target] = weights[same]
-    _untie(own, entries, match, averages or {}, mismatch)
+    _untie(state, entries, match, averages or {}, mismatch)
     misshapen = {match.names[name] for name, *_ in mismatch.shapes}
-    held = held_by(entries.keys(), own)
+    held = held_by(entries.keys(), state)
     mismatch.missing = [
         name
-        for name in own
+        for name in state
         if name not in entries and name not in misshapen | optional and name not in held
     ]
     mismatch.unexpected = [n for n in weights if n not in match.names and n not in extra]
     set_layer_versions(entries, _metadata(weights, match))
-    return Fit(module, entries, match, mismatch, _why_nothing_fits(own, weights, entries, match))
+    return Fit(module, entries, match, mismatch, _why_nothing_fits(state, weights, entries, match))
 
 
 @contextlib.contextmanager
 def unchanged_on_error(model: nn.Module) -> Iterator[None]:
-    """Where the block raises, a model's state is what it was before."""
+    """A context that restores a model's state if the block raises."""
     module = unwrap_model(model)
-    own = module.state_dict()
+    state = module.state_dict()
     before = {
         name: value.detach().to("cpu", copy=True) if _has_values(value) else value
-        for name, value in own.items()
+        for name, value in state.items()
     }
     try:
         yield
     except BaseException:
         others = {n: value for n, value in before.items() if not isinstance(value, Tensor)}
-        with contextlib.suppress(Exception):  # the first error counts
+        with contextlib.suppress(Exception):  # the block's error is the one to raise
             module.load_state_dict(others, strict=False)
         with torch.no_grad():
             for name, value in module.state_dict().items():
@@ -167,9 +172,9 @@ def shorten(names: Sequence[str], limit: int = 8) -> str:
     return shown if len(names) <= limit else f"{shown}, ..."
 
 
-def _optional_names(module: nn.Module, own: Mapping[str, Any]) -> set[str]:
-    """What of a model need not be in a file."""
-    names = {name for name in own if name.rpartition(".")[2] == _COUNTER}
+def _optional_names(module: nn.Module, state: Mapping[str, Any]) -> set[str]:
+    """Names in the model that may be missing in the file."""
+    names = {name for name in state if name.rpartition(".")[2] == _COUNTER}
     if isinstance(module, AveragedModel):
         names.add(_AVERAGED)
     averages = averages_of_model(module)
@@ -177,7 +182,7 @@ def _optional_names(module: nn.Module, own: Mapping[str, Any]) -> set[str]:
 
 
 def _shape(value: Any) -> Shape | None:
-    """None where there is none, or where it is not known yet."""
+    """The shape; None for what is no tensor, and for lazy parameters."""
     return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
 
 
@@ -210,15 +215,18 @@ def _check_kind(name: str, value: Any, target: Any) -> None:
 
 
 def _untie(
-    own: Mapping[str, Any],
+    state: Mapping[str, Any],
     entries: OrderedDict[str, Any],
     match: Match,
     averaged: Collection[str],
     mismatch: Mismatch,
 ) -> None:
-    """Of entries that are one tensor in the model, leave the one that counts where they differ."""
+    """Where entries that are one tensor in the model differ in the file, keep one of them.
+
+    That is the first with an average; if none has one, it is the first, and a mismatch is noted.
+    """
     theirs = {target: name for name, target in match.names.items()}
-    for group in same_memory({name: own[name] for name in entries if name in own}):
+    for group in same_memory({name: state[name] for name in entries if name in state}):
         averages = [name for name in group if theirs.get(name) in averaged]
         first = (averages or group)[0]
         others = [name for name in group if not _equal(entries[first], entries[name])]
@@ -229,7 +237,7 @@ def _untie(
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two entries of one shape are the same bits."""
+    """Whether two entries of the same shape are bitwise equal."""
     if one is other or not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return one is other
     if (one.dtype, one.layout) != (other.dtype, other.layout) or one.layout is not torch.strided:
@@ -240,29 +248,29 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _metadata(weights: Mapping[str, Any], match: Match) -> OrderedDict[str, Any]:
-    """What the file says of the versions of its modules, under the model's names."""
+    """The versions of modules in the file (``_metadata``), under the model's names."""
     theirs = layer_versions(weights) or {}
     found: OrderedDict[str, Any] = OrderedDict()
     if "" in theirs:
         found[""] = theirs[""]
     for name, target in match.names.items():
-        inside, own = name.split(".")[:-1], target.split(".")[:-1]
-        while ".".join(own) not in found and ".".join(inside) in theirs:
-            found[".".join(own)] = theirs[".".join(inside)]
-            if not inside or not own or inside[-1] != own[-1]:
+        inside, ours = name.split(".")[:-1], target.split(".")[:-1]
+        while ".".join(ours) not in found and ".".join(inside) in theirs:
+            found[".".join(ours)] = theirs[".".join(inside)]
+            if not inside or not ours or inside[-1] != ours[-1]:
                 break
-            inside, own = inside[:-1], own[:-1]
+            inside, ours = inside[:-1], ours[:-1]
     return found
 
 
 def _why_nothing_fits(
-    own: Mapping[str, Any],
+    state: Mapping[str, Any],
     weights: Mapping[str, Any],
     entries: Mapping[str, Any],
     match: Match,
 ) -> str:
     targets = [
-        n for n, value in own.items() if isinstance(value, Tensor) and not n.endswith(_COUNTER)
+        n for n, value in state.items() if isinstance(value, Tensor) and not n.endswith(_COUNTER)
     ]
     if not targets or any(name in entries for name in targets):
         return ""
@@ -274,8 +282,8 @@ def _why_nothing_fits(
     ]
     if not tensors and inside:
         return (
-            f"its weights are in dicts of their own, {_listed(inside)}: read it with torch.load() "
-            "and give the one that is meant to load_state_dict()"
+            f"its weights are in nested dicts, {_listed(inside)}: read it with torch.load() and "
+            "pass the one that is meant to load_state_dict()"
         )
     if not tensors:
         return f"it holds no tensors, but {_listed(weights)}" if weights else "it holds nothing"
@@ -294,7 +302,7 @@ def _why_nothing_fits(
         )
     if match.names:
         name, target = next(iter(match.names.items()))
-        theirs, ours = (_shape(part[n]) for part, n in ((weights, name), (own, target)))
+        theirs, ours = (_shape(part[n]) for part, n in ((weights, name), (state, target)))
         return f"no shape fits: {name!r} is {theirs}, and the model's {target!r} is {ours}"
     near = [difflib.get_close_matches(name, tensors, n=1, cutoff=0.0)[0] for name in targets[:3]]
     theirs_first = _listed(dict.fromkeys([*near, *tensors]))

@@ -1,4 +1,4 @@
-"""How far the run of a checkpoint was, without reading its tensors."""
+"""The epoch and iteration of a checkpoint, read without its tensors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .pickle_scan import check_pickle
 
 
 def read_step(path: Path) -> tuple[int, int] | None:
-    """The epoch and the iteration that a local file says it was saved at.
+    """The epoch and the iteration in the ``meta`` of a local file.
 
-    Only the list of what is in it is read, not the tensors, so that damage may go unnoticed.
+    The tensors are not read and the digest is not checked, so damage may go unnoticed.
 
     Returns:
-        None where it does not say, or cannot be read so: files of the old kind, damaged ones.
+        None if ``meta`` lacks them, or the file is damaged or of the format before torch 1.6.
     """
     try:
         with open_file(path) as file:
@@ -28,7 +28,7 @@ def read_step(path: Path) -> tuple[int, int] | None:
         if data is None or check_pickle(data) is None:
             return None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever resumes from it is told
+            warnings.simplefilter("ignore")  # resuming from the file warns again
             tree = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
         epoch, iteration = (tree["meta"][name] for name in ("epoch", "iter"))
     except Exception:  # a damaged file can make the unpickler raise anything

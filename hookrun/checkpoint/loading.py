@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a model."""
+"""Loading weights of a checkpoint into a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .safetensors import TIED
 MapLocation = str | torch.device | Callable[..., Any] | None
 STRIP_MODULE = ((r"^module\.", ""),)
 
-# Under which a checkpoint may have its weights, the first of them first.
+# Keys under which a checkpoint may have its weights; the first that is there counts.
 _KEYS = ("state_dict", "model", "model_state_dict", "module")
 
 
@@ -39,13 +39,13 @@ def load_state_dict(
 ) -> None:
     """Load weights into a model.
 
-    Names may have what wrappers add to them, on both sides; see :func:`load_checkpoint`.
+    Parts of names that wrappers add may differ; see :func:`load_checkpoint`.
 
     Args:
         module: the model, possibly in wrappers.
         state_dict: names to tensors.
         strict: whether names and shapes must match exactly.
-        logger: where what did not fit is reported when not strict; by default that is a warning.
+        logger: where mismatches are logged if not strict; by default they are a Python warning.
 
     Raises:
         RuntimeError: ``strict``, and they do not match.
@@ -71,35 +71,35 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Load the weights in a checkpoint file into a model.
 
-    Names may have what wrappers add to them, in the file and in the model: ``TrainStep`` and
-    others that hold the model, parallel wrappers, ``torch.compile`` of the model or of parts of it,
-    torch's AveragedModel. Names that match as they are win; else all are renamed in the one way in
-    which most entries fit. Averages that EMAHook keeps are left out where the model has none.
+    Parts of names that wrappers add may differ between file and model: ``TrainStep`` and other
+    modules around the model, parallel wrappers, ``torch.compile`` of the model or of parts of it,
+    torch's AveragedModel. If names do not match unchanged, they are all renamed in the one way in
+    which most entries fit. EMAHook's averages in the file are ignored if the model has none.
 
     Args:
         model: the model, possibly in wrappers.
         filename: the file: a checkpoint of hookrun or MMCV, a state dict, a dict with one under
-            ``state_dict`` or ``model``, or a file of safetensors. Its errors are those of
+            ``state_dict`` or ``model``, or a safetensors file. Its errors are those of
             :func:`~hookrun.checkpoint.files.read_checkpoint`.
         map_location: as for ``torch.load``.
         strict: whether names and shapes must match exactly. Tied weights need to be there once.
-        logger: where what did not fit is reported when not strict; by default that is a warning.
+        logger: where mismatches are logged if not strict; by default they are a Python warning.
         revise_keys: (pattern, replacement) pairs of regular expressions applied to the names in
-            the file, before anything else; by default ``module.`` in front may be there or not.
-        weights: of a file with averages, ``'ema'`` for these, ``'raw'`` for what was trained, or
-            None for what the file has as the model's: the averages where it was saved while they
-            were swapped in, as at the end of an epoch. Files of MMCV's EpochBasedRunner are taken
-            for such, those called ``iter_N.pth`` are not.
-        trust: read a file too that holds other objects than plain types and tensors, as old ones
-            may. Doing that runs code from the file, and is warned about.
+            the file, before anything else; by default a leading ``module.`` is optional.
+        weights: of a file with averages, ``'ema'`` for these, ``'raw'`` for the trained weights, or
+            None for what the file has under the weights' names: the averages if it was saved while
+            they were swapped in, as at the end of an epoch. That is assumed of MMCV's files, except
+            those called ``iter_N.pth``.
+        trust: also read files with other objects than plain types and tensors, as old ones may
+            have. That runs code from the file; a warning says so.
         file_client_args: the storage; by default that of the URI, or the local disk.
 
     Returns:
-        The whole checkpoint.
+        The content of the file.
 
     Raises:
         RuntimeError: ``strict``, and names or shapes do not match.
-        ValueError: nothing in the file fits; ``revise_keys`` make one name of two; ``weights`` is
+        ValueError: nothing in the file fits; ``revise_keys`` map two names to one; ``weights`` is
             none of the three, or ``'ema'`` and the file has no averages.
 
     The model is unchanged then.
@@ -124,14 +124,14 @@ def load_checkpoint(
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """The weights in a checkpoint, or the checkpoint itself where it is a bare state dict.
+    """The weights in a checkpoint, or the checkpoint itself if it is a bare state dict.
 
     Args:
-        checkpoint: what a file holds.
+        checkpoint: the content of a file.
 
     Raises:
         ValueError: its ``state_dict`` is no dict, or damaged.
-        TypeError: its keys are no names.
+        TypeError: its keys are not strings.
     """
     found = checkpoint.get("state_dict", checkpoint)
     if found is checkpoint:
@@ -162,13 +162,14 @@ def averages_for(
     """The averages in a checkpoint for the tensors of a model.
 
     Args:
-        model: possibly in wrappers, others than when the checkpoint was saved.
-        checkpoint: what a file holds.
+        model: possibly in wrappers, which may differ from those of the saved model.
+        checkpoint: the content of a file.
         by_epoch: see :func:`~hookrun.checkpoint.averages.find_averages`.
 
     Returns:
-        (the entries beside the weights, by the plain names of the model's tensors; whether the
-        weights are the averages, and the entries what was averaged)
+        (the entries that EMAHook keeps beside the weights, by the plain names of the model's
+        tensors; whether they are swapped: the weights hold the averages, and these entries the
+        trained weights)
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -191,14 +192,14 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _tied(checkpoint: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, str]:
-    """What a file of safetensors says of entries it left out: which others they are."""
+    """Names that a safetensors file left out, and the names with the same values."""
     tied = checkpoint.get(TIED)
     return dict(tied) if isinstance(tied, Mapping) and weights.keys() >= set(tied.values()) else {}
 
 
 def _reviser(revise_keys: Sequence[tuple[str, str]]) -> Callable[[str], str]:
     pairs = tuple((pattern, replacement) for pattern, replacement in revise_keys)
-    if pairs == STRIP_MODULE:  # which is found out where it is due
+    if pairs == STRIP_MODULE:  # match_names handles it, in both directions
         return lambda name: name
 
     def revise(name: str) -> str:
@@ -226,7 +227,7 @@ def _revised(
 
 
 def _load(fitting: Fit, source: str, strict: bool, logger: logging.Logger | None) -> None:
-    """Load what fits, and tell what does not."""
+    """Load what fits, and report what does not."""
     model = type(fitting.module).__name__
     different = f"the model {model} and {source} do not match:\n{fitting.mismatch}"
     if strict and fitting.mismatch:
@@ -239,10 +240,10 @@ def _load(fitting: Fit, source: str, strict: bool, logger: logging.Logger | None
             logger.warning(different)
         else:
             warnings.warn(different, stacklevel=3)
-    uninterrupted(_load_or_leave, fitting)
+    uninterrupted(_load_or_restore, fitting)
 
 
-def _load_or_leave(fitting: Fit) -> None:
+def _load_or_restore(fitting: Fit) -> None:
     with unchanged_on_error(fitting.module):
         fitting.load()
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a model, in MMCV's layout."""
+"""Checkpoints of a model in MMCV's layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .files import write_checkpoint
 
 
 def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """A state dict whose tensors are on the CPU; the rest, its metadata included, as it was."""
+    """A copy of a state dict with its tensors on the CPU; metadata is saved_meta."""
     weights = OrderedDict(
         (name, value.cpu() if isinstance(value, Tensor) else value)
         for name, value in state_dict.items()
@@ -38,39 +38,38 @@ def make_checkpoint(
 ) -> dict[str, Any]:
     """The checkpoint of a model in MMCV's layout: ``meta``, ``state_dict`` and ``optimizer``.
 
-    The names in ``state_dict`` are without what parallel wrappers and ``torch.compile`` add. Where
-    EMAHook gave the model averages, ``averages`` says which entries they are.
+    Names in ``state_dict`` are without the parts that parallel wrappers and ``torch.compile`` add.
+    If EMAHook added averages to the model, ``averages`` says which entries they are.
 
-    Its tensors are the model's and the optimizer's own, on their devices: write it, or take a
-    snapshot of it, before they change.
+    Its tensors are not copied: write it, or take a snapshot of it, before they change.
 
     Args:
         model: the model, possibly in a parallel wrapper.
         optimizer: an optimizer or a dict of them, or None to leave it out.
-        meta: plain types, and what else :class:`~hookrun.checkpoint.encoding.Encoder` takes; the
-            caller's dict stays as it is.
-        encoder: encodes the parts, and further ones for the same checkpoint; by default a new one.
+        meta: values that :class:`~hookrun.checkpoint.encoding.Encoder` takes; the dict is not
+            changed.
+        encoder: to pass if more parts are encoded for the same checkpoint; by default a new one.
 
     Raises:
-        TypeError: ``meta`` is no dict; or it, the weights or the optimizer's state hold what a
-            checkpoint cannot.
+        TypeError: ``meta`` is no dict; or it, the weights or the optimizer state hold values that
+            cannot be saved.
     """
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
     model = unwrap_model(model)
     encoder = encoder or Encoder()
     classes = getattr(model, "CLASSES", None)
-    kept = {
+    saved_meta = {
         key: value for key, value in (meta or {}).items() if classes is None or key != "CLASSES"
     }
-    kept = encoder.encode(kept, "meta", ("meta",))
-    kept["time"] = time.asctime()
+    saved_meta = encoder.encode(saved_meta, "meta", ("meta",))
+    saved_meta["time"] = time.asctime()
     if classes is not None:
-        kept["CLASSES"] = encoder.encode(classes, "model.CLASSES", ("meta", "CLASSES"))
-    own = plain_state_dict(model)
-    weights = encoder.encode(own, "state_dict", ("state_dict",))
-    set_layer_versions(weights, layer_versions(own))
-    checkpoint: dict[str, Any] = {"meta": kept, "state_dict": weights}
+        saved_meta["CLASSES"] = encoder.encode(classes, "model.CLASSES", ("meta", "CLASSES"))
+    state_dict = plain_state_dict(model)
+    weights = encoder.encode(state_dict, "state_dict", ("state_dict",))
+    set_layer_versions(weights, layer_versions(state_dict))
+    checkpoint: dict[str, Any] = {"meta": saved_meta, "state_dict": weights}
     if optimizer is not None:
         state: Any = (
             optimizer.state_dict()
@@ -92,21 +91,21 @@ def save_checkpoint(
     meta: Mapping[str, Any] | None = None,
     file_client_args: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model's checkpoint, whole or not at all.
+    """Write a model's checkpoint atomically.
 
     Args:
         model: the model, possibly in a parallel wrapper.
         filename: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
-        optimizer: an optimizer or a dict of them to keep too.
-        meta: plain types to keep too, NumPy arrays, sets and paths among them; the caller's dict
-            stays as it is.
+        optimizer: an optimizer or a dict of them to save too.
+        meta: plain types to save too, including NumPy arrays, sets and paths; the dict is not
+            changed.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of the URI, or the local disk.
 
     Raises:
-        TypeError: ``meta`` is no dict, or holds what a checkpoint cannot.
-        ValueError: a storage that is not known.
-        OSError: what the storage refuses. A file that was there is still there, and whole.
+        TypeError: ``meta`` is no dict, or holds values that cannot be saved.
+        ValueError: an unknown storage.
+        OSError: the storage refused. An old file of that name is unchanged.
     """
     client = FileClient.infer_client(file_client_args, filename)
     write_checkpoint(make_checkpoint(model, optimizer, meta), filename, client)

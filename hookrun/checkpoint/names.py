@@ -1,8 +1,8 @@
-"""Which entries of a state dict are which of a model's, whatever wrappers added to their names.
+"""Matching the names of a state dict to those of a model, whatever wrappers added to either.
 
-Names are compared as they are, without what wrappers add anywhere in them, and without the module
-that is around the rest, such as a TrainStep. Each way to look at the file is tried with each way to
-look at the model; what lets most entries fit is taken, and of such what changes least.
+Names are compared unchanged, without the parts that wrappers add anywhere in them, and without an
+outer module such as a TrainStep. Each such view of the file is tried with each view of the model;
+the pair in which most entries fit is taken, and among equals the one that changes names least.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from itertools import product
 from hookrun.distributed import INNER_NAMES
 
 Shapes = Mapping[str, tuple[int, ...] | None]
-"""The shapes of entries by name; None where there is none, which fits every shape."""
+"""Names to shapes; None, for what has no shape, fits every shape."""
 
-# What wrappers call the module inside, as others may call one of theirs.
+# Attributes by which wrappers usually hold the inner module; other modules may use them too.
 _USUAL_NAMES = ("module", "model")
-# How far a way to look at names goes: only what nobody but wrappers adds is left out; what wrappers
-# usually add; a part of the entries is taken, and the rest left.
-_SURELY, _USUALLY, _IN_PART = range(1, 4)
+# What a view removes, from safe to bold: components that only wrappers add; components that
+# wrappers usually add; all entries outside of one module.
+_SAFE, _USUAL, _PARTIAL = range(1, 4)
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which entries belong together.
+    """Which entries correspond.
 
     Attributes:
-        names: the model's names by the file's.
-        rename: what the file's other names would be in the model.
-        ambiguous: where several parts of the file fit equally well, so that none was taken: what
-            their names begin with.
-        ambiguous_in_model: the same of parts of the model, where only these are several.
+        names: names in the file to names in the model.
+        rename: maps any other name of the file to the model's in the same way, or to None.
+        ambiguous: if several parts of the file fit equally well and none was taken: the prefixes of
+            their names.
+        ambiguous_in_model: the same for several parts of the model.
     """
 
     names: dict[str, str]
@@ -44,15 +44,22 @@ class Match:
 
 @dataclass(frozen=True)
 class _View:
-    """A way to look at names: those of one side, by how they are compared."""
+    """One way to compare the names of one side.
+
+    Attributes:
+        names: names as compared to the original names.
+        level: what is removed: 0 for nothing, ``_SAFE``, ``_USUAL`` or ``_PARTIAL``.
+        dropped: components removed anywhere in a name.
+        prefix: the module to which the entries are restricted, removed from the names.
+    """
 
     names: Mapping[str, str]
     level: int = 0
-    dropped: Collection[str] = ()  # components left out everywhere
-    prefix: str = ""  # the module whose part of the entries it is
+    dropped: Collection[str] = ()
+    prefix: str = ""
 
     def rename(self, name: str) -> str | None:
-        """How a name is compared; None if it is not."""
+        """A name as compared; None if it is outside of ``prefix``."""
         name = _without(name, self.dropped)
         if not self.prefix:
             return name
@@ -60,7 +67,7 @@ class _View:
 
     @property
     def is_usual(self) -> bool:
-        """Whether nothing is left out in front but what is usual there."""
+        """Whether the prefix has only names that wrappers usually have."""
         return set(self.prefix.split(".")) <= {"", *_USUAL_NAMES, *INNER_NAMES}
 
     @property
@@ -75,12 +82,12 @@ def match_names(
     extra: Collection[str] = (),
     optional: Collection[str] = (),
 ) -> Match:
-    """Find which entries belong together.
+    """Find which entries correspond.
 
     Args:
         file, model: their entries.
-        plain: the model's names by what they are without the wrappers that it is known to have.
-        extra: names of the file that need not be in the model, as averages.
+        plain: names without the model's known wrappers to its names.
+        extra: names of the file that need not be in the model, such as averages.
         optional: names of the model that need not be in the file.
     """
     core, needed = file.keys() - set(extra), model.keys() - set(optional)
@@ -89,17 +96,19 @@ def match_names(
     best: list[tuple[tuple[int, ...], Match]] = []
     for theirs, ours in product(_views(file, extra), _views_of_model(model, plain, optional)):
         most = min(len(theirs.names), len(ours.names))
-        if (theirs.level == ours.level == _IN_PART) or (best and most < best[0][0][0]):
+        if (theirs.level == ours.level == _PARTIAL) or (best and most < best[0][0][0]):
             continue
         if not (theirs.is_usual or ours.is_usual):
-            continue  # "head" in place of "neck" is another part of a network, and no wrapper
+            continue  # "head" instead of "neck" is another part of the network, not a wrapper
         match = _compare(theirs, ours)
-        fitting = {name for name, own in match.names.items() if _fits(file[name], model[own])}
-        # A part that might as well be another one must have all that is asked for.
+        fitting = {
+            name for name, original in match.names.items() if _fits(file[name], model[original])
+        }
+        # A partial view might be the wrong part, so it must have every needed entry.
         fitted = {match.names[name] for name in fitting}
-        if theirs.level == _IN_PART and not needed.intersection(ours.names.values()) <= fitted:
+        if theirs.level == _PARTIAL and not needed.intersection(ours.names.values()) <= fitted:
             continue
-        if ours.level == _IN_PART and not core.intersection(theirs.names.values()) <= fitting:
+        if ours.level == _PARTIAL and not core.intersection(theirs.names.values()) <= fitting:
             continue
         cost = (-sum(each) for each in zip(theirs.cost, ours.cost, strict=True))
         rank = (len(fitting), len(match.names), *cost)
@@ -112,16 +121,16 @@ def match_names(
 
 
 def _ambiguous(matches: Sequence[Match]) -> Match:
-    """No match, but what would be several."""
-    pairs = [_begin(match) for match in matches]
+    """An empty match that says which parts would fit equally well."""
+    pairs = [_prefixes(match) for match in matches]
     theirs, ours = (sorted(set(side)) for side in zip(*pairs, strict=True))
     if len(theirs) > 1:
         return Match({}, ambiguous=theirs)
     return Match({}, ambiguous_in_model=ours)
 
 
-def _begin(match: Match) -> tuple[str, str]:
-    """What all names of a match begin with, in the file and in the model, where that differs."""
+def _prefixes(match: Match) -> tuple[str, str]:
+    """The prefixes of a match's names in the file and in the model, as far as they differ."""
     theirs, ours = _common_modules(match.names), _common_modules(match.names.values())
     while theirs and ours and theirs[-1] == ours[-1]:
         theirs, ours = theirs[:-1], ours[:-1]
@@ -129,7 +138,7 @@ def _begin(match: Match) -> tuple[str, str]:
 
 
 def _common_modules(names: Iterable[str]) -> list[str]:
-    """The modules that all names are in, from the outermost one."""
+    """The modules that contain all names, from the outermost one."""
     modules = [name.split(".")[:-1] for name in names]
     common = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*modules, strict=False))
     return [each[0] for each in common]
@@ -140,60 +149,66 @@ def _compare(theirs: _View, ours: _View) -> Match:
         seen = theirs.rename(name)
         return None if seen is None else ours.names.get(seen)
 
-    names = {own: ours.names[name] for name, own in theirs.names.items() if name in ours.names}
+    names = {
+        original: ours.names[name] for name, original in theirs.names.items() if name in ours.names
+    }
     return Match(names, rename)
 
 
 def _views_of_model(
     model: Iterable[str], plain: Mapping[str, str], optional: Collection[str]
 ) -> list[_View]:
-    """The ways to look at the model's names, and at those without wrappers it is known to have."""
+    """The views of the model's names, and of those without its known wrappers."""
     views = _views(model, optional)
-    if any(name != own for name, own in plain.items()):
-        for view in _views(plain, {name for name, own in plain.items() if own in optional}):
+    if any(name != original for name, original in plain.items()):
+        for view in _views(
+            plain, {name for name, original in plain.items() if original in optional}
+        ):
             names = {name: plain[each] for name, each in view.names.items()}
             views.append(replace(view, names=names))
     return views
 
 
 def _views(names: Iterable[str], extra: Collection[str]) -> list[_View]:
-    """The ways to look at names.
+    """The views of names.
 
     Args:
-        names: them.
-        extra: those that need not be in a part for it to be all of them.
+        names: the names.
+        extra: names that a part may lack and still count as all of them.
     """
     names = list(names)
     views: list[_View] = []
     for level, dropped in (
         (0, set()),
-        (_SURELY, INNER_NAMES),
-        (_USUALLY, {*INNER_NAMES, "module"}),
+        (_SAFE, INNER_NAMES),
+        (_USUAL, {*INNER_NAMES, "module"}),
     ):
         seen = {_without(name, dropped): name for name in names}
         if len(seen) == len(names) and all(seen != view.names for view in views):
-            views.append(_View(seen, level, dropped))  # else two would be one; or none changed
+            views.append(
+                _View(seen, level, dropped)
+            )  # else two names would become one, or none changed
     return [*views, *(part for view in views for part in _parts(view, extra))]
 
 
-def _parts(whole: _View, extra: Collection[str]) -> Iterator[_View]:
-    """Its entries in one module: each of the outermost, and each that is alone in such a one."""
+def _parts(view: _View, extra: Collection[str]) -> Iterator[_View]:
+    """The partial views by module: each outermost one, and the only one inside of such a one."""
     by_module: dict[str, dict[str, str]] = {}
-    for name, own in whole.names.items():
+    for name, original in view.names.items():
         first, dot, rest = name.partition(".")
         if dot:
-            by_module.setdefault(first, {})[rest] = own
-    core = len(set(whole.names.values()) - set(extra))
+            by_module.setdefault(first, {})[rest] = original
+    core = len(set(view.names.values()) - set(extra))
     for prefix, names in by_module.items():
         is_all = len(set(names.values()) - set(extra)) == core
-        level = _USUALLY if is_all or prefix in _USUAL_NAMES else _IN_PART
-        yield _View(names, max(level, whole.level), whole.dropped, prefix)
+        level = _USUAL if is_all or prefix in _USUAL_NAMES else _PARTIAL
+        yield _View(names, max(level, view.level), view.dropped, prefix)
         while len(firsts := {name.partition(".")[0] for name in names}) == 1 and all(
             "." in name for name in names
         ):
             prefix = f"{prefix}.{firsts.pop()}"
-            names = {name.partition(".")[2]: own for name, own in names.items()}
-            yield _View(names, max(level, whole.level), whole.dropped, prefix)
+            names = {name.partition(".")[2]: original for name, original in names.items()}
+            yield _View(names, max(level, view.level), view.dropped, prefix)
 
 
 def _without(name: str, parts: Collection[str]) -> str:

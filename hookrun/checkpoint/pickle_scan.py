@@ -1,9 +1,9 @@
-"""A pickle is looked through before anything in it is built: how deep, how much, which keys.
+"""Scanning a pickle for depth, size and colliding keys before it is loaded.
 
-torch's reader builds what a pickle says as it goes. Tuples in one another a hundred thousand times
-crash the interpreter when they are hashed; keys of one hash make a dict of some megabytes take
-hours; and a few bytes can ask for any amount of memory. Here the opcodes are followed without their
-values: of each value it is known how deep it is, and whether its hash is one that others can have.
+torch's unpickler builds values as it reads. A hundred thousand nested tuples crash the interpreter
+when they are hashed; keys with the same hash make a dict of a few megabytes take hours; and a few
+bytes can ask for any amount of memory. Here the opcodes are followed without building values: of
+each, only its depth is known, and whether its hash could be made to collide.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .bounds import MAX_DEPTH, MAX_VALUES
 
 MAX_CONTAINERS = 5_000_000
 MAX_ODD_KEYS = 20_000
-"""Keys of one dict or set whose hashes anybody can choose: tuples, whole numbers beyond 61 bits."""
+"""Keys of a dict or set whose hashes can be made to collide: tuples, integers beyond 61 bits."""
 
-_HASHED_AS_IT_IS = (1 << 61) - 1  # whole numbers below are their own hashes
+_HASH_MODULUS = (1 << 61) - 1  # integers below are their own hashes
 
-# What is known of a value that holds nothing: whether many others can have its hash, and whether it
-# is a whole number. Of a global it is the name, and of what holds others a list:
+# What is known of a value: of a scalar, whether its hash can be made to collide ("odd") and whether
+# it is an integer; of a global, its name; of a container, a list with these items:
 _SAFE, _ODD, _NUMBER = 0, 1, 2
 _DEPTH, _IS_TUPLE, _FIRST, _ODD_ITEMS, _ODD_FIRSTS = range(5)
 
@@ -30,27 +30,27 @@ _UNPACK_LENGTH = struct.Struct("<I").unpack_from
 
 
 def check_pickle(data: bytes | mmap.mmap, start: int = 0) -> int | None:
-    """Refuse a pickle that could not be built within bounds.
+    """Refuse a pickle whose values would exceed the bounds.
 
     Args:
-        data: what it is in.
-        start: where it begins.
+        data: bytes that contain the pickle.
+        start: the offset at which it begins.
 
     Returns:
-        Where it ends; None where that cannot be told, for it has opcodes that torch's reader does
-        not take either.
+        The offset of its end; None if it has opcodes that torch's unpickler does not support
+        either, so that the end is unknown.
 
     Raises:
-        ValueError: what is too much.
+        ValueError: the message says which bound is exceeded.
     """
     try:
         return _Scan(data, start).run()
-    except (IndexError, struct.error, KeyError):  # it is cut off, or refers to what is not there
+    except (IndexError, struct.error, KeyError):  # it is truncated, or refers to a missing value
         return None
 
 
 class _Scan:
-    """The machine that a pickle is a program for, with what is known of values in their place."""
+    """The stack machine of pickle, with what is known of values instead of the values."""
 
     def __init__(self, data: bytes | mmap.mmap, start: int) -> None:
         self.data, self.at = data, start
@@ -92,7 +92,7 @@ class _Scan:
             elif code == 0x8A:  # LONG1
                 size = data[at]
                 number = int.from_bytes(data[at + 1 : at + 1 + size], "little", signed=True)
-                stack.append(_NUMBER if abs(number) < _HASHED_AS_IT_IS else _ODD)
+                stack.append(_NUMBER if abs(number) < _HASH_MODULUS else _ODD)
                 at += 1 + size
             elif code == 0x28:  # MARK
                 self._count_container()
@@ -119,7 +119,7 @@ class _Scan:
                 raise ValueError(f"its pickle has more than {2 * MAX_VALUES} parts")
 
     def _take(self, code: int) -> bool:
-        """An opcode that makes or fills containers; False for one that torch does not take."""
+        """Run an opcode that makes or fills containers; False if torch does not support it."""
         stack = self.stack
         if code in _TUPLES:
             size = _TUPLES[code]
@@ -170,7 +170,7 @@ class _Scan:
     def _tuple(self, items: list[Any]) -> Any:
         self._count_container()
         if items and all(type(each) is int and each != _ODD for each in items):
-            return _FLAT_TUPLES[items[0]]  # as shapes are
+            return _FLAT_TUPLES[items[0]]  # such as shapes
         made: list[Any] = [1, True, None, 0, 0]
         self._add(made, items)
         return made
@@ -203,14 +203,14 @@ class _Scan:
         _check_keys(container[_ODD_ITEMS])
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        """What a function makes of its arguments."""
+        """What is known of a function's result."""
         if type(arguments) is not list or type(function) is not str:
             return _ODD
         first = arguments[_FIRST]
         if function.endswith(_SIZED) and first == _NUMBER:
             raise ValueError(f"it asks for memory with {function:.80}")
         if function.endswith(_COLLECTIONS):
-            if type(first) is list:  # of items, or of pairs of which the first are the keys
+            if type(first) is list:  # of items, or of (key, value) pairs
                 of_pairs = function.endswith("Dict")
                 _check_keys(first[_ODD_FIRSTS if of_pairs else _ODD_ITEMS])
             self._count_container()
@@ -237,5 +237,9 @@ _NUMBERS = {0x4A: 4, 0x4B: 1, 0x4D: 2}
 _CONSTANTS = {0x4E: 0, 0x88: 0, 0x89: 0, 0x47: 8}
 _TUPLES = {0x29: 0, 0x85: 1, 0x86: 2, 0x87: 3}
 _EMPTY = (0x5D, 0x7D, 0x8F)
-_SIZED = ("Tensor", "Storage", ".bytearray")  # which a number gives as much memory
+_SIZED = (
+    "Tensor",
+    "Storage",
+    ".bytearray",
+)  # called with an integer, they allocate that much memory
 _COLLECTIONS = (".set", ".OrderedDict", ".Counter")

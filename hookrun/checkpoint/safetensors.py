@@ -1,4 +1,4 @@
-"""Weights to and from files of safetensors, which hold tensors and text and nothing else."""
+"""Writing and reading safetensors files, which hold only tensors and text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .averages import averages_of_model
 from .tied import without_tied
 
 TIED = "tied_weights"
-"""The key of a checkpoint under which a safetensors file's notes of tied weights are."""
+"""The key of a checkpoint for the tied weights that a safetensors file left out."""
 
 _META = "hookrun.meta"
 
@@ -28,23 +28,23 @@ def export_safetensors(
     meta: Mapping[str, Any] | None = None,
     file_client_args: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights as a file of safetensors; :func:`~hookrun.load_checkpoint` reads it back.
+    """Write weights as a safetensors file; :func:`~hookrun.load_checkpoint` reads it back.
 
-    Of tensors that share memory, as tied weights do, the one that has it all is written, as
-    ``safetensors.torch.save_model`` does, and the file notes the names of the others:
-    ``safetensors.torch.load_model`` and :func:`~hookrun.load_checkpoint` read it, strictly too.
-    Names are without what wrappers add, TrainStep among them unless its loss has weights too, and
-    a model's averages of EMAHook are left out.
+    Of tensors that share memory, such as tied weights, the one that spans it is written, as by
+    ``safetensors.torch.save_model``, and the file records the names of the others, so that
+    ``safetensors.torch.load_model`` and :func:`~hookrun.load_checkpoint` read it with
+    ``strict=True`` too. Parts of names that wrappers add are removed, TrainStep's too unless its
+    loss has weights, and EMAHook's averages are left out.
 
     Args:
         model: a model, possibly in wrappers; or names to tensors.
-        filename: the file, by custom ``*.safetensors``; written whole or not at all.
-        meta: what JSON can hold; kept beside the tensors.
+        filename: the file, usually ``*.safetensors``; written atomically.
+        meta: JSON values to store beside the tensors.
         file_client_args: the storage; by default that of the URI.
 
     Raises:
-        TypeError: something in the weights is no tensor, or ``meta`` cannot be JSON.
-        ImportError: the package ``safetensors`` is not there.
+        TypeError: a weight is no tensor, or ``meta`` cannot be JSON.
+        ImportError: the package ``safetensors`` is missing.
     """
     library = _library()
     weights = _weights_of(model) if isinstance(model, nn.Module) else model
@@ -59,27 +59,26 @@ def export_safetensors(
         for name in names
     }
     text = json.dumps(dict(meta or {}))
-    whole = library.save(tensors, metadata={**tied, "format": "pt", _META: text})
-    FileClient.infer_client(file_client_args, filename).put(whole, filename)
+    data = library.save(tensors, metadata={**tied, "format": "pt", _META: text})
+    FileClient.infer_client(file_client_args, filename).put(data, filename)
 
 
 def read_safetensors(data: bytes, map_location: Any = None) -> dict[str, Any]:
     """The checkpoint in the bytes of a safetensors file: ``state_dict`` and ``meta``.
 
-    Where the file notes names that were left out, ``tied_weights`` has, by these, the names of
-    those written instead.
+    If the file left out tied weights, ``tied_weights`` maps their names to those that were written.
 
     Raises:
-        ValueError: the bytes are no such file.
+        ValueError: the bytes are no safetensors file.
         TypeError: ``map_location`` is neither a device nor None.
-        ImportError: the package ``safetensors`` is not there.
+        ImportError: the package ``safetensors`` is missing.
     """
     if map_location is not None and not isinstance(map_location, (str, torch.device)):
         raise TypeError("a safetensors file takes a device as map_location, or None")
     library = _library()
     try:
         weights = library.load(data)
-    except Exception as error:  # of its own type
+    except Exception as error:  # SafetensorError, a direct subclass of Exception
         raise ValueError(f"no file of safetensors: {error}") from error
     if map_location is not None:
         weights = {name: value.to(map_location) for name, value in weights.items()}
@@ -101,12 +100,12 @@ def _weights_of(model: nn.Module) -> Mapping[str, Any]:
     averages = averages_of_model(model)
     left_out = averages.buffers if averages else ()
     module = unwrap_model(model)
-    own = plain_state_dict(module)
-    weights = {name: value for name, value in own.items() if name not in left_out}
+    state = plain_state_dict(module)
+    weights = {name: value for name, value in state.items() if name not in left_out}
     while network := getattr(type(module), "wrapped_network", ""):
         prefix = f"{network}."
         if not weights or not all(name.startswith(prefix) for name in weights):
-            break  # a loss with weights of its own
+            break  # the loss has weights too
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
         module = unwrap_model(getattr(module, network))
     return weights

@@ -1,4 +1,4 @@
-"""What the state of a loss scale in a checkpoint looks like, in a hook's state and in ``meta``."""
+"""Checks of the state of a loss scaler in a checkpoint, in a hook's state or in ``meta``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MMCV = record(
 
 
 def scaler_state(value: Any, where: str) -> None:
-    """The state of a loss scale of hookrun, torch or MMCV; empty for one that was not enabled."""
+    """Check a loss scaler's state, of hookrun, torch or MMCV; a disabled scaler's is empty."""
     if not isinstance(value, Mapping):
         raise refuse(where, value, "the state of a loss scale")
     if value:

@@ -1,4 +1,4 @@
-"""Finding the checkpoint from which a run goes on."""
+"""Finding the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def newest_valid(
     others: Iterable[str | Path] = (),
     with_optimizer: bool = False,
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a folder that is whole and of a run, and where it is.
+    """The newest undamaged checkpoint of a run in a folder, and its path.
 
-    ``best_*`` files count too. Files are tried from the newest back; one that is damaged, or that
-    cannot be read, is reported with a warning and passed over. Bare weights are passed over. What
-    is newest the file system says: in a run that was taken up again from an earlier file, the
-    newest is not the one that is farthest. Where an older one is farther, a warning says so.
+    ``best_*`` files count too. Files are tried from the newest to the oldest; a damaged or
+    unreadable one is skipped with a warning, and so are bare weights, without one. The newest file
+    is the one with the latest modification time, not the largest iteration: a run may have been
+    resumed from an earlier file. Where an older file is of a later iteration, a warning says so.
 
     Args:
         folder: the run's ``work_dir``; it need not exist.
-        logger: told of damaged files.
+        logger: gets the warnings.
         map_location: as for ``torch.load``.
         trust: as for :func:`~hookrun.checkpoint.files.read_checkpoint`.
-        others: further folders, whose files are tried among those of the first one.
-        with_optimizer: whether the newest file that has an optimizer's state comes before newer
-            ones that have none; these are named in a warning.
+        others: more folders, whose files are tried together with those of ``folder``.
+        with_optimizer: whether to prefer the newest file with optimizer state to newer ones
+            without; these are named in a warning.
 
     Returns:
-        (path, checkpoint), or None where there is no valid checkpoint.
+        (path, checkpoint), or None if there is no valid checkpoint.
     """
     paths = list(newest_first(folder, *others))
     newest = NewestOfARun(with_optimizer)
@@ -64,16 +64,16 @@ def newest_valid(
 
 
 class NewestOfARun:
-    """The file from which a run goes on, of files that are shown to it from the newest back.
+    """Chooses the file to resume from, among files passed to it from the newest to the oldest.
 
     Args:
-        with_optimizer: whether the newest file that has an optimizer's state comes before newer
-            ones that have none.
+        with_optimizer: whether to prefer the newest file with optimizer state to newer ones
+            without.
 
     Attributes:
-        found: the file so far and what it holds, or None.
-        passed: newer files without an optimizer's state, bare weights among them, where one that
-            has it is wanted and found.
+        found: (path, checkpoint) of the best file so far, or None.
+        passed: if a file with optimizer state was preferred: the newer files without, including
+            bare weights.
     """
 
     def __init__(self, with_optimizer: bool) -> None:
@@ -87,7 +87,7 @@ class NewestOfARun:
         return self._without if self._decided and self._with_optimizer else []
 
     def decide(self, path: Path, checkpoint: dict[str, Any]) -> bool:
-        """Whether the choice is made, whatever older files there are."""
+        """Consider the next file; returns whether the choice is final."""
         if self._decided:
             return True
         of_a_run = is_of_a_run(checkpoint)
@@ -101,24 +101,23 @@ class NewestOfARun:
 
 
 def newest_first(*folders: str | Path) -> Iterator[Path]:
-    """The ``*.pth`` files of folders, the one written last first.
+    """The ``*.pth`` files of folders, the latest first.
 
-    Links are left out, and what is no file, such as folders and named pipes.
-
-    Of files written at the same time, one with a greater number in its name comes first.
+    Links are left out, and so is anything but regular files, such as folders and named pipes.
+    Among files with the same time, one with a larger number in its name comes first.
     """
     found = {path for folder in folders for path in Path(folder).glob("*.pth")}
     files = []
     for path in found:
         with contextlib.suppress(OSError):  # another run may delete it meanwhile
-            status = path.lstat()  # links such as latest.pth mean one of the others
+            status = path.lstat()  # lstat, to leave out links such as latest.pth
             if stat.S_ISREG(status.st_mode):
                 files.append((status.st_mtime_ns, _number(path), path))
     yield from (path for *_, path in sorted(files, key=lambda f: f[:2], reverse=True))
 
 
 def is_of_a_run(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint says how far its run was."""
+    """Whether a checkpoint was saved by a run: its ``meta`` has the epoch and the iteration."""
     meta = checkpoint.get("meta")
     return isinstance(meta, Mapping) and {"epoch", "iter"} <= meta.keys()
 
@@ -126,10 +125,10 @@ def is_of_a_run(checkpoint: Mapping[str, Any]) -> bool:
 def _warn_of_farther(
     path: Path, meta: Mapping[str, Any], older: Iterable[Path], logger: logging.Logger
 ) -> None:
-    """Warn where an older file is of more epochs or iterations than the newest one.
+    """Warn if an older file is of a later epoch or iteration than the newest one.
 
-    Copying a folder can lose the order in which its files were written, and so can a clock that was
-    set back. A file itself says how far it is, and so may its name.
+    Copying a folder can lose modification times, and a clock that was set back makes them wrong.
+    The epoch and iteration are taken from the name of a file, or from its content.
     """
     here = meta["epoch"], meta["iter"]
     if not all(isinstance(each, int) for each in here):

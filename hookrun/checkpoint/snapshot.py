@@ -1,4 +1,4 @@
-"""Copies of a run's state at one moment, taken as fast as memory can be copied."""
+"""Snapshots: copies of the state of a run on the CPU, taken as fast as memory can be copied."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from hookrun.ops.convert import copy_bits_
 
-_Copies = dict[tuple[Any, ...], list[Tensor]]  # by all that a copy's memory and layout depend on
-_PLAIN_KINDS = (Tensor, torch.nn.Parameter)
+_Copies = dict[tuple[Any, ...], list[Tensor]]  # by size, pinning, dtype and layout
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The tree of dicts, lists and tuples with its tensors changed; the caller's stays as it is."""
+    """A copy of a tree of dicts, lists and tuples with ``change`` applied to its tensors."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, Mapping):
@@ -33,7 +33,7 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def on_cpu(tree: Any) -> Any:
-    """The tree with tensors of other devices copied to the CPU; those on the CPU are the same."""
+    """A copy of the tree with all tensors on the CPU; those there already are not copied."""
 
     def move(tensor: Tensor) -> Tensor:
         _refuse_freed(tensor)
@@ -45,89 +45,89 @@ def on_cpu(tree: Any) -> Any:
 class Snapshots:
     """Takes copies of trees of tensors, on the CPU.
 
-    Memory of copies that are no longer needed is used again, which is faster than new memory; that
-    for a GPU's tensors is pinned. Tensors that share memory share it in the copy too.
+    Memory of recycled copies is reused, which is faster than allocating; that for copies of GPU
+    tensors is pinned. Tensors that share memory share it in the copy too.
     """
 
     def __init__(self) -> None:
         self._free: _Copies = {}
         self._used: _Copies = {}
 
-    @torch.inference_mode(False)  # memory made in inference mode could not be written outside of it
+    @torch.inference_mode(False)  # tensors created in it could not be written later
     def take(self, tree: Any) -> tuple[Any, Callable[[], None]]:
         """Copy a tree of plain types and tensors.
 
-        Nothing waits for a GPU: it copies after what it has been told before, and before what it
-        will be told from now on.
+        The host does not wait for a GPU: copies are enqueued on its current stream, after the work
+        so far and before any later work.
 
         Returns:
-            (copy, arrived); the tensors in the copy hold their values when ``arrived()`` returns.
+            (copy, synchronize); the copy is complete when ``synchronize()`` has returned.
 
         Raises:
             ValueError: a tensor's memory has been freed.
         """
-        copying = _Copying(self._make_room)
+        copying = _Copying(self._allocate)
         copied = map_tensors(tree, copying.add)
         return copied, copying.start()
 
     def recycle(self) -> None:
-        """Say that the copies so far are no longer needed."""
+        """Allow reusing the memory of all copies so far."""
         self._free, self._used = self._used, {}
 
-    def forget(self) -> None:
-        """Give the memory back."""
+    def release(self) -> None:
+        """Free the memory."""
         self._free, self._used = {}, {}
 
-    def _make_room(self, tensor: Tensor, size: int) -> Tensor:
-        """Memory of so many bytes, laid out as the tensor is, which no other copy uses."""
+    def _allocate(self, tensor: Tensor, size: int) -> Tensor:
+        """A tensor with the layout of ``tensor``, on ``size`` bytes that no other copy uses."""
         pinned = not tensor.is_cpu
         layout = (size, pinned, tensor.dtype, *_layout(tensor))
         free = self._free.get(layout)
         if free:
-            room = free.pop()
+            copy = free.pop()
         else:
             memory = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
-            room = _like(tensor, memory)
-        self._used.setdefault(layout, []).append(room)
-        return room
+            copy = _like(tensor, memory)
+        self._used.setdefault(layout, []).append(copy)
+        return copy
 
 
 class _Copying:
-    """One copy at work: which memory it has met, and where that goes."""
+    """One copy in progress: the storages found so far, and their copies."""
 
-    def __init__(self, make_room: Callable[[Tensor, int], Tensor]) -> None:
-        self._make_room = make_room
-        # By the address and the bytes of what they are copies of: memory from outside of torch may
-        # be in two storages, of which one ends before the other.
+    def __init__(self, allocate: Callable[[Tensor, int], Tensor]) -> None:
+        self._allocate = allocate
+        # By address and size of the storage. Both, because two storages around memory from outside
+        # torch can begin at one address and differ in size.
         self._copies: dict[tuple[int, int], Tensor] = {}
         self._sources: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._devices: set[torch.device] = set()
 
     def add(self, tensor: Tensor) -> Tensor:
-        """What will be the tensor's copy."""
+        """The tensor's copy, which has its values after :meth:`start`."""
         if not _is_simple(tensor):
             _refuse_freed(tensor)
             tensor = tensor.detach()
             return tensor.cpu().clone() if tensor.device.type == "cpu" else tensor.cpu()
         storage = tensor.untyped_storage()
-        place = storage.data_ptr(), storage.nbytes()
-        if place in self._copies:
-            return _like(tensor, self._copies[place])
-        copy = self._make_room(tensor, storage.nbytes())
-        self._copies[place] = copy
-        # The whole storage is copied. Where the tensor is all of it, as most are, no other view of
-        # it is needed, and to make one takes longer than to copy a small tensor.
-        whole = tensor.is_contiguous() and tensor.nbytes == storage.nbytes()
-        self._sources.append(tensor if whole else _bytes_of(tensor))
-        self._targets.append(copy if whole else _bytes_of(copy))
+        key = storage.data_ptr(), storage.nbytes()
+        if key in self._copies:
+            return _like(tensor, self._copies[key])
+        copy = self._allocate(tensor, storage.nbytes())
+        self._copies[key] = copy
+        # All of the storage is copied. Most tensors span theirs and can be copied directly; making
+        # a view of the bytes would take longer than copying a small tensor.
+        spans_storage = tensor.is_contiguous() and tensor.nbytes == storage.nbytes()
+        self._sources.append(tensor if spans_storage else _bytes_of(tensor))
+        self._targets.append(copy if spans_storage else _bytes_of(copy))
         if not tensor.is_cpu:
             self._devices.add(tensor.device)
         return copy
 
     @torch.no_grad()
     def start(self) -> Callable[[], None]:
-        """Copy; returns a function that waits until every GPU has done so."""
+        """Start copying; returns a function that waits until every GPU has finished."""
         pairs = list(zip(self._targets, self._sources, strict=True))
         on_cpu = [pair for pair in pairs if pair[1].is_cpu]
         if on_cpu:
@@ -135,27 +135,27 @@ class _Copying:
         for target, source in pairs:
             if not source.is_cpu:
                 target.copy_(source, non_blocking=True)
-        return self._arrival()
+        return self._make_synchronize()
 
-    def _arrival(self) -> Callable[[], None]:
-        """A function that waits until every GPU has copied what it was told."""
+    def _make_synchronize(self) -> Callable[[], None]:
+        """A function that waits until every GPU has finished the work enqueued so far."""
         events = []
         for device in self._devices:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(device))
             events.append(event)
 
-        def arrived() -> None:
+        def synchronize() -> None:
             for event in events:
                 event.synchronize()
 
-        return arrived
+        return synchronize
 
 
 def _is_simple(tensor: Tensor) -> bool:
-    """Whether a tensor is its bytes, shape and strides and nothing more."""
+    """Whether a tensor consists of nothing but bytes, shape and strides."""
     return (
-        type(tensor) in _PLAIN_KINDS
+        type(tensor) in _PLAIN_TYPES
         and tensor.layout is torch.strided
         and tensor.device.type in ("cpu", "cuda")
         and not tensor.is_quantized
@@ -166,13 +166,13 @@ def _is_simple(tensor: Tensor) -> bool:
 
 
 def _refuse_freed(tensor: Tensor) -> None:
-    """Refuse a tensor whose elements are nowhere: copying it would crash, and its file not load.
+    """Refuse a tensor whose storage was freed: copying it would crash, and its file not load.
 
     Raises:
-        ValueError: it is one.
+        ValueError: its storage was freed.
     """
     if (
-        type(tensor) in _PLAIN_KINDS
+        type(tensor) in _PLAIN_TYPES
         and tensor.layout is torch.strided
         and tensor.device.type in ("cpu", "cuda")
         and tensor.numel() > 0
@@ -189,13 +189,13 @@ def _layout(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
 
 
 def _like(tensor: Tensor, memory: Tensor) -> Tensor:
-    """A tensor laid out as the first is, on the storage of the second."""
+    """A tensor with the layout of ``tensor`` on the storage of ``memory``."""
     return torch.empty(0, dtype=tensor.dtype, device="cpu").set_(
         memory.untyped_storage(), *_layout(tensor)
     )
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
-    """All of a tensor's storage."""
-    whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-    return whole.set_(tensor.untyped_storage())
+    """All of a tensor's storage, as bytes."""
+    data = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return data.set_(tensor.untyped_storage())

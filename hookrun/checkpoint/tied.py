@@ -1,4 +1,4 @@
-"""Entries of a state dict that share their memory, as tied weights and views do."""
+"""Entries of a state dict that share memory, such as tied weights and views."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _Span = tuple[int, int]
 
 
 def held_by(kept: Collection[str], entries: Mapping[str, Any]) -> dict[str, str]:
-    """The other entries all of whose memory is that of a kept one, and the one that has it.
+    """Entries whose memory lies within that of a kept entry, by name: the name of the kept one.
 
     Args:
         kept: names of entries.
-        entries: names to tensors; what is no plain tensor shares nothing.
+        entries: names to tensors; other values and tensor subclasses share nothing.
     """
     by_storage: dict[Any, list[tuple[_Span, str]]] = {}
     for name in kept:
@@ -36,10 +36,11 @@ def held_by(kept: Collection[str], entries: Mapping[str, Any]) -> dict[str, str]
 
 
 def without_tied(entries: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """What it takes to write all memory once.
+    """Choose entries so that shared memory is written once.
 
     Returns:
-        (names of the entries to write, the other entries and which of those has their memory)
+        (names of the entries to write; the other names, each with the written one that has its
+        memory)
     """
     kept: list[str] = []
     tied: dict[str, str] = {}
@@ -48,7 +49,7 @@ def without_tied(entries: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]
         if _has_memory(tensor):
             sharing.setdefault(_storage(tensor), {})[name] = tensor
     for group in sharing.values():
-        # The larger may have the memory of the smaller.
+        # Larger entries first: the memory of smaller ones may lie within theirs.
         left = dict(sorted(group.items(), key=lambda item: -item[1].nbytes))
         while left:
             name = next(iter(left))
@@ -61,12 +62,12 @@ def without_tied(entries: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]
 
 
 def same_memory(entries: Mapping[str, Any]) -> list[list[str]]:
-    """Groups of two and more entries that are one tensor."""
+    """Groups of entries that are the same tensor; groups of one are left out."""
     groups: dict[Any, list[str]] = {}
     for name, tensor in entries.items():
         if _has_memory(tensor):
-            place = (_storage(tensor), _span(tensor), tensor.dtype, tensor.shape, tensor.stride())
-            groups.setdefault(place, []).append(name)
+            key = (_storage(tensor), _span(tensor), tensor.dtype, tensor.shape, tensor.stride())
+            groups.setdefault(key, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 
@@ -87,14 +88,14 @@ def _storage(tensor: Tensor) -> Any:
 
 
 def _span(tensor: Tensor) -> _Span:
-    """The addresses from its first to behind its last byte."""
+    """The addresses of a tensor's first byte, and of the byte after its last."""
     steps = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
     return start, start + (steps + 1) * tensor.itemsize
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill its span, in whatever order of dimensions."""
+    """Whether a tensor has no gaps in memory, in whatever order of dimensions."""
     expected = 1
     for step, n in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if n > 1 and step != expected:

@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints: at once, or in the background from a snapshot."""
+"""Writing a run's checkpoints, directly or in the background from a snapshot."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Writer:
     """Writes the checkpoints of a run in the order in which they are saved, one at a time.
 
     ``save`` returns when the file is durable. Within ``with writer.saving():`` it returns when a
-    snapshot is taken, and the rest happens in the background after the block: write, move the link,
-    then what ``then`` was given, such as deleting older files. Each step waits for the one before;
-    when one fails, those behind it are left out. The failure is raised by the next ``save``,
+    snapshot is taken, and the rest happens in the background after the block: write the file, move
+    the link, then run the steps passed to ``then``, such as deleting older files. The steps run in
+    order; when one fails, the later ones are skipped. The error is raised by the next ``save``,
     ``saving`` or ``wait``, whichever comes first.
     """
 
     def __init__(self) -> None:
         self._snapshots = Snapshots()
         self._thread: threading.Thread | None = None
-        self._done = threading.Event()  # of what the thread does
+        self._done = threading.Event()  # set when the thread has run all steps
         self._failure: BaseException | None = None
         self._client: FileClient | None = None
-        self._steps: list[Step] | None = None  # of the block at work, in the background
+        self._steps: list[Step] | None = None  # of the current block, to run in the background
 
     @contextlib.contextmanager
     def saving(
@@ -43,18 +43,18 @@ class Writer:
         client: FileClient | None = None,
         undo: Step = lambda: None,
     ) -> Iterator[None]:
-        """A block whose saves go to one storage, and to the background if wanted.
+        """A context whose saves go to one storage, and happen in the background if wanted.
 
-        It first waits for the write before it: there is never more than one. A block that raises
-        writes nothing in the background.
+        It first waits for an unfinished write, so that there is never more than one. If the block
+        raises, nothing is written in the background.
 
         Args:
             background: whether ``save`` returns before the file is written.
             client: the storage; by default that of the folder's URI.
-            undo: called when the block or what it left to the background raises.
+            undo: called when the block, or a step of it in the background, raises.
 
         Raises:
-            Exception: what the last write in the background raised.
+            Exception: the error of the previous write in the background.
         """
         self.wait()
         self._snapshots.recycle()
@@ -83,13 +83,13 @@ class Writer:
         Args:
             checkpoint: plain types and tensors; within ``saving`` the tensors may change as soon
                 as this returns.
-            folder: where to, a path or a URI.
+            folder: a path or a URI.
             filename: the file's name in it.
             latest: the name of a link to move to this file, where the storage has links.
 
         Raises:
-            OSError: what the storage refuses.
-            Exception: what the last write in the background raised.
+            OSError: the storage refused.
+            Exception: the error of the previous write in the background.
         """
         client = self._client or FileClient.infer_client(uri=folder)
         path = client.join_path(folder, filename)
@@ -97,13 +97,13 @@ class Writer:
             self.wait()
             write_checkpoint(checkpoint, path, client)
         else:
-            copy, arrived = self._snapshots.take(checkpoint)
-            self._steps.append(partial(_write_copy, copy, arrived, path, client))
+            copy, synchronize = self._snapshots.take(checkpoint)
+            self._steps.append(partial(_write_copy, copy, synchronize, path, client))
         if latest is not None and client.allow_symlink:
             self.then(partial(link, local_path(path), latest))
 
     def then(self, step: Step) -> None:
-        """Do something once what was saved in this block is durable; outside of a block, now."""
+        """Run a step once the saves of this block are durable; outside of a block, now."""
         if self._steps is None:
             step()
         else:
@@ -113,11 +113,12 @@ class Writer:
         """Wait until nothing is being written.
 
         Raises:
-            Exception: what the write raised.
+            Exception: the error of the write.
         """
         if self._thread is not None:
-            # Ctrl-C ends the wait only. In join() and is_alive(), CPython below 3.13 would take it
-            # for the end of the thread. A forked child has no thread, and waits for none.
+            # Ctrl-C may only interrupt the wait on the event: after an interrupt in join() or
+            # is_alive(), CPython below 3.13 considers the thread finished. In a forked child the
+            # thread does not exist, and is_alive() is False.
             if uninterrupted(self._thread.is_alive):
                 self._done.wait()
             uninterrupted(self._thread.join)
@@ -128,40 +129,40 @@ class Writer:
             raise failure
 
     def close(self) -> None:
-        """Wait, and give the memory of snapshots back; ``save`` works afterwards too.
+        """Wait, and free the memory of snapshots; ``save`` works afterwards too.
 
         Raises:
-            Exception: what the write raised.
+            Exception: the error of the write.
         """
         try:
             self.wait()
         finally:
-            self._snapshots.forget()
+            self._snapshots.release()
 
     def _start(self, steps: list[Step], undo: Step) -> None:
-        """Take the steps in the background; where the system refuses a thread, here and now."""
-        # Not a daemon: the interpreter waits for it when the run ends in a way that closes nothing.
-        training_goes_on = threading.Event()
+        """Run the steps in the background, or right here if no thread can be started."""
+        # Not a daemon, so that the interpreter waits for it even if close() is never called.
+        main_thread_returned = threading.Event()
         self._done = threading.Event()
         thread = threading.Thread(
             target=self._work,
-            args=(steps, undo, training_goes_on),
+            args=(steps, undo, main_thread_returned),
             name="hookrun-checkpoint",
             daemon=False,
         )
         try:
             thread.start()
         except RuntimeError:
-            training_goes_on.set()
-            interruptible(self._work, steps, undo, training_goes_on)
+            main_thread_returned.set()
+            interruptible(self._work, steps, undo, main_thread_returned)
             self.wait()
         else:
             self._thread = thread
-            training_goes_on.set()
+            main_thread_returned.set()
 
-    def _work(self, steps: list[Step], undo: Step, training_goes_on: threading.Event) -> None:
-        # A new thread would keep the interpreter's lock for milliseconds, while the step waits.
-        training_goes_on.wait()
+    def _work(self, steps: list[Step], undo: Step, main_thread_returned: threading.Event) -> None:
+        # Without this, the new thread would take the GIL for milliseconds while start() returns.
+        main_thread_returned.wait()
         try:
             while steps:
                 steps.pop(0)()
@@ -174,7 +175,7 @@ class Writer:
 
 
 def _write_copy(
-    copy: dict[str, Any], arrived: Callable[[], None], path: str, client: FileClient
+    copy: dict[str, Any], synchronize: Callable[[], None], path: str, client: FileClient
 ) -> None:
-    arrived()
+    synchronize()
     write_checkpoint(copy, path, client)

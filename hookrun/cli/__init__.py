@@ -11,7 +11,7 @@ COMMANDS = (plot_lr, verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the process's arguments by default. Returns the exit status."""
+    """Run a command, by default with the arguments of the process; returns the exit status."""
     parser = argparse.ArgumentParser(prog="hookrun", description="A training runner with hooks.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

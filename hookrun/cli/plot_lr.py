@@ -1,4 +1,4 @@
-"""``hookrun plot-lr``: a picture of the schedules in configs."""
+"""``hookrun plot-lr``: plot the schedules in configs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hookrun.storage import open_file
 
 EPILOG = """\
 A config is a Python file (it is executed), a JSON file or JSON text. It holds lr_config and
-momentum_config, or is itself an lr_config. Where the options don't give them, the initial lr and
-momentum are taken from its 'optimizer', and max_epochs or max_iters from its 'runner'.
+momentum_config, or is itself an lr_config. Without the options, the initial lr and momentum are
+taken from its 'optimizer', and max_epochs or max_iters from its 'runner'.
 """
 
 
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw the picture; returns the exit status."""
+    """Draw the plot; returns the exit status."""
     from hookrun.schedules.gallery import draw_gallery
     from hookrun.schedules.plotting import draw
     from hookrun.schedules.preview import Curves, preview
@@ -59,25 +59,25 @@ def run(options: argparse.Namespace) -> int:
                 curves[unique(name, curves)] = preview(**preview_arguments(config, options))
             draw(curves, options.output)
     except Exception as error:  # a config is code, and may raise anything
-        print(f"hookrun plot-lr: {_told(error)}", file=sys.stderr)
+        print(f"hookrun plot-lr: {_error_line(error)}", file=sys.stderr)
         return 1
     print(printable(options.output))
     return 0
 
 
-def _told(error: Exception) -> str:
-    """The error in one line, with its kind where that is none of those that we raise."""
-    told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    line = printable(told.strip().split("\n", 1)[0])
-    own = isinstance(error, (ValueError, TypeError, KeyError, OSError, ImportError))
-    return line if own and line else f"{type(error).__name__}: {line}".rstrip(": ")
+def _error_line(error: Exception) -> str:
+    """The error in one line, with its type unless it is one that hookrun raises."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    line = printable(text.strip().split("\n", 1)[0])
+    expected = isinstance(error, (ValueError, TypeError, KeyError, OSError, ImportError))
+    return line if expected and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def load_config(source: str) -> tuple[str, dict[str, Any]]:
-    """A name for the config, and its content.
+    """A name for a config, and its content.
 
     Raises:
-        ValueError: neither a file nor JSON, or no dict.
+        ValueError: the source is neither a file nor JSON, or holds no dict.
         OSError: the file cannot be read.
     """
     if source.lstrip().startswith("{"):
@@ -86,7 +86,7 @@ def load_config(source: str) -> tuple[str, dict[str, Any]]:
         with open_file(source) as file:
             name, content = Path(source).stem, json.loads(file.read())
     elif source.endswith(".py"):
-        open_file(source).close()  # which refuses what is no file
+        open_file(source).close()  # raises unless it is a regular file
         name, content = Path(source).stem, runpy.run_path(source)
     else:
         raise ValueError(f"a config is a .py file, a .json file or JSON text, not {source!r}")
@@ -100,13 +100,13 @@ def load_config(source: str) -> tuple[str, dict[str, Any]]:
 
 
 def unique(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, with a number behind it if it is taken."""
+    """The name, with a number appended if it is taken."""
     numbered = (f"{name} ({number})" for number in range(2, len(taken) + 3))
     return next(each for each in (name, *numbered) if each not in taken)
 
 
 def preview_arguments(config: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments for ``preview``: the options, else what the config says, else defaults."""
+    """Arguments for ``preview``: from the options, else from the config, else defaults."""
     optimizer, runner = config.get("optimizer") or {}, config.get("runner") or {}
     arguments = {
         "lr_config": config.get("lr_config"),

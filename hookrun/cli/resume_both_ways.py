@@ -1,7 +1,7 @@
-"""Runs a training script for a few steps, in one go or resumed: the work of ``hookrun verify``.
+"""Running a training script for a few steps, uninterrupted or resumed, for ``hookrun verify``.
 
-The script runs in a process of its own, which this module's ``main`` is. Runs of the runners stop
-there after so many iterations, with a checkpoint of how they ended.
+The script runs in a new process, by this module's ``main``. There, a runner's ``run`` stops after a
+number of iterations and saves a checkpoint of its final state.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import Tensor
 from hookrun.core import Hook
 from hookrun.runners import BaseRunner, EpochBasedRunner, IterBasedRunner
 
-_OF_THE_MOMENT = {"meta['time']"}  # differs without meaning anything
+_TRANSIENT = {"meta['time']"}  # differs between any two runs
 
 
-class Enough(BaseException):
-    """Ends the script when it has trained for long enough."""
+class StepsDone(BaseException):
+    """Ends the script once it has trained for the given steps."""
 
 
 class Probe(Hook):
-    """Keeps a checkpoint halfway and one at the end, and ends the run there."""
+    """Saves a checkpoint halfway and one at the end, where it ends the run."""
 
     def __init__(self, folder: Path, steps: int, resumed: bool) -> None:
         self.folder, self.steps, self.resumed = folder, steps, resumed
@@ -43,7 +43,7 @@ class Probe(Hook):
         if self.done == left:
             name = "resumed.pth" if self.resumed else "straight.pth"
             runner.save_checkpoint(self.folder, name, create_symlink=False)
-            raise Enough
+            raise StepsDone
 
 
 def run_script(script: str, arguments: list[str], folder: Path, steps: int, resumed: bool) -> int:
@@ -51,24 +51,24 @@ def run_script(script: str, arguments: list[str], folder: Path, steps: int, resu
 
     Args:
         script: a Python file.
-        arguments: its own.
-        folder: where checkpoints go: ``halfway.pth``, ``straight.pth``, ``resumed.pth``.
-        steps: iterations of the whole run.
-        resumed: whether to go on from ``halfway.pth``.
+        arguments: the script's arguments.
+        folder: the folder for ``halfway.pth``, ``straight.pth`` and ``resumed.pth``.
+        steps: iterations of the uninterrupted run.
+        resumed: whether to resume from ``halfway.pth``.
     """
     command = [sys.executable, "-m", __name__, str(folder), str(steps), str(int(resumed)), script]
     return subprocess.run([*command, *arguments], check=False).returncode
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two trees of plain types and tensors differ, bit for bit; empty where they do not."""
-    if where in _OF_THE_MOMENT:
+    """The bitwise differences between two trees of plain types and tensors."""
+    if where in _TRANSIENT:
         return []
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         found = [
             f"{_at(where, key)} is in one of the two only"
             for key in one.keys() ^ other.keys()
-            if {**one, **other}[key] != {}  # nothing, said in another way
+            if {**one, **other}[key] != {}  # an empty dict equals a missing one
         ]
         for key in one.keys() & other.keys():
             found += differences(one[key], other[key], _at(where, key))
@@ -79,8 +79,8 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
         pairs = zip(one, other, strict=True)
         return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{where}[{i}]")]
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return [] if _same(one, other) else [f"{where} {_how_far(one, other)}"]
-    # NaN is the same as NaN here.
+        return [] if _same(one, other) else [f"{where} {_describe_difference(one, other)}"]
+    # NaN counts as equal to NaN.
     if type(one) is type(other) and (one == other or (one != one and other != other)):
         return []
     return [f"{where} is {one!r:.60} in one go and {other!r:.60} resumed"]
@@ -96,14 +96,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*(t.contiguous().flatten().view(torch.uint8) for t in (one, other)))
 
 
-def _how_far(one: Tensor, other: Tensor) -> str:
+def _describe_difference(one: Tensor, other: Tensor) -> str:
     if one.dtype != other.dtype or one.shape != other.shape:
         return f"is {one.dtype} {tuple(one.shape)} and {other.dtype} {tuple(other.shape)}"
     return f"differs by up to {(one.double() - other.double()).abs().max():.3g}"
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script that the arguments name, with the runners' ``run`` probed."""
+    """Run the script in ``arguments``, with a :class:`Probe` in every run of a runner."""
     folder, steps, resumed, script, *rest = arguments
     probe = Probe(Path(folder), int(steps), resumed == "1")
     for kind in (EpochBasedRunner, IterBasedRunner):
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> None:
     sys.path[0] = os.path.dirname(os.path.abspath(script))
     try:
         runpy.run_path(script, run_name="__main__")
-    except Enough:
+    except StepsDone:
         return
 
 

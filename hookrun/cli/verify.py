@@ -1,4 +1,4 @@
-"""``hookrun verify``: whether a run's files are whole, and whether a script resumes bit for bit."""
+"""``hookrun verify``: check a run's files for damage, or that a script resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hookrun.core.printable import printable
 
 EPILOG = """\
 With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its weights,
-averages and optimizer state are searched for NaN and infinite values; the exit status is 1 where
-one is damaged or not finite. With --resume, a training script is run twice for a few steps: once in
-one go, and once resumed halfway in a new process; the exit status is 1 where the two end
-differently. The script is run as it is, but for its work_dir, which is a temporary folder.
+averages and optimizer state are searched for NaN and infinite values; the exit status is 1 if one
+is damaged or not finite. With --resume, a training script is run twice for a few steps: once in one
+go, and once resumed halfway in a new process; the exit status is 1 if the two end differently. The
+script runs unchanged, except that its work_dir is a temporary folder.
 """
 
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verify_folder(folder: Path) -> int:
-    """Check every checkpoint in a folder, and say from which one ``resume('auto')`` would start."""
+    """Check every checkpoint in a folder, and print which one ``resume('auto')`` would take."""
     from hookrun import checkpoint as ckpt
 
     if not folder.is_dir():
@@ -63,36 +63,36 @@ def verify_folder(folder: Path) -> int:
         try:
             checkpoint = ckpt.read_checkpoint(path, "cpu")
             newest.decide(path, checkpoint)
-            told, bad = check_file(path, checkpoint)
+            summary, bad = check_file(path, checkpoint)
         except (ValueError, OSError, MemoryError) as error:
             wrong += 1
             refused.add(path)
-            _tell(path, f"DAMAGED: {error or 'it is too large to be read'}")
+            _print_line(path, f"DAMAGED: {error or 'it is too large to be read'}")
             continue
         wrong += bool(bad)
-        _tell(path, f"{f'NOT FINITE: {bad}; ' if bad else ''}{told}")
+        _print_line(path, f"{f'NOT FINITE: {bad}; ' if bad else ''}{summary}")
     for path in sorted(folder.glob("*.pth")):
         kind = _kind(path)
         if kind == "a link":
             lost = not os.path.isfile(path)
             wrong += lost
-            told = "DAMAGED: it means a missing file" if lost else "means"
-            _tell(path, f"{told} {os.path.basename(os.readlink(path))}")
+            text = "DAMAGED: link to the missing file" if lost else "link to"
+            _print_line(path, f"{text} {os.path.basename(os.readlink(path))}")
         elif kind is not None:
-            _tell(path, f"passed over, for it is {kind}")
+            _print_line(path, f"skipped, because it is {kind}")
     for path in sorted(folder.glob(".*.tmp")):
-        _tell(path, "left by a process that was ended amid a write")
+        _print_line(path, "left by a process that was killed during a write")
     print(printable(f"a resume starts {_start(newest, refused)}"))
     return int(wrong > 0)
 
 
 def _start(newest: NewestOfARun, refused: Collection[Path]) -> str:
-    """Where a resume starts."""
+    """The end of the sentence that says where a resume starts."""
     if newest.found is None:
         return "afresh: there is no checkpoint"
     path, checkpoint = newest.found
     if path in refused:
-        return f"nowhere: it takes {path.name}, and refuses it"
+        return f"nowhere: it would take {path.name}, and refuse it"
     start = f"from {path.name}, epoch {checkpoint['meta']['epoch']}"
     start += f", iter {checkpoint['meta']['iter']}"
     if newest.passed:
@@ -101,12 +101,12 @@ def _start(newest: NewestOfARun, refused: Collection[Path]) -> str:
     return start
 
 
-def _tell(path: Path, told: str) -> None:
-    print(printable(f"{path.name}: {told}"))
+def _print_line(path: Path, text: str) -> None:
+    print(printable(f"{path.name}: {text}"))
 
 
 def _kind(path: Path) -> str | None:
-    """What there is under a name that is no file; None for a file, and where nothing is left."""
+    """What a path is if it is no regular file; None for a file, or if it was deleted meanwhile."""
     from hookrun.storage import special_kind
 
     try:
@@ -116,13 +116,13 @@ def _kind(path: Path) -> str | None:
 
 
 def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
-    """Check what a checkpoint holds.
+    """Check the content of a checkpoint.
 
     Returns:
-        (what it is, what in it is not finite); an empty text where all is finite.
+        (a summary of the file, a list of what is not finite as text, empty if everything is)
 
     Raises:
-        ValueError: the file is of a newer format, or what it says of its run makes no sense.
+        ValueError: the file is of a newer format, or the state of the run in it is malformed.
         OSError: it cannot be read.
     """
     from hookrun import checkpoint as ckpt
@@ -143,25 +143,25 @@ def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
         raise ValueError(str(error)) from error
     if not of_a_run:
         return f"{digest}; {weights} weights, not of a run", bad
-    meta, own = checkpoint["meta"], checkpoint.get("hookrun", {})
+    meta, run_state = checkpoint["meta"], checkpoint.get("hookrun", {})
     parts = [f"epoch {meta['epoch']}", f"iter {meta['iter']}", f"{weights} weights"]
     parts.append("optimizer" if checkpoint.get("optimizer") else "no optimizer")
-    if own.get("hooks"):
-        parts.append("state of " + ", ".join(own["hooks"]))
+    if run_state.get("hooks"):
+        parts.append("state of " + ", ".join(run_state["hooks"]))
     return f"{digest}; " + ", ".join(parts), bad
 
 
 def _not_finite(checkpoint: Mapping[str, Any]) -> str:
-    """The weights, averages, optimizer state and hooks' state that are not finite."""
+    """The tensors of weights, averages, optimizer and hooks that are not finite, as text."""
     from hookrun import checkpoint as ckpt
 
     try:
         parts: dict[str, Any] = {"state_dict": ckpt.state_dict_of(checkpoint)}
-    except (ValueError, TypeError):  # something else is wrong with it
+    except (ValueError, TypeError):  # reported by check_file()
         parts = {}
     parts["optimizer"] = checkpoint.get("optimizer")
-    own = checkpoint.get("hookrun")
-    parts["hooks"] = own.get("hooks") if isinstance(own, Mapping) else None
+    run_state = checkpoint.get("hookrun")
+    parts["hooks"] = run_state.get("hooks") if isinstance(run_state, Mapping) else None
     found = list(ckpt.find_not_finite(parts))
     if not found:
         return ""
@@ -170,7 +170,7 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
 
 
 def verify_resume(script: str, arguments: list[str], steps: int) -> int:
-    """Run a script in one go and resumed halfway, and compare how both end."""
+    """Run a script in one go and resumed halfway, and compare the final checkpoints."""
     from hookrun.checkpoint import read_checkpoint
 
     from .resume_both_ways import differences, run_script

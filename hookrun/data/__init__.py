@@ -1,4 +1,4 @@
-"""Data on its way to the model."""
+"""Samplers and loaders that resume, and prefetching to the device."""
 
 from .data_pass import DataPass
 from .device_prefetcher import DevicePrefetcher

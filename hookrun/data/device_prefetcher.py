@@ -1,4 +1,4 @@
-"""Bringing batches to the device while it computes."""
+"""Copying batches to the device while it computes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from hookrun.core.nested import map_tensors
 
 
 class DevicePrefetcher:
-    """A data loader whose batches are on the device, each copied while the one before is used.
+    """A data loader whose batches are on the device, each copied while the previous one is used.
 
-    Tensors on the CPU are put into pinned memory and copied on a side stream, without making the
-    host wait, at any depth of dicts, lists and tuples; everything else is left alone. The next
-    batch is fetched from the loader before the present one is given out; an error in fetching it is
-    raised in its turn. Where the device is a CPU, the loader's own batches come out.
+    CPU tensors, at any depth of dicts, lists and tuples, are pinned and copied on a side stream,
+    without making the host wait; everything else is passed on unchanged. The next batch is fetched
+    from the loader before the current one is yielded; an error in fetching it is raised only when
+    that batch is asked for. Where the device is a CPU, batches are passed on unchanged.
 
     All other attributes (``sampler``, ``dataset``, ``batch_size`` ...) are those of the loader.
 
     Args:
-        loader: anything that can be iterated; wrapped as it is, and not changed.
-        device: where batches go; by default the present CUDA device, or the CPU where there is
+        loader: anything that can be iterated; it is not changed.
+        device: where batches go; by default the current CUDA device, or the CPU where there is
             none.
-        channels_last: whether copies of 4 dimensions get that memory format.
+        channels_last: whether copies with 4 dimensions get that memory format.
 
     Raises:
         TypeError: the loader cannot be iterated.
@@ -51,7 +51,7 @@ class DevicePrefetcher:
         self.device = torch.device(device)
         if self.device.type not in ("cuda", "cpu"):
             raise ValueError(
-                f"DevicePrefetcher brings batches to a CUDA device or the CPU, not to {device!r}"
+                f"DevicePrefetcher copies batches to a CUDA device or the CPU, not to {device!r}"
             )
         self.channels_last = channels_last
 
@@ -72,7 +72,8 @@ class DevicePrefetcher:
         return iter(self.loader) if self.device.type == "cpu" else self._ahead()
 
     def _ahead(self) -> Iterator[Any]:
-        return self._fetched_ahead(iter(self.loader))  # begins now, not with the first batch
+        # iter() is called now, not when the first batch is asked for.
+        return self._fetched_ahead(iter(self.loader))
 
     def _fetched_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
         side = self._streams.Stream(self.device)
@@ -85,15 +86,15 @@ class DevicePrefetcher:
                 raise error
             using = self._streams.current_stream(self.device)
             using.wait_stream(side)
-            map_tensors(functools.partial(_keep_for, using), batch)
+            map_tensors(functools.partial(_record_use, using), batch)
             ahead = self._fetch(batches, side)
             yield batch
-            del batch  # the memory is free as soon as the run lets go of it
+            del batch  # so that its memory is freed as soon as the run drops it
 
     def _fetch(
         self, batches: Iterator[Any], side: torch.Stream
     ) -> tuple[Any, BaseException | None]:
-        """The next batch, on its way to the device; or why there is none."""
+        """The next batch, whose copy has been started; or the exception that came instead."""
         try:
             batch = next(batches)
         except Exception as error:
@@ -106,13 +107,13 @@ class DevicePrefetcher:
             return tensor
         pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
         moved = pinned.to(self.device, non_blocking=True)
-        if self.channels_last and moved.dim() == 4:  # on the device, where it is quick
+        if self.channels_last and moved.dim() == 4:  # on the device, where it is fast
             moved = moved.contiguous(memory_format=torch.channels_last)
         return moved
 
 
-def _keep_for(stream: torch.Stream, tensor: Tensor) -> Tensor:
-    """Let no other tensor have this one's memory before the stream is done with it."""
+def _record_use(stream: torch.Stream, tensor: Tensor) -> Tensor:
+    """Keep the allocator from reusing a tensor's memory before the stream is done with it."""
     if tensor.is_cuda:
         tensor.record_stream(stream)
     return tensor

@@ -1,4 +1,4 @@
-"""The indices that a loader asks its dataset for: counted, and left out without being fetched."""
+"""The sampler's indices on their way to a loader: counted, or skipped without being fetched."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hookrun.core.interrupts import interruptible, uninterrupted
 
-NOTHING = -1
-"""In place of a number of indices to leave out: all of them."""
+ALL = -1
+"""In place of a number of indices to skip: skip all of them."""
 
 
 class IndexPass:
-    """The indices of one pass: counted, or without the first ones.
+    """The indices of one pass: counted, or without the first ``skip`` ones.
 
-    Where a batch has some of those that are left out, the others are a smaller batch.
+    A batch of which only some indices are skipped becomes a smaller batch.
 
     Args:
         batches: the indices, in batches.
-        kinds: the types that are batches; anything else is one index.
-        skip: indices to leave out.
+        batch_types: the types that are batches; anything else is one index.
+        skip: indices to skip.
         counting: whether to keep ``ends`` and ``digests``.
 
     Attributes:
-        ends: indices behind each batch, counted from the beginning of the pass.
-        digests: a checksum of all these indices, for each batch.
-        first: batches of which every index was left out.
-        digest: a checksum of what was left out; None where the pass has not even so much.
+        ends: for each batch, the indices from the beginning of the pass to its end.
+        digests: for each batch, a checksum of all these indices.
+        first: batches that were skipped completely.
+        digest: a checksum of the skipped indices; None where the pass has fewer.
     """
 
     def __init__(
-        self, batches: Iterator[Any], kinds: tuple[type, ...], skip: int, counting: bool
+        self, batches: Iterator[Any], batch_types: tuple[type, ...], skip: int, counting: bool
     ) -> None:
         self.ends: list[int] = []
         self.digests: list[int] = []
         self.first = 0
         self.digest: int | None = 0
-        self._kinds, self._skip = kinds, skip
+        self._batch_types, self._skip = batch_types, skip
         self._batches = self._counted(batches) if counting else batches
 
     def __iter__(self) -> IndexPass:
@@ -51,11 +51,11 @@ class IndexPass:
 
     def __next__(self) -> Any:
         if self._skip:
-            self.leave_out()
+            self.skip_now()
         return next(self._batches)
 
-    def leave_out(self) -> None:
-        """Draw the indices to leave out, unless that has been done."""
+    def skip_now(self) -> None:
+        """Draw the indices to skip, unless that has been done."""
         skip, self._skip = self._skip, 0
         seen = digest = 0
         while seen < skip:
@@ -74,10 +74,10 @@ class IndexPass:
         self.digest = digest
 
     def _items(self, batch: Any) -> Any:
-        return batch if isinstance(batch, self._kinds) else (batch,)
+        return batch if isinstance(batch, self._batch_types) else (batch,)
 
     def _checksum(self, batch: Any, before: int) -> int:
-        """One that depends on the indices, not on how they are divided into batches."""
+        """It depends on the indices, not on how they are divided into batches."""
         names = "".join(f"{_name_of(each)}," for each in self._items(batch))
         return zlib.crc32(names.encode(), before)
 
@@ -92,39 +92,40 @@ class IndexPass:
 
 
 class IndexStream:
-    """Stands in for the batch sampler of a loader, or for its sampler where it makes no batches.
+    """A wrapper around the batch sampler of a loader, or its sampler where it makes no batches.
 
-    It hands on what that gives, in a pass that has been prepared (:func:`iter_through`) by way of
-    an :class:`IndexPass`. Persistent workers keep it for later passes.
+    In a pass that was prepared (:func:`iter_through`), the indices go through an
+    :class:`IndexPass`; in any other they are passed on unchanged. Persistent workers hold on to
+    this object for later passes.
 
     Attributes:
-        inner: what it stands in for.
-        present: the pass that was prepared, if an iterator has been made of it.
+        inner: the wrapped sampler.
+        current: the prepared pass, once the loader has asked for its iterator.
     """
 
     def __init__(self, inner: Any, in_batches: bool) -> None:
         self.inner = inner
-        self.present: IndexPass | None = None
-        self._kinds = (list, tuple, Tensor, np.ndarray) if in_batches else (list,)
+        self.current: IndexPass | None = None
+        self._batch_types = (list, tuple, Tensor, np.ndarray) if in_batches else (list,)
         self._prepared: tuple[int, bool] | None = None
 
     def prepare(self, skip: int, counting: bool) -> None:
-        """Let the iterators to come leave out the first ``skip`` indices, or count."""
-        self._prepared, self.present = (skip, counting), None
+        """Make the next iterators skip the first ``skip`` indices, or count."""
+        self._prepared, self.current = (skip, counting), None
 
     def release(self) -> None:
-        """Let the iterators to come be those of what this stands in for."""
+        """Make the next iterators plain ones of the wrapped sampler."""
         self._prepared = None
 
     def __iter__(self) -> Iterator[Any]:
         if self._prepared is None:
             return iter(self.inner)
         skip, counting = self._prepared
-        if skip == NOTHING:
+        if skip == ALL:
             return iter(())
-        # Loaders with workers ask twice, and use the second one.
-        self.present = IndexPass(iter(self.inner), self._kinds, skip, counting)
-        return self.present
+        # Loaders with workers call iter() twice, and use the second iterator.
+        self.current = IndexPass(iter(self.inner), self._batch_types, skip, counting)
+        return self.current
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -138,22 +139,22 @@ class IndexStream:
 def iter_through(
     loader: Any, source: DataLoader[Any], skip: int = 0, counting: bool = False
 ) -> tuple[Iterator[Any], IndexPass | None]:
-    """An iterator of a loader that gets its indices in a prepared pass, and that pass.
+    """An iterator of a loader whose indices go through an :class:`IndexPass`, and that pass.
 
-    The loader is afterwards as it was before, whatever interrupts this.
+    Afterwards the loader's attributes are as before, also where a signal interrupts this.
 
     Args:
         loader: what makes the iterator.
         source: the DataLoader that it is, or wraps.
-        skip: indices to leave out, in this process; or :data:`NOTHING`.
+        skip: indices to skip on this rank, or :data:`ALL`.
         counting: whether to keep ``ends`` and ``digests``.
 
     Returns:
-        None as the pass where the loader has made no iterator through it; not every one does.
+        None as the pass where the loader's ``__iter__`` has not used the wrapped sampler.
     """
     batches, indices = uninterrupted(_iter_through, loader, source, skip, counting)
     if indices is not None:
-        indices.leave_out()
+        indices.skip_now()
     return batches, indices
 
 
@@ -163,45 +164,45 @@ def _iter_through(
     name = "sampler" if source.batch_sampler is None else "batch_sampler"
     inner = vars(source).get(name)
     stream = None if inner is None else _stream_of(source, inner, name == "batch_sampler")
-    if stream is None:  # its attributes are computed
+    if stream is None:  # the sampler is a property, or the loader cannot be hashed
         return interruptible(iter, loader), None
     stream.prepare(skip, counting)
-    vars(source)[name] = stream  # assigning it is refused
+    vars(source)[name] = stream  # DataLoader.__setattr__ refuses it
     try:
         batches = interruptible(iter, loader)
     finally:
         vars(source)[name] = inner
         stream.release()
-    return batches, stream.present
+    return batches, stream.current
 
 
 def follows_sampler(loader: Any, count: int) -> bool | None:
-    """Whether a loader with an ``__iter__`` of its own gives each batch as its indices are drawn.
+    """Whether a loader that overrides ``__iter__`` yields one batch for each that it draws.
 
-    One that reorders batches draws some ahead, and one that leaves some out draws more than it
-    gives. The batches of so many samples are fetched to find out.
+    One that reorders batches draws ahead, and one that drops batches draws more than it yields.
+    To find out, batches of ``count`` samples are fetched.
 
     Returns:
-        None for any other loader; nothing has been fetched then.
+        None for a loader that does not override it; nothing is fetched then.
     """
-    has_own = isinstance(loader, DataLoader) and type(loader).__iter__ is not DataLoader.__iter__
-    if not has_own or isinstance(loader.dataset, IterableDataset) or hasattr(loader, "state_dict"):
+    custom = isinstance(loader, DataLoader) and type(loader).__iter__ is not DataLoader.__iter__
+    if not custom or isinstance(loader.dataset, IterableDataset) or hasattr(loader, "state_dict"):
         return None
     batches, indices = iter_through(_Started(loader), loader, counting=True)
     if indices is None:
         return False
     ahead = loader.num_workers * (loader.prefetch_factor or 0)
-    in_all = len(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
-    for given, _ in enumerate(batches, 1):
-        if len(indices.ends) != min(given + ahead, in_all) or in_all <= ahead:
+    total = len(loader.sampler if loader.batch_sampler is None else loader.batch_sampler)
+    for yielded, _ in enumerate(batches, 1):
+        if len(indices.ends) != min(yielded + ahead, total) or total <= ahead:
             return False
-        if indices.ends[given - 1] >= count:
+        if indices.ends[yielded - 1] >= count:
             break
     return True
 
 
 class _Started:
-    """A loader whose iterators have begun, for a generator asks for its indices only then."""
+    """A loader whose iterators have fetched a batch: a generator asks for its indices only then."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -225,7 +226,7 @@ def _stream_of(loader: DataLoader[Any], inner: Any, in_batches: bool) -> IndexSt
 
 
 def _name_of(index: Any) -> str:
-    """What tells an index from others, in another process too."""
+    """A string that identifies an index, in other processes too."""
     if isinstance(index, (int, np.integer)):
         return str(int(index))
     if isinstance(index, (str, float)):

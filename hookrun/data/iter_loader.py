@@ -12,18 +12,19 @@ from .problems import Problem
 
 
 class IterLoader:
-    """Goes through a data loader again and again; each new pass tells the sampler its number.
+    """Iterates over a data loader again and again; each new pass calls the sampler's ``set_epoch``.
 
     Args:
         dataloader: anything that can be iterated more than once.
-        epoch: passes that a resumed run has finished; the sampler is told.
-        position: batches that it has seen of the next one. A sampler that can seek begins behind
-            them; else they are gone past. See :class:`~hookrun.data.DataPass`.
-        place: what :meth:`place` gave, in place of ``epoch`` and ``position``.
-        own: what :meth:`own_state` gave to go with it.
+        epoch: passes that a resumed run has finished, for the sampler's ``set_epoch``.
+        position: batches that it has seen of the next pass. They are skipped, by the sampler where
+            it can seek; see :class:`~hookrun.data.DataPass`.
+        loader_position: the result of :meth:`loader_position`, instead of ``epoch`` and
+            ``position``.
+        rank_state: the result of :meth:`rank_state` on this rank that belongs to it.
 
     Raises:
-        ValueError: from ``next``, when the loader gives no batch at all.
+        ValueError: from ``next``, when the loader yields no batch at all.
     """
 
     def __init__(
@@ -31,16 +32,17 @@ class IterLoader:
         dataloader: Iterable[Any],
         epoch: int = 0,
         position: int = 0,
-        place: Mapping[str, Any] | None = None,
-        own: Mapping[str, Any] | None = None,
+        loader_position: Mapping[str, Any] | None = None,
+        rank_state: Mapping[str, Any] | None = None,
     ) -> None:
         self._dataloader = dataloader
-        if place is None and position:
-            place = {"epoch": epoch, "batches": position}
-        self._epoch = epoch if place is None else place["epoch"]  # the native loop reads it
+        if loader_position is None and position:
+            loader_position = {"epoch": epoch, "batches": position}
+        # The native loop reads _epoch.
+        self._epoch = epoch if loader_position is None else loader_position["epoch"]
         if self._epoch:
             set_sampler_epoch(dataloader, self._epoch)
-        self._pass = DataPass(dataloader, self._epoch, place, own)
+        self._pass = DataPass(dataloader, self._epoch, loader_position, rank_state)
         self._position = self._pass.first
         first = self._pass.samples(self._position) if self._position else 0
         self._samples = None if first is None else -first
@@ -57,44 +59,47 @@ class IterLoader:
 
     @property
     def position(self) -> int:
-        """Batches given out of the present pass."""
+        """Batches yielded in the current pass."""
         return self._position
 
     @property
     def iter_loader(self) -> Iterator[Any]:
-        """The iterator of the present pass."""
+        """The iterator of the current pass."""
         return self._pass.batches
 
     def samples(self, ahead: int = 0) -> int | None:
-        """Samples given out over all processes, but for so many batches; None where unknown."""
+        """Samples that all ranks together have seen, without the last ``ahead`` batches.
+
+        None where unknown.
+        """
         return self._add(self._pass.samples(self._position - ahead))
 
     def _add(self, seen: int | None) -> int | None:
         return None if seen is None or self._samples is None else self._samples + seen
 
-    def place(self, ahead: int = 0) -> dict[str, Any]:
-        """Where to go on: the same in every process.
+    def loader_position(self, ahead: int = 0) -> dict[str, Any]:
+        """Where to resume: the same on all ranks.
 
         Args:
-            ahead: batches given out that are not done.
+            ahead: batches yielded that are not finished.
         """
-        return self._pass.place(self._position - ahead)
+        return self._pass.position(self._position - ahead)
 
-    def own_state(self, ahead: int = 0) -> dict[str, Any]:
-        """What goes with :meth:`place`, but is of this process alone."""
-        return self._pass.own_state(self._position - ahead, taken_ahead=ahead > 0)
+    def rank_state(self, ahead: int = 0) -> dict[str, Any]:
+        """The part of the resume point that is specific to this rank."""
+        return self._pass.rank_state(self._position - ahead, taken_ahead=ahead > 0)
 
     @property
     def problems(self) -> list[Problem]:
-        """Why the pass at work may differ from that of the run that was resumed."""
+        """Why the current pass may differ from that of the run that was resumed."""
         return self._pass.problems
 
-    def settle(self) -> None:
-        """See :meth:`hookrun.data.DataPass.settle`."""
-        self._pass.settle()
+    def restore_saved_order(self) -> None:
+        """See :meth:`hookrun.data.DataPass.restore_saved_order`."""
+        self._pass.restore_saved_order()
 
     def close(self) -> None:
-        """Let go of the present pass, so that its worker processes end; what it knows stays."""
+        """End the current pass, so that its worker processes end. Counts stay readable."""
         self._pass.close()
 
     def __iter__(self) -> IterLoader:
@@ -125,7 +130,7 @@ class IterLoader:
 
 
 def no_batches(dataloader: Any) -> ValueError:
-    """The error for a loader that has nothing to give where a run needs it."""
+    """The error for a loader that yields no batch where a run needs one."""
     return ValueError(
         f"the data loader {type(dataloader).__name__} gives no batches "
         "(a generator can be gone through only once)"

@@ -1,4 +1,4 @@
-"""What a checkpoint says of random numbers and of where loaders are: how it must look."""
+"""Checks of what a checkpoint holds of generators and loaders: types, ranges and keys."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def rng_state(value: Any, where: str) -> None:
-    """What :func:`hookrun.data.rng_state` gives."""
+    """Check a result of :func:`hookrun.data.rng_state`."""
     _RNG(value, where)
     for index, each in enumerate(value.get("cuda") or []):
         if not isinstance(each, Tensor) or each.dtype != torch.uint8 or each.ndim != 1:
-            raise refuse(f"{where}.cuda[{index}]", each, "the state of a generator of a device")
+            raise refuse(f"{where}.cuda[{index}]", each, "the state of a CUDA generator")
 
 
 def _python(value: Any, where: str) -> None:
@@ -48,7 +48,7 @@ def _torch(value: Any, where: str) -> None:
 
 
 def _numpy(value: Any, where: str) -> None:
-    """The state of NumPy's global generator, with whole numbers for its words."""
+    """Check the state of NumPy's global generator, whose words are a tensor of integers."""
     if not isinstance(value, (list, tuple)) or len(value) != 5 or not isinstance(value[1], Tensor):
         raise refuse(where, value, "the state of a generator of NumPy")
     kind, words, position, has_gauss, cached = value
@@ -65,9 +65,9 @@ _RNG = record(
 
 
 def _source(value: Any, where: str) -> None:
-    """The state of a generator that an object has of its own, of whatever kind it is."""
+    """Check the state of a generator that a sampler or dataset holds, of whatever kind."""
     if isinstance(value, Tensor):
-        if value.device.type != "cpu" or value.numel() == _DEVICE_BYTES:  # of a device's generator
+        if value.device.type != "cpu" or value.numel() == _DEVICE_BYTES:  # of a CUDA generator
             return
         _torch(value, where)
     elif isinstance(value, (list, tuple)):
@@ -75,19 +75,19 @@ def _source(value: Any, where: str) -> None:
     else:
         named = value.get("bit_generator") if isinstance(value, Mapping) else None
         if named not in _BIT_GENERATORS:
-            if isinstance(named, str):  # of another package
+            if isinstance(named, str):  # a bit generator of another package
                 return
             raise refuse(where, value, "the state of a generator of random numbers")
         legacy = isinstance(value, Mapping) and "has_gauss" in value
-        own = getattr(np.random, named)()
-        _try(np.random.RandomState(own) if legacy else own, value, where)
+        generator = getattr(np.random, named)()
+        _try(np.random.RandomState(generator) if legacy else generator, value, where)
 
 
 _DEVICE_BYTES = 16
 
 
 def _try(source: Any, value: Any, where: str) -> None:
-    """Whether a generator of this kind, which nobody else has, takes the state."""
+    """Check a state by loading it into a new generator of its kind."""
     try:
         set_source_state(source, value)
     except (ValueError, OverflowError, IndexError) as error:
@@ -117,7 +117,7 @@ _ORDER = record(
     },
 )
 
-_OWN = record(
+_LOADER_RANK_STATE = record(
     {},
     {
         "rng": rng_state,
@@ -126,7 +126,7 @@ _OWN = record(
         "given": _ORDER,
         "replaced": lambda value, where: loader_state(value, where),
         "state": mapping(anything, anything),
-        "generator": _source,  # of older versions
+        "generator": _source,  # in files of older versions
         "samples": count,
         "digest": whole,
         "workers": count,
@@ -136,8 +136,8 @@ _OWN = record(
 
 
 def loader_state(value: Any, where: str) -> None:
-    """What a process has of its own of a loader: ``own_state`` of a pass, or between two."""
-    _OWN(value, where)
+    """Check a loader's state on one rank: ``DataPass.rank_state``, or that between passes."""
+    _LOADER_RANK_STATE(value, where)
     if "digest" in value and "samples" not in value:
         raise WrongValue(f"{where}.samples is missing, which belongs to its digest")
 
@@ -146,7 +146,7 @@ _SAMPLER = {"seed": whole, "epoch": count, "position": count, "shuffle": boolean
 
 
 def _sampler(value: Any, where: str) -> None:
-    """The state of a sampler of ours, or what looks like one of another package."""
+    """Check the state of a sampler: of one of ours in detail, of any other by common keys."""
     is_ours = isinstance(value, Mapping) and len(value.keys() & _SAMPLER.keys()) >= 3
     record(_SAMPLER if is_ours else {}, _SAMPLER)(value, where)
 
@@ -160,7 +160,7 @@ loader_position: Check = record(
         "replaced": boolean,
     },
 )
-"""Where a loader is, the same in every process: ``place`` of a pass."""
+"""Checks the position of a loader, the same on all ranks: ``DataPass.position``."""
 
 rank_state: Check = record(
     {},
@@ -170,4 +170,4 @@ rank_state: Check = record(
         "hooks": optional(mapping(text, items(loader_state))),
     },
 )
-"""What of a run's state is one process's own."""
+"""Checks the part of a resume point that is specific to one rank."""

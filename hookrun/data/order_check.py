@@ -1,4 +1,4 @@
-"""Whether an order can be relied on that no class of torch's has made."""
+"""Checking by trial whether the order of a custom loader or sampler can be restored."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch.utils.data import DataLoader
 from .order_search import find_order_makers, unwrapped
 from .samples import is_iterable_style
 
-_BATCHES, _BATCHES_OF_INDICES = 2, 16  # of each pass that is compared
+_BATCHES, _BATCHES_OF_INDICES = 2, 16  # compared of each pass
 
 
 def order_repeats(loader: Any, restore: Callable[[], Any]) -> bool:
-    """Whether two passes that begin in the same state begin alike.
+    """Whether two passes that begin in the same state yield the same first batches.
 
-    Where they do not, something else decides the order that no file has: another generator, the
-    clock, a count. Nothing is fetched from torch's DataLoader, whose indices are enough; from a
-    loader of another kind the first batches are, twice.
+    Where they do not, the order depends on something that no checkpoint has: a generator that was
+    not found, the clock, a counter. Of torch's DataLoader only the indices are compared, and no
+    sample is fetched; of any other loader the first batches are fetched twice.
 
     Args:
         loader: the loader.
-        restore: sets that state; it is called before each of the two, and has to be afterwards.
+        restore: sets that state. It is called before each of the two passes; the caller calls it
+            once more afterwards.
     """
     loader = unwrapped(loader)
     if not find_order_makers(loader).objects or is_iterable_style(loader):
@@ -35,7 +36,7 @@ def order_repeats(loader: Any, restore: Callable[[], Any]) -> bool:
         count = _BATCHES_OF_INDICES
     else:
         order, count = loader, _BATCHES
-    if iter(order) is iter(order):  # it can be gone through only once
+    if iter(order) is iter(order):  # an iterator: trying it would use it up
         return True
     beginnings = []
     for _ in range(2):
@@ -45,13 +46,13 @@ def order_repeats(loader: Any, restore: Callable[[], Any]) -> bool:
 
 
 def workers_decide_order(loader: Any) -> bool:
-    """Whether worker processes that persist decide the order, whose state nobody else has."""
+    """Whether persistent worker processes decide the order: their state cannot be read."""
     loader = unwrapped(loader)
     return is_iterable_style(loader) and loader.num_workers > 0 and bool(loader.persistent_workers)
 
 
 def alike(first: Any, second: Any) -> bool:
-    """Whether two values are the same, as far as they can be compared."""
+    """Whether two values are equal; True for types that cannot be compared."""
     if type(first) is not type(second):
         return False
     if isinstance(first, Tensor):

@@ -1,4 +1,4 @@
-"""Finding the objects that decide in which order a data loader gives its samples."""
+"""Finding the objects that determine the order in which a data loader yields its samples."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .device_prefetcher import DevicePrefetcher
 from .rng import RandomSource
 from .samplers import ResumableDistributedSampler, ResumableSampler
 
-# Classes of which it is known that their order follows from the generators that they have or from
-# the global ones, drawn from when a pass begins.
+# Classes whose order is known to follow only from their own generators or the global ones, which
+# they draw from when a pass begins.
 KNOWN_ORDER: tuple[type, ...] = (
     DataLoader,
     SequentialSampler,
@@ -47,28 +47,28 @@ KNOWN_ORDER: tuple[type, ...] = (
     range,
 )
 _LIBRARY = {base for known in KNOWN_ORDER for base in known.__mro__} | {Dataset, IterableDataset}
-# What has no part in the order, or is too large to be searched.
+# What does not influence the order, or is too large to be searched.
 _LEAVES = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, type),
     *(torch.Tensor, np.ndarray, np.generic, nn.Module, types.ModuleType, torch.device, torch.dtype),
 )
-# What an object is for: a pass goes through it, something on that way uses it, or it makes samples.
+# An object's role: it is iterated in a pass, an iterated object uses it, or it makes samples.
 _ITERATED, _USED, _AUGMENTING = "iterated", "used", "augmenting"
-_OF_SAMPLES = ("dataset", "data_source", "collate_fn", "worker_init_fn")
+_SAMPLE_ATTRIBUTES = ("dataset", "data_source", "collate_fn", "worker_init_fn")
 _CONTAINERS = (list, tuple, deque, dict)
-_MOST_OBJECTS, _MOST_ITEMS, _DEEPEST = 256, 64, 6
+_MAX_OBJECTS, _MAX_ITEMS, _MAX_DEPTH = 256, 64, 6
 
 
 @dataclass
 class OrderMakers:
-    """What decides the order of a loader, each by its path of attributes from the loader.
+    """What determines the order of a loader. Keys are paths of attributes from the loader.
 
     Attributes:
-        objects: what is iterated: the loader, its samplers, an iterable dataset. Only those of
-            which it is not known where their order comes from.
-        sources: generators of random numbers that these, or what they use, have of their own.
-        augmenting: those among them that make samples, and have no part in the order.
-        loaders: torch's loaders among them.
+        objects: what is iterated (the loader, its samplers, an iterable dataset) and is of none of
+            the classes in ``KNOWN_ORDER``.
+        sources: the random generators that iterated objects, or objects they use, hold.
+        augmenting: the paths of those generators that only make samples, such as augmentation.
+        loaders: torch's loaders among the iterated objects.
     """
 
     objects: dict[str, Any] = field(default_factory=dict)
@@ -81,34 +81,34 @@ def find_order_makers(loader: Any) -> OrderMakers:
     """Search a loader, its samplers, and what they refer to; bounded, and safe against cycles.
 
     Args:
-        loader: anything that can be iterated. The loader in a DevicePrefetcher is meant, so that
-            what is found does not depend on whether there is one around it.
+        loader: anything that can be iterated. A DevicePrefetcher is unwrapped first, so that paths
+            are the same with and without one.
     """
     found = OrderMakers()
     loader = unwrapped(loader)
-    if isinstance(loader, _CONTAINERS):  # of batches, in their order
+    if isinstance(loader, _CONTAINERS):  # batches in a fixed order
         return found
     queue = deque([("", loader, 0, _ITERATED)])
     seen: set[int] = set()
-    while queue and len(seen) < _MOST_OBJECTS:
-        path, value, depth, part = queue.popleft()
+    while queue and len(seen) < _MAX_OBJECTS:
+        path, value, depth, role = queue.popleft()
         if id(value) in seen or isinstance(value, _LEAVES):
             continue
         seen.add(id(value))
         if isinstance(value, RandomSource):
             found.sources[path] = value
-            if part == _AUGMENTING:
+            if role == _AUGMENTING:
                 found.augmenting.add(path)
             continue
-        if part == _ITERATED and not isinstance(value, _CONTAINERS):
+        if role == _ITERATED and not isinstance(value, _CONTAINERS):
             if isinstance(value, DataLoader):
                 found.loaders[path] = value
             if type(value) not in KNOWN_ORDER:
                 found.objects[path] = value
-        if depth < _DEEPEST:
-            for name, child in _children(value, part == _ITERATED):
+        if depth < _MAX_DEPTH:
+            for name, child in _children(value, role == _ITERATED):
                 step = f"{path}.{name}" if path and not name.startswith("[") else path + name
-                queue.append((step, child, depth + 1, _part_of(value, name, child, part)))
+                queue.append((step, child, depth + 1, _role_of(value, name, child, role)))
     return found
 
 
@@ -120,28 +120,28 @@ def unwrapped(loader: Any) -> Any:
 
 
 def describe_makers(loader: Any) -> str:
-    """The paths and classes of what decides the order in a way of its own."""
+    """The paths and classes of the custom objects that determine the order, for messages."""
     objects = find_order_makers(loader).objects
     names = (f"{path or 'the loader'} ({type(each).__name__})" for path, each in objects.items())
     return ", ".join(names)
 
 
-def _part_of(owner: Any, name: str, value: Any, part: str) -> str:
-    """What the value of an attribute is for, where its owner is for ``part``."""
-    if part != _ITERATED:
-        return part
+def _role_of(owner: Any, name: str, value: Any, owner_role: str) -> str:
+    """The role of an attribute's value, given that of its owner."""
+    if owner_role != _ITERATED:
+        return owner_role
     if isinstance(value, IterableDataset):
         return _ITERATED
-    if isinstance(value, Dataset) or name in _OF_SAMPLES:
+    if isinstance(value, Dataset) or name in _SAMPLE_ATTRIBUTES:
         return _AUGMENTING
-    # Items of a container may be samples, or batches.
+    # An iterable item of a container may be a sample or a batch, rather than a sampler.
     iterable = not isinstance(owner, _CONTAINERS) and hasattr(type(value), "__iter__")
     return _ITERATED if iterable or isinstance(value, (Sampler, DataLoader)) else _USED
 
 
 def _children(value: Any, iterated: bool) -> Iterator[tuple[str, Any]]:
     if isinstance(value, _CONTAINERS):
-        if len(value) <= _MOST_ITEMS:
+        if len(value) <= _MAX_ITEMS:
             items = value.items() if isinstance(value, dict) else enumerate(value)
             yield from ((f"[{key!r}]", each) for key, each in list(items))
     elif isinstance(value, functools.partial):
@@ -157,13 +157,13 @@ def _children(value: Any, iterated: bool) -> Iterator[tuple[str, Any]]:
 
 
 def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """The attributes that an object holds itself; no property is asked."""
+    """The attributes in an object's ``__dict__`` and slots; no property is evaluated."""
     try:
-        own = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
-        own = {}
-    for name, each in list(own.items()):
-        # The iterator of a pass refers to what made it.
+        attributes = {}
+    for name, each in list(attributes.items()):
+        # A DataLoader's current iterator refers back to the loader's parts.
         if isinstance(name, str) and not (name == "_iterator" and isinstance(value, DataLoader)):
             yield name, each
     for cls in type(value).__mro__:
@@ -174,7 +174,7 @@ def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _sources_of_class(cls: type) -> Iterator[tuple[str, RandomSource]]:
-    """The generators of random numbers that a user's class holds, or that its methods refer to."""
+    """The random generators in a user's class, or that its methods refer to."""
     for base in cls.__mro__:
         if base in _LIBRARY or base.__module__ == "builtins":
             continue
@@ -188,9 +188,9 @@ def _sources_of_class(cls: type) -> Iterator[tuple[str, RandomSource]]:
 
 
 def _variables_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Variables from outside of a function: of functions around it; generators of its module."""
+    """The variables in a function's closure, and the random generators among its globals."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # not assigned yet
+        with contextlib.suppress(ValueError):  # the cell is empty
             yield name, cell.cell_contents
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)

@@ -1,4 +1,4 @@
-"""What the order of a loader follows from, kept in a checkpoint and given back."""
+"""The state that determines the order of a loader: read for a checkpoint, and restored."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from .workers import have_workers, start_workers
 
 
 def watch(loader: Any) -> None:
-    """Take note of how a loader, its samplers and the like are before they are gone through.
+    """Record the attributes of a loader, its samplers and the like before they are iterated.
 
-    What differs from that later is their state, and the rest is how they were configured: a resumed
-    run gets the former from its file and the latter from its script.
+    Attributes that differ later are state, the others configuration: a resumed run gets the state
+    from its checkpoint and the configuration from its script.
     """
     for maker in find_order_makers(loader).objects.values():
         _first_seen(maker)
 
 
 def order_state(loader: Any) -> dict[str, Any]:
-    """What the order of the passes to come follows from, beside the global random numbers.
+    """The state that determines the order of later passes, beside the global generators.
 
-    That is, of the loader, its samplers and what else decides the order: their generators of
-    random numbers, the attributes that have changed since :func:`watch`, what their own
-    ``state_dict`` gives, and which persistent workers have been started.
+    It has, of the loader, its samplers and whatever else determines the order: their random
+    generators, the attributes that have changed since :func:`watch`, their ``state_dict()``, and
+    which persistent workers have been started.
 
     Returns:
-        What :func:`restore_order` takes, plain types and tensors; empty for an ordinary loader.
+        Plain types and tensors, for :func:`restore_order`; empty for an ordinary loader.
     """
     makers = find_order_makers(loader)
     state: dict[str, Any] = {
         "sources": {path: source_state(each) for path, each in makers.sources.items()},
         "attributes": {path: _changes(each) for path, each in makers.objects.items()},
         "lengths": {path: _first_lengths(each) for path, each in makers.objects.items()},
-        "own": {path: _own_state(each) for path, each in makers.objects.items() if path},
+        "own": {path: _state_dict_of(each) for path, each in makers.objects.items() if path},
         "workers": [path for path, each in makers.loaders.items() if have_workers(each)],
     }
     for name in ("attributes", "own"):
@@ -53,43 +53,43 @@ def order_state(loader: Any) -> dict[str, Any]:
     return {name: part for name, part in state.items() if part}
 
 
-def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False) -> list[Problem]:
-    """Take over what :func:`order_state` gave.
+def restore_order(loader: Any, state: Mapping[str, Any], in_pass: bool = False) -> list[Problem]:
+    """Restore the result of :func:`order_state`.
 
     Args:
         loader: the loader.
-        state: its state.
-        going_on: whether a pass is under way, which has gone through the loader as far as the one
-            had whose state this is: what samplers do for a new pass is left out.
+        state: that result.
+        in_pass: whether a pass has begun and has reached the position of the state. Workers are
+            then not started and ``load_state_dict`` is not called, which are for a new pass.
 
     Returns:
-        What could not be restored, so that the order may be another one.
+        What could not be restored, so that the order may differ.
 
     Raises:
-        ValueError: it is no such state.
+        ValueError: ``state`` is malformed.
     """
     makers = find_order_makers(loader)
     problems: list[Problem] = []
-    if not going_on:
+    if not in_pass:
         for path in state.get("workers", ()):
             if path in makers.loaders:
                 start_workers(makers.loaders[path])
-        for path, own in state.get("own", {}).items():
+        for path, own_state in state.get("own", {}).items():
             if path in makers.objects and hasattr(makers.objects[path], "load_state_dict"):
-                makers.objects[path].load_state_dict(copy.deepcopy(own))
+                makers.objects[path].load_state_dict(copy.deepcopy(own_state))
     attributes, lengths = state.get("attributes", {}), state.get("lengths", {})
     for path, maker in makers.objects.items():
         changes = attributes.get(path, {})
-        others = _of_other_length(maker, changes, lengths.get(path, {}))
+        resized = _resized(maker, changes, lengths.get(path, {}))
         problems += [
             Problem(
-                f"{name} of {path or 'the loader'} had {lengths[path][name]} items before that run "
-                "went through it, and has another number now",
-                "the dataset of that run is gone through in the same order",
+                f"{name} of {path or 'the loader'} had {lengths[path][name]} items at the start of "
+                "that run, and has another number now",
+                "with the dataset of that run, the order is the same",
             )
-            for name in others
+            for name in resized
         ]
-        _restore_attributes(maker, {k: each for k, each in changes.items() if k not in others})
+        _restore_attributes(maker, {k: each for k, each in changes.items() if k not in resized})
     sources = state.get("sources", {})
     for path, source in makers.sources.items():
         if sources.get(path) is not None:
@@ -98,12 +98,14 @@ def restore_order(loader: Any, state: Mapping[str, Any], going_on: bool = False)
             continue
         elif path in sources:
             kind = type(source).__name__
-            problems.append(Problem(f"{path}, a {kind}, has no state that a checkpoint could keep"))
+            problems.append(Problem(f"{path}, a {kind}, has no state that can be saved"))
         else:
             problems.append(Problem(f"the file has no state of {path}, a {type(source).__name__}"))
     for path in [*sources, *attributes]:
         if path not in makers.sources and path not in makers.objects:
-            problems.append(Problem(f"the file has a state of {path}, which this loader has not"))
+            problems.append(
+                Problem(f"the file has a state of {path}, which this loader does not have")
+            )
     return problems
 
 
@@ -111,7 +113,7 @@ _SIZED = (list, tuple, deque, dict, set, frozenset, range, np.ndarray, torch.Ten
 
 
 class _FirstSeen:
-    """The attributes of an object as they were at first: values, items of sequences, lengths."""
+    """The attributes of an object when first seen: values, items of sequences, lengths."""
 
     def __init__(self, maker: Any) -> None:
         self.values: dict[str, Any] = {}
@@ -127,12 +129,12 @@ class _FirstSeen:
                 self.items[name] = list(value)
 
 
-# By identity, for not everything can be hashed; an entry goes when its object does.
+# By id(), because not everything is hashable; an entry is removed with its object.
 _seen: dict[int, tuple[weakref.ref[Any], _FirstSeen]] = {}
 
 
 def _first_seen(maker: Any) -> _FirstSeen | None:
-    """How the object was at first; None where that cannot be remembered."""
+    """The object's attributes when first seen; None if no weak reference to it can be made."""
     key = id(maker)
     if key not in _seen:
         try:
@@ -144,7 +146,7 @@ def _first_seen(maker: Any) -> _FirstSeen | None:
 
 
 def _changes(maker: Any) -> dict[str, Any]:
-    """The attributes that are no longer what they were at first."""
+    """The attributes that have changed since the object was first seen, encoded."""
     first = _first_seen(maker)
     if first is None:
         return {}
@@ -162,21 +164,19 @@ def _changes(maker: Any) -> dict[str, Any]:
 
 
 def _first_lengths(maker: Any) -> dict[str, int]:
-    """How long the attributes were at first that have a length."""
+    """The lengths of the sized attributes when the object was first seen."""
     first = _first_seen(maker)
     return {} if first is None else dict(first.lengths)
 
 
-def _of_other_length(
-    maker: Any, changes: Mapping[str, Any], lengths: Mapping[str, Any]
-) -> list[str]:
-    """The changes that are no order of this dataset: of attributes that were longer or shorter."""
-    ours = _first_lengths(maker)
-    return [name for name in changes if lengths.get(name) not in (None, ours.get(name))]
+def _resized(maker: Any, changes: Mapping[str, Any], lengths: Mapping[str, Any]) -> list[str]:
+    """The changed attributes whose initial length is another one now, as of another dataset."""
+    current = _first_lengths(maker)
+    return [name for name in changes if lengths.get(name) not in (None, current.get(name))]
 
 
 def _restore_attributes(maker: Any, changes: Mapping[str, Any]) -> None:
-    """Let the attributes be what they were at first, but for these changes."""
+    """Set all attributes to what they were when first seen, then apply ``changes``."""
     first = _first_seen(maker)
     if first is None:
         return
@@ -201,7 +201,7 @@ def _restore_attributes(maker: Any, changes: Mapping[str, Any]) -> None:
 
 
 def _permutation(items: list[Any], value: Any) -> torch.Tensor | None:
-    """In which order a sequence has the items that it had at first; None if in that, or others."""
+    """The new order of a sequence's items; None if the order is unchanged or the items differ."""
     if not isinstance(value, (list, deque)) or len(value) != len(items):
         return None
     if _same_objects(value, items):
@@ -222,8 +222,8 @@ def _same_objects(first: Any, second: Any) -> bool:
     return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
 
-def _own_state(maker: Any) -> Any:
-    """What a sampler's own ``state_dict`` gives, if a checkpoint can hold it; else None."""
+def _state_dict_of(maker: Any) -> Any:
+    """The result of a sampler's own ``state_dict()``; None if a checkpoint cannot hold it."""
     methods = all(
         callable(getattr(maker, name, None)) for name in ("state_dict", "load_state_dict")
     )

@@ -1,4 +1,4 @@
-"""Values of attributes that change from pass to pass, as plain types and tensors."""
+"""Encoding the values of attributes that change from pass to pass."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MOST_ITEMS = 4096  # of containers of anything but whole numbers
-_MOST_BYTES = 1 << 26
+_MAX_ITEMS = 4096  # of containers of anything but integers
+_MAX_BYTES = 1 << 26
 _SEQUENCES: dict[str, Any] = {
     "list": list,
     "tuple": tuple,
@@ -24,21 +24,21 @@ def encode(value: Any) -> Any:
     """The value as plain types and tensors that do not share its memory.
 
     Returns:
-        What :func:`decode` takes, a tuple that begins with a name; None for what is no value that
-        order depends on: other objects, and what is too large.
+        A tuple for :func:`decode` that begins with the kind of value; None for other objects, and
+        for what is too large.
     """
     if value is None or type(value) in (bool, int, float, str):
         return ("value", value)
     if isinstance(value, np.generic):
         return ("scalar", value.dtype.str, value.item()) if value.dtype.kind in "biuf" else None
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biuf" or value.ndim > 2 or value.nbytes > _MOST_BYTES:
+        if value.dtype.kind not in "biuf" or value.ndim > 2 or value.nbytes > _MAX_BYTES:
             return None
         raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8).copy()
         return ("array", value.dtype.str, value.shape, torch.from_numpy(raw))
     if isinstance(value, Tensor):
         plain = value.device.type == "cpu" and value.layout == torch.strided and value.ndim <= 2
-        if not plain or value.numel() * value.element_size() > _MOST_BYTES:
+        if not plain or value.numel() * value.element_size() > _MAX_BYTES:
             return None
         return ("tensor", value.detach().clone())
     if type(value) is range:
@@ -52,10 +52,10 @@ def encode(value: Any) -> Any:
 
 
 def decode(encoded: Any) -> Any:
-    """The value of which :func:`encode` gave this.
+    """The value that :func:`encode` turned into ``encoded``.
 
     Raises:
-        ValueError: nothing that it gives.
+        ValueError: ``encoded`` is no result of :func:`encode`.
     """
     try:
         kind, *parts = encoded
@@ -76,7 +76,9 @@ def decode(encoded: Any) -> Any:
             return dict(zip(items[::2], items[1::2], strict=True))
         return _SEQUENCES[name](items)
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
-        raise ValueError(f"this is no value of an attribute: {encoded!r:.80}") from error
+        raise ValueError(
+            f"this is not the encoded value of an attribute: {encoded!r:.80}"
+        ) from error
 
 
 def equal(first: Any, second: Any) -> bool:
@@ -89,16 +91,24 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def assign(owner: Any, name: str, value: Any) -> None:
-    """Give an object's attribute a value; in its place, for others may refer to it too."""
+    """Set an object's attribute; in place where possible, because others may refer to the value."""
     before = getattr(owner, name, None)
     if isinstance(before, list) and isinstance(value, list):
         before[:] = value
     elif isinstance(before, (dict, set)) and type(before) is type(value):
         before.clear()
         before.update(value)
-    elif isinstance(before, np.ndarray) and _same_form(before, value) and before.flags.writeable:
+    elif (
+        isinstance(before, np.ndarray)
+        and _same_shape_and_dtype(before, value)
+        and before.flags.writeable
+    ):
         before[...] = value
-    elif isinstance(before, Tensor) and _same_form(before, value) and not before.requires_grad:
+    elif (
+        isinstance(before, Tensor)
+        and _same_shape_and_dtype(before, value)
+        and not before.requires_grad
+    ):
         before.copy_(value)
     else:
         object.__setattr__(owner, name, value)
@@ -108,15 +118,15 @@ def _encode_items(name: str, items: list[Any]) -> Any:
     if all(type(each) is int for each in items):
         try:
             return ("ints", name, torch.tensor(items, dtype=torch.int64))
-        except (RuntimeError, OverflowError):  # beyond 64 bits
+        except (RuntimeError, OverflowError):  # more than 64 bits
             pass
-    if len(items) > _MOST_ITEMS:
+    if len(items) > _MAX_ITEMS:
         return None
     encoded = [encode(each) for each in items]
     return None if any(each is None for each in encoded) else ("items", name, encoded)
 
 
-def _same_form(first: Any, second: Any) -> bool:
+def _same_shape_and_dtype(first: Any, second: Any) -> bool:
     return (
         type(first) is type(second) and first.shape == second.shape and first.dtype == second.dtype
     )

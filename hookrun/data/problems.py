@@ -1,4 +1,4 @@
-"""What a user is told where a resumed run may not go on in the order of the one that was saved."""
+"""Warnings where a resumed run may see its data in another order than the saved run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any, NamedTuple
 
 from .order_search import unwrapped
 
-SAMPLER_CURE = (
-    "hookrun.ResumableSampler always goes on in its order, and so does a sampler that keeps its "
-    "random state in attributes or gives it by state_dict()"
+SAMPLER_FIX = (
+    "hookrun.ResumableSampler always goes on in the same order, and so does a sampler that keeps "
+    "its random state in attributes or returns it from state_dict()"
 )
 
 
 class Problem(NamedTuple):
-    """Why a loader may go on in another order, and what makes it go on exactly."""
+    """Why a loader may go on in another order, and how to make it go on exactly."""
 
     what: str
-    cure: str = SAMPLER_CURE
+    fix: str = SAMPLER_FIX
 
 
 def warning_of(loader: Any, problems: Sequence[Problem]) -> str:
-    """The sentence that tells of these problems of a loader."""
+    """The text of the warning for these problems of a loader."""
     causes = "; ".join(dict.fromkeys(each.what for each in problems))
-    cures = "; ".join(dict.fromkeys(each.cure for each in problems))
+    fixes = "; ".join(dict.fromkeys(each.fix for each in problems))
     return (
         f"the data loader {type(unwrapped(loader)).__name__} may go on in another order than in "
-        f"the run that was saved: {causes} ({cures})"
+        f"the run that was saved: {causes} ({fixes})"
     )

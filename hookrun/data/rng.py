@@ -17,18 +17,18 @@ RandomSource = (
     | np.random.BitGenerator
     | random.Random
 )
-"""Every kind of generator of random numbers that an object may have of its own."""
+"""Every kind of random generator that a sampler or dataset may hold."""
 
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:
     """The state of the generators of Python, NumPy and torch.
 
     Args:
-        cuda: whether to add those of all CUDA devices, where CUDA is in use. The host does not wait
-            for the devices.
+        cuda: whether to add those of all CUDA devices, if CUDA is initialized. The host does not
+            wait for the devices.
 
     Returns:
-        What :func:`set_rng_state` takes; a checkpoint can hold it.
+        Plain types and tensors, for :func:`set_rng_state`.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
@@ -49,10 +49,10 @@ def rng_state(cuda: bool = True) -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Take over what :func:`rng_state` gave; of CUDA devices, those that there are.
+    """Restore the result of :func:`rng_state`; states of CUDA devices that are missing are ignored.
 
     Raises:
-        ValueError: it is no such state.
+        ValueError: ``state`` is malformed.
     """
     try:
         version, words, gauss = state["python"]
@@ -82,8 +82,8 @@ def source_state(source: RandomSource) -> Any:
     """The state of one generator.
 
     Returns:
-        What :func:`set_source_state` takes; a checkpoint can hold it. None for a generator that has
-        no state, such as ``random.SystemRandom``.
+        Plain types and tensors, for :func:`set_source_state`. None for a generator without a state,
+        such as ``random.SystemRandom``.
     """
     try:
         if isinstance(source, torch.Generator):
@@ -97,10 +97,10 @@ def source_state(source: RandomSource) -> Any:
 
 
 def set_source_state(source: RandomSource, state: Any) -> None:
-    """Take over what :func:`source_state` gave for a generator of the same kind.
+    """Restore the result of :func:`source_state` of a generator of the same kind.
 
     Raises:
-        ValueError: it is no state of such a generator.
+        ValueError: it is not the state of such a generator.
     """
     try:
         if isinstance(source, torch.Generator):
@@ -131,7 +131,7 @@ def _bit_generator(source: Any) -> Any:
 def _as_tensors(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_tensors(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):  # of unsigned words
+    if isinstance(value, np.ndarray):  # the unsigned words of a bit generator
         return torch.from_numpy(value.astype(np.uint64).view(np.int64))
     return value.item() if isinstance(value, np.generic) else value
 

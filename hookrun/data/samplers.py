@@ -1,4 +1,4 @@
-"""Samplers that can begin anywhere in an epoch, without a sample being fetched for it."""
+"""Samplers that can start anywhere in an epoch, without fetching the samples before."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .seeded_dataset import SampleIndex
 
 
 class ResumableDistributedSampler(Sampler[int]):
-    """Deals a dataset's indices out to the processes of a job, beginning anywhere in an epoch.
+    """A ``DistributedSampler`` that can start anywhere in an epoch.
 
     The order is that of ``torch.utils.data.DistributedSampler`` with the same arguments. It depends
-    on the seed and the epoch alone, so a run goes on where it was with another number of processes
-    too: what counts is how many samples all of them have seen.
+    only on the seed and the epoch, so a run can also be resumed with another world size: the
+    position is the number of samples that all ranks together have seen.
 
-    The runners tell it the epoch and, in a resumed run, the position; nothing else is needed. In
-    a loop of your own, call ``set_epoch`` before each epoch. For random augmentation that repeats
-    too, wrap the dataset into :class:`~hookrun.SeededDataset`.
+    The runners call ``set_epoch`` and, in a resumed run, ``seek``. In a loop of your own, call
+    ``set_epoch`` before each epoch. For random augmentation that repeats too, wrap the dataset in
+    :class:`~hookrun.SeededDataset`.
 
     Args:
         dataset: anything with a length.
-        num_replicas: the processes; by default those of the default process group, else 1.
-        rank: the number of this process among them; by default likewise.
-        shuffle: whether each epoch has an order of its own.
-        seed: the seed of these orders; the same in every process.
-        drop_last: drop what is left over, rather than repeat samples, where the processes cannot
-            get equally many.
+        num_replicas: the world size; by default that of the default process group, else 1.
+        rank: this rank; by default that in the default process group, else 0.
+        shuffle: whether to shuffle, in another order each epoch.
+        seed: the seed of these orders; the same on all ranks.
+        drop_last: where the samples cannot be divided evenly among ranks, drop the rest rather
+            than repeat samples.
 
     Raises:
         TypeError: a dataset without a length.
@@ -49,8 +49,8 @@ class ResumableDistributedSampler(Sampler[int]):
         name = type(self).__name__
         if not hasattr(dataset, "__len__"):
             raise TypeError(
-                f"{name} needs a dataset with a length, not {type(dataset).__name__} (a dataset "
-                "that is iterated decides its order itself)"
+                f"{name} needs a dataset with a length, not {type(dataset).__name__} (an iterable "
+                "dataset decides its order itself)"
             )
         grouped = dist.is_available() and dist.is_initialized()
         if num_replicas is None:
@@ -70,63 +70,64 @@ class ResumableDistributedSampler(Sampler[int]):
         self.drop_last = bool(drop_last)
         self.epoch = 0
         self._start = 0  # where the next iteration begins
-        self._given: int | None = None  # samples of the iteration at work, over all processes
+        # Samples that the current iteration has yielded, over all ranks.
+        self._yielded: int | None = None
 
     @property
     def total_size(self) -> int:
-        """Samples of an epoch over all processes: all get equally many."""
+        """Samples of an epoch over all ranks; each rank gets the same number."""
         return self._fill(len(self.dataset))
 
     def __len__(self) -> int:
-        """Samples of a whole epoch in this process, wherever the next iteration begins."""
+        """Samples of a full epoch on this rank, wherever the next iteration begins."""
         return self.total_size // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
-        # A generator: loaders ask for an iterator that they throw away, which must not count.
+        # A generator, so that an iterator that a loader creates and throws away does not count.
         start, self._start = self._start, 0
-        self._given = start
+        self._yielded = start
         for index in self._indices(start)[self.rank :: self.num_replicas]:
-            self._given += self.num_replicas
+            self._yielded += self.num_replicas
             yield index
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration have the order of this epoch, from its start on.
+        """Set the epoch, whose order the next iteration has, from its start.
 
-        Told the epoch at work again, as DistSamplerSeedHook does in a resumed run, it goes on where
-        it is.
+        Setting the current epoch again, as DistSamplerSeedHook does in a resumed run, keeps the
+        position.
         """
         _check_count(type(self).__name__, "epoch", epoch, 0)
         if epoch != self.epoch:
             self.epoch = epoch
-            self._start, self._given = 0, None
+            self._start, self._yielded = 0, None
 
     def seek(self, position: int) -> None:
-        """Let the next iteration begin behind so many samples, counted over all processes.
+        """Make the next iteration skip the first ``position`` samples, counted over all ranks.
 
-        Only the next one: those that follow begin at the start again.
+        Only the next one: later iterations begin at the start again.
         """
         _check_count(type(self).__name__, "position", position, 0)
-        self._start, self._given = position, None
+        self._start, self._yielded = position, None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration at work is.
+        """The state of the current iteration.
 
-        ``position`` counts what has been given out. Loaders with workers take ahead of what they
-        deliver; the runners count what has been trained on instead.
+        ``position`` counts the samples that have been yielded. Loaders with workers are ahead of
+        what they deliver; the runners count what has been trained on instead.
         """
         return {
             "seed": self.seed,
             "epoch": self.epoch,
-            "position": self._start if self._given is None else self._given,
+            "position": self._start if self._yielded is None else self._yielded,
             "shuffle": self.shuffle,
             "size": len(self.dataset),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken, with its seed.
+        """Continue from a state, with its seed.
 
         Raises:
-            ValueError: it is of another dataset, or of an order of another kind.
+            ValueError: it is of a dataset of another size, or ``shuffle`` differs.
         """
         for key, ours in (("size", len(self.dataset)), ("shuffle", self.shuffle)):
             if state[key] != ours:
@@ -140,14 +141,14 @@ class ResumableDistributedSampler(Sampler[int]):
         self.seek(state["position"])
 
     def _fill(self, count: int) -> int:
-        """So many samples made a multiple of the processes."""
+        """``count`` made a multiple of the world size: fewer with ``drop_last``, else more."""
         rest = count % self.num_replicas
         if rest == 0:
             return count
         return count - rest if self.drop_last else count - rest + self.num_replicas
 
     def _indices(self, start: int) -> list[int]:
-        """What is left of the epoch for all processes, in the order of dealing."""
+        """The remaining indices of the epoch for all ranks, in turn."""
         order = self._order()
         left = order[start:]
         size = self._fill(len(left))
@@ -168,13 +169,13 @@ class ResumableDistributedSampler(Sampler[int]):
 
 
 class ResumableSampler(ResumableDistributedSampler):
-    """A dataset's indices, shuffled or in order, beginning anywhere in an epoch.
+    """A sampler of a dataset's indices, shuffled or not, that can start anywhere in an epoch.
 
-    As :class:`ResumableDistributedSampler`, for one process that sees the whole dataset.
+    As :class:`ResumableDistributedSampler`, for one process that sees all of the dataset.
 
     Args:
         data_source: anything with a length.
-        shuffle: whether each epoch has an order of its own.
+        shuffle: whether to shuffle, in another order each epoch.
         seed: the seed of these orders.
 
     Raises:

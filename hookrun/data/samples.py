@@ -1,4 +1,4 @@
-"""How many samples a loader has, and has in a batch; and the rest of a batch."""
+"""Counting the samples of loaders and batches, and splitting a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .order_search import KNOWN_ORDER, unwrapped
 
 
 def seeking_sampler(loader: Any) -> Any:
-    """The loader's sampler if it can begin anywhere, else None."""
+    """The loader's sampler if it can ``seek``, else None."""
     for owner in (_batch_sampler(loader), loader):
         sampler = getattr(owner, "sampler", None)
         if hasattr(sampler, "seek") and hasattr(sampler, "set_epoch"):
@@ -22,22 +22,22 @@ def seeking_sampler(loader: Any) -> Any:
 
 
 def can_seek(loader: Any) -> bool:
-    """Whether batches follow where the sampler is let begin: no batch sampler orders them anew."""
+    """Whether seeking the sampler decides where batches begin: no batch sampler reorders them."""
     return seeking_sampler(loader) is not None and _has_plain_batches(loader)
 
 
 def is_iterable_style(loader: Any) -> bool:
-    """Whether this is torch's loader of a dataset that is iterated, and decides the order."""
+    """Whether this is torch's loader with an ``IterableDataset``, which decides the order."""
     return isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
 
 
 def replicas(loader: Any) -> int:
-    """The processes to which the loader's sampler deals out samples."""
+    """The number of ranks among which the loader's sampler divides the samples."""
     return int(getattr(_sampler(loader), "num_replicas", 1))
 
 
 def samples_per_batch(loader: Any) -> int | None:
-    """Samples of one batch over all processes; None where the loader does not say."""
+    """Samples of one batch over all ranks; None where the loader does not say."""
     batch_size = getattr(loader, "batch_size", None)
     if batch_size is None and _has_plain_batches(loader):
         batch_size = getattr(_batch_sampler(loader), "batch_size", None)
@@ -49,7 +49,7 @@ def samples_per_batch(loader: Any) -> int | None:
 
 
 def total_samples(loader: Any) -> int | None:
-    """Samples of a whole pass over all processes; None where the loader does not say."""
+    """Samples of a full pass over all ranks; None where the loader does not say."""
     inner = unwrapped(loader)
     try:
         if is_iterable_style(inner):
@@ -60,10 +60,12 @@ def total_samples(loader: Any) -> int | None:
 
 
 def batches_in(loader: Any, samples: int) -> int | None:
-    """Batches of a loader that so many samples fill; with a smaller last one where that is the end.
+    """The number of a loader's batches that ``samples`` fill.
+
+    At the end of the data, a smaller last batch counts too.
 
     Returns:
-        Their number; None where the loader does not say how large they are.
+        None where the loader does not say how large its batches are.
     """
     per_batch, total = samples_per_batch(loader), total_samples(loader)
     if per_batch is None:
@@ -74,19 +76,19 @@ def batches_in(loader: Any, samples: int) -> int | None:
 
 
 def _batch_sampler(loader: Any) -> Any:
-    """What puts batches together; a loader without batches of its own may have it as sampler."""
+    """The batch sampler; with ``batch_size=None``, it may be passed as ``sampler``."""
     batch_sampler, sampler = (getattr(loader, n, None) for n in ("batch_sampler", "sampler"))
     return sampler if batch_sampler is None and isinstance(sampler, BatchSampler) else batch_sampler
 
 
 def _sampler(loader: Any) -> Any:
-    """What gives the indices, one by one."""
+    """The sampler of single indices."""
     sampler = seeking_sampler(loader) or getattr(loader, "sampler", None)
     return sampler.sampler if type(sampler) is BatchSampler else sampler
 
 
 def _has_plain_batches(loader: Any) -> bool:
-    """Whether batches are made of the samples that follow one another, as torch makes them."""
+    """Whether batches are made of consecutive samples, as torch's BatchSampler does."""
     if getattr(unwrapped(loader), "batch_size", None) is not None:
         return True
     batch_sampler = _batch_sampler(loader)
@@ -94,7 +96,7 @@ def _has_plain_batches(loader: Any) -> bool:
 
 
 def _gives_single_samples(loader: Any) -> bool:
-    """Whether this is torch's loader, makes no batches, and has a sampler of single indices."""
+    """Whether this is torch's loader without batching, with a sampler of single indices."""
     loader = unwrapped(loader)
     if not isinstance(loader, DataLoader) or is_iterable_style(loader):
         return False
@@ -108,7 +110,8 @@ class CountedBatches:
         batches: the batches.
 
     Attributes:
-        ends: samples behind each batch, from the beginning; None where one did not tell its size.
+        ends: for each batch, the samples from the beginning to its end; None from the first batch
+            on whose size is unclear.
     """
 
     def __init__(self, batches: Iterator[Any]) -> None:
@@ -116,7 +119,7 @@ class CountedBatches:
         self._batches, self._end = batches, 0
 
     def close(self) -> None:
-        """Let go of the batches; what has been counted stays."""
+        """Drop the iterator; the counts stay."""
         self._batches = iter(())
 
     def __iter__(self) -> CountedBatches:
@@ -133,13 +136,13 @@ class CountedBatches:
 
 
 def size_of(batch: Any) -> int | None:
-    """The samples of a batch: the length of its tensors, or lists; None where that is not clear."""
+    """The samples of a batch: the length of its tensors or lists; None where they disagree."""
     sizes = set(_lengths(batch))
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def rest_of(batch: Any, skip: int) -> Any:
-    """A batch without its first samples: of the kind of batch of which :func:`size_of` is known."""
+    """A batch without its first ``skip`` samples; its :func:`size_of` must be known."""
     if isinstance(batch, Mapping):
         return type(batch)({key: rest_of(each, skip) for key, each in batch.items()})  # type: ignore[call-arg]
     if isinstance(batch, tuple):
@@ -151,7 +154,7 @@ def rest_of(batch: Any, skip: int) -> Any:
 
 
 def _has_columns(batch: list[Any]) -> bool:
-    """Whether a list has one item for each part of the samples, rather than one for each sample."""
+    """Whether a list holds one item per field (images, labels), not one per sample."""
     return all(isinstance(each, (Tensor, np.ndarray, list, tuple, Mapping)) for each in batch)
 
 

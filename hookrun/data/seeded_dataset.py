@@ -1,4 +1,4 @@
-"""Random augmentation that depends on the sample and the epoch alone."""
+"""Random augmentation that depends only on seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MASK = (1 << 64) - 1
 
 
 class SampleIndex(int):
-    """An index that brings along what its sample's random numbers follow from."""
+    """An index that carries the seed and epoch from which its sample's random numbers follow."""
 
     seed: int
     epoch: int
@@ -43,19 +43,19 @@ class SampleIndex(int):
 class SeededDataset(Dataset[Any]):
     """Seeds the generators of Python, NumPy and torch for each sample, so that it repeats.
 
-    What random augmentation makes of a sample then depends on the sampler's seed, the epoch and the
-    index alone: not on the number of workers, nor on whether the run was resumed in between. The
-    main process's own generators stay as they are.
+    Random augmentation of a sample then depends only on the sampler's seed, the epoch and the
+    index: not on the number of workers, nor on whether the run was resumed. The generators of the
+    main process stay as they are.
 
-    It goes around the dataset that augments, right under a :class:`~hookrun.ResumableSampler` or
-    :class:`~hookrun.ResumableDistributedSampler`, which bring the seeds. With any other sampler it
-    changes nothing.
+    It wraps the dataset that augments, and needs a :class:`~hookrun.ResumableSampler` or
+    :class:`~hookrun.ResumableDistributedSampler`, which provide the seeds. With any other sampler
+    it changes nothing.
 
     Args:
         dataset: a dataset with indices.
 
     Raises:
-        TypeError: one without.
+        TypeError: a dataset without indices.
     """
 
     takes_seeds = True
@@ -71,7 +71,7 @@ class SeededDataset(Dataset[Any]):
         return len(cast(Sized, self.dataset))
 
     def __getattr__(self, name: str) -> Any:
-        # What the dataset has besides, such as CLASSES or evaluate().
+        # Other attributes of the dataset, such as CLASSES or evaluate().
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -80,21 +80,21 @@ class SeededDataset(Dataset[Any]):
         if not isinstance(index, SampleIndex):
             return self.dataset[index]
         in_worker = get_worker_info() is not None
-        with contextlib.nullcontext() if in_worker else _kept():
+        with contextlib.nullcontext() if in_worker else _generators_restored():
             _seed(index.random_seed)
             return self.dataset[int(index)]
 
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    # One word more: of the same words, Python and NumPy would make the same numbers.
+    # The extra word: from the same words, Python and NumPy would generate the same numbers.
     np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])
     torch.default_generator.manual_seed(seed)  # of the CPU only
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[None]:
-    """The generators are afterwards as they were before."""
+def _generators_restored() -> Iterator[None]:
+    """A context after which the generators are as they were before."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

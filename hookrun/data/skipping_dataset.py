@@ -1,4 +1,4 @@
-"""A dataset that is iterated, beginning behind what has been seen of it."""
+"""An iterable dataset without the samples that a resumed run has seen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-_OWN = ("_dataset", "_seen")
+_ATTRIBUTES = ("_dataset", "_seen")
 
 
 class SkippingDataset(IterableDataset[Any]):
     """Another dataset, without the first samples of the next pass.
 
-    Everything else is the other dataset's, for ``worker_init_fn`` may read and set its attributes.
+    Reading and setting attributes goes to the other dataset: ``worker_init_fn`` may do so.
 
     Args:
         dataset: the dataset.
-        seen: the samples to leave out, for each worker process, or for the only process.
+        seen: the samples to skip in each worker process, or in this process if there are none.
     """
 
     _dataset: Any
@@ -31,9 +31,11 @@ class SkippingDataset(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker = 0 if info is None else info.id
-        skip, self._seen[worker] = self._seen[worker], 0  # workers that persist iterate again
+        skip, self._seen[worker] = self._seen[worker], 0  # persistent workers iterate again
         samples: Iterator[Any] = iter(self._dataset)
-        for _ in itertools.islice(samples, skip):  # at once: it may draw the order as it begins
+        for _ in itertools.islice(
+            samples, skip
+        ):  # not lazily: the dataset may draw its order when it begins
             pass
         return samples
 
@@ -41,7 +43,7 @@ class SkippingDataset(IterableDataset[Any]):
         return len(self._dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _OWN or name.startswith("__"):  # asked for while this is being copied
+        if name in _ATTRIBUTES or name.startswith("__"):  # asked for while this is being copied
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
@@ -53,11 +55,11 @@ class SkippingDataset(IterableDataset[Any]):
 
 
 def shares_of_workers(batches: int, samples: int, workers: int) -> list[int]:
-    """The samples that each of some worker processes, which give batches in turn, has given.
+    """The samples that each worker process has yielded; workers take turns batch by batch.
 
     Args:
-        batches: the batches that all have given.
-        samples: the samples in these.
+        batches: the batches that all workers have yielded.
+        samples: the samples in them.
         workers: the worker processes; 0 where the loader has none.
     """
     per_batch = samples / max(batches, 1)

@@ -1,4 +1,4 @@
-"""Processes of a job: who they are and what they exchange."""
+"""Ranks, collectives, parallel wrappers, and the agreement on when to stop."""
 
 from .agreement import StopAgreement
 from .collectives import all_gather_objects, allreduce_params

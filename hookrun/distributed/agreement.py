@@ -1,4 +1,4 @@
-"""Processes of a job agree on the step at which one of them makes all of them stop."""
+"""Agreeing on the step at which all ranks stop because one of them asks for it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ import torch.distributed as dist
 from torch import Tensor
 
 PERIOD = 0.1
-"""Seconds between two exchanges, about: a signal is heeded after at most two, and a step."""
+"""Approximate seconds between two exchanges; a request takes at most two, and one step."""
 
-_MOST_STEPS = 10_000
+_MAX_STEPS = 10_000
 
 
 class StopAgreement:
-    """Lets all processes stop at the same step, at little cost.
+    """Makes all ranks stop at the same step, at little cost.
 
-    Every so many steps they exchange three numbers, without waiting: each reads what came out of
-    it at the next exchange, so all read the same at the same step. How many steps that is they
-    agree on too, from the time that steps take. The exchange goes over gloo in a group of its own,
-    whatever the job's backend. To be made in all processes.
+    Every few steps, the ranks start an asynchronous all-reduce of three numbers, and read its
+    result when the next one is due: so all ranks read the same result at the same step. The number
+    of steps in between is agreed on in the same way, from the time a step takes. The all-reduce
+    uses gloo in a separate process group, whatever the job's backend. To be created on all ranks.
 
     Raises:
-        RuntimeError: from its methods, when another process has died.
+        RuntimeError: from its methods, if another rank has died.
     """
 
     def __init__(self) -> None:
-        # Evaluation by the master alone may take long; a process that has died is noticed at once.
+        # A long timeout, because evaluation on rank 0 alone may take long. A rank that has died is
+        # reported at once all the same.
         self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
         self._pending: tuple[Any, Tensor] | None = None
         self._steps = 1  # until the next exchange
         self._since = time.monotonic()
         self.over = False
-        """Whether another process has finished its run: each is on its own from then on."""
+        """Whether another rank has finished its run; there are no exchanges from then on."""
 
     def exchange(self, stop: int) -> tuple[int, int]:
-        """Read the exchange under way and begin the next one.
+        """Read the result of the previous exchange and start the next one.
 
         Args:
-            stop: what this process asks for: 0 to go on, else a number that tells why.
+            stop: this rank's request: 0 to go on, else a number for the reason to stop.
 
         Returns:
-            The largest ``stop`` of all processes one exchange ago, and the steps until this is to
-            be called again.
+            The largest ``stop`` of all ranks in the previous exchange, and the number of steps
+            until this must be called again.
         """
         asked = self._read()
         if not asked and not self.over:
@@ -53,10 +54,10 @@ class StopAgreement:
         return asked, self._steps
 
     def finish(self, stop: int) -> int:
-        """The last exchange of a process that has taken all its steps, which it waits for.
+        """The last exchange of a rank that has taken all its steps; it waits for the result.
 
         Returns:
-            The largest ``stop``; if not 0, all processes know it.
+            The largest ``stop``; if it is not 0, all ranks get it.
         """
         asked = self._read()
         if not asked and not self.over:
@@ -65,14 +66,14 @@ class StopAgreement:
         return asked
 
     def wait_for_all(self) -> None:
-        """Return when all processes have called this."""
+        """Return when all ranks have called this."""
         dist.barrier(self._group)
 
     def _begin(self, stop: int, finished: bool) -> None:
         now = time.monotonic()
         per_step = (now - self._since) / self._steps
         self._since = now
-        steps = min(max(int(PERIOD / max(per_step, 1e-9)), 1), _MOST_STEPS)
+        steps = min(max(int(PERIOD / max(per_step, 1e-9)), 1), _MAX_STEPS)
         numbers = torch.tensor([stop, int(finished), -steps], device="cpu")
         work = dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self._group, async_op=True)
         self._pending = work, numbers
@@ -85,7 +86,7 @@ class StopAgreement:
         try:
             work.wait()
         except RuntimeError as error:
-            error.add_note("while agreeing with the other processes: has one of them died?")
+            error.add_note("while synchronizing with the other ranks: has one of them died?")
             raise
         stop, finished, steps = numbers.tolist()
         self.over, self._steps = bool(finished) and not stop, -steps

@@ -1,4 +1,4 @@
-"""Exchanges between the processes of a job."""
+"""Collectives over the default process group."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .environment import get_dist_info
 def allreduce_params(
     params: Iterable[Tensor], coalesce: bool = True, bucket_size_mb: int = -1
 ) -> None:
-    """Average parameters or buffers over all processes, in place; nothing happens in one process.
+    """Average parameters or buffers over all ranks, in place; a no-op if there is one rank.
 
     Integer buffers, such as batch counters, cannot be averaged and are left alone.
 
     Args:
-        params: the same tensors, in the same order, on every process.
-        coalesce, bucket_size_mb: kept for MMCV's signature; tensors are reduced one by one so far.
+        params: the same tensors, in the same order, on all ranks.
+        coalesce, bucket_size_mb: accepted as in MMCV, and ignored: tensors are reduced one by one.
     """
     _, world_size = get_dist_info()
     if world_size == 1:
@@ -32,7 +32,7 @@ def allreduce_params(
 
 
 def all_gather_objects(value: Any) -> list[Any]:
-    """The values of all processes, by rank; to be called in all of them.
+    """The values of all ranks, in order of rank; must be called on all ranks.
 
     Args:
         value: anything that can be pickled.

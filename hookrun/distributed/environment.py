@@ -1,4 +1,4 @@
-"""Who this process is among the processes of a job."""
+"""Rank and world size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def get_dist_info() -> tuple[int, int]:
-    """(rank, world size) of the default process group; (0, 1) where there is none."""
+    """(rank, world size) of the default process group; (0, 1) if there is none."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def master_only(function: F) -> F:
-    """Run the function on rank 0 only; elsewhere a call does nothing and returns None."""
+    """Decorator: run the function on rank 0 only; on other ranks a call returns None."""
 
     @functools.wraps(function)
     def on_master(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Wrappers around a model and its parts: what is inside, and what names are without them."""
+"""Wrappers such as DDP and ``torch.compile``: the model inside, and names without their parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
 
 INNER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What torch's wrappers call the module inside of them, and nobody else a module of theirs."""
+"""Names by which only torch's wrappers hold the inner module."""
 
 
 def is_module_wrapper(module: Any) -> bool:
@@ -33,11 +33,11 @@ def unwrap_model(module: Any) -> Any:
 
 
 def plain_name(model: nn.Module, name: str) -> str:
-    """The name of a parameter, buffer or module of the model, without what wrappers add to it.
+    """The name of a parameter, buffer or module of the model, without the parts wrappers add.
 
     Args:
-        model: possibly in parallel wrappers or compiled, as may be its parts.
-        name: as ``named_parameters`` and ``state_dict`` give it.
+        model: it or its parts may be in parallel wrappers, or compiled.
+        name: as in ``named_parameters`` and ``state_dict``.
     """
     parts = []
     module: nn.Module | None = model
@@ -52,23 +52,23 @@ def plain_name(model: nn.Module, name: str) -> str:
 
 
 def plain_state_dict(model: nn.Module) -> OrderedDict[str, Any]:
-    """A model's state dict, under names without what wrappers and ``torch.compile`` add to them."""
-    own = model.state_dict()
-    weights = OrderedDict((plain_name(model, name), value) for name, value in own.items())
-    if len(weights) < len(own):  # two names would become one
-        return OrderedDict(own)
-    versions = layer_versions(own).items()
+    """A model's state dict, under plain names: see :func:`plain_name`."""
+    state = model.state_dict()
+    weights = OrderedDict((plain_name(model, name), value) for name, value in state.items())
+    if len(weights) < len(state):  # two names would become one
+        return OrderedDict(state)
+    versions = layer_versions(state).items()
     plain = OrderedDict((plain_name(model, name), version) for name, version in versions)
     set_layer_versions(weights, plain)
     return weights
 
 
 def averages_gradients(model: nn.Module) -> bool:
-    """Whether the model, or a part of it, averages gradients over processes: DDP, FSDP."""
+    """Whether the model, or a part of it, averages gradients over ranks: DDP, FSDP."""
     from torch.nn.parallel import DistributedDataParallel
 
     kinds: list[type] = [DistributedDataParallel]
-    # Where nobody has imported them, there are none.
+    # If these modules were never imported, no model can use them.
     fsdp, dtensor = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
     if fsdp is not None:
         kinds.append(fsdp.FullyShardedDataParallel)

@@ -154,7 +154,7 @@ def batches_before(loader: Any, place: Mapping[str, Any] | None, batches: int) -
 
     Args:
         loader: the loader.
-        place: the loader position; see :meth:`hookrun.data.DataPass.place`.
+        place: the loader position; see :meth:`hookrun.data.DataPass.position`.
         batches: returned if the number of samples is not known.
     """
     samples = (place or {}).get("samples")

@@ -137,7 +137,7 @@ class EpochProgress(RunProgress):
         self.samples = sum_if_known(self.samples, -(position.get("samples") or 0))
         logger.info("resuming after the first %d batches of this epoch", data_pass.first)
         warn_of_order(logger, loader, data_pass.problems)
-        data_pass.settle()
+        data_pass.restore_saved_order()
         point.restore_rng()
         return data_pass
 
@@ -203,7 +203,7 @@ class EpochProgress(RunProgress):
             return self.resume_point.loader_positions
         positions: list[dict[str, Any] | None] = [None] * max(len(self.loaders), 1)
         if self._is_in_pass and self.data_pass is not None:
-            position = self.data_pass.place(self.finished()["inner_iter"])
+            position = self.data_pass.position(self.finished()["inner_iter"])
             positions[self.index] = {**position, "replaced": True} if self.is_replaced else position
         return positions
 
@@ -213,7 +213,7 @@ class EpochProgress(RunProgress):
         current: dict[str, Any] | None = None
         if self._is_in_pass and self.data_pass is not None:
             done = self.finished()["inner_iter"]
-            current = self.data_pass.own_state(done, self.has_taken_batch())
+            current = self.data_pass.rank_state(done, self.has_taken_batch())
         if self._is_validating and self.val_pass is not None:  # to be repeated from its start
             current = {**self.val_pass.beginning(), "again": True}
         if current is not None and self.is_replaced:

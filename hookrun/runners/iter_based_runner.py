@@ -192,7 +192,7 @@ class IterBasedRunner(BaseRunner):
             restore_loaders(self, point)
             for each in self.progress.endless:
                 warn_of_order(self.logger, each.dataloader, each.problems)
-                each.settle()
+                each.restore_saved_order()
             point.restore_rng()
         if point is not None and modes[index] == "train":
             self._set_mode("train", self.progress.endless[index])
@@ -211,11 +211,13 @@ class IterBasedRunner(BaseRunner):
         """
         if point is None:
             return IterLoader(loader)
-        position, own = point.position_at(index), point.loader_state_at(index)
+        position, rank_state = point.position_at(index), point.loader_state_at(index)
         was_replaced = position is not None and position.get("replaced", False)
         if position is not None and replaced != was_replaced:
             return IterLoader(loader, epoch=position["epoch"])
-        return IterLoader(loader, place=position, own=own.get("replaced", {}) if replaced else own)
+        if replaced:
+            rank_state = rank_state.get("replaced", {})
+        return IterLoader(loader, loader_position=position, rank_state=rank_state)
 
     def _replace_loader(self, index: int, where: str, point: ResumePoint | None = None) -> None:
         """Use the loader that a hook has assigned to ``data_loader`` from now on."""

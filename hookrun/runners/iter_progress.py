@@ -37,14 +37,14 @@ class IterProgress(RunProgress):
     def loader_positions(self) -> list[dict[str, Any] | None]:
         if self.resume_point is not None:
             return self.resume_point.loader_positions
-        positions = [each.place(self._ahead(i)) for i, each in enumerate(self.endless)]
+        positions = [each.loader_position(self._ahead(i)) for i, each in enumerate(self.endless)]
         return [
             {**position, "replaced": True} if index in self.replaced else position
             for index, position in enumerate(positions)
         ]
 
     def loader_states(self) -> list[dict[str, Any]]:
-        states = [each.own_state(self._ahead(i)) for i, each in enumerate(self.endless)]
+        states = [each.rank_state(self._ahead(i)) for i, each in enumerate(self.endless)]
         return [
             {"replaced": state} if index in self.replaced else state
             for index, state in enumerate(states)

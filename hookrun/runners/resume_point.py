@@ -19,7 +19,7 @@ class ResumePoint:
         index, done: the current phase of the workflow, and how much of its count is done.
         workflow: the phases; None if the file does not have them.
         loader_positions: for each phase, its loader position
-            (:meth:`hookrun.data.DataPass.place`); None between two passes.
+            (:meth:`hookrun.data.DataPass.position`); None between two passes.
         rank_state: the state of this rank: ``rng``, ``loaders`` for each phase, and ``hooks`` with
             the states of their loaders.
         rank_states: the states of all ranks, as in the file.

@@ -1,6 +1,6 @@
-"""Storage: whole files on the local disk, and FileClient's names over fsspec for the rest."""
+"""Storage: atomic writes on the local disk, and MMCV's FileClient over fsspec."""
 
-from .atomic import link, remove_leftovers, sync_folder, written_whole
+from .atomic import atomic_write, link, remove_leftovers, sync_folder
 from .file_client import FileClient
 from .locks import folder_locked
 from .own_file import open_own
@@ -8,6 +8,7 @@ from .special_files import check_names, open_file, special_kind
 
 __all__ = [
     "FileClient",
+    "atomic_write",
     "check_names",
     "folder_locked",
     "link",
@@ -16,5 +17,4 @@ __all__ = [
     "remove_leftovers",
     "special_kind",
     "sync_folder",
-    "written_whole",
 ]

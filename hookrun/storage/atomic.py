@@ -1,7 +1,8 @@
-"""Files of the local disk: whole or not there, and durable before anything counts on them.
+"""Atomic, durable writes on the local disk.
 
-What is being written has a random name, opened by nobody else: any number of threads, processes
-and machines may write one file, and whoever reads it finds that of one of them, whole.
+Data is written to a temporary file with a random name, which is then renamed. So any number of
+threads, processes and machines may write the same file, and a reader gets the complete file of one
+of them.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not there on Windows
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write into that gets its name only when it is whole and on the disk.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A context with a file to write into, which gets its name once it is complete and durable.
 
-    The bytes go to a temporary file of the same folder; then the file, its name and the folder are
-    made durable in this order. A name that exists means the old file until then; a link of that
-    name is replaced, not followed.
+    The bytes go to a temporary file in the same folder, which is synced to the disk and renamed;
+    then the folder is synced. Until the rename, an existing name refers to the old file; a link of
+    that name is replaced, not followed.
 
     Args:
         path: the file; missing folders are made.
 
     Raises:
         IsADirectoryError: there is a folder of this name.
-        OSError: whatever the disk refuses. The old file is unchanged then, unless it is only the
-            folder that could not be made durable, when the new one is in its place.
+        OSError: the disk refused. The old file is unchanged, unless only syncing the folder
+            failed: then the new file is in its place.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -56,20 +57,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if os.name != "nt":  # before it is closed, for only then is it nobody's any more
+            if os.name != "nt":  # before closing, which releases the lock: see remove_leftovers
                 os.replace(temporary, path)
         if os.name == "nt":  # where an open file cannot be moved
             os.replace(temporary, path)
     except BaseException:
-        _forget(temporary)
+        _delete(temporary)
         raise
     sync_folder(path.parent)
 
 
 def link(path: str | os.PathLike[str], name: str) -> None:
-    """Let ``name``, beside the file, mean this file: a symbolic link, or a copy without links.
+    """Link ``name``, in the same folder, to this file; where links are unsupported, copy it.
 
-    The name moves in one step, so that it always means a whole file.
+    The link is replaced atomically, so that ``name`` always refers to a complete file.
     """
     path = Path(path)
     if path.name == name:
@@ -80,15 +81,15 @@ def link(path: str | os.PathLike[str], name: str) -> None:
             try:
                 os.symlink(path.name, temporary)
             except (OSError, NotImplementedError):
-                with written_whole(path.with_name(name)) as copy, open(path, "rb") as original:
+                with atomic_write(path.with_name(name)) as copy, open(path, "rb") as original:
                     shutil.copyfileobj(original, copy, _BUFFER_BYTES)
                 return
             os.replace(temporary, path.with_name(name))
-        except FileNotFoundError:  # somebody took the link for what a killed process left
+        except FileNotFoundError:  # remove_leftovers() deleted the temporary link
             if not left:
                 raise
         except BaseException:
-            _forget(temporary)
+            _delete(temporary)
             raise
         else:
             break
@@ -96,7 +97,7 @@ def link(path: str | os.PathLike[str], name: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, durably."""
+    """Make a folder and its missing parents, durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -115,18 +116,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name that nobody can foresee, for what will become ``path``; no longer than other names."""
+    """An unpredictable name for the temporary file that will become ``path``, of fixed length."""
     return path.with_name(f".hookrun-{_boot()}-{secrets.token_hex(8)}.tmp")
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
-    """Delete the temporary files of processes that were killed amid a write.
+    """Delete the temporary files of processes that were killed during a write.
 
-    Who writes holds a lock, which ends with the process. Where that cannot tell, on another
-    machine's files or without locks, only those are deleted that were not touched for a day.
+    A writer holds a lock, which ends with its process. Where locks are unsupported, or the file is
+    another machine's, it is deleted only if it was not modified for a day.
 
     Returns:
-        What was deleted. Files that are being written stay.
+        The deleted files. Files that are being written are kept.
     """
     removed = []
     for path in Path(folder).glob(".hookrun-*.tmp"):
@@ -142,7 +143,7 @@ def _remove_if_abandoned(path: Path) -> bool:
     if match is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
         return False
     if stat.S_ISLNK(status.st_mode):
-        path.unlink()  # who is about to move it makes another
+        path.unlink()  # link() tries again if it was about to rename it
         return True
     old = time.time() - status.st_mtime > _OLD_SECONDS
     if not old and (match[1] != _boot() or _boot() == _NO_BOOT):
@@ -159,22 +160,22 @@ def _remove_if_abandoned(path: Path) -> bool:
 
 
 def _new_file(path: Path) -> io.FileIO:
-    """A new temporary file, locked as long as it is open, that will become ``path``."""
+    """A new temporary file that will become ``path``, locked as long as it is open."""
     for _ in range(_TRIES):
         temporary = temporary_name(path)
         raw = io.FileIO(str(temporary), "wb", opener=_open_new)
-        if try_lock(raw.fileno()) is not False and _is_still(temporary, raw.fileno()):
+        if try_lock(raw.fileno()) is not False and _refers_to(temporary, raw.fileno()):
             return raw
-        raw.close()  # before it was locked, somebody took it for what a killed process left
-    raise OSError(f"temporary files in {str(path.parent)!r} are taken away at once")
+        raw.close()  # another process has deleted or locked it before it could be locked here
+    raise OSError(f"temporary files in {str(path.parent)!r} are deleted by another process")
 
 
 def _open_new(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_EXCL | _NO_FOLLOW, 0o666)
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether a name means the open file."""
+def _refers_to(path: Path, descriptor: int) -> bool:
+    """Whether a path still refers to the open file."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -183,7 +184,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 @functools.cache
 def _boot() -> str:
-    """What all processes of this machine have in common until it is started again."""
+    """A part of the boot id, which is the same for all processes of a machine until it reboots."""
     try:
         found = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:8]
     except OSError:
@@ -191,7 +192,7 @@ def _boot() -> str:
     return found if re.fullmatch("[0-9a-f]{8}", found) else _NO_BOOT
 
 
-def _forget(temporary: Path) -> None:
-    """Delete what is no use any more; what went wrong before counts more than a failure here."""
+def _delete(temporary: Path) -> None:
+    """Delete a temporary file; errors are ignored, in favour of the one that led here."""
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``FileClient``: one set of names for files on the local disk and, by fsspec, elsewhere."""
+"""``FileClient``: one interface to files on the local disk and, by fsspec, elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .atomic import written_whole
+from .atomic import atomic_write
 from .listing import local_entries, local_entry, walk
 from .remote import RemoteFiles
 from .special_files import open_file
 
 PathLike = str | os.PathLike[str]
 
-# Names of back ends: MMCV's or ours, and fsspec's.
+# Names of back ends, MMCV's or ours, to fsspec's.
 _PROTOCOLS = {
     "disk": "file",
     "local": "file",
@@ -33,26 +33,26 @@ _PROTOCOLS = {
 
 
 class FileClient:
-    """Reads, writes and lists files of one storage, under the names of MMCV's FileClient.
+    """Reads, writes and lists files of one storage, with the interface of MMCV's FileClient.
 
-    Files are written whole or not at all: a name means the old file until the new one is there.
-    Elsewhere than on the local disk, what arrived is read back and compared with what was sent.
-    Nothing is answered from memory: what other programs write or delete is seen at once.
+    Files are written atomically: a name refers to the old file until the new one is complete.
+    Except on the local disk, the new file is read back and compared with what was sent. Listings
+    are not cached: what other programs write or delete is seen at once.
 
-    In object stores (``'s3'``, ``'gs'``), reading and writing needs the right to get and put
-    objects and no other: nothing is listed and no bucket is made. There, a storage that must not
-    be listed may answer PermissionError for what does not exist.
+    In object stores (``'s3'``, ``'gs'``), reading and writing needs only the permission to get and
+    put objects: nothing is listed and no bucket is made. A store that does not allow listing may
+    raise PermissionError for what does not exist.
 
     Args:
-        backend: ``'disk'`` (also ``'local'``), ``'memory'``, ``'s3'``, ``'gs'``, ``'http'`` (it
-            reads only), or another protocol that fsspec knows. It goes before ``prefix``.
-        prefix: the same by the head of a URI, such as ``'s3'`` of ``s3://bucket/name``.
+        backend: ``'disk'`` (also ``'local'``), ``'memory'``, ``'s3'``, ``'gs'``, ``'http'``
+            (read-only), or another protocol that fsspec knows. It takes precedence over ``prefix``.
+        prefix: the same as the scheme of a URI, such as ``'s3'`` of ``s3://bucket/name``.
         kwargs: passed on to fsspec's file system, such as credentials.
 
     Raises:
-        ValueError: a storage that is not known.
+        ValueError: an unknown storage.
         TypeError: ``backend`` or ``prefix`` is no string; arguments for the local disk.
-        ImportError: fsspec needs another package for this storage; it is named.
+        ImportError: fsspec needs another package for this storage; the message names it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FileClient:
 
     @staticmethod
     def parse_uri_prefix(uri: PathLike) -> str | None:
-        """The head of a URI: ``'s3'`` of ``s3://bucket/name``, None of a plain path."""
+        """The scheme of a URI: ``'s3'`` of ``s3://bucket/name``, None of a plain path."""
         head, found, _ = os.fspath(uri).partition("://")
         return head.rpartition(":")[2] if found else None
 
@@ -82,7 +82,7 @@ class FileClient:
     def infer_client(
         cls, file_client_args: Mapping[str, Any] | None = None, uri: PathLike | None = None
     ) -> FileClient:
-        """The client for these arguments; without them, for the head of the URI."""
+        """The client for these arguments; without them, for the scheme of the URI."""
         if file_client_args is not None:
             if not isinstance(file_client_args, Mapping):
                 raise TypeError(
@@ -104,11 +104,11 @@ class FileClient:
 
     @property
     def allow_symlink(self) -> bool:
-        """Whether a name can mean another file."""
+        """Whether the storage has symbolic links."""
         return self.is_local
 
     def get(self, filepath: PathLike) -> bytes:
-        """The bytes of a file. Raises FileNotFoundError where there is none."""
+        """The bytes of a file. Raises FileNotFoundError if there is none."""
         if self.is_local:
             with open_file(_local(filepath)) as file:
                 return file.read()
@@ -119,23 +119,23 @@ class FileClient:
         return self.get(filepath).decode(encoding)
 
     def put(self, obj: bytes, filepath: PathLike) -> None:
-        """Write a file, whole; missing folders are made.
+        """Write a file atomically; missing folders are made.
 
         Raises:
-            OSError: it could not be written, or what arrived is not what was sent.
+            OSError: it could not be written, or the stored bytes are not those that were sent.
         """
         if self.is_local:
-            with written_whole(_local(filepath)) as file:
+            with atomic_write(_local(filepath)) as file:
                 file.write(obj)
             return
         self._remote.write(os.fspath(filepath), bytes(obj))
 
     def put_text(self, obj: str, filepath: PathLike, encoding: str = "utf-8") -> None:
-        """Write a file of text, whole."""
+        """Write a text file atomically."""
         self.put(obj.encode(encoding), filepath)
 
     def remove(self, filepath: PathLike) -> None:
-        """Delete a file. Raises FileNotFoundError where there is none."""
+        """Delete a file. Raises FileNotFoundError if there is none."""
         if self.is_local:
             _local(filepath).unlink()
             return
@@ -166,7 +166,7 @@ class FileClient:
 
     @contextlib.contextmanager
     def get_local_path(self, filepath: PathLike) -> Iterator[str]:
-        """A path of the local disk at which the file can be read within the context."""
+        """A context with a local path of the file, a temporary copy if the storage is remote."""
         if self.is_local:
             yield str(_local(filepath))
             return
@@ -187,15 +187,17 @@ class FileClient:
 
         Args:
             dir_path: the folder.
-            list_dir, list_file: whether to name folders, and files.
-            suffix: the ends of the names of files to list; all by default.
-            recursive: whether to go into folders. It ends also where links lead in a circle.
+            list_dir, list_file: whether to list folders, and files.
+            suffix: the suffix of files to list, or a tuple of them; all files by default.
+            recursive: whether to list subfolders too. Circular links are not followed.
 
         Raises:
-            TypeError: a suffix with ``list_dir``, or of another type.
+            TypeError: a suffix with ``list_dir``, or one of a wrong type.
         """
         if suffix is not None and list_dir:
-            raise TypeError("list_dir_or_file: suffix is of files: give list_dir=False with it")
+            raise TypeError(
+                "list_dir_or_file: suffix applies to files only: give list_dir=False with it"
+            )
         if suffix is not None and not isinstance(suffix, (str, tuple)):
             raise TypeError(f"list_dir_or_file: suffix is a string or a tuple, not {suffix!r}")
         return self._list(os.fspath(dir_path), list_dir, list_file, suffix or "", recursive)

@@ -1,4 +1,4 @@
-"""What is in a folder, and in those below it."""
+"""Listing a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """What a folder holds under a name.
+    """An entry of a folder.
 
-    Links are what they lead to; what is neither a file nor a folder, such as a named pipe or a link
-    that leads nowhere, is neither. ``identity`` is the same for one folder under all its names;
-    None where that is not known.
+    Links are followed. For anything but files and folders, such as a named pipe or a broken link,
+    both ``is_folder`` and ``is_file`` are False. ``identity`` is equal for the same folder under
+    different paths; None if unknown.
     """
 
     name: str
@@ -25,16 +25,16 @@ class Entry(NamedTuple):
 
 
 def local_entries(folder: str | os.PathLike[str]) -> list[Entry]:
-    """What is in a folder of the local disk, in order of the names."""
+    """The entries of a local folder, sorted by name."""
     return sorted(local_entry(each) for each in Path(folder).iterdir())
 
 
 def local_entry(path: Path) -> Entry:
-    """What a name of the local disk means."""
+    """The entry for a local path."""
     is_link = path.is_symlink()
     try:
         status = path.stat()
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return Entry(path.name, False, False, is_link)
     is_folder, is_file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
     return Entry(path.name, is_folder, is_file, is_link, (status.st_dev, status.st_ino))
@@ -47,17 +47,17 @@ def walk(
     root_identity: Hashable,
     deep: bool,
 ) -> Iterator[tuple[str, Entry]]:
-    """The names in a folder, relative to it, each with what it is; hidden ones are left out.
+    """The entries in a folder with their relative paths; hidden ones are left out.
 
-    It ends whatever links there are: one that leads to a folder above itself is not followed, and
-    of links below a link, only the first to each folder is.
+    It ends even with circular links: a link to a folder that contains it is not followed, and of
+    links inside a linked folder, only the first to each folder is.
 
     Args:
-        entries: what is in a folder.
-        join: joins two names.
+        entries: lists a folder.
+        join: joins two paths.
         root: the folder.
-        root_identity: its :class:`Entry` 's ``identity``.
-        deep: whether to go into the folders.
+        root_identity: the ``identity`` of its :class:`Entry`.
+        deep: whether to list subfolders too.
     """
     above, linked = frozenset((root_identity,)), None
     stack: list[tuple[str, Iterator[Entry], frozenset[Hashable], set[Hashable] | None]]

@@ -1,4 +1,4 @@
-"""Advisory locks, which end with the process that holds them. No file is made for them."""
+"""Advisory locks on files and folders, which end with the process. There are no lock files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _held: set[int] = set()  # descriptors of locked folders
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file as long as it is open.
+    """Try to lock an open file until it is closed.
 
     Returns:
-        Whether this succeeded; False where another holds the lock, None where there are no locks,
-        as on some network file systems.
+        True if it is locked now, False if another process holds the lock, None if locks are
+        unsupported, as on some network file systems.
     """
     if fcntl is None:
         return None
@@ -34,7 +34,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 @contextlib.contextmanager
 def folder_locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold a folder's lock; tells whether it was free, as far as can be known.
+    """A context that holds a folder's lock; yields whether it was free, True if unknown.
 
     Processes that are forked meanwhile do not hold it.
     """
@@ -47,7 +47,7 @@ def folder_locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
     try:
         yield try_lock(descriptor) is not False
     finally:
-        if descriptor in _held:  # not in a child
+        if descriptor in _held:  # not in a forked child
             _held.discard(descriptor)
             _unlock(descriptor)
 
@@ -60,7 +60,7 @@ def _unlock(descriptor: int) -> None:
 
 
 def _close_in_child() -> None:
-    """A child would hold on to its parent's locks, and outlive it."""
+    """Close the descriptors in a forked child, which would keep the locks when its parent ends."""
     for descriptor in _held:
         with contextlib.suppress(OSError):
             os.close(descriptor)

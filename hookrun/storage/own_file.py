@@ -1,4 +1,4 @@
-"""Files of text that grow, such as logs, and that nobody else writes."""
+"""Text files with one writer, such as logs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from pathlib import Path
 from typing import Any, TextIO
 from weakref import WeakKeyDictionary
 
-# For each writer, the names it asked for and those it got.
+# By owner: the paths it asked for to the paths it got.
 _own: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 
 
 def open_own(owner: Any, path: str | os.PathLike[str]) -> TextIO:
-    """Open a file of text to append to, which is the owner's alone.
+    """Open a text file for appending that no other owner writes to.
 
-    An owner may open it more than once at a time: each writes behind what the others have written.
-
-    Where something of this name is there, of another owner or planted, the file gets a number:
-    ``name_2.log.json``. Nothing is overwritten then, no link is followed, and no pipe waited for.
-    The same owner gets its file again by the name it asked for.
+    If something of this name exists already, the file gets a number: ``name_2.log.json``. So
+    nothing is overwritten, no link is followed, and opening never blocks on a named pipe. The same
+    owner and path get the same file again; several open files of one owner all append.
 
     Args:
-        owner: who writes; as long as it lives, the file is its own.
-        path: the name wanted.
+        owner: the object that writes; the file is reserved for it as long as it lives.
+        path: the path to use if it is free.
 
     Returns:
-        The file; its ``name`` is the one it got.
+        The file; ``name`` is its actual path.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     path = Path(path)
     names = _own.setdefault(owner, {})

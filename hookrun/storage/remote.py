@@ -1,4 +1,4 @@
-"""Files of a storage that fsspec reaches: what is there now, and whole files only."""
+"""Files on storage that fsspec supports: atomic writes, and no cached listings."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from .listing import Entry
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp"}
 _READ_ONLY = {"http"}
-# A PUT of these makes an object appear once all of it has arrived, under whatever name: there are
-# no folders to make, nor a right to make buckets. With the argument that gives an object metadata.
+# Here a PUT is atomic, there are no folders to make, and making buckets may not be allowed. The
+# values are the names of the arguments for an object's metadata.
 _OBJECT_STORES = {"s3": "Metadata", "gs": "metadata"}
-# What moves a file to a name only where there is none; not all of them raise otherwise.
+# These do not rename a file over an existing one; some silently.
 _NEVER_REPLACE = {"arrow_hdfs", "hdfs", "smb", "webHDFS", "webhdfs"}
 _UPLOAD_ID = "hookrun-upload"
 _TRIES = 3
 
 
 class RemoteFiles:
-    """Reads and writes whole files by an fsspec file system.
+    """Reads and writes files through an fsspec file system.
 
-    fsspec keeps listings of folders and answers from them, so that it does not see what others
-    write. Nothing is answered from such a listing here.
+    fsspec caches listings of folders, and would not see what other programs write; the cache is
+    not used here.
 
     Args:
-        protocol: fsspec's name of the storage, one that it knows.
-        arguments: of the file system, such as credentials.
+        protocol: fsspec's name of the storage; it must be known.
+        arguments: for the file system, such as credentials.
 
     Raises:
-        ImportError: fsspec needs another package for this storage; it is named.
+        ImportError: fsspec needs another package for this storage; the message names it.
     """
 
     def __init__(self, protocol: str, arguments: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ class RemoteFiles:
 
         self.protocol = protocol
         if protocol in _OBJECT_STORES:
-            # Not only forgotten before each call, as below: threads share this file system.
+            # Invalidating before each call, as below, is not enough: threads share the file system.
             arguments = {**arguments, "use_listings_cache": False}
         try:
             self._file_system = fsspec.filesystem(protocol, **arguments)
@@ -49,27 +49,27 @@ class RemoteFiles:
             if package is None:
                 raise
             raise ImportError(
-                f"storage {protocol!r} needs a package that is not there: pip install {package}"
+                f"storage {protocol!r} needs a package that is missing: pip install {package}"
             ) from error
 
     @property
     def _system(self) -> Any:
-        """The file system, which remembers no listing at this moment."""
+        """The file system, with its cache of listings emptied."""
         self._file_system.invalidate_cache()
         return self._file_system
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file. Raises FileNotFoundError where there is none."""
+        """The bytes of a file. Raises FileNotFoundError if there is none."""
         with _explained(path):
             return bytes(self._system.cat_file(path))
 
     def download(self, path: str, copy: str) -> None:
-        """Copy a file to a path of the local disk."""
+        """Copy a file to a local path."""
         with _explained(path):
             self._system.get_file(path, copy)
 
     def kind(self, path: str) -> str | None:
-        """``'file'``, ``'directory'``, another word of fsspec, or None where there is nothing."""
+        """``'file'``, ``'directory'``, another type of fsspec's, or None if nothing exists."""
         with _explained(path):
             try:
                 return str(self._system.info(path)["type"])
@@ -77,7 +77,7 @@ class RemoteFiles:
                 return None
 
     def is_folder(self, path: str) -> bool:
-        """Whether there is a folder; in an object store a file can have the same name."""
+        """Whether there is a folder; in an object store, a file may have the same name."""
         kind = self.kind(path)
         if kind == "file" and self.protocol in _OBJECT_STORES:
             with _explained(path):
@@ -85,31 +85,31 @@ class RemoteFiles:
         return kind == "directory"
 
     def entries(self, folder: str) -> list[Entry]:
-        """What is in a folder, in order of the names.
+        """The entries of a folder, sorted by name.
 
         Raises:
             FileNotFoundError: there is no such folder.
             NotADirectoryError: it is a file.
         """
-        own = str(self._file_system._strip_protocol(folder)).rstrip("/")
+        root = str(self._file_system._strip_protocol(folder)).rstrip("/")
         found = []
         with _explained(folder):
             listed = self._system.ls(folder, detail=True)
         for each in listed:
             path, kind = each["name"].rstrip("/"), each["type"]
-            if path == own:
-                if each["name"] == own and len(listed) == 1 and kind == "file":
+            if path == root:
+                if each["name"] == root and len(listed) == 1 and kind == "file":
                     raise NotADirectoryError(f"{folder!r} is a file")
-                continue  # an object that stands for the folder
-            name = path.removeprefix(own + "/").rpartition("/")[2]
+                continue  # a placeholder object for the folder itself
+            name = path.removeprefix(root + "/").rpartition("/")[2]
             is_link = kind == "link" or bool(each.get("islink"))
             found.append(Entry(name, kind == "directory", kind == "file" or is_link, is_link))
         return sorted(found)
 
     def remove(self, path: str) -> None:
-        """Delete a file. Raises FileNotFoundError where there is none, as far as can be known."""
+        """Delete a file. Raises FileNotFoundError if there is none and that can be known."""
         self._check_writable()
-        if self.protocol in _OBJECT_STORES:  # they delete what is not there without a word
+        if self.protocol in _OBJECT_STORES:  # deleting a missing object succeeds silently
             with contextlib.suppress(PermissionError):
                 if self.kind(path) is None:
                     raise FileNotFoundError(f"there is no file {path!r}")
@@ -117,13 +117,13 @@ class RemoteFiles:
             self._system.rm_file(path)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file, so that the name means the old file until the new one is whole.
+        """Write a file atomically: its name refers to the old file until the new one is complete.
 
-        Object stores see to that themselves. Elsewhere the file is written under a random hidden
-        name in the same folder, and moved. What arrived is compared with what was sent.
+        Object stores guarantee that. Elsewhere the file is written under a random hidden name in
+        the same folder, and renamed. It is read back and compared with what was sent.
 
         Raises:
-            OSError: it could not be written, or what arrived is not what was sent.
+            OSError: it could not be written, or the stored bytes are not those that were sent.
         """
         self._check_writable()
         if self.protocol in _OBJECT_STORES:
@@ -135,7 +135,7 @@ class RemoteFiles:
         try:
             with _explained(path):
                 self._system.pipe_file(temporary, data)
-                self._check_arrived(temporary, data, path)
+                self._check_stored(temporary, data, path)
         except BaseException as error:
             if refused is not None:
                 error.add_note(f"the folder {folder!r} could not be made: {refused}")
@@ -146,7 +146,7 @@ class RemoteFiles:
             with _explained(path):
                 self._move(temporary, path, data)
         except BaseException as error:
-            error.add_note(f"the new file is whole at {temporary!r}")
+            error.add_note(f"the new file is complete at {temporary!r}")
             raise
 
     def _put_object(self, path: str, data: bytes) -> None:
@@ -155,14 +155,14 @@ class RemoteFiles:
         with _explained(path):
             self._system.pipe_file(path, data, **metadata)
             try:
-                self._check_arrived(path, data, path)
+                self._check_stored(path, data, path)
             except OSError:
-                # Another writer may have put its file there meanwhile; if not, this one is damaged.
+                # It may be another writer's object by now; if it is still ours, it is damaged.
                 if self._system.getxattr(path, _UPLOAD_ID) == upload:
                     raise
 
     def _make_folder(self, folder: str) -> Exception | None:
-        """Make a folder where that is possible; otherwise, why not: it may not be needed."""
+        """Try to make a folder; returns the error, if any: the storage may need no folders."""
         if not folder.strip("/") or folder.endswith(":/"):
             return None
         try:
@@ -171,16 +171,16 @@ class RemoteFiles:
             return error
         return None
 
-    def _check_arrived(self, path: str, data: bytes, name: str) -> None:
-        arrived = self._system.cat_file(path)
-        if hashlib.sha256(arrived).digest() != hashlib.sha256(data).digest():
+    def _check_stored(self, path: str, data: bytes, name: str) -> None:
+        stored = self._system.cat_file(path)
+        if hashlib.sha256(stored).digest() != hashlib.sha256(data).digest():
             raise OSError(
-                f"{name!r} is damaged on arrival: {len(data)} bytes were sent and {len(arrived)} "
+                f"{name!r} is damaged on arrival: {len(data)} bytes were sent and {len(stored)} "
                 "are there, or they differ"
             )
 
     def _move(self, temporary: str, path: str, data: bytes) -> None:
-        """Let a name mean a file that is whole under another name."""
+        """Rename the complete temporary file; where that is unsupported, copy it."""
         with contextlib.suppress(NotImplementedError):
             if self._renames():
                 self._rename(temporary, path)
@@ -190,7 +190,7 @@ class RemoteFiles:
                 self._copy(temporary, path, data)
                 break
             except Exception:
-                # A copy that breaks off can leave half a file. The whole one is still there.
+                # A failed copy can leave a partial file; the complete one is still at `temporary`.
                 if not left:
                     raise
         with contextlib.suppress(Exception):
@@ -201,7 +201,7 @@ class RemoteFiles:
             self._system.cp_file(temporary, path)
         except NotImplementedError:
             self._system.pipe_file(path, data)
-            self._check_arrived(path, data, path)
+            self._check_stored(path, data, path)
 
     def _rename(self, temporary: str, path: str) -> None:
         if self.protocol not in _NEVER_REPLACE:
@@ -219,16 +219,16 @@ class RemoteFiles:
             if self.kind(path) is None:
                 raise OSError(f"{path!r}: the storage did not move the new file to its name")
         except BaseException:
-            if replaced and self.kind(path) is None:  # what raises may have moved it all the same
+            if replaced and self.kind(path) is None:  # a failed call may still have moved it
                 self._system.mv(aside, path)
             raise
         if replaced:
             self._system.rm_file(aside)
 
     def _renames(self) -> bool:
-        """Whether the file system has a way of its own to move a file.
+        """Whether the file system implements moving a file.
 
-        fsspec's general one copies, and takes the characters of ``[*?]`` in names for patterns.
+        fsspec's default copies, and treats ``[``, ``*`` and ``?`` in names as patterns.
         """
         import fsspec
 
@@ -241,7 +241,7 @@ class RemoteFiles:
 
 @contextlib.contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """What the storage raises, as OSError and with the path."""
+    """A context that raises the storage's errors as OSError, with the path."""
     try:
         yield
     except PermissionError as error:
@@ -251,6 +251,6 @@ def _explained(path: str) -> Iterator[None]:
         ) from error
     except (OSError, NotImplementedError):
         raise
-    except Exception as error:  # packages behind fsspec have errors of their own
-        told = " ".join(str(error).split())
-        raise OSError(f"{path!r}: {type(error).__name__}: {told}") from error
+    except Exception as error:  # each storage package has its own errors
+        text = " ".join(str(error).split())
+        raise OSError(f"{path!r}: {type(error).__name__}: {text}") from error

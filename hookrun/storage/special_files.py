@@ -1,4 +1,4 @@
-"""What stands under a file's name and is none: folders, named pipes, sockets and devices."""
+"""Paths that are no regular file: folders, named pipes, sockets and devices."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _SPECIAL = (
 
 
 def special_kind(path: str | os.PathLike[str], *, follow: bool = True) -> str | None:
-    """What there is under this name, such as ``"a named pipe"``; None for a file or a link.
+    """What kind of path this is, such as ``"a named pipe"``; None for a file or a link.
 
     Args:
-        path: the name.
-        follow: whether a link is what it leads to.
+        path: the path.
+        follow: whether to follow links.
 
     Raises:
-        OSError: there is nothing, or links that lead nowhere.
+        OSError: nothing exists there, or a broken link.
     """
     return _kind(os.stat(path, follow_symlinks=follow).st_mode)
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading, without ever waiting for who writes into a named pipe.
+    """Open a file for reading; never blocks on a named pipe.
 
     Raises:
-        FileNotFoundError: there is nothing of this name.
+        FileNotFoundError: nothing exists there.
         IsADirectoryError: it is a folder.
-        OSError: it is no file, or cannot be read.
+        OSError: it is no regular file, or cannot be read.
     """
-    _check_file(path, os.stat(path).st_mode)  # first, for opening a device can do something
+    _check_file(path, os.stat(path).st_mode)  # before opening, which may have an effect on a device
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     try:
@@ -53,17 +53,17 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 def check_names(
     folder: str | os.PathLike[str], names: Sequence[re.Pattern[str]], longest: str, who: str
 ) -> None:
-    """Refuse a folder in which files of some names could not be written.
+    """Refuse a folder in which some files could not be written.
 
     Args:
         folder: it need not exist.
-        names: patterns of the names.
-        longest: the longest name that will be written, as far as is known.
-        who: who writes, for the message.
+        names: patterns of the files' names.
+        longest: the longest name to expect.
+        who: what writes the files, for the message.
 
     Raises:
-        ValueError: a file is where the folder should be, something that is no file has one of
-            the names, or a name is too long.
+        ValueError: there is a file where the folder should be; something that is no regular file
+            has one of the names; or a name is too long.
     """
     folder = Path(folder)
     for each in (folder, *folder.parents):

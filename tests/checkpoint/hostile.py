@@ -290,9 +290,9 @@ def _(path: Path, touched: Path) -> None:
 
 @named("a digest over something evil")
 def _(path: Path, touched: Path) -> None:
-    from hookrun.checkpoint.digest import Sealer
+    from hookrun.checkpoint.digest import DigestWriter
 
     with open(path, "wb") as file:
-        sealer = Sealer(file)
-        torch.save({"meta": Call(os.mkdir, str(touched))}, sealer)
-        sealer.seal()
+        writer = DigestWriter(file)
+        torch.save({"meta": Call(os.mkdir, str(touched))}, writer)
+        writer.finish()

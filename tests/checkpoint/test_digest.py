@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookrun.checkpoint import newest_valid, read_checkpoint, write_checkpoint
-from hookrun.checkpoint.digest import COMMENT_HEAD, Sealer, check_digest
+from hookrun.checkpoint.digest import COMMENT_HEAD, DigestWriter, check_digest
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ def test_the_digest_does_not_depend_on_how_the_bytes_come(
 ) -> None:
     archive = b"PK\x03\x04" + before + b"".join(pieces) + b"PK\x05\x06" + bytes(18)
     in_pieces, at_once = io.BytesIO(), io.BytesIO()
-    sealer = Sealer(in_pieces)
+    writer = DigestWriter(in_pieces)
     for piece in (b"PK\x03\x04" + before, *pieces, b"PK\x05\x06", bytes(18)):
-        sealer.write(piece)
-    sealer.seal()
-    whole = Sealer(at_once)
+        writer.write(piece)
+    writer.finish()
+    whole = DigestWriter(at_once)
     whole.write(archive)
-    whole.seal()
+    whole.finish()
     assert in_pieces.getvalue() == at_once.getvalue()
     assert check_digest(in_pieces)
 

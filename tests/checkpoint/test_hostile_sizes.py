@@ -231,7 +231,7 @@ def test_a_run_passes_over_them_and_verify_goes_on(
     assert verify.verify_folder(tmp_path) == 1
     told = capsys.readouterr().out
     assert told.count("DAMAGED") == 3
-    assert "epoch_7.pth: passed over, for it is a named pipe" in told
+    assert "epoch_7.pth: skipped, because it is a named pipe" in told
     assert "a resume starts from epoch_1.pth" in told
 
 

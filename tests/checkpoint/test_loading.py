@@ -54,11 +54,11 @@ NOTHING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "dicts of weights": (
         lambda: {"params": linear().state_dict(), "params_ema": linear().state_dict()},
-        r"in dicts of their own, 'params', 'params_ema': .* to load_state_dict\(\)",
+        r"in nested dicts, 'params', 'params_ema': .* to load_state_dict\(\)",
     ),
     "a dict of weights in state_dict": (
         lambda: {"state_dict": {"net": linear().state_dict()}},
-        r"in dicts of their own, 'net': read it with torch\.load\(\) and give",
+        r"in nested dicts, 'net': read it with torch\.load\(\) and pass",
     ),
     "empty": (dict, "it holds nothing"),
     "no weights": (lambda: {"epoch": 3, "lr": 0.1}, "it holds no tensors, but 'epoch', 'lr'"),

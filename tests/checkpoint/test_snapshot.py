@@ -46,8 +46,8 @@ def odd_tensors() -> dict[str, Tensor]:
 def test_every_kind_of_tensor_is_copied(name: str) -> None:
     tensor = odd_tensors()[name]
     expected = tensor.detach().clone()
-    copied, arrived = Snapshots().take([tensor])
-    arrived()
+    copied, synchronize = Snapshots().take([tensor])
+    synchronize()
     with torch.no_grad():
         if not tensor.is_sparse and tensor.numel():
             (tensor.as_strided((1,), (1,)) if name == "expanded" else tensor).zero_()
@@ -88,9 +88,9 @@ def test_a_training_state_is_copied_and_stays(tmp_path: Path) -> None:
     step()
     tree = make_checkpoint(model, optimizer, {"epoch": 1})
     before = copy.deepcopy(tree)
-    copied, arrived = Snapshots().take(tree)
+    copied, synchronize = Snapshots().take(tree)
     step()
-    arrived()
+    synchronize()
     write_checkpoint(copied, tmp_path / "a.pth")
     read = read_checkpoint(tmp_path / "a.pth")
     assert read["meta"] == before["meta"]
@@ -203,10 +203,10 @@ def test_a_gpus_tensors_are_those_of_the_moment() -> None:
     expected = model.weight.detach().clone()
     snapshots = Snapshots()
     for _ in range(2):
-        copied, arrived = snapshots.take(model.state_dict())
+        copied, synchronize = snapshots.take(model.state_dict())
         with torch.no_grad():
             model.weight.zero_()
-        arrived()
+        synchronize()
         assert copied["weight"].is_pinned()
         assert torch.equal(copied["weight"], expected.cpu())
         snapshots.recycle()

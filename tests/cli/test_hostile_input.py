@@ -67,7 +67,7 @@ def test_verify_goes_on_behind_what_is_odd(
     assert all(line.isprintable() for line in told.split("\n"))
     told.encode()
     if name in ("a named pipe", "a folder", "a socket"):
-        assert f"odd.pth: passed over, for it is {name}" in told
+        assert f"odd.pth: skipped, because it is {name}" in told
 
 
 def test_log_lines_hold_no_escape_codes(make_runner: Any, caplog: pytest.LogCaptureFixture) -> None:

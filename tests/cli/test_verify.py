@@ -36,7 +36,7 @@ def test_a_whole_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert verify(folder) == 0
     told = capsys.readouterr().out
     assert "epoch_1.pth: digest right; epoch 1, iter 4, 2 weights, optimizer" in told
-    assert "latest.pth: means epoch_2.pth" in told
+    assert "latest.pth: link to epoch_2.pth" in told
     assert told.endswith("a resume starts from epoch_2.pth, epoch 2, iter 8\n")
 
 
@@ -49,7 +49,7 @@ def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert verify(folder) == 1
     told = capsys.readouterr().out
     assert "epoch_2.pth: DAMAGED: " in told
-    assert "best.pth: DAMAGED: it means a missing file gone.pth" in told
+    assert "best.pth: DAMAGED: link to the missing file gone.pth" in told
     assert ".epoch_3.pth.host-1.tmp: left by" in told
     assert told.endswith("a resume starts from epoch_1.pth, epoch 1, iter 4\n")
 
@@ -230,7 +230,9 @@ def test_a_newer_format_stops_a_resume(
     checkpoint["hookrun"]["format"] = 99
     torch.save(checkpoint, folder / "newer.pth")
     assert verify(folder) == 1
-    assert "a resume starts nowhere: it takes newer.pth, and refuses it" in capsys.readouterr().out
+    assert (
+        "a resume starts nowhere: it would take newer.pth, and refuse it" in capsys.readouterr().out
+    )
     with pytest.raises(ValueError, match="format 99"):
         make_runner(work_dir=str(folder)).resume("auto")
 
@@ -298,4 +300,4 @@ def test_a_resume_starts_where_it_is_said(
 def test_links_in_a_circle(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "circle.pth").symlink_to("circle.pth")
     assert verify(folder) == 1
-    assert "circle.pth: DAMAGED: it means a missing file circle.pth" in capsys.readouterr().out
+    assert "circle.pth: DAMAGED: link to the missing file circle.pth" in capsys.readouterr().out

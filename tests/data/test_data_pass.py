@@ -51,12 +51,12 @@ def interrupted(make: Any, epoch: int, done: int) -> tuple[list[Any], list[Any],
     first = DataPass(make(), epoch)
     for _ in range(done):
         next(first.batches)
-    place, own = first.place(done), first.own_state(done, taken_ahead=False)
+    position, rank_state = first.position(done), first.rank_state(done, taken_ahead=False)
     torch.manual_seed(7)
     loader = make()
-    second = DataPass(loader, epoch, place, own)
+    second = DataPass(loader, epoch, position, rank_state)
     assert second.first == done
-    assert second.place(done)["samples"] == place["samples"]
+    assert second.position(done)["samples"] == position["samples"]
     return whole, rows(second.batches), loader
 
 
@@ -161,7 +161,7 @@ def test_samples_seen_decide_where_another_job_goes_on(
 ) -> None:
     """Jobs are (processes, batch size)."""
 
-    def passes(job: tuple[int, int], place: Any = None) -> list[DataPass]:
+    def passes(job: tuple[int, int], position: Any = None) -> list[DataPass]:
         return [
             DataPass(
                 DataLoader(
@@ -170,15 +170,15 @@ def test_samples_seen_decide_where_another_job_goes_on(
                     sampler=ResumableDistributedSampler(range(SIZE), job[0], rank),
                 ),
                 1,
-                place,
+                position,
             )
             for rank in range(job[0])
         ]
 
     first = passes(before)
     seen = [i for each in first for _ in range(turns) for i in next(each.batches).tolist()]
-    assert first[0].place(turns)["samples"] == len(seen) == turns * before[0] * before[1]
-    second = passes(after, first[0].place(turns))
+    assert first[0].position(turns)["samples"] == len(seen) == turns * before[0] * before[1]
+    second = passes(after, first[0].position(turns))
     rest = [index for each in second for batch in each.batches for index in batch.tolist()]
     assert set(seen) | set(rest) == set(range(SIZE))
     assert not set(rest[: SIZE - len(seen) - after[0]]) & set(seen) or after[0] > 1
@@ -203,12 +203,14 @@ def test_an_endless_loader_goes_on_at_every_position(taken: int) -> None:
     whole = IterLoader(DataLoader(Fetched(), BATCH, shuffle=True))
     for _ in range(taken):
         next(whole)
-    place, own, rng = whole.place(), whole.own_state(), rng_state()
+    position, rank_state, rng = whole.loader_position(), whole.rank_state(), rng_state()
     expected = [next(whole).tolist() for _ in range(9)]
-    again = IterLoader(DataLoader(Fetched(), BATCH, shuffle=True), place=place, own=own)
+    again = IterLoader(
+        DataLoader(Fetched(), BATCH, shuffle=True), loader_position=position, rank_state=rank_state
+    )
     if taken:  # a first batch draws the order
         from hookrun.data import set_rng_state
 
         set_rng_state(rng)
-    assert (again.epoch, again.position) == (place["epoch"], place["batches"])
+    assert (again.epoch, again.position) == (position["epoch"], position["batches"])
     assert [next(again).tolist() for _ in range(9)] == expected

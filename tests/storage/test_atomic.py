@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from hookrun.storage import atomic, link, remove_leftovers, written_whole
+from hookrun.storage import atomic, atomic_write, link, remove_leftovers
 from hookrun.storage.locks import try_lock
 
 
 def write(path: Path, data: bytes) -> None:
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
@@ -52,7 +52,7 @@ def test_the_data_is_on_the_disk_before_the_name_moves(
 
 def test_ctrl_c_amid_a_write_leaves_the_old_file_and_nothing_else(path: Path) -> None:
     def interrupted() -> None:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half a file")
             raise KeyboardInterrupt
 
@@ -99,8 +99,8 @@ def test_a_failing_link_leaves_nothing_behind(path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from hookrun.storage import written_whole
-with written_whole(sys.argv[1]) as file:
+from hookrun.storage import atomic_write
+with atomic_write(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -121,7 +121,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(p
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     (left,) = leftovers(path.parent)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert remove_leftovers(path.parent) == [left]
         (mine,) = leftovers(path.parent)

@@ -198,7 +198,7 @@ def test_the_error_names_the_file_that_is_whole() -> None:
     with pytest.raises(OSError, match="connection is lost") as raised:
         client.put(NEW, "moves://run/a")
     assert any(
-        "the new file is whole at 'moves://run/.hookrun-" in n for n in raised.value.__notes__
+        "the new file is complete at 'moves://run/.hookrun-" in n for n in raised.value.__notes__
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from hookrun import FileClient, save_checkpoint
 from hookrun.checkpoint import Writer, newest_valid, read_checkpoint
-from hookrun.storage import atomic, link, remove_leftovers, written_whole
+from hookrun.storage import atomic, atomic_write, link, remove_leftovers
 
 SIZES = [10, 300_000, 70_000, 1_500_000]
 
@@ -47,7 +47,7 @@ def test_threads_write_and_read_one_file(tmp_path: Path) -> None:
 
     def write(number: int) -> None:
         for _ in range(30):
-            with written_whole(path) as file:
+            with atomic_write(path) as file:
                 file.write(content(number))
             link(path, "latest.pth")
 
@@ -64,7 +64,7 @@ def test_threads_write_and_read_one_file(tmp_path: Path) -> None:
         finally:
             stop.set()
 
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content(0))
     link(path, "latest.pth")
     assert together(write_all, read, read) == []
@@ -76,10 +76,10 @@ import os, sys
 import socket
 os.getpid = lambda: 1  # as in containers of one image, which also have one name
 socket.gethostname = lambda: "container"
-from hookrun.storage import link, remove_leftovers, written_whole
+from hookrun.storage import link, remove_leftovers, atomic_write
 folder, number = sys.argv[1], int(sys.argv[2])
 for _ in range(60):
-    with written_whole(folder + "/x.pth") as file:
+    with atomic_write(folder + "/x.pth") as file:
         file.write(bytes([number]) * (200_000 * number + 1))
     link(folder + "/x.pth", "latest.pth")
     remove_leftovers(folder)
@@ -174,7 +174,7 @@ def test_no_name_of_a_temporary_file_can_be_foreseen(tmp_path: Path) -> None:
     assert len(names) == 100
     seen = []
     for _ in range(10):
-        with written_whole(tmp_path / "x.pth") as file:
+        with atomic_write(tmp_path / "x.pth") as file:
             seen += [name for name in os.listdir(tmp_path) if name not in ("x.pth", *seen)]
             file.write(b"x")
     assert len(set(seen)) == 10
