@@ -16,12 +16,12 @@ class WithoutSkipped:
     """
 
     def __init__(self, runner: Any, skipped: int) -> None:
-        self._runner = runner
-        self._skipped = skipped
+        self.inner = runner
+        self.skipped = skipped
         self.iter = runner.iter - skipped
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
+        return getattr(self.inner, name)
 
 
 def steps_done(runner: Any, by_epoch: bool, spans_run: bool) -> int:
@@ -35,7 +35,7 @@ def steps_done(runner: Any, by_epoch: bool, spans_run: bool) -> int:
     if by_epoch:
         return int(runner.epoch)
     if spans_run and isinstance(runner, WithoutSkipped):
-        return steps_done(runner._runner, by_epoch, spans_run) - runner._skipped
+        return steps_done(runner.inner, by_epoch, spans_run) - runner.skipped
     spans = spans_run and isinstance(runner, _native.RunState)  # else a stand-in
     return int(runner.schedule_step if spans else runner.iter)
 
@@ -47,7 +47,7 @@ def total_steps(runner: Any, by_epoch: bool, spans_run: bool) -> int:
         ValueError: they are not known.
     """
     if isinstance(runner, WithoutSkipped):
-        return total_steps(runner._runner, by_epoch, spans_run)
+        return total_steps(runner.inner, by_epoch, spans_run)
     limit = "max_epochs" if by_epoch else "max_iters"
     spans = spans_run and not by_epoch and isinstance(runner, _native.RunState)
     total = runner.schedule_total if spans else getattr(runner, limit, None)
