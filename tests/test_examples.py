@@ -55,6 +55,14 @@ def test_a_hook_of_ones_own(load: Any) -> None:
     assert all(0 < ratio < 1 for ratio in ratios)
 
 
+def test_a_policy_of_ones_own(load: Any) -> None:
+    rates, foretold = load("policy")["main"]()
+    assert rates == pytest.approx(foretold, rel=1e-12)
+    assert rates[3] == pytest.approx(0.1)  # behind the warm-up
+    halvings = [0, 0, *[1] * 5, *[2] * 10]  # from iteration 3 on
+    assert rates[3:] == pytest.approx([0.1 / 2**k for k in halvings])
+
+
 def test_a_logger_of_ones_own(load: Any, tmp_path: Path) -> None:
     with load("logger")["main"](str(tmp_path)).open(newline="") as file:
         lines = list(csv.DictReader(file))
