@@ -19,7 +19,7 @@ from .errors import did_you_mean
 from .events import EVENTS
 from .hook import SCHEDULING_METHODS, Hook, listening_method
 from .overrides import declaring_class, overrides
-from .protocols import HasNativeCalls
+from .protocols import HasNativeCalls, implements
 from .triggers import Trigger, declared_trigger, undecorated
 
 Resolved = tuple[Callable[[Any], Any], Trigger | None]
@@ -45,7 +45,7 @@ def resolve(hook: Hook, event: str) -> Resolved | None:
     name = listening_method(hook, event)
     if name is None:
         return None
-    if isinstance(hook, HasNativeCalls):
+    if implements(hook, HasNativeCalls):
         native = hook.native_calls().get(event)
         if native is not None:
             return native, None

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
-@runtime_checkable
+P = TypeVar("P")
+
+
+def implements(hook: Any, protocol: type[P]) -> TypeIs[P]:
+    """Whether the class of the hook, or the hook itself, has all methods of a protocol.
+
+    What ``__getattr__`` would find does not count: a hook that wraps another one and forwards what
+    it does not know is no logger because it wraps a logger.
+    """
+    own, cls = vars(hook), type(hook)
+    return all(
+        callable(own.get(name, getattr(cls, name, None)))
+        for name, member in vars(protocol).items()
+        if callable(member) and not name.startswith("_")
+    )
+
+
 class LendsWeights(Protocol):
     """A hook that keeps other weights for the model, such as averages, and can swap them in.
 
@@ -21,7 +39,6 @@ class LendsWeights(Protocol):
         """A context in which the model holds the other weights."""
 
 
-@runtime_checkable
 class ResumesRun(Protocol):
     """A hook that may resume the run from a checkpoint that it chooses."""
 
@@ -36,7 +53,6 @@ class ResumesRun(Protocol):
         """
 
 
-@runtime_checkable
 class ChecksBeforeSaving(Protocol):
     """A hook that may refuse to save a checkpoint because the state is invalid."""
 
@@ -56,7 +72,6 @@ class ChecksBeforeSaving(Protocol):
         """
 
 
-@runtime_checkable
 class ChecksRunner(Protocol):
     """A hook whose arguments can only be checked together with the runner."""
 
@@ -73,7 +88,6 @@ class ChecksRunner(Protocol):
         """
 
 
-@runtime_checkable
 class AveragesGradients(Protocol):
     """A hook that may average gradients over all ranks itself."""
 
@@ -87,7 +101,6 @@ class AveragesGradients(Protocol):
         """
 
 
-@runtime_checkable
 class AveragesInStep(Protocol):
     """A hook that takes optimizer steps and can move averages of the parameters within them.
 
@@ -121,7 +134,6 @@ class AveragesInStep(Protocol):
         """Whether this iteration is known to have skipped its step."""
 
 
-@runtime_checkable
 class ChecksResumed(Protocol):
     """A hook that checks, before a run is resumed, whether it can resume from the checkpoint."""
 
@@ -144,7 +156,6 @@ class ChecksResumed(Protocol):
         """
 
 
-@runtime_checkable
 class WritesLogs(Protocol):
     """A logger: a hook that writes the log buffer's output somewhere. LoggerHook is one."""
 
@@ -163,7 +174,6 @@ class WritesLogs(Protocol):
         """
 
 
-@runtime_checkable
 class HasNativeCalls(Protocol):
     """A hook some of whose methods C++ can replace."""
 
@@ -176,7 +186,6 @@ class HasNativeCalls(Protocol):
         """
 
 
-@runtime_checkable
 class SavesCheckpoints(Protocol):
     """A hook that saves checkpoints of the run."""
 
@@ -188,7 +197,6 @@ class SavesCheckpoints(Protocol):
         """
 
 
-@runtime_checkable
 class GathersState(Protocol):
     """A hook whose state is distributed over the ranks."""
 
@@ -199,7 +207,6 @@ class GathersState(Protocol):
         """
 
 
-@runtime_checkable
 class SynchronizesRanks(Protocol):
     """A hook that uses collectives during a run, if all ranks have it with the same settings."""
 
@@ -213,7 +220,6 @@ class SynchronizesRanks(Protocol):
         """
 
 
-@runtime_checkable
 class OwnsDataLoaders(Protocol):
     """A hook that has data loaders, as EvalHook does."""
 

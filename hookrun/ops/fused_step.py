@@ -155,6 +155,7 @@ class FusedStep:
         self._check_scale()
         inputs = StepInputs(self.optimizer, self.model_params, self.ema)
         settings = self._settings()
+        self.grad_norm = None  # of no step, where this one raises
         result = self._own_step_reason(inputs) if hooked else self._take(inputs, settings)
         if not isinstance(result, StepResult):
             result = take_in_place(inputs, settings, result, closure_call, self._take)
@@ -216,9 +217,8 @@ class FusedStep:
     def _settings(self) -> StepSettings:
         """The settings of a step that is taken now."""
         clip = {} if self.grad_clip is None else self.grad_clip
-        max_norm = clip.get("max_norm")
         return StepSettings(
-            max_norm=None if max_norm is None else float(max_norm),
+            max_norm=None if self.grad_clip is None else float(clip["max_norm"]),
             norm_type=float(clip.get("norm_type", 2.0)),
             error_if_nonfinite=bool(clip.get("error_if_nonfinite")),
             loss_scaler=self.loss_scaler,

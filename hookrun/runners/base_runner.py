@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
-from hookrun.core.protocols import WritesLogs
+from hookrun.core.protocols import WritesLogs, implements
 from hookrun.distributed import get_dist_info
 
 from . import resuming, saving
@@ -95,7 +95,7 @@ class BaseRunner(HookRegistration, ABC):
         self.waiting_hook_states: dict[str, Any] = {}
         self.group_options = GroupOptions()
         self.checkpoint_writer = Writer()
-        self.progress = self._make_progress()
+        self._progress: Any = self._make_progress()
         self.synchronized_hooks: list[Hook] = []
         self.boundary_checks: list[Callable[[Any], None]] = []
         self._init_hooks()
@@ -104,6 +104,12 @@ class BaseRunner(HookRegistration, ABC):
     def model_name(self) -> str:
         """The class name of the model, inside a parallel wrapper if there is one."""
         return self._model_name
+
+    @property
+    def progress(self) -> RunProgress:
+        """How far the run is."""
+        progress: RunProgress = self._progress
+        return progress
 
     @property
     def rank(self) -> int:
@@ -173,7 +179,7 @@ class BaseRunner(HookRegistration, ABC):
         are not mixed. No value is lost or logged twice.
         """
         for hook in list(self.hooks):
-            if isinstance(hook, WritesLogs):
+            if implements(hook, WritesLogs):
                 hook.flush(self)
         self.log_buffer.clear_output()
 

@@ -31,8 +31,13 @@ from .step import can_run_natively, take_step
 class EpochBasedRunner(BaseRunner):
     """Trains and validates epoch by epoch; see :class:`BaseRunner` for the arguments."""
 
-    progress: EpochProgress
     _prefetch: bool | Mapping[str, Any] = False
+
+    @property
+    def progress(self) -> EpochProgress:
+        """How far the run is."""
+        progress: EpochProgress = self._progress
+        return progress
 
     def _make_progress(self) -> EpochProgress:
         return EpochProgress(self)

@@ -50,6 +50,7 @@ class EpochProgress(RunProgress):
         run had had these loaders from the start: the finished fraction of the run stays the same.
         """
         index, done = super().begin(data_loaders, workflow)
+        self._forget_passes()
         self._replacements = Replacements()
         assert self.workflow is not None
         point, epochs = self.resume_point, self._epochs_left()
@@ -111,11 +112,11 @@ class EpochProgress(RunProgress):
 
     def begin_pass(self, loader: Any, length: int | None) -> DataPass:
         """The epoch's pass through the data; a resumed run's first one starts where it was."""
-        point, self.resume_point = self.resume_point, None
+        point = self.resume_point
         position = None if point is None else point.position_at(self.index)
         self._is_one_loader = True
         if point is None or position is None:
-            self.data_pass = DataPass(loader, self.counters.epoch)
+            self.resume_point, self.data_pass = None, DataPass(loader, self.counters.epoch)
             return self.data_pass
         logger, state = self.counters.logger, point.loader_state_at(self.index)
         if point.is_replaced_at(self.index):
@@ -131,14 +132,16 @@ class EpochProgress(RunProgress):
                 "the checkpoint was saved within an epoch on the run's own loader, and a hook has "
                 "put another one into runner.data_loader now: that skips as many samples"
             )
-        data_pass = self.data_pass = DataPass(loader, self.counters.epoch, position, state)
+        data_pass = DataPass(loader, self.counters.epoch, position, state)
         self._is_one_loader = data_pass.first == position["batches"]
         self._set_epoch_start(point, data_pass.first, length)
-        self.samples = sum_if_known(self.samples, -(position.get("samples") or 0))
         logger.info("resuming after the first %d batches of this epoch", data_pass.first)
         warn_of_order(logger, loader, data_pass.problems)
         data_pass.restore_saved_order()
         point.restore_rng()
+        # Last: whatever fails or is interrupted before leaves the resume point as it was.
+        self.samples = sum_if_known(self.samples, -(position.get("samples") or 0))
+        self.resume_point, self.data_pass = None, data_pass
         return data_pass
 
     def leave_epoch(self) -> tuple[Counting | None, Counting]:
@@ -245,7 +248,13 @@ class EpochProgress(RunProgress):
 
     def forget_run(self) -> None:
         super().forget_run()
-        self.epoch_start = self.counting = None
+        self.counting = None
+        self._forget_passes()
+
+    def _forget_passes(self) -> None:
+        """Forget the passes of a run that has ended by an error."""
+        self.epoch_start = self.data_pass = self.val_pass = None
+        self.is_replaced = False
 
     @property
     def _is_in_pass(self) -> bool:

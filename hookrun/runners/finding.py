@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hookrun import checkpoint as ckpt
-from hookrun.core.protocols import SavesCheckpoints
+from hookrun.core.protocols import SavesCheckpoints, implements
 
 from .any_runner import AnyRunner
 
@@ -45,7 +45,7 @@ def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:
     """The local folders to search: ``work_dir``, for ``preempted.pth``, and those of hooks."""
     folders = [Path(work_dir)]
     for hook in runner.hooks:
-        if not isinstance(hook, SavesCheckpoints):
+        if not implements(hook, SavesCheckpoints):
             continue
         folder, client = hook.checkpoint_folder(runner) or (work_dir, None)
         if client is None or client.is_local:

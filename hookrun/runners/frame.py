@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
-from hookrun.core.protocols import LendsWeights, ResumesRun
+from hookrun.core.protocols import LendsWeights, ResumesRun, implements
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.storage import folder_locked
 
@@ -55,7 +55,7 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
     runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
     for hook in list(runner.hooks):
-        if isinstance(hook, ResumesRun):
+        if implements(hook, ResumesRun):
             hook.resume_run(runner)
     load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
@@ -109,7 +109,7 @@ def _raise_late_interrupt(runner: AnyRunner) -> None:
         interruptible(_nothing)
     except BaseException as error:
         for hook in list(runner.hooks):
-            if isinstance(hook, LendsWeights):
+            if implements(hook, LendsWeights):
                 hook.close(runner, error)
         raise
 

@@ -15,7 +15,7 @@ from hookrun import _native
 from hookrun.core.events import CATCH_UP
 from hookrun.core.hook import Hook
 from hookrun.core.overrides import overrides
-from hookrun.core.protocols import WritesLogs
+from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
@@ -46,8 +46,13 @@ class IterBasedRunner(BaseRunner):
     continues at the saved position.
     """
 
-    progress: IterProgress
     _prefetch: bool | Mapping[str, Any] = False
+
+    @property
+    def progress(self) -> IterProgress:
+        """How far the run is."""
+        progress: IterProgress = self._progress
+        return progress
 
     def _make_progress(self) -> IterProgress:
         return IterProgress(self)
@@ -133,7 +138,7 @@ class IterBasedRunner(BaseRunner):
         self._prefetch = prefetch
         data_loaders = prefetched(data_loaders, prefetch, self.model)
         for hook in self.hooks:
-            if isinstance(hook, WritesLogs):
+            if implements(hook, WritesLogs):
                 hook.count_by_iter(self)
         loop = partial(self._loop, data_loaders, workflow, kwargs)
         run_in_frame(self, workflow, f"{self._max_iters} iters", sync_guard, loop)
@@ -278,7 +283,7 @@ class IterBasedRunner(BaseRunner):
             with self.eval_weights():  # swapped once per phase, not once per batch
                 yield
             for hook in list(self.hooks) if separate else []:
-                if isinstance(hook, WritesLogs):
+                if implements(hook, WritesLogs):
                     hook.log_validation(self)
 
     def save_checkpoint(

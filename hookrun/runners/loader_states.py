@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hookrun.core.protocols import OwnsDataLoaders
+from hookrun.core.protocols import OwnsDataLoaders, implements
 from hookrun.data import (
     Problem,
     restore_between_passes,
@@ -69,6 +69,6 @@ def warn_of_order(logger: logging.Logger, loader: Any, problems: Sequence[Proble
 
 def _of_hooks(runner: AnyRunner) -> Iterator[tuple[str, int, Any]]:
     for key, hook in runner.keyed_hooks().items():
-        loaders = hook.data_loaders() if isinstance(hook, OwnsDataLoaders) else ()
+        loaders = hook.data_loaders() if implements(hook, OwnsDataLoaders) else ()
         for number, loader in enumerate(loaders):
             yield key, number, loader

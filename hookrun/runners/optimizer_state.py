@@ -163,7 +163,7 @@ def _check_needed(
 
 def _check_options(optimizer: Optimizer, state: Mapping[str, Any], which: str) -> None:
     """Refuse options with which a step would fail: of another type, or for another device."""
-    is_torchs = type(optimizer).__module__.startswith("torch.optim")
+    is_torchs = type(optimizer) in vars(torch.optim).values()
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     for index, (theirs, ours) in enumerate(pairs):
         where = f"{which}: param_groups[{index}]"

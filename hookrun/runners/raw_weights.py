@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hookrun import checkpoint as ckpt
-from hookrun.core.protocols import LendsWeights
+from hookrun.core.protocols import LendsWeights, implements
 from hookrun.distributed import get_dist_info, plain_name, unwrap_model
 
 from .any_runner import AnyRunner
@@ -21,7 +21,7 @@ def load_raw_weights(runner: AnyRunner) -> None:
     averages, load the raw weights, with a warning.
     """
     resumed = runner.resumed
-    if not isinstance(resumed, Mapping) or any(isinstance(h, LendsWeights) for h in runner.hooks):
+    if not isinstance(resumed, Mapping) or any(implements(h, LendsWeights) for h in runner.hooks):
         return
     by_epoch = runner.max_epochs is not None
     entries, swapped = ckpt.averages_for(runner.model, resumed, by_epoch)

@@ -12,7 +12,7 @@ from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
 from hookrun.core.hook_order import resolve_position
 from hookrun.core.priority import Priority, get_priority, priority_name
-from hookrun.core.protocols import ChecksRunner
+from hookrun.core.protocols import ChecksRunner, implements
 from hookrun.core.spelling import check_spelling
 
 from .hook_configs import build_hook, config_hint, custom_configs, logger_configs
@@ -112,7 +112,7 @@ class HookRegistration(RunState):
                 "either the hook belongs to another runner or its class uses the reserved name"
             )
         check_spelling(hook)
-        if isinstance(hook, ChecksRunner):
+        if implements(hook, ChecksRunner):
             hook.check_runner(self)
         position = None
         if writes_of(hook):

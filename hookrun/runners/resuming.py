@@ -11,7 +11,7 @@ from typing import Any
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.interrupts import uninterrupted
-from hookrun.core.protocols import ChecksResumed
+from hookrun.core.protocols import ChecksResumed, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info
 
@@ -193,7 +193,7 @@ def _check_hook(
     state: Mapping[str, Any] | None,
 ) -> None:
     """Let a hook refuse the checkpoint, before anything has been changed."""
-    if not isinstance(hook, ChecksResumed):
+    if not implements(hook, ChecksResumed):
         return
     known = state_layout(type(hook)) is not None
     try:

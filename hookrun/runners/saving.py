@@ -12,7 +12,7 @@ import torch
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
-from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints
+from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import get_dist_info, unwrap_model
 
@@ -90,7 +90,7 @@ def check_savable(runner: AnyRunner) -> None:
     savers = [
         hook
         for hook in runner.hooks
-        if isinstance(hook, SavesCheckpoints) and hook.checkpoint_folder(runner) is not None
+        if implements(hook, SavesCheckpoints) and hook.checkpoint_folder(runner) is not None
     ]
     if not savers and not (runner.handle_signals and runner.work_dir):
         return
@@ -139,7 +139,7 @@ def check_state(runner: AnyRunner) -> None:
         Exception: the reason of a hook.
     """
     for hook in runner.hooks:
-        if isinstance(hook, ChecksBeforeSaving):
+        if implements(hook, ChecksBeforeSaving):
             hook.check_before_saving(runner)
 
 

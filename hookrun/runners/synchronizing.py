@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hookrun.core.protocols import GathersState, SynchronizesRanks
+from hookrun.core.protocols import GathersState, SynchronizesRanks, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects, get_dist_info
 
@@ -14,7 +14,7 @@ from .loader_states import states_of_hooks
 def gather_rank_states(runner: AnyRunner) -> None:
     """Gather the states of all ranks for the next checkpoint; must be called on all ranks."""
     for hook in runner.hooks:
-        if isinstance(hook, GathersState):
+        if implements(hook, GathersState):
             hook.gather_state(runner)
     mine = runner.progress.rank_state(states_of_hooks(runner))
     runner.progress.note_rank_states(all_gather_objects(mine))
@@ -33,7 +33,7 @@ def find_synchronized_hooks(runner: AnyRunner) -> None:
     hooks = [
         (hook, signature)
         for hook in runner.hooks
-        if isinstance(hook, SynchronizesRanks)
+        if implements(hook, SynchronizesRanks)
         and (signature := hook.sync_signature(runner)) is not None
     ]
     mine = [(type(hook).__name__, signature) for hook, signature in hooks]

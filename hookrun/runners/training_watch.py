@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from hookrun.core.hook import writes_of
 from hookrun.core.masters import model_parameter
-from hookrun.core.protocols import AveragesGradients, LendsWeights
+from hookrun.core.protocols import AveragesGradients, LendsWeights, implements
 from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
 
 from .any_runner import AnyRunner
@@ -45,7 +45,7 @@ def warn_if_untrainable(runner: AnyRunner) -> None:
     if rank != 0 or world_size == 1 or not own or runner.optimizer is None:
         return
     if not averages_gradients(runner.model) and not any(
-        isinstance(hook, AveragesGradients) and hook.averages_gradients(runner)
+        implements(hook, AveragesGradients) and hook.averages_gradients(runner)
         for hook in runner.hooks
     ):
         runner.logger.warning(
@@ -69,7 +69,7 @@ class TrainingWatch:
     def __init__(self, runner: AnyRunner) -> None:
         self._optimizers = [*named_optimizers(runner.optimizer).values()]
         self._stepped = False
-        self._swaps_weights = any(isinstance(hook, LendsWeights) for hook in runner.hooks)
+        self._swaps_weights = any(implements(hook, LendsWeights) for hook in runner.hooks)
         self._begin = runner.iter
         self._handles: list[Any] = []
         if not any({"parameters", "gradients"} <= writes_of(hook) for hook in runner.hooks):

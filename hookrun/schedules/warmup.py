@@ -7,6 +7,8 @@ from typing import Literal
 
 from hookrun import _native
 
+from .checks import require_choice
+
 WarmupKind = Literal["constant", "linear", "exp"]
 WARMUP_KINDS: tuple[WarmupKind, ...] = ("constant", "linear", "exp")
 
@@ -27,6 +29,7 @@ class Warmup:
     ratio: float
 
     def __post_init__(self) -> None:
+        require_choice(self, "kind", WARMUP_KINDS)
         if self.iters < 0:
             raise ValueError(f"Warmup: iters must be at least 0, not {self.iters!r}")
         if not 0.0 < self.ratio <= 1.0:

@@ -213,7 +213,9 @@ def test_fused_step(case: Case, backend: str, kind: Any) -> None:
         optimizer.step()
         for average, param in zip(averages, exact, strict=True):
             average.lerp_(param, MOMENTUM)
-    if case.values != "squares overflow":  # Adam's state has no room for them in fp32
+    # Adam's squares of these have no room in fp32, and SGD's momentum of those none in fp16.
+    in_fp16 = any(each.dtype == torch.float16 for each in masters.tensors)
+    if case.values != "squares overflow" and not (in_fp16 and case.values == "largest of fp16"):
         assert_near(masters.tensors, exact, STEP)
         assert_near(ema.tensors, averages, STEP)
     halves = (torch.float16, torch.bfloat16)  # whose copies are made before they are rounded

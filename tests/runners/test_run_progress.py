@@ -145,3 +145,43 @@ def test_a_runner_of_ones_own_needs_no_private_methods() -> None:
     assert runner.progress.finished() == {"epoch": 0, "iter": 0, "inner_iter": 0}
     assert type(EpochBasedRunner(Model(), max_epochs=1).progress) is EpochProgress
     assert type(IterBasedRunner(Model(), max_iters=1).progress) is IterProgress
+
+
+def test_a_pass_that_cannot_begin_leaves_the_resume_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counters = Counters()
+    progress = EpochProgress(counters)
+    state = {"inner_iter": 2, "samples": 5, "loaders": [{"epoch": 1, "batches": 2, "samples": 4}]}
+    progress.load_state_dict(state, epoch=1, iter=9)
+    progress.begin(LOADERS, WORKFLOW)
+    point = progress.resume_point
+    progress.begin_epoch(3)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress, "_set_epoch_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        progress.begin_pass(LOADERS[0], 3)
+    assert progress.resume_point is point
+    assert progress.data_pass is None
+    assert progress.samples == 5
+
+
+def test_passes_of_a_run_that_failed_are_forgotten() -> None:
+    counters = Counters()
+    progress = EpochProgress(counters)
+    progress.begin(LOADERS, WORKFLOW)
+    progress.begin_epoch(3)
+    progress.begin_pass(LOADERS[0], 3)
+    progress.val_pass, progress.is_replaced = progress.data_pass, True
+    progress.begin(LOADERS, WORKFLOW)
+    assert progress.data_pass is progress.val_pass is progress.epoch_start is None
+    assert not progress.is_replaced
+    assert progress.rng_to_resume_with() == {}
+
+
+def test_the_progress_of_a_runner_cannot_be_replaced_by_mistake(make_runner: Any) -> None:
+    with pytest.raises(AttributeError, match="progress"):
+        make_runner().progress = "a bar"

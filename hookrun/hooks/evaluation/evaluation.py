@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
-from hookrun.core.protocols import WritesLogs
+from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
 from hookrun.storage import FileClient
@@ -299,7 +299,7 @@ class EvalHook(Hook):
         """Log the scores now if a logger precedes this hook: this event has passed it already."""
         hooks = list(runner.hooks)
         before = hooks[: hooks.index(self)] if self in hooks else []
-        if any(isinstance(hook, WritesLogs) and hook.enabled for hook in before):
+        if any(implements(hook, WritesLogs) and hook.enabled for hook in before):
             runner.flush_logs()
 
     def _broadcast_score(self, runner: Any, score: float | None) -> float | None:

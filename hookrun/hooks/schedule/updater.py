@@ -195,13 +195,18 @@ class UpdaterHook(Hook):
         """Let C++ set the values from the next iteration on, by the arguments as they are now.
 
         It leaves them to Python where a method is overridden or the policy has no native form, and
-        while the groups or the length of the warm-up are not known.
+        while the groups or the length of the warm-up are not known. So it does where the arguments
+        do not fit together, as between two assignments: the step in Python says what is wrong.
         """
         if not self._may_go_native() or not self._base or self._known is None:
             return
         if self.warmup is not None and self.warmup_iters is None:
             return
-        policies = self._native_policies()
+        try:
+            policies = self._native_policies()
+            warmup = self._warmup().native() if self.warmup is not None else None
+        except (TypeError, ValueError, LookupError):
+            return
         if policies is None:
             return
         self.discard_schedule()
@@ -210,7 +215,7 @@ class UpdaterHook(Hook):
             base=self._base,
             policies=policies,
             by_epoch=self.by_epoch,
-            warmup=self._warmup().native() if self.warmup is not None else None,
+            warmup=warmup,
             skipped_iters=self.skipped_iters,
         )
         self._compiled = True

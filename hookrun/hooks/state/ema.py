@@ -22,7 +22,7 @@ from hookrun.core import (
     overrides,
 )
 from hookrun.core.interrupts import uninterrupted
-from hookrun.core.protocols import AveragesInStep
+from hookrun.core.protocols import AveragesInStep, implements
 
 from .. import _arguments as check
 from .. import _layouts
@@ -346,7 +346,7 @@ def _parse_device(given: str | torch.device) -> torch.device:
 def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> AveragesInStep | None:
     """The hook that steps the optimizer, if it fires before and can average."""
     before = hooks[: hooks.index(ema)] if ema in hooks else []
-    return next((hook for hook in before if isinstance(hook, AveragesInStep)), None)
+    return next((hook for hook in before if implements(hook, AveragesInStep)), None)
 
 
 def _nothing_between(ema: EMAHook, stepper: AveragesInStep, hooks: list[Hook]) -> bool:
@@ -361,7 +361,12 @@ def _nothing_between(ema: EMAHook, stepper: AveragesInStep, hooks: list[Hook]) -
 
 
 def _may_write_parameters(hook: Hook) -> bool:
-    """Whether the hook declares so, or does not declare what it writes."""
+    """Whether the hook declares so, or nothing is declared for the method that it has."""
     if listening_method(hook, "after_train_iter") is None:
         return False
-    return hook.writes is None or "parameters" in hook.writes
+    if hook.writes is None or "parameters" in hook.writes:
+        return True
+    if "writes" in vars(hook):  # declared for this very object
+        return False
+    declared_by = declaring_class(hook, "writes")
+    return overrides(hook, declared_by, ("after_train_iter", "after_iter"))

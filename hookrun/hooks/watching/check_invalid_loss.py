@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hookrun import ops
 from hookrun.checkpoint import describe_not_finite, find_not_finite
 from hookrun.core import HOOKS, Hook, LogBuffer, Trigger, TriggerSetting
-from hookrun.core.protocols import WritesLogs
+from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import plain_name
 
@@ -119,7 +119,7 @@ class CheckInvalidLossHook(Hook):
 def _is_logged(runner: Any) -> bool:
     """Whether a logger will read the log buffer."""
     return isinstance(runner.log_buffer, LogBuffer) and any(
-        isinstance(hook, WritesLogs) and hook.enabled for hook in runner.hooks
+        implements(hook, WritesLogs) and hook.enabled for hook in runner.hooks
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hookrun import (
+    ClosureHook,
     CosineAnnealingLrUpdaterHook,
     ExpLrUpdaterHook,
     FixedLrUpdaterHook,
@@ -202,3 +203,21 @@ def test_by_epoch_without_warm_up_nothing_is_native() -> None:
     list(dry_run(hook).iterations())
     assert not hook._compiled
     assert hook.native_calls() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("warmup_iters", 7.5), ("warmup_iters", -1), ("warmup", "unknown")]
+)
+def test_arguments_that_do_not_fit_leave_the_step_to_python(
+    make_runner: Any, name: str, value: Any
+) -> None:
+    """As before, a run goes on whose warm-up is over, whatever is assigned to it then."""
+    runner = make_runner()
+    arguments = {"by_epoch": False, "warmup": "linear", "warmup_iters": 2, "warmup_ratio": 0.5}
+    hook = StepLrUpdaterHook(step=[100], **arguments)
+    runner.register_hook(hook)
+    runner.register_hook(
+        ClosureHook("after_train_iter", lambda r: r.iter == 3 and setattr(hook, name, value))
+    )
+    runner.run([make_loader(5)], [("train", 1)])
+    assert runner.iter == 10

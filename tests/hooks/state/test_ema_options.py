@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from hookrun import (
     ClosureHook,
     EMAHook,
+    EmptyCacheHook,
     EpochBasedRunner,
     EvalHook,
     Hook,
     IterBasedRunner,
+    IterTimerHook,
     OptimizerHook,
     TrainStep,
 )
@@ -216,6 +218,26 @@ class Writer(Hook):
                 parameter.mul_(0.9)
 
 
+class WritingTimer(IterTimerHook):
+    """What IterTimerHook declares does not hold for a method of another class."""
+
+    def after_train_iter(self, runner: Any) -> None:
+        Writer().after_train_iter(runner)
+
+
+class WritingByIter(EmptyCacheHook):
+    def after_iter(self, runner: Any) -> None:
+        Writer().after_train_iter(runner)
+
+
+class DeclaredTimer(WritingTimer):
+    """Declared anew."""
+
+    writes = frozenset({"log"})
+
+    def after_train_iter(self, runner: Any) -> None: ...
+
+
 class Afterwards(OptimizerHook):
     def after_train_iter(self, runner: Any) -> None:
         super().after_train_iter(runner)
@@ -241,6 +263,10 @@ def no_clamp(optimizer: Any, *arguments: Any) -> None:
         (ClosureHook("after_val_iter", print), OptimizerHook, EMAHook, 45, None, True),
         (Undeclared, OptimizerHook, EMAHook, 45, None, False),
         (Writer, OptimizerHook, EMAHook, 45, None, False),
+        (IterTimerHook, OptimizerHook, EMAHook, 45, None, True),
+        (WritingTimer, OptimizerHook, EMAHook, 45, None, False),
+        (WritingByIter, OptimizerHook, EMAHook, 45, None, False),
+        (DeclaredTimer, OptimizerHook, EMAHook, 45, None, True),
         (None, Afterwards, EMAHook, 45, None, False),
         (None, OptimizerHook, Elsewhere, 45, None, False),
         (None, OptimizerHook, EMAHook, 30, None, False),
