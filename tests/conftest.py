@@ -39,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Those of the whole project, such as the wheel's, take minutes: no worker waits for them last.
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     for_gpu = [item for item in items if "gpu" in item.keywords]
     if for_gpu:
         _skip_without_gpu(for_gpu)
