@@ -147,17 +147,17 @@ def rescaled(count: int, before: int | None, now: int | None) -> int:
     return -(-count * now // before)
 
 
-def batches_before(loader: Any, place: Mapping[str, Any] | None, batches: int) -> int:
+def batches_before(loader: Any, loader_position: Mapping[str, Any] | None, batches: int) -> int:
     """The number of a loader's batches that the samples seen in an epoch make up.
 
     At the end of the epoch, a last smaller batch is included.
 
     Args:
         loader: the loader.
-        place: the loader position; see :meth:`hookrun.data.DataPass.position`.
+        loader_position: see :meth:`hookrun.data.DataPass.position`.
         batches: returned if the number of samples is not known.
     """
-    samples = (place or {}).get("samples")
+    samples = (loader_position or {}).get("samples")
     known = None if samples is None else batches_in(loader, samples)
     return batches if known is None else known
 

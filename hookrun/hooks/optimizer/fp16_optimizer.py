@@ -77,7 +77,7 @@ class Fp16OptimizerHook(OptimizerHook):
         self._precision.distributed = distributed
 
     def averages_gradients(self, runner: Any) -> bool:
-        """Whether gradients are averaged here: those of fp16 parameters, unless told not to be."""
+        """Whether gradients are averaged here: those of fp16 parameters, unless switched off."""
         return self._precision.averages_gradients(runner.model)
 
     def state_dict(self) -> dict[str, Any]:

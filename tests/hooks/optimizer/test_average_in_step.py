@@ -16,7 +16,7 @@ from hookrun import (
     Hook,
     OptimizerHook,
 )
-from hookrun.core.protocols import AveragesInStep
+from hookrun.core.protocols import AveragesInStep, implements
 from tests.support import make_loader
 
 HOOKS: list[type[Any]] = [
@@ -71,5 +71,5 @@ def test_a_subclass_that_declares_both_answers_for_itself(make_runner: Callable[
 
 
 def test_it_is_a_protocol_that_other_hooks_may_follow() -> None:
-    assert all(isinstance(hook(), AveragesInStep) for hook in HOOKS)
-    assert not isinstance(Hook(), AveragesInStep)
+    assert all(implements(hook(), AveragesInStep) for hook in HOOKS)
+    assert not implements(Hook(), AveragesInStep)
