@@ -52,7 +52,7 @@ def event(scenario: str, reference: bool = False, direct: bool = False) -> State
     for _ in range(HOOKS):
         runner.register_hook(SCENARIOS[scenario]())
     if direct:
-        return f"dispatcher({EVENT!r})", {"dispatcher": runner._dispatcher}
+        return f"dispatcher({EVENT!r})", {"dispatcher": runner._dispatcher, "runner": runner}
     return f"runner.call_hook({EVENT!r})", {"runner": runner}
 
 
