@@ -164,11 +164,14 @@ def test_a_buffer_that_somebody_clears_or_replaces_does_no_harm(clears: str) -> 
     assert all(eta == expected for eta, expected in checked.etas)
 
 
+PAUSE = 0.6  # seconds of an evaluation; an iteration takes less, on a busy machine too
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_an_evaluation_amid_an_iteration_counts_for_none(make_runner: Any, native: bool) -> None:
     class Scores:
         def evaluate(self, results: Any, logger: Any = None) -> dict[str, float]:
-            time.sleep(0.2)
+            time.sleep(PAUSE)
             return {"acc": 1.0}
 
     class Loader(list[Any]):
@@ -191,4 +194,5 @@ def test_an_evaluation_amid_an_iteration_counts_for_none(make_runner: Any, nativ
     runner.run([make_loader(4)], [("train", 1)])
     lines = [line for line in written(runner) if "time" in line]
     assert len(lines) >= 2
-    assert all(0 <= line["data_time"] <= line["time"] < 0.15 for line in lines)
+    # The line before an evaluation has the time of the iteration before, so they are not compared.
+    assert all(0 <= line[name] < PAUSE for line in lines for name in ("data_time", "time"))
