@@ -293,6 +293,10 @@ class OneCycle(Policy):
     def needs_total(self) -> bool:  # type: ignore[override]
         return self.total_steps == 0
 
+    def native(self) -> _native.Policy | None:
+        """None for more steps than C++ counts: the cycle would be a shorter one."""
+        return super().native() if self.total_steps < 2**63 else None
+
     def __call__(self, base: float, step: int, total: int = 0) -> float:
         total = self.total_steps or total
         step = min(step, total - 1)

@@ -158,6 +158,10 @@ def test_random_policies_are_refused_by_both_or_equal(name: str, data: st.DataOb
             make_native(name, arguments)
         return
     native = policy.native()
+    if native is None:  # a cycle of more steps than C++ counts
+        assert name == "OneCycle"
+        assert arguments[-1] >= 2**63
+        return
     for step in data.draw(st.lists(counts.filter(lambda step: 0 <= step < 2**40), min_size=3)):
         total = data.draw(counts.filter(lambda total: 0 <= total < 2**62))
         try:
