@@ -195,12 +195,11 @@ class UpdaterHook(Hook):
         """Let C++ set the values from the next iteration on, by the arguments as they are now.
 
         It leaves them to Python where a method is overridden or the policy has no native form, and
-        while the groups or the length of the warm-up are not known. So it does where the arguments
+        while the groups or the length of the warm-up are not known. So it does where arguments
         do not fit together, as between two assignments: the step in Python says what is wrong.
         """
-        if not self._may_go_native() or not self._base or self._known is None:
-            return
-        if self.warmup is not None and self.warmup_iters is None:
+        no_length = self.warmup is not None and self.warmup_iters is None
+        if not self._may_go_native() or not self._base or self._known is None or no_length:
             return
         try:
             policies = self._native_policies()
@@ -232,8 +231,7 @@ class UpdaterHook(Hook):
         self.compile_schedule()
 
     def _native_policies(self) -> Any:
-        """One native policy for all groups, in a list in the form of ``_base``; None: there is
-        none."""
+        """One native policy for all groups, in the form of ``_base``; None: there is none."""
         if self._native_policy is None:
             return None
         policies = [self._native_policy]

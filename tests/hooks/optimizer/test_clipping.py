@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hookrun import OptimizerHook
 from hookrun.hooks.optimizer.clipping import Clipping, check_grad_clip
 
 
@@ -69,3 +70,21 @@ def test_nothing_is_clipped_without_arguments_until_they_are_assigned(override: 
 @pytest.mark.parametrize("max_norm", [1, 0.5, torch.tensor(2.0), float("inf")])
 def test_what_torch_takes_is_taken(max_norm: Any) -> None:
     check_grad_clip({"max_norm": max_norm, "norm_type": "inf", "foreach": True})
+
+
+@pytest.mark.parametrize(
+    ("grad_clip", "error", "message"),
+    [
+        (35, TypeError, "a dict of arguments of clip_grad_norm_"),
+        ({"max_nrom": 35}, TypeError, "'max_nrom'.*Did you mean 'max_norm'"),
+        ({"norm_type": 2}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": "35"}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": None}, TypeError, "needs max_norm, a number"),
+        ({"max_norm": -1.0}, ValueError, "max_norm must be above 0"),
+        ({"max_norm": 0}, ValueError, "max_norm must be above 0"),
+        ({"max_norm": float("nan")}, ValueError, "max_norm must be above 0"),
+    ],
+)
+def test_bad_clipping(grad_clip: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        OptimizerHook(grad_clip)
