@@ -40,7 +40,7 @@ COMPARISON = Comparison(
     subject=COSINE,
     targets=(
         Target(COSINE, 120.0, "ns per iteration"),
-        Target(BY_EPOCH, 10.0, "ns per iteration"),  # nothing, as far as it can be told from noise
+        Target(BY_EPOCH, 10.0, "ns per iteration"),  # nothing: ten is the noise
     ),
 )
 

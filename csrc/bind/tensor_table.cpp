@@ -232,7 +232,7 @@ void TensorTable::check_row(std::size_t r, const dlpack::Tensor* tensors) {
       set_unsupported(name_of(c, r) + " is " + dtype_name(tensor.dtype));
     }
     if (!is_dense(tensor)) {
-      rows_[r].address[c] = nullptr;  // it is not one range, so overlap cannot be told here
+      rows_[r].address[c] = nullptr;  // it is not one range, so overlap cannot be checked here
       set_unsupported(name_of(c, r) + " has gaps between its elements");
     } else if (!same_strides(tensor, *first)) {
       set_unsupported(name_of(c, r) + " has its elements in another order than its partner");

@@ -39,7 +39,8 @@ class UpdateRatioHook(Hook):
         after = [each.detach() for each in runner.model.parameters()]
         update = [new - old for new, old in zip(after, self.before, strict=True)]
         ratio = torch.nn.utils.get_total_norm(update) / torch.nn.utils.get_total_norm(after)
-        # A tensor, not a number: the log buffer reads it when a logger is due, so nobody waits.
+        # A tensor, not a number: the log buffer reads it when a logger is due, and only then
+        # waits for the GPU.
         runner.log_buffer.update({"update_ratio": ratio})
 
     def close(self, runner: Any, error: BaseException | None) -> None:

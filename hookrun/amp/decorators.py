@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def _in_precision(
             output = method(*new_args, **new_kwargs)
         return cast_tensor_type(output, dst, src) if back else output
 
-    return wrapper  # type: ignore[return-value]
+    return cast(Method, wrapper)
 
 
 def _checked_names(

@@ -51,8 +51,8 @@ def wrap_fp16_model(
         _to_half(model, dtype)
     switched = [module for module in model.modules() if hasattr(module, "fp16_enabled")]
     for module in switched:
-        module.fp16_enabled = True  # type: ignore[assignment]
-        module.fp16_dtype = dtype  # type: ignore[assignment]
+        module.fp16_enabled = True  # type: ignore[assignment]  # torch expects a tensor
+        module.fp16_dtype = dtype  # type: ignore[assignment]  # the same
     if not switched:
         warnings.warn(
             f"wrap_fp16_model: no module of {type(model).__name__} has fp16_enabled, so no "
@@ -77,7 +77,7 @@ def _to_half(model: nn.Module, dtype: torch.dtype) -> None:
             module.float()
             _accept_half(module, dtype)
         else:
-            module._apply(convert, recurse=False)  # type: ignore[no-untyped-call]
+            module._apply(convert, recurse=False)  # type: ignore[no-untyped-call]  # torch's
 
 
 # Classes of hooks rather than a replaced forward method, so that a deepcopy of the model works.

@@ -141,7 +141,7 @@ class _Copying:
         """A function that waits until every GPU has finished the work enqueued so far."""
         events = []
         for device in self._devices:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record(torch.cuda.current_stream(device))
             events.append(event)
 

@@ -244,7 +244,8 @@ class HookList(list[Hook]):
         self._change(super().remove, hook)
 
     def pop(self, position: SupportsIndex = -1, /) -> Hook:
-        return self._change(super().pop, position)  # type: ignore[no-any-return]
+        hook: Hook = self._change(super().pop, position)
+        return hook
 
     def clear(self) -> None:
         self._change(super().clear)
@@ -261,7 +262,7 @@ class HookList(list[Hook]):
     def __delitem__(self, position: Any, /) -> None:
         self._change(super().__delitem__, position)
 
-    def __iadd__(self, hooks: Iterable[Hook], /) -> HookList:  # type: ignore[override, misc]
+    def __iadd__(self, hooks: Iterable[Hook], /) -> HookList:  # type: ignore[override, misc]  # list takes and returns any
         self.extend(hooks)
         return self
 

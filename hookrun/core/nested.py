@@ -39,7 +39,8 @@ def _like_mapping(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     if type(value) is dict:
         return items
     if not isinstance(value, MutableMapping):
-        return type(value)(items)  # type: ignore[call-arg]
+        kind: Any = type(value)
+        return kind(items)
     same_kind = copy.copy(value)  # a subclass may have more attributes and another constructor
     for key, each in items.items():
         same_kind[key] = each

@@ -106,7 +106,7 @@ class AveragesInStep(Protocol):
 
     EMAHook asks the one that fires before it, and moves the averages itself where it cannot. It
     does not ask where ``after_train_iter`` is overridden below the class that declares
-    ``average_in_step``: nobody knows then what happens after the step.
+    ``average_in_step``: what happens after the step is unknown then.
     """
 
     def average_in_step(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,8 +128,8 @@ def _declare(method: F, **conditions: Any) -> F:
             return None
         return function(self, runner)
 
-    checked.__trigger__ = trigger  # type: ignore[attr-defined]
-    return checked  # type: ignore[return-value]
+    checked.__trigger__ = trigger  # type: ignore[attr-defined]  # read by declared_trigger
+    return cast(F, checked)
 
 
 def declared_trigger(method: Any) -> Trigger | None:

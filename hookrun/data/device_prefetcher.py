@@ -61,7 +61,7 @@ class DevicePrefetcher:
         return torch.get_device_module(self.device)
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        return len(self.loader)  # type: ignore[arg-type]  # raises TypeError if it has none
 
     def __getattr__(self, name: str) -> Any:
         if name == "loader" or name.startswith("__"):  # asked for while this is being copied

@@ -126,7 +126,7 @@ class IterLoader:
         return batch
 
     def __len__(self) -> int:
-        return len(self._dataloader)  # type: ignore[arg-type]
+        return len(self._dataloader)  # type: ignore[arg-type]  # raises TypeError if it has none
 
 
 def no_batches(dataloader: Any) -> ValueError:

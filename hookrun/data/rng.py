@@ -43,7 +43,7 @@ def rng_state(cuda: bool = True) -> dict[str, Any]:
         ),
         "torch": torch.get_rng_state(),
     }
-    if cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 

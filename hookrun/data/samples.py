@@ -144,7 +144,8 @@ def size_of(batch: Any) -> int | None:
 def rest_of(batch: Any, skip: int) -> Any:
     """A batch without its first ``skip`` samples; its :func:`size_of` must be known."""
     if isinstance(batch, Mapping):
-        return type(batch)({key: rest_of(each, skip) for key, each in batch.items()})  # type: ignore[call-arg]
+        kind: Any = type(batch)
+        return kind({key: rest_of(each, skip) for key, each in batch.items()})
     if isinstance(batch, tuple):
         items = [rest_of(each, skip) for each in batch]
         return batch._make(items) if hasattr(batch, "_make") else type(batch)(items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -27,4 +27,4 @@ def master_only(function: F) -> F:
             return function(*args, **kwargs)
         return None
 
-    return on_master  # type: ignore[return-value]
+    return cast(F, on_master)

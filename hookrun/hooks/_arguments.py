@@ -206,7 +206,7 @@ def for_optimizer(hook: Hook, name: str, optimizer: Any, optimizer_name: str | N
 
 
 def group_numbers(hook: Hook, name: str) -> None:
-    """A number, a list or a dict of these, as far as that can be told without an optimizer."""
+    """A number, a list or a dict of these, as far as it can be checked without an optimizer."""
     value = getattr(hook, name)
     if not (is_real(value) or _is_list(value) or isinstance(value, Mapping)):
         raise wrong(hook, name, "a number, a list of numbers or a dict of these", TypeError)

@@ -290,7 +290,7 @@ class OneCycle(Policy):
         require(self.total_steps >= 0, self, "total_steps", "at least 0")
 
     @property
-    def needs_total(self) -> bool:  # type: ignore[override]
+    def needs_total(self) -> bool:  # type: ignore[override]  # an object knows, not its class
         return self.total_steps == 0
 
     def native(self) -> _native.Policy | None:
@@ -366,7 +366,7 @@ class Sequential(Policy):
         require(one_more, self, "policies", f"{len(self.milestones) + 1}: one between milestones")
 
     @property
-    def needs_total(self) -> bool:  # type: ignore[override]
+    def needs_total(self) -> bool:  # type: ignore[override]  # an object knows, not its class
         return self.policies[-1].needs_total
 
     spans_run = False  # milestones are iterations as they happen

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 try:
     import fcntl
 except ImportError:  # not there on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # on Windows
 
 _held: set[int] = set()  # descriptors of locked folders
 

@@ -79,7 +79,7 @@ class Shared:
 
 
 class Watched(Writer):
-    """Tells when it is at work, and which epochs it has been told to save and has saved."""
+    """Records when it writes, which epochs it was asked to save and which it has saved."""
 
     shared: Shared
 

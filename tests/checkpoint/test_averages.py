@@ -133,7 +133,7 @@ def test_a_runs_files_know_which_is_where(
 def test_a_model_saved_by_hand_knows_it_too(make_runner: Any, tmp_path: Path) -> None:
     class Save(Hook):
         def after_train_iter(self, runner: Any) -> None:
-            save_checkpoint(runner.model, tmp_path / "amid.pth")
+            save_checkpoint(runner.model, tmp_path / "during.pth")
 
     runner, keep = trained(make_runner, EpochBasedRunner, WithBuffers())
     save_checkpoint(runner.model, tmp_path / "after.pth")
@@ -148,7 +148,7 @@ def test_a_model_saved_by_hand_knows_it_too(make_runner: Any, tmp_path: Path) ->
     runner.run([[0, 1]], [("train", 1)])
     for weights, expected in (("raw", keep.raw), ("ema", keep.averages)):
         net = WithBuffers(1)
-        load_checkpoint(net, tmp_path / "amid.pth", strict=True, weights=weights)
+        load_checkpoint(net, tmp_path / "during.pth", strict=True, weights=weights)
         assert_equal(values(net, keep.names), expected)
 
 

@@ -166,7 +166,7 @@ def test_a_short_write_and_then_a_full_disk(
 
 
 LARGE = {"state_dict": {str(number): torch.rand(400_000) for number in range(3)}}
-"""More than what waits in memory before it is written: it fails amid the writing."""
+"""More than what waits in memory before it is written: it fails while writing."""
 
 
 @pytest.mark.parametrize("limit", [0, 1, 64, 10_000, *range(1_000_000, 4_800_000, 600_000)])

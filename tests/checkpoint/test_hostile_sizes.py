@@ -229,10 +229,10 @@ def test_a_run_passes_over_them_and_verify_goes_on(
     assert found is not None
     assert found[0] == good
     assert verify.verify_folder(tmp_path) == 1
-    told = capsys.readouterr().out
-    assert told.count("DAMAGED") == 3
-    assert "epoch_7.pth: skipped, because it is a named pipe" in told
-    assert "a resume starts from epoch_1.pth" in told
+    printed = capsys.readouterr().out
+    assert printed.count("DAMAGED") == 3
+    assert "epoch_7.pth: skipped, because it is a named pipe" in printed
+    assert "a resume starts from epoch_1.pth" in printed
 
 
 def test_what_can_be_saved_can_be_read(tmp_path: Path) -> None:

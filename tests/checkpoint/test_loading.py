@@ -143,7 +143,7 @@ def test_several_parts_of_the_model_that_a_file_fits_are_named(
         load_state_dict(model.get_submodule(parts[0]), linear().state_dict())
 
 
-# A file, and what is told that the model Sequential(Linear(4, 2), Linear(2, 2)) makes of it.
+# A file, and what loading it into Sequential(Linear(4, 2), Linear(2, 2)) reports.
 PARTLY: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "missing": (
         lambda: {f"0.{n}": v for n, v in linear().state_dict().items()},
@@ -190,25 +190,25 @@ def test_what_does_not_fit_is_told_with_a_logger_and_without(
     make, texts = PARTLY[kind]
     torch.save(make(), tmp_path / "a.pth")
     models = [nn.Sequential(linear(), linear(2, 2)) for _ in range(3)]
-    with pytest.warns(UserWarning, match="do not match") as told:
+    with pytest.warns(UserWarning, match="do not match") as caught:
         load_checkpoint(models[0], tmp_path / "a.pth")
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_checkpoint(models[1], tmp_path / "a.pth", logger=logger)
     with pytest.raises(RuntimeError) as raised:
         load_checkpoint(models[2], tmp_path / "a.pth", strict=True)
     for text in texts:
-        assert text in str(told[0].message)
+        assert text in str(caught[0].message)
         assert text in caplog.text
         assert text in str(raised.value)
-    assert "a.pth" in str(told[0].message)
+    assert "a.pth" in str(caught[0].message)
 
 
 def test_a_state_dict_is_treated_alike() -> None:
-    with pytest.warns(UserWarning, match="1 not in the model: more") as told:
+    with pytest.warns(UserWarning, match="1 not in the model: more") as caught:
         load_state_dict(linear(), {**linear().state_dict(), "more": torch.ones(1)})
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     with pytest.raises(ValueError, match="nothing in the state dict fits the model Linear"):
         load_state_dict(linear(), {"x": torch.ones(1)})
 

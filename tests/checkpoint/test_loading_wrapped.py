@@ -85,11 +85,11 @@ def test_what_else_a_wrapper_has_is_told(source: str, target: str, tmp_path: Pat
     model, expected = wrapped(source, 0)
     torch.save(model.state_dict(), tmp_path / "a.pth")
     model, got = wrapped(target, 1)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load_checkpoint(model, tmp_path / "a.pth")
     assert all(map(torch.equal, got, expected))
-    texts = [str(each.message) for each in told]
+    texts = [str(each.message) for each in caught]
     assert all("weight" in text and "layer1" not in text for text in texts)
     assert len(texts) == (source != target)
 

@@ -125,8 +125,8 @@ def test_an_older_file_that_says_that_it_is_farther_is_told_of(
     write_checkpoint(tree, tmp_path / older)
     os.utime(tmp_path / older, (1, 1))  # the clock has gone back since
     assert found(tmp_path, logger) == "epoch_3.pth"
-    told = f"{older} is farther: at epoch {step[0]}, iteration {step[1]}" in caplog.text
-    assert told == farther
+    logged = f"{older} is farther: at epoch {step[0]}, iteration {step[1]}" in caplog.text
+    assert logged == farther
     assert len(caplog.records) == farther
 
 

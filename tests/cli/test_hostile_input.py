@@ -62,12 +62,12 @@ def test_verify_goes_on_behind_what_is_odd(
     os.utime("good.pth", (1, 1))
     ODD[name](Path("odd.pth") if name == "a socket" else tmp_path / "odd.pth")
     assert main(["verify", str(tmp_path)]) in (0, 1)
-    told = capsys.readouterr().out
-    assert "good.pth: no digest; epoch 1, iter 2" in told
-    assert all(line.isprintable() for line in told.split("\n"))
-    told.encode()
+    printed = capsys.readouterr().out
+    assert "good.pth: no digest; epoch 1, iter 2" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
+    printed.encode()
     if name in ("a named pipe", "a folder", "a socket"):
-        assert f"odd.pth: skipped, because it is {name}" in told
+        assert f"odd.pth: skipped, because it is {name}" in printed
 
 
 def test_log_lines_hold_no_escape_codes(make_runner: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,10 +34,10 @@ def verify(*arguments: Any) -> int:
 
 def test_a_whole_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(folder) == 0
-    told = capsys.readouterr().out
-    assert "epoch_1.pth: digest right; epoch 1, iter 4, 2 weights, optimizer" in told
-    assert "latest.pth: link to epoch_2.pth" in told
-    assert told.endswith("a resume starts from epoch_2.pth, epoch 2, iter 8\n")
+    printed = capsys.readouterr().out
+    assert "epoch_1.pth: digest right; epoch 1, iter 4, 2 weights, optimizer" in printed
+    assert "latest.pth: link to epoch_2.pth" in printed
+    assert printed.endswith("a resume starts from epoch_2.pth, epoch 2, iter 8\n")
 
 
 def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,11 +47,11 @@ def test_a_damaged_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (folder / "best.pth").symlink_to("gone.pth")
     (folder / ".epoch_3.pth.host-1.tmp").touch()
     assert verify(folder) == 1
-    told = capsys.readouterr().out
-    assert "epoch_2.pth: DAMAGED: " in told
-    assert "best.pth: DAMAGED: link to the missing file gone.pth" in told
-    assert ".epoch_3.pth.host-1.tmp: left by" in told
-    assert told.endswith("a resume starts from epoch_1.pth, epoch 1, iter 4\n")
+    printed = capsys.readouterr().out
+    assert "epoch_2.pth: DAMAGED: " in printed
+    assert "best.pth: DAMAGED: link to the missing file gone.pth" in printed
+    assert ".epoch_3.pth.host-1.tmp: left by" in printed
+    assert printed.endswith("a resume starts from epoch_1.pth, epoch 1, iter 4\n")
 
 
 BAD = torch.tensor([0.5, float("nan"), 1.0])
@@ -59,7 +59,7 @@ GROUPS = [{"params": [0]}]
 
 
 @pytest.mark.parametrize(
-    ("part", "told"),
+    ("part", "message"),
     [
         ({"state_dict": {"fc.weight": BAD}}, "1 tensor: state_dict['fc.weight'] (1 of 3)"),
         ({"state_dict": {"fc.weight": BAD.half()}}, "state_dict['fc.weight'] (1 of 3)"),
@@ -94,13 +94,15 @@ GROUPS = [{"params": [0]}]
     ],
 )
 def test_values_that_are_not_finite(
-    tmp_path: Path, part: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, part: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = {"meta": {"epoch": 1, "iter": 2}, "state_dict": {"b": torch.ones(2)}, **part}
     write_checkpoint(tree, tmp_path / "epoch_1.pth")
     assert verify(tmp_path) == 1
     out = capsys.readouterr().out
-    assert re.match(rf"epoch_1\.pth: NOT FINITE: .*{re.escape(told)}.*; digest right; epoch 1", out)
+    assert re.match(
+        rf"epoch_1\.pth: NOT FINITE: .*{re.escape(message)}.*; digest right; epoch 1", out
+    )
     assert "a resume starts from epoch_1.pth" in out
 
 
@@ -136,9 +138,9 @@ def test_whole_bytes_of_a_wrong_state(
 def test_files_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"w": torch.ones(1)}, tmp_path / "weights.pth")
     assert verify(tmp_path) == 0
-    told = capsys.readouterr().out
-    assert "weights.pth: no digest; 1 weights, not of a run" in told
-    assert "a resume starts afresh" in told
+    printed = capsys.readouterr().out
+    assert "weights.pth: no digest; 1 weights, not of a run" in printed
+    assert "a resume starts afresh" in printed
 
 
 @pytest.mark.parametrize(
@@ -203,8 +205,8 @@ def test_a_script_is_run_both_ways(
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
     assert verify("--resume", script, tmp_path / "work", *arguments) == status
-    told = capsys.readouterr()
-    assert message in told.out + told.err
+    printed = capsys.readouterr()
+    assert message in printed.out + printed.err
     assert not list((tmp_path / "work").glob("*.pth"))  # its own folder is left alone
 
 

@@ -21,9 +21,9 @@ for line in sys.stdin:
     if child == 0:
         os.environ.clear()
         os.environ.update(job["environment"])
-        told = os.open(job["told"], os.O_CREAT | os.O_WRONLY)
+        output = os.open(job["output"], os.O_CREAT | os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(told, stream.fileno())
+            os.dup2(output, stream.fileno())
         exec(compile(job["program"], "<string>", "exec", dont_inherit=True), globals())
         break  # and end as any program does
     _, status = os.waitpid(child, 0)

@@ -100,14 +100,14 @@ for name, (make, hook) in CASES.items():
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[bool, list[str]]]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[bool, list[str]]]]:
     return run_workers(PROGRAM, Path(tmp_path_factory.mktemp("apart")))
 
 
 def test_what_goes_apart_is_told_by_the_first_process_alone(
-    told: list[dict[str, tuple[bool, list[str]]]],
+    results: list[dict[str, tuple[bool, list[str]]]],
 ) -> None:
-    first, second = told
+    first, second = results
     assert len(first) == 24
     for name, (alike, warned) in first.items():
         expected = 0 if alike else 1

@@ -47,16 +47,16 @@ def run_workers(program: str, folder: Path, world_size: int = 2) -> list[dict[st
     while len(_servers) < world_size:
         _servers.append(_start(environment))
     ranks = range(world_size)
-    told = [folder / f"{rank}.txt" for rank in ranks]
+    outputs = [folder / f"{rank}.txt" for rank in ranks]
     for rank in ranks:
         begin = _BEGIN.format(rank=rank, world_size=world_size, folder=str(folder))
-        job = {"program": begin + program + _END, "told": str(told[rank])}
+        job = {"program": begin + program + _END, "output": str(outputs[rank])}
         _write(_servers[rank], json.dumps({**job, "environment": environment}))
     deadline = time.monotonic() + DEADLINE
     codes = [_read(server, deadline) for server in _servers[:world_size]]
     if codes != ["0"] * world_size:
         _stop()
-        raise AssertionError("\n".join([f"{codes}", *(each.read_text() for each in told)]))
+        raise AssertionError("\n".join([f"{codes}", *(each.read_text() for each in outputs)]))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in ranks]
 
 

@@ -1,4 +1,4 @@
-"""Copies and pickles of hooks, taken amid a run: they serve another run as new ones do."""
+"""Copies and pickles of hooks, taken during a run: another run can use them as new ones."""
 
 from __future__ import annotations
 

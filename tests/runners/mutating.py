@@ -159,7 +159,7 @@ def evaluation() -> Any:
 
 
 KINDS: dict[str, Kind] = {
-    "amid an epoch": Kind(
+    "mid-epoch": Kind(
         True,
         6,
         sgd,
@@ -368,9 +368,9 @@ def state_of(runner: Any) -> list[Any]:
         runner.progress.samples,
         runner.progress.resume_point,
         dict(runner.waiting_hook_states),
-        _told({k: v.clone() for k, v in runner.model.state_dict().items()}),
-        _told({name: each.state_dict() for name, each in optimizers.items()}),
-        [_told(hook.state_dict()) for hook in runner.hooks],
+        _plain({k: v.clone() for k, v in runner.model.state_dict().items()}),
+        _plain({name: each.state_dict() for name, each in optimizers.items()}),
+        [_plain(hook.state_dict()) for hook in runner.hooks],
         [type(hook).__name__ for hook in runner.hooks],
         torch.get_rng_state().tolist(),
         random.getstate(),
@@ -378,14 +378,14 @@ def state_of(runner: Any) -> list[Any]:
     ]
 
 
-def _told(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """In a form that compares equal where it is the same, NaN included."""
     if isinstance(value, Tensor):
         return (str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes())
     if isinstance(value, dict):
-        return {key: _told(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_told(each) for each in value]
+        return [_plain(each) for each in value]
     return repr(value)
 
 

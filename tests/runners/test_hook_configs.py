@@ -126,8 +126,8 @@ def test_a_wrong_config_is_named_and_nothing_is_registered(
     configs = {**copy.copy(GOOD), argument: config, **timer}
     with pytest.raises((TypeError, ValueError, KeyError), match=message) as caught:
         runner.register_training_hooks(**configs)
-    told = str(caught.value) + str(getattr(caught.value, "__notes__", []))
-    assert argument in told
+    message = str(caught.value) + str(getattr(caught.value, "__notes__", []))
+    assert argument in message
     assert list(runner.hooks) == [earlier]
     runner.register_training_hooks(**GOOD)
     assert len(runner.hooks) == 1 + len(GOOD)

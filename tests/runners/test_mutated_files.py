@@ -131,27 +131,27 @@ def test_weights_are_loaded_or_left(
 
 WRONG: list[tuple[str, tuple[Any, ...], Any, str]] = [
     # the kind of run, where in its file, what is there, what is said of it
-    ("amid an epoch", ("hookrun", "ranks", 0, "rng", "torch"), "x", "hookrun.ranks[0].rng.torch"),
-    ("amid an epoch", ("hookrun", "ranks", 0, "rng", "numpy"), 3, "hookrun.ranks[0].rng.numpy"),
-    ("amid an epoch", ("hookrun", "ranks", 0, "rng", "python"), (), "ranks[0].rng.python is a"),
+    ("mid-epoch", ("hookrun", "ranks", 0, "rng", "torch"), "x", "hookrun.ranks[0].rng.torch"),
+    ("mid-epoch", ("hookrun", "ranks", 0, "rng", "numpy"), 3, "hookrun.ranks[0].rng.numpy"),
+    ("mid-epoch", ("hookrun", "ranks", 0, "rng", "python"), (), "ranks[0].rng.python is a"),
     (
-        "amid an epoch",
+        "mid-epoch",
         ("hookrun", "ranks", 0, "loaders", 0, "begin", "sources", "generator"),
         torch.zeros(3, dtype=torch.uint8),
         "hookrun.ranks[0].loaders[0].begin.sources.generator is a tensor of shape (3,)",
     ),
-    ("amid an epoch", ("hookrun", "inner_iter"), True, "hookrun.inner_iter is True, not a count"),
-    ("amid an epoch", ("hookrun", "samples"), -1, "hookrun.samples is -1, not a count"),
-    ("amid an epoch", ("hookrun", "phase", "index"), 1.5, "hookrun.phase.index is 1.5"),
-    ("amid an epoch", ("hookrun", "phase", "workflow", 0), ["a"], "hookrun.phase.workflow[0]"),
-    ("amid an epoch", ("hookrun", "counting", "step"), None, "hookrun.counting.step is None"),
-    ("amid an epoch", ("hookrun", "hooks"), {1: {}}, "a key of hookrun.hooks is 1, not a string"),
-    ("amid an epoch", ("hookrun", "group_options", "given"), 3, "group_options.given is 3"),
-    ("amid an epoch", ("optimizer", "param_groups", 1, "lr"), "a", "param_groups[1].lr is 'a'"),
-    ("amid an epoch", ("optimizer", "param_groups", 0, "lr"), float("nan"), "[0].lr is nan"),
-    ("amid an epoch", ("optimizer", "param_groups", 0, "nesterov"), 1, "[0].nesterov is 1"),
-    ("amid an epoch", ("optimizer", "param_groups", 0), {"params": [0], 3: 4}, "is 3, not a str"),
-    ("amid an epoch", ("optimizer", "param_groups", 0, "params"), [1], "a parameter twice"),
+    ("mid-epoch", ("hookrun", "inner_iter"), True, "hookrun.inner_iter is True, not a count"),
+    ("mid-epoch", ("hookrun", "samples"), -1, "hookrun.samples is -1, not a count"),
+    ("mid-epoch", ("hookrun", "phase", "index"), 1.5, "hookrun.phase.index is 1.5"),
+    ("mid-epoch", ("hookrun", "phase", "workflow", 0), ["a"], "hookrun.phase.workflow[0]"),
+    ("mid-epoch", ("hookrun", "counting", "step"), None, "hookrun.counting.step is None"),
+    ("mid-epoch", ("hookrun", "hooks"), {1: {}}, "a key of hookrun.hooks is 1, not a string"),
+    ("mid-epoch", ("hookrun", "group_options", "given"), 3, "group_options.given is 3"),
+    ("mid-epoch", ("optimizer", "param_groups", 1, "lr"), "a", "param_groups[1].lr is 'a'"),
+    ("mid-epoch", ("optimizer", "param_groups", 0, "lr"), float("nan"), "[0].lr is nan"),
+    ("mid-epoch", ("optimizer", "param_groups", 0, "nesterov"), 1, "[0].nesterov is 1"),
+    ("mid-epoch", ("optimizer", "param_groups", 0), {"params": [0], 3: 4}, "is 3, not a str"),
+    ("mid-epoch", ("optimizer", "param_groups", 0, "params"), [1], "a parameter twice"),
     (
         "at the end of an epoch",
         ("optimizer", "state", 0, "step"),
@@ -206,12 +206,12 @@ def test_what_is_wrong_is_named_with_its_path_by_resume_and_verify_alike(
     torch.save(replaced(trees[name], path, lambda _: value), file)
     runner = KINDS[name].runner(tmp_path / "run")
     before = state_of(runner)
-    told = []
+    messages = []
     for attempt in (runner.resume, verify_file):
         with pytest.raises(ValueError, match=re.escape(words)) as caught:
             attempt(file)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
     assert state_of(runner) == before
 
 
@@ -243,7 +243,7 @@ class Own(EMAHook):
         return {"swapped": "in its own way"}
 
     def load_state_dict(self, state: Any) -> None:
-        self.told = state
+        self.received = state
 
 
 def test_a_subclass_may_have_a_state_of_its_own(make_runner: Any, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_subclass_may_have_a_state_of_its_own(make_runner: Any, tmp_path: Path
     hook = Own()
     other.register_hook(hook, 49)
     other.resume(tmp_path / "own.pth")
-    assert hook.told == {"swapped": "in its own way"}
+    assert hook.received == {"swapped": "in its own way"}
     verify_file(tmp_path / "own.pth")
 
 

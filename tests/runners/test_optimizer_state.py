@@ -82,8 +82,8 @@ def test_the_state_of_adam_is_whole(make_runner: Any, value: Any) -> None:
     spoiled(file, lambda saved: saved["optimizer"]["state"][1].update(exp_avg=value))
     other = TinyModel()
     runner = make_runner(model=other, optimizer=torch.optim.Adam(other.parameters()))
-    told = r"state of parameter 1 has no tensor 'exp_avg'|optimizer\.state\[1\]\.exp_avg is 'text'"
-    with pytest.raises(ValueError, match=told):
+    text = r"state of parameter 1 has no tensor 'exp_avg'|optimizer\.state\[1\]\.exp_avg is 'text'"
+    with pytest.raises(ValueError, match=text):
         runner.resume(file)
     assert not runner.optimizer.state
 

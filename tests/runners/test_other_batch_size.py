@@ -209,7 +209,7 @@ def test_loaders_that_give_their_batches_in_their_own_way(
         ]
         caplog.clear()
         seen = resumed(make_runner, kind, tmp_path, *parts)
-        told = "may go on in another order" in "".join(warnings_in(caplog))
-        assert told != in_step, (before, after, step)
+        warned = "may go on in another order" in "".join(warnings_in(caplog))
+        assert warned != in_step, (before, after, step)
         for epoch in seen.by_epoch(kind) if in_step else ():
             assert sorted(epoch) == list(range(SIZE)), (before, after, step)

@@ -64,7 +64,7 @@ KEEPING: dict[str, Callable[..., Any]] = {
 }
 OTHERS = ("in order", "global numbers", "generator", "RandomState", "counted passes", "stream")
 
-# Amid the first epochs, and behind the second where there is such an event.
+# Within the first epochs, and after the second where there is such an event.
 SAVED = (
     ("after_train_iter", 2),
     ("after_train_iter", 7),

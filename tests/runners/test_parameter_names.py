@@ -139,7 +139,7 @@ def test_other_groups_take_the_state_with_the_options_given(
 
 @pytest.mark.parametrize("which", ["file", "given"])
 @pytest.mark.parametrize(
-    ("groups", "told"),
+    ("groups", "message"),
     [
         ([[0, 1, 2, 3, 4]], r"has 1 parameters that the run does not have, such as 'fc\.2\.bias'"),
         ([[0], [1, 2]], r"has 3 parameters that the run does not have"),
@@ -150,10 +150,10 @@ def test_other_groups_take_the_state_with_the_options_given(
     ],
 )
 def test_other_parameters_are_refused(
-    make_runner: MakeRunner, tmp_path: Path, groups: Groups, told: str, which: str
+    make_runner: MakeRunner, tmp_path: Path, groups: Groups, message: str, which: str
 ) -> None:
     train(make_runner, "sgd", [range(6)], 3, tmp_path)
-    with pytest.raises(ValueError, match=rf"{told}.*resume_optimizer=False"):
+    with pytest.raises(ValueError, match=rf"{message}.*resume_optimizer=False"):
         train(make_runner, "sgd", groups, 6, tmp_path, {"param_groups": which})
 
 

@@ -85,20 +85,20 @@ SAVERS: list[Callable[[], Hook]] = [
 
 @pytest.mark.parametrize("saver", SAVERS)
 @pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
-@pytest.mark.parametrize(("spoil", "told"), WRONG)
+@pytest.mark.parametrize(("spoil", "message"), WRONG)
 def test_it_is_found_before_the_first_iteration(
-    make_runner: MakeRunner, spoil: Any, told: str, kind: type, saver: Callable[[], Hook]
+    make_runner: MakeRunner, spoil: Any, message: str, kind: type, saver: Callable[[], Hook]
 ) -> None:
     runner = make_runner(kind)
     runner.register_hook(saver())
     spoil(runner)
-    with pytest.raises(TypeError, match=told + ", which a checkpoint cannot hold"):
+    with pytest.raises(TypeError, match=message + ", which a checkpoint cannot hold"):
         runner.run([make_loader()], TRAIN)
     assert runner.iter == 0
 
 
 @pytest.mark.parametrize(
-    ("meta", "told"),
+    ("meta", "message"),
     [
         ({"a": [print]}, r"CheckpointHook: meta\['a'\]\[0\] is a builtin"),
         ({"a": {(1, print)}}, r"CheckpointHook: list\(|list\(CheckpointHook: meta\['a'\]\)"),
@@ -106,10 +106,10 @@ def test_it_is_found_before_the_first_iteration(
         ([1], r"CheckpointHook: meta must be a dict or None, not list"),
     ],
 )
-def test_the_meta_of_the_hook(make_runner: MakeRunner, meta: Any, told: str) -> None:
+def test_the_meta_of_the_hook(make_runner: MakeRunner, meta: Any, message: str) -> None:
     runner = make_runner()
     runner.register_checkpoint_hook({"interval": 100, "meta": meta})
-    with pytest.raises(TypeError, match=told):
+    with pytest.raises(TypeError, match=message):
         runner.run([make_loader()], TRAIN)
     assert runner.iter == 0
 
@@ -123,9 +123,9 @@ def test_what_is_not_saved_need_not_be_held(make_runner: MakeRunner) -> None:
 
 
 @pytest.mark.parametrize(("handles", "warned"), [(True, True), (False, False)])
-@pytest.mark.parametrize(("spoil", "told"), WRONG)
+@pytest.mark.parametrize(("spoil", "message"), WRONG)
 def test_where_only_a_signal_saves_it_is_a_warning(
-    make_runner: MakeRunner, caplog: Any, spoil: Any, told: str, handles: bool, warned: bool
+    make_runner: MakeRunner, caplog: Any, spoil: Any, message: str, handles: bool, warned: bool
 ) -> None:
     runner = make_runner(handle_signals=handles)
     spoil(runner)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: a checkpoint after the step at work, then exit code 75."""
+"""SIGTERM and SIGUSR1: a checkpoint after the current step, then exit code 75."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Watch(Hook):
             while runner.check_at != 0:
                 time.sleep(0.001)
             print("noted", flush=True)
-            while True:  # the step at work never ends
+            while True:  # the current step never ends
                 time.sleep(0.01)
 
 mode, folder = sys.argv[1:]

@@ -182,8 +182,8 @@ def test_an_optimizer_of_other_parameters_is_told(
     model = TinyModel()
     optimizer = torch.optim.SGD(parameters_of(model), lr=0.1)
     run(make_runner, kind, OptimizerHook(), model=wrap(model), optimizer=optimizer)
-    told = [text for text in warnings_of(caplog) if "none of the model's parameters" in text]
-    assert len(told) == 1
+    messages = [text for text in warnings_of(caplog) if "none of the model's parameters" in text]
+    assert len(messages) == 1
 
 
 def test_of_several_optimizers_the_one_is_named(
@@ -238,8 +238,8 @@ def test_averages_of_what_is_not_trained_are_no_training(
 ) -> None:
     saving = CheckpointHook(interval=1, by_epoch=by == "epoch")
     run(make_runner, kind, hook(), saving, iters=12)
-    told = [text for text in warnings_of(caplog) if "nothing has been trained in 1" in text]
-    assert len(told) == 1
+    messages = [text for text in warnings_of(caplog) if "nothing has been trained in 1" in text]
+    assert len(messages) == 1
 
 
 @KINDS

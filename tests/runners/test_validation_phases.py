@@ -1,4 +1,4 @@
-"""Validation amid a run by iterations: averages and lines of its own, whatever the workflow."""
+"""Validation during a run by iterations: averages and lines of its own, whatever the workflow."""
 
 from __future__ import annotations
 

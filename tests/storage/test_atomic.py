@@ -158,7 +158,7 @@ def test_only_what_is_surely_left_is_removed(path: Path) -> None:
     os.mkfifo(folder / f".hookrun-{boot}-{6:016x}.tmp")
     (folder / f".hookrun-{boot}-{7:016x}.tmp").mkdir()
     kept += [folder / f".hookrun-{boot}-{number:016x}.tmp" for number in (6, 7)]
-    os.symlink("a.pth", folder / f".hookrun-{boot}-{8:016x}.tmp")  # killed amid link()
+    os.symlink("a.pth", folder / f".hookrun-{boot}-{8:016x}.tmp")  # killed inside link()
     gone.append(folder / f".hookrun-{boot}-{8:016x}.tmp")
     with open(locked, "rb") as held:
         assert try_lock(held.fileno())

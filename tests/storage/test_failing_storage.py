@@ -97,7 +97,7 @@ class NeverReplaces(Moves):
 
 
 class CopiesInPieces(Breaks):
-    """Copies as it writes, and can break amid that."""
+    """Copies as it writes, and can fail while it does."""
 
     protocol = "copies-in-pieces"
 

@@ -132,7 +132,7 @@ def check_scoring(
     """
     accepted: set[str] = set()
     if metrics is None:
-        dataset = getattr(dataloader, "dataset", None)
+        dataset: Any = getattr(dataloader, "dataset", None)
         if not hasattr(dataset, "evaluate"):
             kind = type(dataloader if dataset is None else dataset).__name__
             raise TypeError(
@@ -140,7 +140,7 @@ def check_scoring(
                 "metrics=lambda outputs, targets: {'accuracy': ...}"
             )
         try:
-            parameters = inspect.signature(dataset.evaluate).parameters  # type: ignore[union-attr]
+            parameters = inspect.signature(dataset.evaluate).parameters
         except ValueError:  # a compiled function may have no signature
             return
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

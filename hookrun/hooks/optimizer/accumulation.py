@@ -28,7 +28,7 @@ class Accumulation:
         iters: the iterations of a full window; 1 for a step at every iteration. Can be assigned.
 
     Attributes:
-        length: the iterations of the window at work.
+        length: the iterations of the current window.
         done: how many of them have added their gradients.
         samples: of these iterations.
         no_sync: keeps wrappers from synchronizing gradients that do not step yet; None outside of
@@ -44,7 +44,7 @@ class Accumulation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the window at work."""
+        """Forget the current window."""
         self.length, self.done, self.samples = self.iters, 0, 0.0
         self._next = -1  # the iteration that would continue it
 
@@ -127,7 +127,7 @@ class Accumulation:
             self._gathered = mean_gradients_by_name(model)
 
     def state_dict(self, model: nn.Module) -> dict[str, Any] | None:
-        """The window at work with the model's gradients; None between two windows.
+        """The current window with the model's gradients; None between two windows.
 
         On several ranks, None too unless the gradients were gathered since the latest iteration.
         """

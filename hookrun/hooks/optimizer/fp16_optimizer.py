@@ -25,8 +25,8 @@ class Fp16OptimizerHook(OptimizerHook):
     * bf16, as parameters or for autocast, needs no loss scale and gets none.
 
     A step whose gradients are not finite is skipped: parameters, optimizer and averages
-    stay as they are, and a dynamic scale backs off. A warning counts it; on a GPU, where
-    nobody waits to know, the log has ``skipped_steps``. The log has ``loss_scale``.
+    stay as they are, and a dynamic scale backs off. A warning counts it; on a GPU, which
+    is not waited for, the log has ``skipped_steps``. The log has ``loss_scale``.
 
     Args:
         grad_clip: as for :class:`OptimizerHook`; norms are those of unscaled gradients.

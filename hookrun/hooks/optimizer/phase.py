@@ -30,8 +30,8 @@ class Step:
 
     Attributes:
         grad_norm: of the gradients before clipping, where they were clipped.
-        taken: False where it is known to be skipped because a gradient was not finite; on a GPU
-            nobody waits to know.
+        taken: False where a gradient was not finite and the step was skipped; always True on a GPU,
+            which is not waited for.
         averaged: whether the step took care of the averages given to ``average_in_step``.
         skipped_steps: how many steps were skipped so far, as a 0-dim tensor, where they are counted
             on a GPU; else None.
@@ -142,7 +142,7 @@ class OptimizerPhase:
         if self.precision.scaler is not None:
             loss = self.precision.scale(loss)
         try:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's
         except RuntimeError as error:
             explanation = explain_second_backward(self.owner, error)
             if explanation is None:
@@ -286,7 +286,7 @@ def _are_the_same(ours: Sequence[Any], given: Sequence[Any]) -> bool:
 
 
 def _is_torch(optimizer: Any) -> bool:
-    """Whether it is a torch optimizer whose own ``step`` nobody replaced."""
+    """Whether it is a torch optimizer whose own ``step`` is not replaced."""
     return isinstance(optimizer, Optimizer) and why_replaced(optimizer) is None
 
 

@@ -50,10 +50,10 @@ def total_steps(runner: Any, by_epoch: bool, spans_run: bool) -> int:
         return total_steps(runner.inner, by_epoch, spans_run)
     limit = "max_epochs" if by_epoch else "max_iters"
     spans = spans_run and not by_epoch and isinstance(runner, _native.RunState)
-    total = runner.schedule_total if spans else getattr(runner, limit, None)
+    total: int | None = runner.schedule_total if spans else getattr(runner, limit, None)
     if total is None:
         raise ValueError(f"the schedule needs the length of the run, but {limit} is None")
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def length_of_run(runner: Any, by_epoch: bool) -> int | None:

@@ -80,7 +80,7 @@ class UpdaterHook(Hook):
     _base: Groups
     _regular: Groups
     _known: GroupDicts | None  # the groups that _base has the values of; None outside of a run
-    # Whether a run was resumed amid an epoch with groups that are scheduled from the next one on.
+    # Whether a run was resumed within an epoch with groups that are scheduled from the next one on.
     _waiting = False
     _compiled = False  # whether C++ sets the values
 

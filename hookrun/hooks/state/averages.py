@@ -241,12 +241,12 @@ def _register_average(
 ) -> Tensor:
     """The model's buffer of that name; if there is none, a copy of the tensor is registered."""
     dtype = torch.float32 if tensor.dtype in LOW_PRECISION else tensor.dtype
-    wanted = {"device": tensor.device if device is None else device, "dtype": dtype}
+    device = tensor.device if device is None else device
     buffer = model._buffers.get(name)
     if buffer is None:
-        buffer = tensor.detach().to(**wanted, copy=True)  # type: ignore[call-overload]
-    elif buffer.device != wanted["device"] or buffer.dtype != dtype:
-        buffer = buffer.to(**wanted)  # type: ignore[call-overload]
+        buffer = tensor.detach().to(device, dtype, copy=True)
+    elif buffer.device != device or buffer.dtype != dtype:
+        buffer = buffer.to(device, dtype)
     model.register_buffer(name, buffer)
     assert buffer is not None
     return buffer

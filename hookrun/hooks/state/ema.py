@@ -350,7 +350,7 @@ def _stepper_before(ema: EMAHook, hooks: list[Hook]) -> AveragesInStep | None:
 
 
 def _nothing_between(ema: EMAHook, stepper: AveragesInStep, hooks: list[Hook]) -> bool:
-    """Whether nobody may write parameters between the optimizer's step and EMAHook."""
+    """Whether no hook may write parameters between the optimizer's step and EMAHook."""
     event = ("after_train_iter",)
     base = declaring_class(stepper, "average_in_step")
     if overrides(ema, EMAHook, event) or overrides(stepper, base, event):

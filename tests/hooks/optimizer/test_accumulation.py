@@ -137,7 +137,7 @@ def test_a_copy_has_the_window_but_not_the_run(copied: Callable[[Any], Any]) -> 
 
 
 class Wrapper(nn.Module):
-    """Synchronizes gradients unless told not to, as DistributedDataParallel does."""
+    """Synchronizes gradients unless asked not to, as DistributedDataParallel does."""
 
     def __init__(self) -> None:
         super().__init__()

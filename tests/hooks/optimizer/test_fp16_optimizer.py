@@ -306,12 +306,12 @@ def test_overflows_are_skipped_counted_and_told(
     # 256, halved; after 1-4 grown; 5, 6 halved; 7-9 counted, 10 halved; after 11-14 grown
     scales = [128] * 4 + [256, 128, 64, 64, 64, 64, 32, 32, 32, 32, 64, 64]
     assert runner.log_buffer.val_history["loss_scale"] == scales
-    told = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
-    assert [line.split(":")[0] for line in told] == [
+    messages = [r.getMessage() for r in caplog.records if "not finite" in r.getMessage()]
+    assert [line.split(":")[0] for line in messages] == [
         f"iteration {i + 1}" for i in sorted(overflows)
     ]
-    assert "the loss scale is now 32" in told[-1]
-    assert "(4 so far)" in told[-1]
+    assert "the loss scale is now 32" in messages[-1]
+    assert "(4 so far)" in messages[-1]
 
 
 class Digits(nn.Module):

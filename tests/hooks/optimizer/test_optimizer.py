@@ -109,7 +109,7 @@ def test_each_set_of_parameters_out_of_the_graph_is_told_once_in_a_run(
             self.calls += 1
             return {"loss": loss}
 
-    def told() -> list[str]:
+    def called() -> list[str]:
         lines = [r.getMessage().split()[1] for r in caplog.records if r.levelname == "WARNING"]
         caplog.clear()
         return lines
@@ -117,10 +117,10 @@ def test_each_set_of_parameters_out_of_the_graph_is_told_once_in_a_run(
     runner = make_runner(IterBasedRunner, model=Branches(), max_iters=7)
     runner.register_optimizer_hook({"detect_anomalous_params": True})
     runner.run([make_loader(7)], TRAIN)
-    assert told() == ["a", "b", "b"]
+    assert called() == ["a", "b", "b"]
     runner._max_iters = 8
     runner.run([make_loader(7)], TRAIN)
-    assert told() == ["a", "b"]
+    assert called() == ["a", "b"]
 
 
 def test_a_shared_or_looping_graph_is_walked_once(make_runner: MakeRunner) -> None:
@@ -251,9 +251,9 @@ def test_a_step_that_is_not_finite_is_skipped_if_asked(
         ends.append((model.fc.weight, hook.skipped_steps))
     assert torch.equal(ends[0][0], ends[1][0])
     assert [skipped for _, skipped in ends] == [2, 0]
-    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert [line[:12] for line in told] == ["iteration 1:", "iteration 4:"]
-    assert "(2 so far)" in told[1]
+    messages = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [line[:12] for line in messages] == ["iteration 1:", "iteration 4:"]
+    assert "(2 so far)" in messages[1]
 
 
 def test_a_step_that_is_not_finite_is_taken_otherwise(make_runner: MakeRunner) -> None:

@@ -113,11 +113,11 @@ def test_a_file_saved_within_an_epoch_does_not_claim_the_next(make_runner: MakeR
     train(runner, {"interval": 3, "by_epoch": False})
     folder = Path(runner.work_dir)
     read = {name: read_checkpoint(folder / name) for name in saved(folder)}
-    told = {
+    read_back = {
         name: (c["meta"]["epoch"], c["meta"]["iter"], c["hookrun"]["inner_iter"])
         for name, c in read.items()
     }
-    assert told == {
+    assert read_back == {
         "iter_3.pth": (0, 3, 3),
         "iter_6.pth": (1, 6, 2),
         "iter_8.pth": (1, 8, 4),

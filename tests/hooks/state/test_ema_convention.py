@@ -1,4 +1,4 @@
-"""EMAHook's momentum is the weight of the new parameters; one of the other convention is told."""
+"""EMAHook's momentum is the weight of the new parameters; a value of the other convention warns."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def test_of_the_other_convention(
     make_runner: Callable[..., Any], caplog: pytest.LogCaptureFixture, kind: type, momentum: float
 ) -> None:
     """Where it is given, and in the run's log; with the value that is meant."""
-    with pytest.warns(UserWarning, match=f"momentum={1 - momentum:.6g}") as told:
+    with pytest.warns(UserWarning, match=f"momentum={1 - momentum:.6g}") as caught:
         hook = HOOKS.build({"type": "EMAHook", "momentum": momentum})
-    assert len(told) == 1
+    assert len(caught) == 1
     runner = make_runner(kind)
     runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
     runner.register_hook(hook, 49)

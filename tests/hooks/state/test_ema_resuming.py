@@ -165,9 +165,9 @@ def test_resume_from_never_goes_back(
     starts: list[int] = []
     runner.register_hook(ClosureHook("before_train_iter", lambda r: starts.append(r.iter)))
     runner.run([make_loader()], TRAIN)
-    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    messages = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     warned = [
-        text for text in told if "nothing has been trained" not in text
+        text for text in messages if "nothing has been trained" not in text
     ]  # before EMAHook came
     assert starts == list(range(4 * start, 16))
     assert [warns in text for text in warned] == ([True] if warns else [])

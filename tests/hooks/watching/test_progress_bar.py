@@ -144,7 +144,7 @@ def test_the_terminal_is_restored_when_the_run_dies(
             runner.run([make_loader(4)], TRAIN)
         assert sys.stderr is terminal.file
     for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)  # the bar's thread was told to stop, and ends when it wakes up
+        thread.join(timeout=10)  # it was asked to stop, and ends when it wakes up
         assert not thread.is_alive()
     written = terminal.written()
     assert "2/4 iterations" in last_drawn(written)
