@@ -9,8 +9,10 @@ whose step writes two constants into two dicts, in Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -22,7 +24,9 @@ from work import LEARNING_RATE, Loader, Model
 
 COSINE, MOMENTUM = "hookrun", "hookrun, momentum"
 ONE_GROUP, MANY_GROUPS = "hookrun, 1 group", "hookrun, 20 groups"
+NEW_FLOATS = "hookrun, a new float at each step"
 BY_EPOCH = "hookrun, by epoch"
+FLOATS = "HOOKRUN_FLOATS"
 OVERRIDDEN = "hookrun, get_lr overridden in Python"
 NOTHING, WRITING = "the run without a schedule", "the run, writing two learning rates"
 
@@ -70,6 +74,7 @@ def run(
     momentum: dict[str, Any] | None = None,
     model: Model | None = None,
     groups: int = 2,
+    environment: Mapping[str, str] | None = None,
 ) -> Case:
     """Training for one epoch with these schedules, this many parameter groups and no other hook."""
 
@@ -82,7 +87,12 @@ def run(
             runner.model = model
         runner.register_lr_hook(None if lr is None else dict(lr))
         runner.register_momentum_hook(None if momentum is None else dict(momentum))
-        return lambda: runner.run([Loader(n)], [("train", 1)])
+
+        def train() -> None:
+            with mock.patch.dict(os.environ, environment or {}):
+                runner.run([Loader(n)], [("train", 1)])
+
+        return train
 
     return Case(make, iterations)
 
@@ -95,6 +105,7 @@ def bench_schedule(benchmark, rounds, peers, record):
         BY_EPOCH: run(ours.make_runner, 200_000, lr={"policy": "step", "step": [8, 11]}),
         ONE_GROUP: run(ours.make_runner, 200_000, lr=LR_CONFIG, groups=1),
         MANY_GROUPS: run(ours.make_runner, 100_000, lr=LR_CONFIG, groups=20),
+        NEW_FLOATS: run(ours.make_runner, 200_000, lr=LR_CONFIG, environment={FLOATS: "new"}),
         MOMENTUM: run(ours.make_runner, 200_000, momentum=MOMENTUM_CONFIG),
         WRITING: run(ours.make_runner, 200_000, model=WritingModel()),
         OVERRIDDEN: run(ours.make_runner, 20_000, lr={**LR_CONFIG, "policy": "Overridden"}),

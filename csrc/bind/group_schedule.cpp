@@ -2,7 +2,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "../core/schedule.hpp"
@@ -47,16 +49,50 @@ void assign(PyObject* dict, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(dict, key, value.ptr()) < 0) throw py::error_already_set();
 }
 
-void write_lr(PyObject* group, double value) {
-  PyObject* key = Keys::get().lr;
-  const py::object old = find_item(group, key);
-  assign(group, key, old ? renewed(old, value) : py::float_(value));
+// Whether to change a float in place where nothing can tell that from a new float: where only the
+// group and our caller refer to it. A new one costs a second look into the group's dict, a third of
+// the whole step of a schedule; benchmarks/bench_schedules.py measures both.
+class FloatReuse {
+ public:
+  // HOOKRUN_FLOATS=new chooses new floats.
+  FloatReuse() {
+    const char* floats = std::getenv("HOOKRUN_FLOATS");
+    allowed_ = floats == nullptr || std::string_view(floats) != "new";
+#ifdef Py_GIL_DISABLED
+    allowed_ = false;  // another thread may be about to refer to it
+#endif
+  }
+
+  bool applies_to(const py::object& number) const {
+    return allowed_ && PyFloat_CheckExact(number.ptr()) && Py_REFCNT(number.ptr()) == 2;
+  }
+
+ private:
+  bool allowed_;
+};
+
+void write_number(PyObject* group, PyObject* key, const py::object& old, double value,
+                  const FloatReuse& reuse) {
+  if (reuse.applies_to(old)) {
+    reinterpret_cast<PyFloatObject*>(old.ptr())->ob_fval = value;
+  } else {
+    assign(group, key, renewed(old, value));
+  }
 }
 
-void write_momentum(PyObject* group, double value) {
+void write_lr(PyObject* group, double value, const FloatReuse& reuse) {
+  PyObject* key = Keys::get().lr;
+  if (const py::object old = find_item(group, key)) {
+    write_number(group, key, old, value, reuse);
+  } else {
+    assign(group, key, py::float_(value));
+  }
+}
+
+void write_momentum(PyObject* group, double value, const FloatReuse& reuse) {
   const Keys& keys = Keys::get();
   if (const py::object old = find_item(group, keys.momentum)) {
-    assign(group, keys.momentum, renewed(old, value));
+    write_number(group, keys.momentum, old, value, reuse);
   } else if (const py::object betas = find_item(group, keys.betas)) {
     const auto old_betas = steal(PySequence_Tuple(betas.ptr()));
     if (PyTuple_GET_SIZE(old_betas.ptr()) == 0) throw py::value_error("a group's betas are empty");
@@ -258,9 +294,9 @@ class GroupSchedule {
       const py::object group = borrow(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));
       if (!PyDict_Check(group.ptr())) throw py::type_error("a parameter group must be a dict");
       if (is_lr_) {
-        write_lr(group.ptr(), part.latest()[i] * factor);
+        write_lr(group.ptr(), part.latest()[i] * factor, float_reuse_);
       } else {
-        write_momentum(group.ptr(), part.latest()[i] / factor);
+        write_momentum(group.ptr(), part.latest()[i] / factor, float_reuse_);
       }
     }
   }
@@ -272,6 +308,7 @@ class GroupSchedule {
   }
 
   bool is_lr_;
+  FloatReuse float_reuse_;
   py::object python_step_;
   std::shared_ptr<Compiled> compiled_;
 };
