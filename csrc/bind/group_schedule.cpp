@@ -50,8 +50,8 @@ void assign(PyObject* dict, PyObject* key, const py::object& value) {
 }
 
 // Whether to change a float in place where nothing can tell that from a new float: where only the
-// group and our caller refer to it. A new one costs a second look into the group's dict, a third of
-// the whole step of a schedule; benchmarks/bench_schedules.py measures both.
+// group and our caller refer to it. A new one costs a second look into the dict of the group: a
+// quarter more for the whole step of a schedule. benchmarks/bench_schedules.py measures both.
 class FloatReuse {
  public:
   // HOOKRUN_FLOATS=new chooses new floats.
