@@ -288,3 +288,39 @@ class cpu:
     def tensor_reads() -> dict[str, bool]: ...
     @staticmethod
     def use_isa(name: str) -> None: ...
+
+class StepPlan:
+    """Steps of one optimizer on the CPU, bound once; see `hookrun.ops.bound_step`."""
+
+    def step(
+        self,
+        optimizer: Any,
+        model_params: Sequence[Any] | None,
+        ema: Sequence[Any] | None,
+        inverse_scale: float,
+        max_norm: float | None,
+        needs_norm: bool,
+        may_skip: bool,
+        error_if_nonfinite: bool,
+        ema_momentum: float,
+        threads: int,
+    ) -> float | str:
+        """Take a step, or skip it.
+
+        Returns:
+            The norm of the unscaled gradients, negative where none is needed; or a text that says
+            why the plan does not hold, and then nothing has been written.
+        """
+
+def bind_step(
+    optimizer: Any, model_params: Sequence[Any] | None, ema: Sequence[Any] | None, is_sgd: bool
+) -> StepPlan | str:
+    """A plan for the steps of torch's SGD, or Adam or AdamW; or a text that says why there is none.
+
+    Args:
+        optimizer: the optimizer.
+        model_params: what its gradients are read from and its parameters are copied to, one for
+            each parameter; one that is the parameter itself needs no copy. None for no copies.
+        ema: the averages, one for each parameter. None for no averages.
+        is_sgd: which of them it is.
+    """

@@ -12,6 +12,8 @@
 #include <optional>
 
 #include "../cpu/ops.hpp"
+#include "adam_options.hpp"
+#include "step_types.hpp"
 #include "tensor_table.hpp"
 #include "torch_tensors.hpp"
 
@@ -141,8 +143,7 @@ struct SgdRows {
 
 struct AdamRows {
   std::size_t count;
-  double lr;
-  double beta1;
+  double lr, beta1, beta2;
   cpu::AdamGroup options;
 
   // Reads kernels/reference/adam.py's AdamGroup.
@@ -153,15 +154,10 @@ struct AdamRows {
     rows.count = count.count(group);
     rows.lr = lr.number(group);
     rows.beta1 = beta1.number(group);
-    rows.options.one_minus_beta1 = 1.0 - rows.beta1;
-    rows.options.beta2 = beta2.number(group);
-    rows.options.one_minus_beta2 = 1.0 - rows.options.beta2;
-    rows.options.eps = eps.number(group);
-    const double decay = weight_decay.number(group);
-    const bool is_decoupled = decoupled.flag(group);
-    rows.options.decay = is_decoupled ? 1.0 - rows.lr * decay : 1.0;
-    rows.options.weight_decay = is_decoupled ? 0.0 : decay;
-    rows.options.maximize = maximize.flag(group);
+    rows.beta2 = beta2.number(group);
+    rows.options =
+        adam_group(rows.lr, rows.beta1, rows.beta2, eps.number(group), weight_decay.number(group),
+                   decoupled.flag(group), maximize.flag(group));
     return rows;
   }
 };
@@ -196,18 +192,12 @@ void leave_out(TensorTable& table, int column) {
   for (cpu::Row& row : table.rows()) row.address[column] = nullptr;
 }
 
-// Which dtypes go together in an optimizer's row: see with_step_types in csrc/cpu/chunks.hpp.
 void require_step_types(TensorTable& table, std::size_t copy, std::size_t ema) {
-  using cpu::DType;
   for (std::size_t r = 0; r < table.rows().size() && table.unsupported_reason().empty(); ++r) {
-    const DType param = table.rows()[r].dtype[cpu::kParam];
-    const bool is_float32 = param == DType::kFloat32;
-    const bool is_float64 = param == DType::kFloat64;
-    const unsigned same = only(param);
-    table.require(cpu::kGrad, r, is_float32 ? kNarrow : same);
-    for (std::size_t state = cpu::kGrad + 1; state < copy; ++state) table.require(state, r, same);
-    table.require(copy, r, is_float32 ? kNarrow : kNoTypes);
-    table.require(ema, r, is_float64 ? same : same | only(DType::kFloat32));
+    const cpu::DType param = table.rows()[r].dtype[cpu::kParam];
+    for (std::size_t c = cpu::kGrad; c <= ema; ++c) {
+      table.require(c, r, step_types(param, c, copy, ema));
+    }
   }
 }
 
@@ -242,8 +232,7 @@ std::vector<cpu::AdamBiasCorrections> count_steps(const TensorTable& steps,
     const cpu::Row& step = steps.rows()[r];
     const double t = step.dtype[0] == cpu::DType::kFloat64 ? *step.at<double>(0, 0) += 1.0
                                                            : *step.at<float>(0, 0) += 1.0f;
-    corrections.push_back({group.lr / (1.0 - std::pow(group.beta1, t)),
-                           1.0 / std::sqrt(1.0 - std::pow(group.options.beta2, t))});
+    corrections.push_back(adam_bias_corrections(group.lr, group.beta1, group.beta2, t));
   }
   return corrections;
 }

@@ -6,6 +6,7 @@
 #include "loop.hpp"
 #include "run_state.hpp"
 #include "schedule.hpp"
+#include "step_plan.hpp"
 #include "timer.hpp"
 
 PYBIND11_MODULE(_native, module) {
@@ -19,4 +20,5 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_timer(module);
   hookrun::bind_interrupts(module);
   hookrun::bind_cpu(module);
+  hookrun::bind_step_plan(module);
 }

@@ -2,30 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
+#include <tuple>
 
+#include "tensor_layout.hpp"
 #include "torch_tensors.hpp"
 
 namespace hookrun {
 namespace {
 
 using cpu::DType;
-
-DType dtype_of(const dlpack::DataType& type) {
-  if (type.lanes != 1) return DType::kOther;
-  if (type.code == dlpack::kBFloat && type.bits == 16) return DType::kBFloat16;
-  if (type.code != dlpack::kFloat) return DType::kOther;
-  switch (type.bits) {
-    case 16:
-      return DType::kFloat16;
-    case 32:
-      return DType::kFloat32;
-    case 64:
-      return DType::kFloat64;
-    default:
-      return DType::kOther;
-  }
-}
 
 bool has(unsigned dtypes, DType dtype) { return dtypes >> static_cast<int>(dtype) & 1u; }
 
@@ -43,57 +28,6 @@ std::string shape_of(const dlpack::Tensor& tensor) {
     if (d + 1 < tensor.ndim) text += ' ';
   }
   return text + ")";
-}
-
-std::int64_t numel_of(const dlpack::Tensor& tensor) {
-  std::int64_t numel = 1;
-  for (int d = 0; d < tensor.ndim; ++d) numel *= tensor.shape[d];
-  return numel;
-}
-
-bool same_shape(const dlpack::Tensor& a, const dlpack::Tensor& b) {
-  return a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
-}
-
-// Dimensions of size 1 are never stepped along: their strides say nothing.
-bool same_strides(const dlpack::Tensor& a, const dlpack::Tensor& b) {
-  for (int d = 0; d < a.ndim; ++d) {
-    if (a.shape[d] != 1 && a.strides[d] != b.strides[d]) return false;
-  }
-  return true;
-}
-
-bool is_contiguous(const dlpack::Tensor& tensor) {
-  std::int64_t expected = 1;
-  for (int d = tensor.ndim - 1; d >= 0; --d) {
-    if (tensor.shape[d] == 1) continue;
-    if (tensor.strides[d] != expected) return false;
-    expected *= tensor.shape[d];
-  }
-  return true;
-}
-
-// Whether the elements fill one range of memory without gaps, in any order of the dimensions.
-bool is_dense(const dlpack::Tensor& tensor) {
-  if (is_contiguous(tensor) || numel_of(tensor) == 0) return true;
-  std::vector<int> order(static_cast<std::size_t>(tensor.ndim));
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(),
-            [&](int a, int b) { return tensor.strides[a] < tensor.strides[b]; });
-  std::int64_t expected = 1;
-  for (const int d : order) {
-    if (tensor.shape[d] == 1) continue;
-    if (tensor.strides[d] != expected) return false;
-    expected *= tensor.shape[d];
-  }
-  return true;
-}
-
-bool is_expanded(const dlpack::Tensor& tensor) {
-  for (int d = 0; d < tensor.ndim; ++d) {
-    if (tensor.strides[d] == 0 && tensor.shape[d] > 1) return true;
-  }
-  return false;
 }
 
 // Hashes of the sets of addresses and sizes that were found free of overlap: most lists come again
@@ -274,8 +208,9 @@ void TensorTable::check_overlap() const {
       if (begin != nullptr && bytes > 0) ranges.push_back({begin, begin + bytes, r, c});
     }
   }
-  std::sort(ranges.begin(), ranges.end(),
-            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) {
+    return std::tie(a.begin, a.row, a.column) < std::tie(b.begin, b.row, b.column);
+  });
   // The ranges so far that end last: of all, and of those that are written.
   const Range* furthest = nullptr;
   const Range* furthest_written = nullptr;

@@ -1,6 +1,7 @@
 #include "torch_tensors.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <iterator>
@@ -8,6 +9,18 @@
 
 namespace hookrun {
 namespace {
+
+// No TensorImpl and no StorageImpl has fewer words.
+constexpr std::size_t kImplWords = 22;
+constexpr std::size_t kStorageWords = 8;
+
+// Odd numbers without a pattern: the powers of one.
+constexpr auto kFactors = [] {
+  std::array<std::uint64_t, kImplWords + kStorageWords> factors{};
+  std::uint64_t power = 1;
+  for (std::uint64_t& factor : factors) factor = power *= 0x9e3779b97f4a7c15u;
+  return factors;
+}();
 
 // The index of the word of an object that holds `address`; 0 if none does. Word 0 is not searched.
 std::size_t word_with(const void* object, std::size_t words, const py::object& address) {
@@ -56,6 +69,7 @@ Torch::Torch() {
   if (impl_word == 0) return;
   find_lazy_flags(torch);
   find_autograd_word(torch);
+  find_fingerprints(torch);
 }
 
 // A tensor's dispatch keys are one of its words, and the two flags are among them. It is the word
@@ -72,7 +86,7 @@ void Torch::find_lazy_flags(const py::module_& torch) {
   const py::object complex = torch.attr("view_as_complex")(real_tensor(torch, 2));
   const py::object samples[] = {real, torch.attr("_neg_view")(real), complex,
                                 complex.attr("conj")(), torch.attr("nn").attr("Parameter")(real)};
-  constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words
+  constexpr std::size_t kFirst = 1, kEnd = kImplWords;
   for (std::size_t i = kFirst; i < kEnd; ++i) {
     const auto holds_keys = [&](const py::object& sample) {
       return reinterpret_cast<std::uint64_t>(word(word(sample.ptr(), impl_word), i)) ==
@@ -105,7 +119,7 @@ void Torch::find_autograd_word(const py::module_& torch) {
                                 recorded("double"),
                                 recorded("unbind")[py::int_(0)],
                                 written};
-  constexpr std::size_t kFirst = 1, kEnd = 22;  // no tensor has fewer words
+  constexpr std::size_t kFirst = 1, kEnd = kImplWords;
   std::size_t found = 0, count = 0;
   for (std::size_t i = kFirst; i < kEnd; ++i) {
     const auto is_set = [&](const py::object& tensor) {
@@ -116,6 +130,93 @@ void Torch::find_autograd_word(const py::module_& torch) {
     ++count;
   }
   if (count == 1) autograd_word = found;
+}
+
+// The fingerprint is a sum over the words of the TensorImpl and of its StorageImpl, but for their
+// reference counts. Nothing needs to be known of which word means what: it is used if it shows
+// every kind of change there is.
+void Torch::find_fingerprints(const py::module_& torch) {
+  try {
+    const py::object sample = real_tensor(torch, 1);
+    const py::object storage = sample.attr("untyped_storage")().attr("_cdata");
+    storage_word = word_with(word(sample.ptr(), impl_word), kImplWords, storage);
+    if (storage_word == 0) return;
+    const py::object check = py::cpp_function([&] { return fingerprints_show_all_changes(torch); });
+    if (torch.attr("no_grad")()(check)().cast<bool>()) return;
+  } catch (const py::error_already_set&) {
+    // such as in inference mode, or of a torch that has another way to do one of the changes
+  }
+  storage_word = 0;
+}
+
+bool Torch::fingerprints_show_all_changes(const py::module_& torch) const {
+  using namespace py::literals;
+  const auto matrix = [&] { return real_tensor(torch, 6).attr("view")(2, 3); };
+  const auto shows = [&](const py::object& tensor, auto&& change) {
+    const std::uint64_t before = fingerprint(tensor.ptr());
+    change(tensor);
+    return fingerprint(tensor.ptr()) != before;
+  };
+  using Tensor = const py::object&;
+  const auto set_data = [](Tensor tensor, const py::object& data) { tensor.attr("data") = data; };
+  const auto strides = [&](Tensor tensor, py::tuple now) {
+    tensor.attr("as_strided_")(tensor.attr("shape"), std::move(now));
+  };
+  const py::object longer = real_tensor(torch, 9).attr("view")(3, 3);
+  const bool shows_changes =
+      shows(matrix(), [&](Tensor x) { set_data(x, matrix()); }) &&
+      shows(longer[py::slice(0, 2, 1)],
+            [&](Tensor x) { set_data(x, longer[py::slice(1, 3, 1)]); }) &&
+      shows(matrix(), [&](Tensor x) { set_data(x, x.attr("view")(3, 2)); }) &&
+      shows(matrix(), [&](Tensor x) { set_data(x, x.attr("double")()); }) &&
+      shows(matrix(),
+            [&](Tensor x) { set_data(x, x.attr("view")("dtype"_a = torch.attr("int32"))); }) &&
+      shows(matrix(), [&](Tensor x) { set_data(x, torch.attr("_neg_view")(x)); }) &&
+      shows(matrix(), [&](Tensor x) { x.attr("set_")(matrix()); }) &&
+      shows(matrix(), [&](Tensor x) { x.attr("t_")(); }) &&
+      shows(matrix(), [&](Tensor x) { x.attr("unsqueeze_")(0); }) &&
+      shows(matrix(), [&](Tensor x) { x.attr("resize_")(3, 2); }) &&
+      shows(matrix(), [&](Tensor x) { strides(x, py::make_tuple(0, 1)); }) &&
+      shows(real_tensor(torch, 32).attr("view")(2, 2, 2, 2, 2),
+            [&](Tensor x) { strides(x, py::make_tuple(16, 8, 4, 1, 2)); }) &&
+      shows(matrix(), [&](Tensor x) { x.attr("untyped_storage")().attr("resize_")(1 << 20); });
+  const py::object same = matrix();
+  const bool shows_values = shows(same, [&](Tensor x) {
+    x.attr("add_")(1);
+    const py::object view = x.attr("view")(6);
+    const py::object second_reference = x;
+  });
+  return shows_changes && !shows_values;
+}
+
+std::uint64_t Torch::fingerprint(PyObject* item) const {
+  constexpr std::size_t kReferenceCount = 1;
+  const void* impl = word(item, impl_word);
+  const void* storage = word(impl, storage_word);
+  std::uint64_t sum = reinterpret_cast<std::uintptr_t>(impl);
+  const auto add = [&](const void* object, std::size_t words, const std::uint64_t* factors) {
+    for (std::size_t i = 0; i < words; ++i) {
+      if (i == kReferenceCount) continue;
+      sum += reinterpret_cast<std::uintptr_t>(word(object, i)) * factors[i];
+    }
+  };
+  add(impl, kImplWords, kFactors.data());
+  if (storage != nullptr) add(storage, kStorageWords, kFactors.data() + kImplWords);
+  return sum;
+}
+
+std::array<const void*, 2> Torch::parts(PyObject* item) const {
+  const void* impl = word(item, impl_word);
+  return {impl, word(impl, storage_word)};
+}
+
+void Torch::prefetch(const std::array<const void*, 2>& parts) {
+  constexpr std::size_t kLine = 64;
+  const auto* impl = static_cast<const char*>(parts[0]);
+  for (std::size_t at = 0; at < kImplWords * sizeof(void*); at += kLine) {
+    __builtin_prefetch(impl + at);
+  }
+  __builtin_prefetch(parts[1]);
 }
 
 bool Torch::is_recorded(PyObject* item) const {

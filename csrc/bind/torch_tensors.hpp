@@ -8,6 +8,7 @@
 // HOOKRUN_TENSOR_READS=plain chooses the plain way.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -25,12 +26,14 @@ struct Torch {
   std::size_t lazy_word = 0;      // of the TensorImpl: the dispatch keys
   std::uint64_t lazy_flags = 0;   // those for negative and conjugate views
   std::size_t autograd_word = 0;  // of the TensorImpl: the pointer to the autograd metadata
+  std::size_t storage_word = 0;   // of the TensorImpl: the pointer to the StorageImpl
 
   static const Torch& get();
 
   // Which fast reads are in use; for diagnosis, and for tests on every supported torch.
   bool reads_flags() const { return lazy_word != 0; }
   bool reads_autograd() const { return autograd_word != 0; }
+  bool has_fingerprints() const { return storage_word != 0; }
 
   bool is_plain(PyObject* item) const {
     const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(item));
@@ -43,6 +46,16 @@ struct Torch {
   // Whether the tensor is a negative or conjugate view, such as `x.conj().imag`: its memory does
   // not hold its own values, and DLPack does not say so.
   bool is_lazy(PyObject* item) const;
+
+  // A number that is another one once the tensor's elements lie elsewhere, in another order, or are
+  // others: any change of its address, shape, strides, dtype, device, or of its being a negative or
+  // conjugate view. It may change without one of these; it does not with the values of elements.
+  // Of plain tensors with at most kMaxDims dimensions, and only where `has_fingerprints`.
+  std::uint64_t fingerprint(PyObject* item) const;
+  // The objects that hold what it is made of, and a hint that they will be read soon.
+  std::array<const void*, 2> parts(PyObject* item) const;
+  static void prefetch(const std::array<const void*, 2>& parts);
+  static constexpr int kMaxDims = 5;  // the shapes of more are stored outside the TensorImpl
 
   // Whether the tensor has a grad_fn.
   bool is_recorded(PyObject* item) const;
@@ -58,6 +71,8 @@ struct Torch {
   Torch();
   void find_lazy_flags(const py::module_& torch);
   void find_autograd_word(const py::module_& torch);
+  void find_fingerprints(const py::module_& torch);
+  bool fingerprints_show_all_changes(const py::module_& torch) const;
 };
 
 // Prefetches what reading the next tensors will need, in three steps: a tensor is a Python object

@@ -17,6 +17,7 @@ from hookrun._native import cpu
 from hookrun.kernels import reference
 
 from .backend import forced, is_capturing, record_fallback, threads
+from .bound_step import BoundStep
 from .checks import Column
 from .clip_grad_norm import check_finite, clip_factor
 from .ema import check_ema, ema_update_
@@ -32,7 +33,14 @@ _OPTIONAL_STATE = ("momentum_buffers",)
 
 
 class CpuStep:
-    """Takes the steps of torch's SGD, Adam and AdamW. It has no state."""
+    """Takes the steps of torch's SGD, Adam and AdamW.
+
+    What does not change from step to step is bound once, see `BoundStep`; a step for which that
+    does not hold reads and checks everything anew.
+    """
+
+    def __init__(self) -> None:
+        self._bound = BoundStep()
 
     def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
         """Why the optimizer must take its own step; None if `take` can, whatever the settings."""
@@ -46,6 +54,14 @@ class CpuStep:
         Raises:
             TypeError: under ``fused``, what the kernels cannot take. Nothing is changed.
         """
+        bound = self._bound.take(inputs, settings)
+        if bound is not None:
+            return finish_step(bound.norm, settings, skipped=skips(bound.norm, settings))
+        result = self._take_unbound(inputs, settings)
+        self._bound.bind_later(inputs, isinstance(result, StepResult))
+        return result
+
+    def _take_unbound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         reason = self.unsupported_reason(inputs, settings)
         if reason is not None:
             return reason

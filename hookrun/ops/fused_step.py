@@ -208,11 +208,12 @@ class FusedStep:
     def __getstate__(self) -> dict[str, Any]:
         """Without its tables on a GPU; the host waits for the count of skipped steps there."""
         state = {**vars(self), "skipped_steps": int(self.skipped_steps)}
-        return {**state, "_device_step": self._device_step.step_counts}
+        return {**state, "_device_step": self._device_step.step_counts, "_cpu_step": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
         self._device_step = DeviceStep(state["_device_step"])
+        self._cpu_step = CpuStep()
 
     def _settings(self) -> StepSettings:
         """The settings of a step that is taken now."""

@@ -1,0 +1,121 @@
+// Python objects that must be what they were when something was bound to them.
+//
+// What is bound is referred to, so that no other object can have taken its address: one that has
+// the same address is the same object.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "python.hpp"
+
+namespace hookrun {
+
+// Why something cannot be bound, or no longer is what it was.
+struct Mismatch {
+  std::string reason;
+};
+
+inline void require(bool holds, const char* otherwise) {
+  if (!holds) throw Mismatch{otherwise};
+}
+
+// A dict with the same keys and values, in the same order.
+class BoundDict {
+ public:
+  explicit BoundDict(PyObject* dict) : dict_(borrow(dict)) {
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
+      items_.emplace_back(borrow(key), borrow(value));
+    }
+  }
+
+  bool holds() const {
+    if (static_cast<std::size_t>(PyDict_GET_SIZE(dict_.ptr())) != items_.size()) return false;
+    PyObject *key, *value;
+    auto item = items_.begin();
+    for (Py_ssize_t at = 0; PyDict_Next(dict_.ptr(), &at, &key, &value); ++item) {
+      if (item->first.ptr() != key || item->second.ptr() != value) return false;
+    }
+    return true;
+  }
+
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(dict_.ptr());
+    for (const auto& [key, value] : items_) {
+      Py_VISIT(key.ptr());
+      Py_VISIT(value.ptr());
+    }
+    return 0;
+  }
+
+  PyObject* ptr() const { return dict_.ptr(); }
+  const std::vector<std::pair<py::object, py::object>>& items() const { return items_; }
+
+ private:
+  py::object dict_;
+  std::vector<std::pair<py::object, py::object>> items_;
+};
+
+// A list or tuple of the same objects.
+class BoundSequence {
+ public:
+  explicit BoundSequence(PyObject* sequence) : sequence_(borrow(sequence)) {
+    require(PyList_Check(sequence) || PyTuple_Check(sequence), "a list of tensors is no list");
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); ++i) {
+      items_.push_back(borrow(PySequence_Fast_GET_ITEM(sequence, i)));
+    }
+  }
+
+  bool holds() const {
+    PyObject* now = sequence_.ptr();
+    if (PySequence_Fast_GET_SIZE(now) != static_cast<Py_ssize_t>(items_.size())) return false;
+    PyObject** item = PySequence_Fast_ITEMS(now);
+    return std::all_of(items_.begin(), items_.end(),
+                       [&](const py::object& bound) { return bound.ptr() == *item++; });
+  }
+
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(sequence_.ptr());
+    for (const py::object& item : items_) Py_VISIT(item.ptr());
+    return 0;
+  }
+
+  PyObject* ptr() const { return sequence_.ptr(); }
+  std::size_t size() const { return items_.size(); }
+  PyObject* operator[](std::size_t i) const { return items_[i].ptr(); }
+
+ private:
+  py::object sequence_;
+  std::vector<py::object> items_;
+};
+
+// The same, or None.
+class BoundOptionalSequence {
+ public:
+  explicit BoundOptionalSequence(PyObject* given) {
+    if (given != Py_None) sequence_.emplace_back(given);
+  }
+
+  bool holds(PyObject* now) const {
+    if (sequence_.empty()) return now == Py_None;
+    return now == sequence_[0].ptr() && sequence_[0].holds();
+  }
+
+  int traverse(visitproc visit, void* arg) const {
+    return sequence_.empty() ? 0 : sequence_[0].traverse(visit, arg);
+  }
+
+  // Null where it is None.
+  PyObject* operator[](std::size_t i) const {
+    return sequence_.empty() ? nullptr : sequence_[0][i];
+  }
+  bool has_size(std::size_t size) const { return sequence_.empty() || sequence_[0].size() == size; }
+
+ private:
+  std::vector<BoundSequence> sequence_;  // none or one
+};
+
+}  // namespace hookrun

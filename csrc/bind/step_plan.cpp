@@ -1,0 +1,202 @@
+#include "step_plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "step_types.hpp"
+
+namespace hookrun {
+namespace {
+
+std::int64_t count(const std::vector<cpu::Row>& rows) {
+  return static_cast<std::int64_t>(rows.size());
+}
+
+}  // namespace
+
+// While a step is taken: it releases the GIL, and another thread may ask for one.
+class StepPlan::Busy {
+ public:
+  explicit Busy(StepPlan& plan) : plan_(plan) { plan_.busy_ = true; }
+  ~Busy() {
+    for (py::object& gradient : plan_.gradients_) gradient = py::object();
+    plan_.busy_ = false;
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  StepPlan& plan_;
+};
+
+StepPlan::StepPlan(py::handle optimizer, py::handle model_params, py::handle ema, bool is_sgd)
+    : kind_(is_sgd ? make_bound_sgd() : make_bound_adam()),
+      params_(std::make_unique<BoundParams>(optimizer, model_params, ema, *kind_)),
+      gradients_(params_->members().size()),
+      active_(params_->members().size()) {
+  for (const Member& member : params_->members()) member_rows_.push_back(member.row);
+}
+
+py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::handle ema,
+                          const StepSettings& settings) {
+  if (busy_ || !params_) return py::str("another thread takes a step");
+  const Busy busy(*this);
+  try {
+    return py::float_(take(optimizer, model_params, ema, settings));
+  } catch (const Mismatch& mismatch) {
+    return py::str(mismatch.reason);
+  } catch (const py::error_already_set& error) {
+    return py::str(error.what());  // the careful way raises it, or gets by
+  } catch (const py::builtin_exception& error) {
+    return py::str(error.what());
+  }
+}
+
+double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle ema,
+                      const StepSettings& settings) {
+  params_->verify_objects(optimizer, model_params, ema);
+  read_options();
+  read_gradients();
+  make_rows(settings.ema_momentum);
+  params_->verify_memory();  // last, since reading an option may run any Python
+  const double norm = settings.needs_norm ? norm_of(settings) : -1.0;
+  if (settings.needs_norm && !std::isfinite(norm)) {
+    if (settings.may_skip) return norm;
+    require(!settings.error_if_nonfinite, "the norm is not finite");
+  }
+  for (const std::size_t number : numbers_) params_->members()[number].count_step();
+  const double factor = settings.max_norm ? *settings.max_norm / (norm + 1e-6) : 1.0;
+  const double grad_scale = settings.inverse_scale * (factor > 1.0 ? 1.0 : factor);
+  const cpu::TensorList list = cpu::number_rows(rows_.data(), count(rows_));
+  const cpu::TensorList averages =
+      cpu::number_rows(averages_without_grad_.data(), count(averages_without_grad_));
+  {
+    py::gil_scoped_release released;
+    kind_->run(list, {grad_scale, settings.ema_momentum}, settings.threads);
+    if (settings.ema_momentum != 0.0) {
+      cpu::ops().ema(averages, settings.ema_momentum, settings.threads);
+    }
+  }
+  bump_versions();
+  return norm;
+}
+
+void StepPlan::read_options() {
+  kind_->clear();
+  for (const Group& group : params_->groups()) {
+    for (PyObject* name : kind_->unsupported_options()) {
+      const py::object value = find_item(group.dict, name);
+      const bool is_set = value && PyObject_IsTrue(value.ptr()) != 0;
+      require(!is_set, "an option is set that no kernel has");
+    }
+    kind_->read_group(group.dict);
+  }
+}
+
+void StepPlan::read_gradients() {
+  static PyObject* const grad = PyUnicode_InternFromString("grad");
+  for (std::size_t number = 0; number < active_.size(); ++number) {
+    py::object& gradient = gradients_[number];
+    gradient = steal(PyObject_GetAttr(params_->members()[number].source, grad));
+    const bool active = !gradient.is_none();
+    selected_ = selected_ && active == (active_[number] != 0);
+    active_[number] = active;
+    if (active) read_gradient(number);
+  }
+  if (!selected_) select_rows();
+  require(!numbers_.empty(), "no parameter has a gradient");
+}
+
+void StepPlan::read_gradient(std::size_t number) {
+  const TensorElements elements = read_elements(gradients_[number].ptr());
+  const TensorElements& of_param = params_->members()[number].elements;
+  const unsigned types =
+      step_types(of_param.dtype, cpu::kGrad, kind_->copy_column(), kind_->ema_column());
+  require((types & only(elements.dtype)) != 0, "a gradient has another dtype");
+  require(elements.has_layout_of(of_param), "a gradient has another layout");
+  require(!params_->share_written_memory(elements),
+          "a gradient shares memory with what is written");
+  member_rows_[number].address[cpu::kGrad] = elements.address;
+  member_rows_[number].dtype[cpu::kGrad] = elements.dtype;
+}
+
+// Other parameters have gradients than before.
+void StepPlan::select_rows() {
+  numbers_.clear();
+  averages_without_grad_.clear();
+  py::list written;
+  for (std::size_t number = 0; number < active_.size(); ++number) {
+    const Member& member = params_->members()[number];
+    if (active_[number]) {
+      numbers_.push_back(number);
+      for (PyObject* each : {member.param, member.copy, member.average}) {
+        if (each != nullptr) written.append(borrow(each));
+      }
+    } else if (member.average != nullptr) {
+      cpu::Row row;
+      row.numel = member.row.numel;
+      row.address[0] = member.row.address[kind_->ema_column()];
+      row.dtype[0] = member.row.dtype[kind_->ema_column()];
+      row.address[1] = member.row.address[cpu::kParam];
+      row.dtype[1] = member.row.dtype[cpu::kParam];
+      averages_without_grad_.push_back(row);
+      written.append(borrow(member.average));
+    }
+  }
+  versions_ = py::tuple(written);
+  selected_ = true;
+}
+
+void StepPlan::make_rows(double ema_momentum) {
+  rows_.clear();
+  for (const std::size_t number : numbers_) {
+    rows_.push_back(member_rows_[number]);
+    if (ema_momentum == 0.0) rows_.back().address[kind_->ema_column()] = nullptr;
+    const double step = params_->members()[number].next_step();
+    require(kind_->add_row(rows_.back(), step), "a parameter has no state yet");
+  }
+}
+
+// The norm of the unscaled gradients.
+double StepPlan::norm_of(const StepSettings& settings) {
+  gradient_rows_.clear();
+  bool wide = false;
+  for (const cpu::Row& row : rows_) {
+    cpu::Row gradient;
+    gradient.address[0] = row.address[cpu::kGrad];
+    gradient.dtype[0] = row.dtype[cpu::kGrad];
+    gradient.numel = row.numel;
+    gradient_rows_.push_back(gradient);
+    wide = wide || gradient.dtype[0] == cpu::DType::kFloat64;
+  }
+  const cpu::TensorList list = cpu::number_rows(gradient_rows_.data(), count(gradient_rows_));
+  partials_.resize(static_cast<std::size_t>(list.chunks()));
+  double norm = 0.0;
+  {
+    py::gil_scoped_release released;
+    norm = std::sqrt(cpu::ops().sum_of_squares(list, partials_.data(), settings.threads));
+  }
+  require(!(wide && std::isinf(norm)), "the squares of fp64 gradients overflow");
+  return norm * settings.inverse_scale;
+}
+
+void StepPlan::bump_versions() const {
+  static PyObject* const increment = [] {
+    const py::object c = py::module_::import("torch").attr("_C");
+    return c.attr("_increment_version").cast<py::object>().release().ptr();
+  }();
+  steal(PyObject_CallOneArg(increment, versions_.ptr()));
+}
+
+int StepPlan::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(versions_.ptr());
+  for (const py::object& gradient : gradients_) Py_VISIT(gradient.ptr());
+  return params_ ? params_->traverse(visit, arg) : 0;
+}
+
+void StepPlan::clear() {
+  const std::unique_ptr<BoundParams> params = std::move(params_);  // destroyed last
+  versions_ = py::object();
+}
+
+}  // namespace hookrun

@@ -1,0 +1,97 @@
+"""Steps whose tensors, groups and state are the same as before, taken without reading them anew."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+
+from hookrun._native import StepPlan, bind_step
+
+from .backend import record_fallback, threads
+from .step_settings import StepSettings
+from .step_tensors import StepInputs
+
+_MOST_UNBOUND = 64
+
+
+class BoundNorm(NamedTuple):
+    """What a bound step found out."""
+
+    #: Norm of the unscaled gradients; None if the settings need none.
+    norm: float | None
+
+
+class BoundStep:
+    """A plan of one optimizer's steps on the CPU, made when it pays and dropped when it fails.
+
+    The plan verifies at each step, natively, that everything is as it was when it was made: the
+    optimizer's groups and state, the lists of copies and averages, and the memory of all tensors.
+    Gradients and the options of groups are read anew. Where something else differs, nothing is
+    changed, and the step is left to the caller.
+
+    Where plans fail again and again, ever more steps are left to the caller before the next is
+    made, up to 64.
+    """
+
+    def __init__(self) -> None:
+        self._plan: StepPlan | None = None
+        self._failures = 0
+        self._wait = 0
+        #: Why the latest step was left to the caller; None if it was not.
+        self.reason: str | None = "it is the first"
+
+    def take(self, inputs: StepInputs, settings: StepSettings) -> BoundNorm | None:
+        """Take a step with the gradients there are, or skip it; None leaves it to the caller."""
+        plan = self._plan
+        count = threads()
+        if plan is None or count < 1 or settings.norm_type != 2.0:
+            return None
+        found = plan.step(
+            inputs.optimizer,
+            inputs.model_params,
+            inputs.ema,
+            settings.inverse_scale(),
+            settings.max_norm,
+            settings.needs_norm,
+            settings.may_skip,
+            settings.error_if_nonfinite,
+            settings.ema_momentum,
+            count,
+        )
+        if isinstance(found, str):
+            self.reason = found
+            self._plan = None
+            self._failures += 1
+            self._wait = min(2**self._failures, _MOST_UNBOUND)
+            return None
+        self._failures = 0
+        self.reason = None
+        inputs.optimizer._opt_called = True  # what torch's schedulers look for
+        if settings.needs_norm:
+            record_fallback("grad_norm", None)
+        record_fallback("FusedStep", None)
+        return BoundNorm(found if settings.needs_norm else None)
+
+    def bind_later(self, inputs: StepInputs, taken: bool) -> None:
+        """Make a plan for the steps after this one, where that may pay.
+
+        Args:
+            taken: whether the kernels have just taken a step with these tensors.
+        """
+        self._wait -= 1
+        if not taken or self._wait > 0 or self._plan is not None or not _may_bind():
+            return
+        is_sgd = type(inputs.optimizer) is torch.optim.SGD
+        plan = bind_step(inputs.optimizer, inputs.model_params, inputs.ema, is_sgd)
+        if isinstance(plan, StepPlan):
+            self._plan = plan
+        else:
+            self.reason = plan
+            self._failures += 1
+            self._wait = min(2**self._failures, _MOST_UNBOUND)
+
+
+def _may_bind() -> bool:
+    return threads() > 0 and os.environ.get("HOOKRUN_STEPS") != "unbound"

@@ -1,0 +1,170 @@
+"""Bound steps do bit for bit what unbound ones do, whatever happens between two of them."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hookrun.ops import FusedStep
+from hookrun.ops.bound_step import BoundStep
+
+from .disturbances import DISTURBANCES, OPTIMIZERS, World, nothing
+
+RECIPES = ("averages", "masters", "scale only")
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads_afterwards() -> Any:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def take(world: World, monkeypatch: pytest.MonkeyPatch, steps: str) -> Any:
+    """What a step did besides what it wrote: the norm, or the error."""
+    monkeypatch.setenv("HOOKRUN_STEPS", steps)
+    before = [tensor._version for tensor in world.tensors()]
+    try:
+        world.step.step()
+    except Exception as error:
+        return type(error), str(error)
+    norm = world.step.grad_norm
+    after = [tensor._version for tensor in world.tensors()]
+    counted = [now > old for old, now in zip(before, after, strict=False)]
+    return None if norm is None else norm.tolist(), counted
+
+
+def bits(tensor: Tensor) -> tuple[Any, ...]:
+    return (tensor.dtype, tuple(tensor.shape), tensor.detach().clone().numpy().tobytes())
+
+
+def contents(world: World) -> list[Any]:
+    tensors = [bits(tensor) for tensor in world.tensors()]
+    scale = None if world.scaler is None else world.scaler.state_dict()
+    return [*tensors, world.step.skipped_steps, scale]
+
+
+def run_side_by_side(
+    kind: str, recipe: str, chosen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """How many of the steps were bound."""
+    mine, other = World(kind, recipe), World(kind, recipe)
+    bound = 0
+    for number, disturb in enumerate(chosen):
+        for world in (mine, other):
+            world.set_gradients(random.Random(number))
+            disturb(world, random.Random(number))
+        found = take(mine, monkeypatch, "bound")
+        expected = take(other, monkeypatch, "unbound")
+        done = [each.__name__ for each in chosen[: number + 1]]
+        assert found == expected, done
+        if disturb.__name__ == "a_storage_that_is_freed":
+            break  # no later step can be taken
+        assert contents(mine) == contents(other), done
+        bound += mine.step._cpu_step._bound.reason is None
+        assert other.step._cpu_step._bound.reason is not None
+    return bound
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("disturb", DISTURBANCES, ids=lambda d: d.__name__)
+def test_one_disturbance_among_like_steps(
+    monkeypatch: pytest.MonkeyPatch, disturb: Any, kind: str, recipe: str
+) -> None:
+    like = [nothing] * 3
+    bound = run_side_by_side(kind, recipe, [*like, disturb, *like], monkeypatch)
+    assert bound >= 2  # of the three before
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(12), *(pytest.param(s, marks=pytest.mark.long) for s in range(12, 300))]
+)
+def test_any_disturbances_in_any_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    draw = random.Random(seed)
+    kind, recipe = draw.choice(list(OPTIMIZERS)), draw.choice(RECIPES)
+    chosen = [nothing if draw.random() < 0.6 else draw.choice(DISTURBANCES) for _ in range(30)]
+    run_side_by_side(kind, recipe, chosen, monkeypatch)
+
+
+def test_there_are_many_disturbances() -> None:
+    assert len(DISTURBANCES) >= 35
+
+
+def test_the_step_after_the_first_is_bound_and_says_why_one_is_not() -> None:
+    world = World("adamw", "averages")
+    bound = world.step._cpu_step._bound
+    reasons = []
+    for number in range(4):
+        world.set_gradients(random.Random(number))
+        if number == 2:
+            world.params[0].data = world.params[0].data.clone()
+        world.step.step()
+        reasons.append(bound.reason)
+    assert reasons[1] is None
+    assert reasons[0] == "it is the first"
+    assert reasons[2] == "the memory of a tensor is another one"
+
+
+def test_plans_that_fail_are_made_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("adamw", "averages")
+    made = []
+    bind = BoundStep.bind_later
+
+    def count(self: BoundStep, *arguments: Any) -> None:
+        before = self._plan
+        bind(self, *arguments)
+        made.append(before is None and self._plan is not None)
+
+    monkeypatch.setattr(BoundStep, "bind_later", count)
+    for number in range(200):
+        world.set_gradients(random.Random(number))
+        world.optimizer.state[world.params[0]] = dict(world.optimizer.state[world.params[0]])
+        world.step.step()
+    assert 3 <= sum(made) <= 12
+
+
+def test_a_plan_keeps_nothing_alive_that_holds_the_step() -> None:
+    world = World("adamw", "averages")
+    for number in range(3):
+        world.set_gradients(random.Random(number))
+        world.step.step()
+    assert world.step._cpu_step._bound._plan is not None
+    world.optimizer.finished = world.step  # a circle through the plan
+    alive = weakref.ref(world.optimizer)
+    del world
+    gc.collect()
+    assert alive() is None
+
+
+def test_gradients_are_not_kept() -> None:
+    world = World("adamw", "averages")
+    for number in range(3):
+        world.set_gradients(random.Random(number))
+        world.step.step()
+    alive = weakref.ref(world.params[1].grad)
+    world.params[1].grad = None
+    assert alive() is None
+
+
+def test_another_thread_may_step_meanwhile() -> None:
+    """It is refused the plan, and takes the careful way: both steps count."""
+    import threading
+
+    params = [torch.nn.Parameter(torch.zeros(1 << 20)) for _ in range(4)]
+    step = FusedStep(torch.optim.AdamW(params))
+    for param in params:
+        param.grad = torch.ones_like(param)
+    step.step()
+    threads = [threading.Thread(target=step.step) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(bool(torch.isfinite(param).all()) for param in params)
