@@ -71,6 +71,11 @@ class World:
         return found
 
 
+def _shaped(tensors: list[Any], *shape: int) -> list[Any]:
+    """Those of this shape: two of (4, 4), one of (33,)."""
+    return [tensor for tensor in tensors if tensor.shape == shape]
+
+
 def _one(world: World, draw: random.Random) -> Any:
     return draw.choice(world.params)
 
@@ -112,7 +117,7 @@ def a_parameter_set_to_other_memory(world: World, draw: random.Random) -> None:
 
 
 def swapped_tensors(world: World, draw: random.Random) -> None:
-    first, second = world.params[0], world.params[3]
+    first, second = _shaped(world.params, 4, 4)
     first.grad = second.grad = None
     with torch.no_grad():
         torch.utils.swap_tensors(first, Parameter(second.detach().clone()))
@@ -205,8 +210,7 @@ def two_parameters_change_places(world: World, draw: random.Random) -> None:
 
 def a_parameter_in_another_layout(world: World, draw: random.Random) -> None:
     with torch.no_grad():
-        world.params[0].t_()
-    world.sources[0].grad = torch.ones(4, 4, dtype=world.sources[0].dtype)
+        _shaped(world.params, 4, 4)[0].t_()
 
 
 def no_gradient_for_some(world: World, draw: random.Random) -> None:
@@ -225,13 +229,12 @@ def gradients_that_are_not_finite(world: World, draw: random.Random) -> None:
 
 
 def gradients_in_another_layout(world: World, draw: random.Random) -> None:
-    for number in (0, 3):
-        source = world.sources[number]
+    for source in _shaped(world.sources, 4, 4):
         source.grad = torch.arange(16.0).reshape(4, 4).t().to(source.dtype)
 
 
 def gradients_of_another_dtype(world: World, draw: random.Random) -> None:
-    source = world.sources[1]
+    (source,) = _shaped(world.sources, 33)
     if source.dtype == torch.float32:
         source.grad_dtype = None
         source.grad = torch.ones(33, dtype=torch.bfloat16)
@@ -247,12 +250,13 @@ def gradients_in_one_buffer(world: World, draw: random.Random) -> None:
 
 
 def a_gradient_that_is_its_parameter(world: World, draw: random.Random) -> None:
-    source = world.sources[1]
+    (source,) = _shaped(world.sources, 33)
     source.grad = source.detach()
 
 
 def parameters_that_share_memory(world: World, draw: random.Random) -> None:
-    world.params[3].data = world.params[0].data
+    first, second = _shaped(world.params, 4, 4)
+    second.data = first.data
 
 
 def a_frozen_parameter(world: World, draw: random.Random) -> None:
@@ -260,7 +264,7 @@ def a_frozen_parameter(world: World, draw: random.Random) -> None:
 
 
 def a_storage_that_is_freed(world: World, draw: random.Random) -> None:
-    world.params[1].untyped_storage().resize_(0)
+    _shaped(world.params, 33)[0].untyped_storage().resize_(0)
 
 
 def another_list_of_averages(world: World, draw: random.Random) -> None:
