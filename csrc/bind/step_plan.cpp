@@ -64,6 +64,7 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
     if (settings.may_skip) return norm;
     require(!settings.error_if_nonfinite, "the norm is not finite");
   }
+  bump_versions();  // before the kernel runs, which pushes their counters out of the cache
   for (const std::size_t number : numbers_) params_->members()[number].count_step();
   const double factor = settings.max_norm ? *settings.max_norm / (norm + 1e-6) : 1.0;
   const double grad_scale = settings.inverse_scale * (factor > 1.0 ? 1.0 : factor);
@@ -77,7 +78,6 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
       cpu::ops().ema(averages, settings.ema_momentum, settings.threads);
     }
   }
-  bump_versions();
   return norm;
 }
 

@@ -219,6 +219,11 @@ void Torch::prefetch(const std::array<const void*, 2>& parts) {
   __builtin_prefetch(parts[1]);
 }
 
+void Torch::prefetch_version(const void* impl) {
+  for (std::size_t i = 2; i < 6; ++i)
+    __builtin_prefetch(word(impl, i));  // one of them points to it
+}
+
 bool Torch::is_recorded(PyObject* item) const {
   if (autograd_word != 0 && word(word(item, impl_word), autograd_word) == nullptr) return false;
   return !borrow(item).attr("grad_fn").is_none();

@@ -55,6 +55,8 @@ struct Torch {
   // The objects that hold what it is made of, and a hint that they will be read soon.
   std::array<const void*, 2> parts(PyObject* item) const;
   static void prefetch(const std::array<const void*, 2>& parts);
+  // A hint that the version of a tensor with this TensorImpl will be increased soon.
+  static void prefetch_version(const void* impl);
   static constexpr int kMaxDims = 5;  // the shapes of more are stored outside the TensorImpl
 
   // Whether the tensor has a grad_fn.

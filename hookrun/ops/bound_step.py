@@ -42,6 +42,11 @@ class BoundStep:
         #: Why the latest step was left to the caller; None if it was not.
         self.reason: str | None = "it is the first"
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is a plan, which may hold."""
+        return self._plan is not None
+
     def take(self, inputs: StepInputs, settings: StepSettings) -> BoundNorm | None:
         """Take a step with the gradients there are, or skip it; None leaves it to the caller."""
         plan = self._plan

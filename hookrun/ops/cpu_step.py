@@ -54,12 +54,21 @@ class CpuStep:
         Raises:
             TypeError: under ``fused``, what the kernels cannot take. Nothing is changed.
         """
-        bound = self._bound.take(inputs, settings)
-        if bound is not None:
-            return finish_step(bound.norm, settings, skipped=skips(bound.norm, settings))
         result = self._take_unbound(inputs, settings)
         self._bound.bind_later(inputs, isinstance(result, StepResult))
         return result
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `take_bound` may take the next step."""
+        return self._bound.is_bound
+
+    def take_bound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
+        """Take a step like the last ones; None, and nothing has changed, if `take` must."""
+        taken = self._bound.take(inputs, settings)
+        if taken is None:
+            return None
+        return finish_step(taken.norm, settings, skipped=skips(taken.norm, settings))
 
     def _take_unbound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         reason = self.unsupported_reason(inputs, settings)
@@ -124,7 +133,7 @@ def finish_step(norm: float | None, settings: StepSettings, *, skipped: bool = F
         if settings.update_scale:
             scaler.update()
     return StepResult(
-        None if norm is None else torch.tensor(norm, dtype=torch.float32, device="cpu"),
+        norm,
         settings.skipped_steps + 1 if skipped else settings.skipped_steps,
     )
 

@@ -111,9 +111,7 @@ class FusedStep:
         self.skip_nonfinite = skip_nonfinite
         self.fused = fused
         self.update_scale = update_scale
-        #: Norm of the unscaled gradients of the latest step before clipping, 0-dim; None if neither
-        #: clipping nor a loss scale asked for it.
-        self.grad_norm: Tensor | None = None
+        self._grad_norm: float | Tensor | None = None
         #: Steps skipped so far because a gradient was not finite; on a GPU a 0-dim tensor.
         self.skipped_steps: Any = 0
         self._device_step = DeviceStep()
@@ -121,7 +119,6 @@ class FusedStep:
         collect(optimizer, model_params, ema)
         check_lists("FusedStep", *all_columns(optimizer, model_params, ema))
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients there are; it may be skipped (see the class).
 
@@ -145,24 +142,58 @@ class FusedStep:
         """
         if closure is not None and self.fused is True:
             raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
+        if closure is not None or not self._cpu_step.is_bound or has_step_hooks(self.optimizer):
+            return self._step(closure)
+        self._check_scale()
+        settings = self._settings()
+        result = self._cpu_step.take_bound(self._inputs(), settings)
+        if result is None:
+            return self._step(None, settings)
+        self._finish(result)
+        return None
+
+    @torch.no_grad()
+    def _step(self, closure: Callable[[], Any] | None, settings: StepSettings | None = None) -> Any:
+        """Take a step whose tensors must be read anew.
+
+        Args:
+            settings: of this step, if they have been read.
+        """
         if torch.is_inference_mode_enabled():  # state created in it could not be used outside
             with torch.inference_mode(False):
-                return self.step(closure)
+                return self._step(closure, settings)
         hooked = has_step_hooks(self.optimizer)
         closure_call = ClosureCall(closure)
         if not hooked or self._changes_gradients:
             closure_call.now()
         self._check_scale()
-        inputs = StepInputs(self.optimizer, self.model_params, self.ema)
-        settings = self._settings()
-        self.grad_norm = None  # of no step, where this one raises
+        inputs = self._inputs()
+        settings = self._settings() if settings is None else settings
+        self._grad_norm = None  # of no step, where this one raises
         result = self._own_step_reason(inputs) if hooked else self._take(inputs, settings)
         if not isinstance(result, StepResult):
             result = take_in_place(inputs, settings, result, closure_call, self._take)
-        self.grad_norm, self.skipped_steps = result
+        self._finish(result)
+        return closure_call.result
+
+    def _inputs(self) -> StepInputs:
+        return StepInputs(self.optimizer, self.model_params, self.ema)
+
+    def _finish(self, result: StepResult) -> None:
+        self._grad_norm, self.skipped_steps = result
         if self.loss_scaler is not None and self.update_scale:
             self.loss_scaler._updated_by = weakref.ref(self)
-        return closure_call.result
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """Norm of the unscaled gradients of the latest step before clipping, 0-dim.
+
+        None if neither clipping nor a loss scale asked for it.
+        """
+        if isinstance(self._grad_norm, float):  # made only when someone looks
+            with torch.inference_mode(False):
+                self._grad_norm = torch.tensor(self._grad_norm, dtype=torch.float32, device="cpu")
+        return self._grad_norm
 
     def _take(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         """Take a step on the faster engine that can; a text says why neither can."""

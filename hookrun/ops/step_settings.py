@@ -44,8 +44,9 @@ class StepSettings(NamedTuple):
 class StepResult(NamedTuple):
     """The result of a step, taken or skipped, besides the tensors that it wrote."""
 
-    #: Norm of the unscaled gradients before clipping, 0-dim; None if the settings need none.
-    grad_norm: Tensor | None
+    #: Norm of the unscaled gradients before clipping, a number or a 0-dim tensor on the device;
+    #: None if the settings need none.
+    grad_norm: float | Tensor | None
     #: Steps skipped so far, this one included: a number, or a 0-dim tensor on the device.
     skipped_steps: Any
 
