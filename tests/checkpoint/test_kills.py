@@ -10,7 +10,7 @@ import pytest
 from tests import programs
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [15, pytest.param(1000, marks=pytest.mark.long)])
 def test_killed_runs_lose_nothing_and_end_bit_for_bit(tmp_path: Path, kills: int) -> None:
     arguments = ["-m", "tests.checkpoint.killing", str(tmp_path / "run"), str(kills), "0"]
     ended = programs.run(*arguments, timeout=60 + kills)

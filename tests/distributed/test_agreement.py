@@ -12,7 +12,7 @@ import torch
 from tests import programs
 
 
-@pytest.mark.parametrize("points", [8, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("points", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(
     tmp_path: Path, points: int
 ) -> None:
