@@ -40,6 +40,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     slow = case is not None and case not in QUICK_CASES
     if request.param == "triton" and slow and not request.config.getoption("--long"):
         pytest.skip("Triton's interpreter is slow; --long runs it")
+    many = case is not None and case.sizes == "5,000 tensors"
+    if request.param == "reference" and many and not request.config.getoption("--long"):
+        pytest.skip("one by one; --long does it")
     if case is None or TAKES[request.param](op, case):
         monkeypatch.setenv("HOOKRUN_BACKEND", request.param)
     else:
