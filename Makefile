@@ -13,6 +13,8 @@ PYTEST := $(PYTHON) -m pytest
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Each worker reads all test files: compiling them anew each time takes longer than the rest of that.
+export PYTHONDONTWRITEBYTECODE :=
 
 # CMake takes it from the environment; what was compiled before is not compiled again after `clean`.
 ifneq ($(shell command -v ccache 2>/dev/null),)
