@@ -80,11 +80,15 @@ def _using(isa: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _cpu_on_two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests here mean the compiled kernels, and say so where they don't."""
+def _cpu_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests here mean the compiled kernels, and say so where they don't.
+
+    These take a second thread for a million elements, as in `test_backend.py`. Torch does so for
+    fewer, and where other tests keep the cores busy, waiting for it takes most of the time.
+    """
     monkeypatch.setenv("HOOKRUN_BACKEND", _CHOSEN)
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

@@ -39,6 +39,7 @@ def _norm_in_a_worker(queue: Any, tensors: list[torch.Tensor]) -> None:
 
 def test_a_forked_process_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")  # torch's own threads do hang there
+    torch.set_num_threads(2)
     tensors = [torch.ones(3_000_000)]
     grad_norm(tensors)  # the pool has threads now, which a fork does not copy
     context = multiprocessing.get_context("fork")
