@@ -9,7 +9,7 @@ import torch
 
 from hookrun._native import cpu
 
-from .inputs import BACKENDS, QUICK_CASES, TAKES, Case, all_cases, sampled_cases
+from .inputs import BACKENDS, TAKES, Case, all_cases, is_quick, sampled_cases
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
@@ -37,7 +37,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend; forced, unless the test's case is one that it may leave to the reference."""
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
-    slow = case is not None and case not in QUICK_CASES
+    kind = request.node.callspec.params.get("kind")
+    slow = case is not None and not is_quick(case, kind)
     if request.param == "triton" and slow and not request.config.getoption("--long"):
         pytest.skip("Triton's interpreter is slow; --long runs it")
     many = case is not None and case.sizes == "5,000 tensors"
