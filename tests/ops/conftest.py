@@ -38,7 +38,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
     kind = request.node.callspec.params.get("kind")
-    slow = case is not None and not is_quick(case, kind)
+    slow = case is not None and not is_quick(case, op, kind)
     if request.param == "triton" and slow and not request.config.getoption("--long"):
         pytest.skip("Triton's interpreter is slow; --long runs it")
     many = case is not None and case.sizes == "5,000 tensors"

@@ -163,8 +163,20 @@ QUICK_CASES = [
 ]
 
 
-def is_quick(case: Case, kind: type | None) -> bool:
-    """Whether Triton's interpreter takes it without ``--long``; the optimizers by turns."""
-    if case not in QUICK_CASES or kind is None:
-        return case in QUICK_CASES
-    return QUICK_CASES.index(case) % 2 == (kind is torch.optim.SGD)
+def is_quick(case: Case, op: str, kind: type | None) -> bool:
+    """Whether Triton's interpreter takes it without ``--long``; operations and kinds by turns."""
+    if case == Case():
+        return True
+    turn = _OPS.index(op) if kind is None else (kind is torch.optim.SGD)
+    return case in QUICK_CASES and (QUICK_CASES.index(case) + turn) % 2 == 0
+
+
+_OPS = (
+    "grad_norm",
+    "clip_grad_norm",
+    "unscale",
+    "ema_update",
+    "convert",
+    "swap",
+    "pack_and_unpack",
+)
