@@ -34,6 +34,8 @@ class Program:
         env: its environment; this process's by default.
         cwd: where it runs; the root of the project by default.
         output: a file for all that it prints, instead of ``stdout`` and ``stderr``.
+        interactive: whether ``stdout`` can be read while it runs. Such a program may print no more
+            than a pipe holds, 64 KiB, that is not read.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Program:
         env: Mapping[str, str] | None = None,
         cwd: str | Path = ROOT,
         output: Path | None = None,
+        interactive: bool = True,
     ) -> None:
         job = {
             "command": [str(each) for each in command],
@@ -52,11 +55,11 @@ class Program:
         given, stdin = os.pipe()
         stdout, printed = os.pipe()
         self._control, told = os.pipe()
-        self._stderr: Any = tempfile.TemporaryFile("w+")  # noqa: SIM115  # until __exit__
-        if output is not None:
-            self._stderr = output.open("w+")
         self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
-        streams = [given, self._stderr.fileno() if output else printed, self._stderr.fileno()]
+        self._stderr: Any = output.open("w+") if output else _temporary()
+        self._printed: Any = self.stdout if interactive else _temporary()
+        to = printed if interactive else self._printed.fileno()
+        streams = [given, self._stderr.fileno() if output else to, self._stderr.fileno()]
         with tempfile.TemporaryFile("w+") as file:
             json.dump(job, file)
             file.flush()
@@ -73,7 +76,7 @@ class Program:
         """It is killed, if it still runs."""
         self.kill()
         self.wait()
-        for each in (self.stdin, self.stdout, self._stderr):
+        for each in (self.stdin, self.stdout, self._printed, self._stderr):
             with contextlib.suppress(BrokenPipeError):
                 each.close()
 
@@ -94,15 +97,13 @@ class Program:
         return self.returncode
 
     def communicate(self, given: str = "", timeout: float | None = 60) -> tuple[str, str]:
-        """Give it something to read, wait for its end; what else it printed, and its stderr.
-
-        It may print no more than a pipe holds, 64 KiB.
-        """
+        """Give it something to read, wait for its end; what else it printed, and its stderr."""
         self.stdin.write(given)
         self.stdin.close()
         self.wait(timeout)
-        self._stderr.seek(0)
-        return self.stdout.read(), self._stderr.read()
+        for each in {self._stderr, self._printed} - {self.stdout}:
+            each.seek(0)
+        return self._printed.read(), self._stderr.read()
 
     def send_signal(self, signum: int) -> None:
         if self.poll() is None:
@@ -128,9 +129,13 @@ def run(
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as ``subprocess.run`` with captured output."""
-    with Program(*command, env=env, cwd=cwd) as program:
+    with Program(*command, env=env, cwd=cwd, interactive=False) as program:
         out, err = program.communicate(timeout=timeout)
         return subprocess.CompletedProcess(list(map(str, command)), program.wait(), out, err)
+
+
+def _temporary() -> Any:
+    return tempfile.TemporaryFile("w+")
 
 
 def _started() -> socket.socket:

@@ -98,7 +98,9 @@ def test_processes_that_take_themselves_for_each_other_write_one_file(tmp_path: 
             assert data == data[:1] * (200_000 * data[0] + 1)
             seen += name == "latest.pth"
         time.sleep(0.001)
-    assert [(each.wait(), each.communicate()) for each in running] == [(0, ("", ""))] * 3
+    for each in running:
+        with each:
+            assert (each.communicate(), each.returncode) == (("", ""), 0)
     assert seen
     assert sorted(os.listdir(tmp_path)) == ["latest.pth", "x.pth"]
 
