@@ -43,7 +43,7 @@ while (($#)); do
 done
 
 for module in torch triton pybind11; do
-  if ! "$python" -c "import $module" 2>/dev/null; then
+  if ! "$python" -c "import importlib.util as i, sys; sys.exit(not i.find_spec('$module'))"; then
     echo "gpu.sh: $python has no $module; PYTHON=... names another interpreter" >&2
     exit 1
   fi

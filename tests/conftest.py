@@ -52,8 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Collections of garbage in tests pass over torch and the thousands of tests themselves."""
+    if len(session.items) > 100:
+        import torch
+
+        torch.optim.SGD([torch.zeros(1)], lr=1.0)  # imports for seconds, the first time
     gc.collect()
     gc.freeze()
 

@@ -15,29 +15,29 @@ import pytest
 
 import hookrun
 from hookrun import HOOKS
+from tests import programs
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENDING = ROOT / "examples" / "extending"
 
 
-def run_digits(work_dir: Path, *arguments: str) -> dict[str, object]:
-    command = [sys.executable, ROOT / "examples/digits.py", "--work-dir", work_dir, *arguments]
-    result = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert "accuracy" in result.stdout
-    return json.loads((work_dir / "summary.json").read_text())
-
-
 def test_digits_are_learnt_and_resumed(tmp_path: Path) -> None:
-    whole = run_digits(tmp_path / "whole", "--device", "cpu")
+    digits = (str(ROOT / "examples/digits.py"), "--work-dir", str(tmp_path), "--device", "cpu")
+
+    def summary_of(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
+        assert result.returncode == 0, result.stderr
+        assert "accuracy" in result.stdout
+        return json.loads((tmp_path / "summary.json").read_text())
+
+    command = [sys.executable, *digits, "--epochs", "2"]
+    first = summary_of(subprocess.run(command, capture_output=True, text=True, timeout=300))
+    assert (first["epochs"], first["iterations"]) == (2, 46)
+
+    whole = summary_of(programs.run(*digits, "--resume", "auto", timeout=300))
     assert whole["accuracy"] >= 0.97
     assert (whole["epochs"], whole["iterations"]) == (20, 460)
     assert whole["seconds"] < 90
     assert Path(str(whole["best_checkpoint"])).exists()
-
-    run_digits(tmp_path / "parts", "--device", "cpu", "--epochs", "2")
-    resumed = run_digits(tmp_path / "parts", "--device", "cpu", "--epochs", "4", "--resume", "auto")
-    assert (resumed["epochs"], resumed["iterations"]) == (4, 92)
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""What users install: a wheel and a source distribution, built in isolation, work elsewhere."""
+"""What users install: a wheel and a source distribution work elsewhere.
+
+Compiling takes minutes. Without ``--long`` the wheel is built with what is compiled already, and
+the source distribution is compared with the tree instead of being compiled.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +36,12 @@ print(runner.iter)
 """
 
 
-def build(source: Path, out: Path, *arguments: str) -> Path:
-    """Build it; what is built is looked at, so a compiler need not take its time to optimize."""
+def build(source: Path, out: Path, *arguments: str, **environment: str) -> Path:
     subprocess.run(
         [sys.executable, "-m", "build", *arguments, "--outdir", str(out), str(source)],
         check=True,
         capture_output=True,
-        env={**os.environ, "HOOKRUN_CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O1"},
+        env={**os.environ, **environment},
     )
     (built,) = out.iterdir()
     return built
@@ -46,17 +49,46 @@ def build(source: Path, out: Path, *arguments: str) -> Path:
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built in isolation."""
     return build(ROOT, tmp_path_factory.mktemp("sdist"), "--sdist")
 
 
-@pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, so that both are shown to be whole."""
+@pytest.fixture(scope="module", params=["tree", pytest.param("sdist", marks=pytest.mark.long)])
+def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built in this tree; or in isolation from the source distribution, which compiles it all."""
+    out = tmp_path_factory.mktemp("wheel")
+    if request.param == "tree":
+        return build(ROOT, out, "--wheel", "--no-isolation")
     unpacked = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(sdist) as archive:
+    with tarfile.open(request.getfixturevalue("sdist")) as archive:
         archive.extractall(unpacked, filter="data")
     (source,) = unpacked.iterdir()
-    return build(source, tmp_path_factory.mktemp("wheel"), "--wheel")
+    # What is built is looked at, so the compiler need not take its time to optimize.
+    return build(source, out, "--wheel", HOOKRUN_CMAKE_ARGS="-DCMAKE_CXX_FLAGS_RELEASE=-O1")
+
+
+def sources(*folders: str) -> dict[str, bytes]:
+    """What the files in these folders hold, but for what is built there."""
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(ROOT)): path.read_bytes()
+        for path in files
+        if path.suffix != ".so" and "__pycache__" not in path.parts
+    }
+
+
+def test_the_source_distribution_holds_all_that_a_build_needs(sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (top,) = tmp_path.iterdir()
+    needed = sources("hookrun", "kernels", "csrc", "tests")
+    for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "Makefile"):
+        needed[name] = (ROOT / name).read_bytes()
+    for name in ("README.md", "LICENSE", "constraints.txt"):
+        needed[name] = (ROOT / name).read_bytes()
+    for name, content in needed.items():
+        assert (top / name).read_bytes() == content, name
+    assert not list(top.rglob("*.so"))
 
 
 def test_the_wheel_works_in_another_folder(wheel: Path, tmp_path: Path) -> None:
@@ -77,6 +109,16 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2, tops  # hookrun and its metadata
+
+
+def test_the_wheel_holds_the_modules_of_the_tree(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    modules = {name for name in archive.namelist() if name.endswith((".py", ".pyi"))}
+    kernels = sources("kernels")
+    expected = {**sources("hookrun"), **{f"hookrun/{name}": kernels[name] for name in kernels}}
+    expected = {name: content for name, content in expected.items() if name.endswith(".py")}
+    expected["hookrun/_native.pyi"] = (ROOT / "hookrun" / "_native.pyi").read_bytes()
+    assert {name: archive.read(name) for name in modules} == expected
 
 
 @pytest.mark.long

@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = """\
 cmake_minimum_required(VERSION 3.18)
+set(CMAKE_CXX_COMPILER_WORKS ON)  # so that CMake need not try it
+set(CMAKE_CXX_ABI_COMPILED ON)
 project(small LANGUAGES CXX)
 option(EXTRA "something optional" OFF)
 file(WRITE ${CMAKE_BINARY_DIR}/extra.txt ${EXTRA})

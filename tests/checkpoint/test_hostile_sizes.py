@@ -114,45 +114,48 @@ def test_a_pickle_is_refused_before_it_is_built(
 MOST_MATTERS = "by the million"
 
 
-@pytest.mark.parametrize(
-    "tree",
-    [
-        {"a": list(range(300_000))},
-        {"a": {n: n for n in range(100_000)}},
-        {"a": {n / 7: n for n in range(100_000)}},
-        {"a": {str(n): n for n in range(100_000)}},
-        {"a": set(range(100_000))},
-        {"a": [(n, n) for n in range(100_000)]},
-        {"a": [{"x": n} for n in range(50_000)]},
-        {"a": [2**200 + n for n in range(50_000)]},
-        {"a": OrderedDict((str(n), torch.zeros(1)) for n in range(2000))},
-        {"a": bytearray(b"abc" * 1000), "b": b"x" * 10_000, "c": 1j, "d": math.nan},
-        {"a": torch.Size([1, 2]), "b": torch.float16, "c": torch.device("cpu")},
-        {"a": torch.ones(3).to_sparse(), "b": torch.nn.Parameter(torch.ones(2))},
-        {"a": {(n, n): n for n in range(2000)}},
-    ],
-    ids=range(13),
-)
-def test_what_is_large_and_honest_is_read(tmp_path: Path, tree: dict[str, Any]) -> None:
+# Of so many parts.
+HONEST: list[Callable[[int], Any]] = [
+    lambda size: list(range(3 * size)),
+    lambda size: {n: n for n in range(size)},
+    lambda size: {n / 7: n for n in range(size)},
+    lambda size: {str(n): n for n in range(size)},
+    lambda size: set(range(size)),
+    lambda size: [(n, n) for n in range(size)],
+    lambda size: [{"x": n} for n in range(size // 2)],
+    lambda size: [2**200 + n for n in range(size // 2)],
+    lambda size: OrderedDict((str(n), torch.zeros(1)) for n in range(size // 50)),
+    lambda size: [bytearray(b"abc" * 1000), b"x" * 10_000, 1j, math.nan],
+    lambda size: [torch.Size([1, 2]), torch.float16, torch.device("cpu")],
+    lambda size: [torch.ones(3).to_sparse(), torch.nn.Parameter(torch.ones(2))],
+    lambda size: {(n, n): n for n in range(size // 50)},
+]
+ODD: list[Callable[[int], Any]] = [
+    lambda size: {(n, n + 1) for n in range(size)},
+    lambda size: frozenset((n, n + 1) for n in range(size)),
+    lambda size: {(n, str(n)): n for n in range(size)},
+    lambda size: {2**70 + n: n for n in range(size)},
+]
+
+
+@pytest.mark.parametrize("size", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("make", HONEST, ids=range(len(HONEST)))
+def test_what_is_large_and_honest_is_read(
+    tmp_path: Path, make: Callable[[int], Any], size: int
+) -> None:
+    tree = {"a": make(size)}
     for old in (False, True):
         path = tmp_path / f"{old}.pth"
         torch.save(tree, path, _use_new_zipfile_serialization=not old)
         assert repr(read_checkpoint(path)) == repr(tree)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {(n, n + 1) for n in range(30_000)},
-        frozenset((n, n + 1) for n in range(30_000)),
-        {(n, str(n)): n for n in range(30_000)},
-        {2**70 + n: n for n in range(30_000)},
-    ],
-    ids=range(4),
-)
+@pytest.mark.parametrize("size", [6000, pytest.param(30_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("make", ODD, ids=range(len(ODD)))
 def test_what_is_saved_with_many_odd_keys_comes_back(
-    make_runner: Any, tmp_path: Path, value: Any
+    make_runner: Any, tmp_path: Path, make: Callable[[int], Any], size: int
 ) -> None:
+    value = make(size)
     runner = make_runner(meta={"mine": value})
     runner.save_checkpoint(tmp_path, filename_tmpl="a.pth")
     assert read_checkpoint(tmp_path / "a.pth")["meta"]["mine"] == value

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests import programs
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [15, pytest.param(1000, marks=pytest.mark.long)])
 def test_killed_runs_lose_nothing_and_end_bit_for_bit(tmp_path: Path, kills: int) -> None:
     arguments = ["-m", "tests.checkpoint.killing", str(tmp_path / "run"), str(kills), "0"]
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = programs.run(*arguments, timeout=60 + kills)
     assert ended.returncode == 0, ended.stderr[-4000:]
     figures = json.loads(ended.stdout)
     print(figures)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from hookrun.cli import main
 from hookrun.schedules import plotting, preview
+from tests import programs
 
 COSINE = {"policy": "CosineAnnealing", "min_lr": 0.0, "by_epoch": False}
 PNG = b"\x89PNG"
@@ -106,8 +105,7 @@ def test_nothing_to_draw_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_as_a_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hookrun.cli", "plot-lr", json.dumps(COSINE)]
     path = tmp_path / "lr.png"
-    done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
+    done = programs.run("-m", "hookrun.cli", "plot-lr", json.dumps(COSINE), "-o", path)
     assert done.returncode == 0, done.stderr
     assert path.exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import torch
 
 from hookrun import CheckpointHook, OptimizerHook
 from hookrun.checkpoint import write_checkpoint
-from hookrun.cli import main
+from hookrun.cli import main, resume_both_ways
 from hookrun.cli.resume_both_ways import differences
+from tests import programs
 from tests.support import make_loader
 
 
@@ -185,6 +188,15 @@ SCRIPT = """
 """
 
 
+class InForks:
+    """In the place of the module `subprocess`."""
+
+    @staticmethod
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        assert command[0] == sys.executable
+        return programs.run(*command[1:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -201,6 +213,8 @@ def test_a_script_is_run_both_ways(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if status != 2:  # one of them starts processes as it does
+        monkeypatch.setattr(resume_both_ways, "subprocess", InForks)
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))

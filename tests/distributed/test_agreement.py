@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import programs
 
-@pytest.mark.parametrize("points", [8, pytest.param(20, marks=pytest.mark.long)])
+
+@pytest.mark.parametrize("points", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_a_signal_to_one_of_four_processes_stops_all_at_the_same_step(
     tmp_path: Path, points: int
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed.stopping_ranks", str(tmp_path), str(points)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
+    command = ["-m", "tests.distributed.stopping_ranks", str(tmp_path), str(points)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = programs.run(*command, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) == points

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import json
 import os
-import select
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.programs import Program
 
 DEADLINE = 120.0  # seconds
 
@@ -31,9 +30,6 @@ _END = """
 dist.destroy_process_group()
 """
 
-# By rank. They are kept: the import of torch takes longer than all that the programs do.
-_servers: list[subprocess.Popen[str]] = []
-
 
 def run_workers(program: str, folder: Path, world_size: int = 2) -> list[dict[str, Any]]:
     """What each process left in ``found``, by rank.
@@ -44,50 +40,25 @@ def run_workers(program: str, folder: Path, world_size: int = 2) -> list[dict[st
         world_size: the number of processes.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    while len(_servers) < world_size:
-        _servers.append(_start(environment))
     ranks = range(world_size)
     outputs = [folder / f"{rank}.txt" for rank in ranks]
-    for rank in ranks:
-        begin = _BEGIN.format(rank=rank, world_size=world_size, folder=str(folder))
-        job = {"program": begin + program + _END, "output": str(outputs[rank])}
-        _write(_servers[rank], json.dumps({**job, "environment": environment}))
     deadline = time.monotonic() + DEADLINE
-    codes = [_read(server, deadline) for server in _servers[:world_size]]
-    if codes != ["0"] * world_size:
-        _stop()
+    with contextlib.ExitStack() as ended:
+        running = []
+        for rank in ranks:
+            begin = _BEGIN.format(rank=rank, world_size=world_size, folder=str(folder))
+            code = begin + program + _END
+            worker = Program("-c", code, env=environment, output=outputs[rank])
+            running.append(ended.enter_context(worker))
+        codes = [_wait(worker, deadline) for worker in running]
+    if codes != [0] * world_size:
         raise AssertionError("\n".join([f"{codes}", *(each.read_text() for each in outputs)]))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in ranks]
 
 
-def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.distributed.rank"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        start_new_session=True,
-    )
-
-
-def _write(server: subprocess.Popen[str], line: str) -> None:
-    assert server.stdin is not None
-    server.stdin.write(line + "\n")
-    server.stdin.flush()
-
-
-def _read(server: subprocess.Popen[str], deadline: float) -> str | None:
-    """The exit code of a job, or None where it hangs."""
-    assert server.stdout is not None
-    ended, _, _ = select.select([server.stdout], [], [], max(0.0, deadline - time.monotonic()))
-    return server.stdout.readline().strip() if ended else None
-
-
-@atexit.register
-def _stop() -> None:
-    for server in _servers:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-    _servers.clear()
+def _wait(worker: Program, deadline: float) -> int | None:
+    """The exit code, or None where it hangs."""
+    try:
+        return worker.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None

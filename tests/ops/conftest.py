@@ -9,7 +9,7 @@ import torch
 
 from hookrun._native import cpu
 
-from .inputs import BACKENDS, QUICK_CASES, TAKES, Case, all_cases, sampled_cases
+from .inputs import BACKENDS, TAKES, Case, all_cases, is_quick, sampled_cases
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
@@ -37,9 +37,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each backend; forced, unless the test's case is one that it may leave to the reference."""
     case: Case | None = request.node.callspec.params.get("case")
     op = request.node.originalname.removeprefix("test_")
-    slow = case is not None and case not in QUICK_CASES
+    kind = request.node.callspec.params.get("kind")
+    slow = case is not None and not is_quick(case, op, kind)
     if request.param == "triton" and slow and not request.config.getoption("--long"):
         pytest.skip("Triton's interpreter is slow; --long runs it")
+    many = case is not None and case.sizes == "5,000 tensors"
+    if request.param == "reference" and many and not request.config.getoption("--long"):
+        pytest.skip("one by one; --long does it")
     if case is None or TAKES[request.param](op, case):
         monkeypatch.setenv("HOOKRUN_BACKEND", request.param)
     else:
@@ -77,11 +81,15 @@ def _using(isa: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _cpu_on_two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests here mean the compiled kernels, and say so where they don't."""
+def _cpu_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests here mean the compiled kernels, and say so where they don't.
+
+    These take a second thread for a million elements, as in `test_backend.py`. Torch does so for
+    fewer, and where other tests keep the cores busy, waiting for it takes most of the time.
+    """
     monkeypatch.setenv("HOOKRUN_BACKEND", _CHOSEN)
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from hookrun.ops import ema_update_, explain, grad_norm
+from tests import programs
 
 
 def test_explain_tells_what_ran_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +39,7 @@ def _norm_in_a_worker(queue: Any, tensors: list[torch.Tensor]) -> None:
 
 def test_a_forked_process_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOKRUN_BACKEND", "cpu")  # torch's own threads do hang there
+    torch.set_num_threads(2)
     tensors = [torch.ones(3_000_000)]
     grad_norm(tensors)  # the pool has threads now, which a fork does not copy
     context = multiprocessing.get_context("fork")
@@ -73,7 +73,7 @@ def test_the_kernels_use_torchs_threads_and_start_none() -> None:
     )
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("no /proc to count threads in")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = programs.run("-c", code)
     assert result.stdout.split() == ["0"], result.stderr
 
 
@@ -86,11 +86,5 @@ def test_the_same_is_refused_where_torch_has_no_exchange_table() -> None:
     here = Path(__file__).parent
     files = [str(here / name) for name in ("test_arguments.py", "test_fused_step_refusals.py")]
     environment = {**os.environ, "HOOKRUN_BACKEND": ""}
-    result = subprocess.run(
-        [sys.executable, "-c", code, *files],
-        capture_output=True,
-        text=True,
-        cwd=here.parents[1],
-        env=environment,
-    )
+    result = programs.run("-c", code, *files, env=environment)
     assert result.returncode == 0, result.stdout[-3000:]

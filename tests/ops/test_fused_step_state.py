@@ -26,7 +26,10 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+def kind(request: pytest.FixtureRequest, backend: str) -> Callable[[Any], Any]:
+    quick = backend != "triton" or request.param in ("nesterov", "adamw")
+    if not quick and not request.config.getoption("--long"):
+        pytest.skip("Triton's interpreter is slow; --long runs it")
     return KINDS[request.param]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ from torch.nn import Parameter
 
 from hookrun import ops
 from hookrun.ops import FusedStep, LossScale
+from tests import programs
 from tests.modes import MODES
 
 CPU = torch.device("cpu")
@@ -175,4 +174,4 @@ def test_from_the_first_call_on(mode: str) -> None:
         "ema_update_(e, [torch._neg_view(p[0])], 1.0); assert e[0].tolist() == [-1.0] * 3\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "HOOKRUN_BACKEND"}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+    programs.run("-c", code, env=environment).check_returncode()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from hookrun._native import cpu
+from tests import programs
 
 
 def test_the_installed_torch_is_read_the_quick_way() -> None:
@@ -24,13 +23,8 @@ def test_asking_torch_gives_the_same() -> None:
         return  # this is that process
     here = Path(__file__).parent
     files = [__file__, str(here / "test_odd_tensors.py"), str(here / "test_recorded.py")]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
-        env={**os.environ, "HOOKRUN_TENSOR_READS": "plain"},
-        cwd=here.parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
+    environment = {**os.environ, "HOOKRUN_TENSOR_READS": "plain"}
+    result = programs.run(*command, env=environment, timeout=300)
     assert result.returncode == 0, result.stdout[-3000:]
     assert "passed" in result.stdout

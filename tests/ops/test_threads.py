@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests import programs
 
 FIRST = """
 import sys, threading
@@ -31,7 +30,5 @@ print("done")
 def test_the_first_operations_of_a_process_in_threads_do_not_wait_for_each_other(
     number: int,
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = programs.run("-c", FIRST)
     assert ended.stdout == "done\n", ended.stderr

@@ -11,7 +11,7 @@ import torch
 
 from .resume_matrix import CASES, STEPS, Case, differences, end_of, run
 
-SAMPLE = 40
+SAMPLE = 20
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,20 @@ def one_thread() -> Iterator[None]:
 
 
 def sampled() -> list[tuple[Case, list[int]]]:
-    """40 pairs of a case and a step, all cases among them, seeded."""
+    """20 pairs of a case and a step, seeded.
+
+    Half of the cases are among them, with every combination of any four of the five choices.
+    """
     choose = random.Random(6)
-    steps: dict[Case, list[int]] = {case: [] for case in CASES}
+    steps: dict[Case, list[int]] = {case: [] for case in CASES if parity(case)}
     for number in range(SAMPLE):
-        steps[CASES[number % len(CASES)]].append(choose.randint(1, STEPS))
+        steps[list(steps)[number % len(steps)]].append(choose.randint(1, STEPS))
     return list(steps.items())
+
+
+def parity(case: Case) -> bool:
+    choices = (case.kind == "epoch", case.accumulation > 1, case.fp16, case.ema, case.workers > 0)
+    return sum(choices) % 2 == 0
 
 
 def check(case: Case, folder: Path, steps: list[int]) -> None:

@@ -52,14 +52,17 @@ class Run:
         if runner.mode == "train":
             self.epochs.append(runner.epoch)
 
-    def save_in(self, folder: Path, wanted: Callable[[Any], bool]) -> None:
-        """Save a file in every event of which this says so."""
+    def save_in(
+        self, folder: Path, wanted: Callable[[Any], bool], written: slice = slice(None)
+    ) -> None:
+        """Save a file in every event of which this says so, or write only some of these files."""
 
         def save(runner: Any) -> None:
             if not wanted(runner):
                 return
             file = folder / f"{len(self.stops)}.pth"
-            runner.save_checkpoint(folder, filename_tmpl=file.name)
+            if len(self.stops) in range(1000)[written]:
+                runner.save_checkpoint(folder, filename_tmpl=file.name)
             trained, validated = (len(self.batches[mode]) for mode in ("train", "val"))
             if runner.current_event == "after_val_iter" and isinstance(runner, EpochBasedRunner):
                 validated -= runner.inner_iter + 1  # a resumed run begins that epoch again
@@ -111,11 +114,12 @@ def test_what_was_not_seen_follows(
     make = KINDS[name]
     seed(0)
     whole = Run(make_runner, kind)
-    whole.save_in(tmp_path, at(1, 5, 6, 8, 12, 17))
+    first = [*KINDS].index(name)
+    some = slice(first % 4, None, 4 if first else 1)
+    whole.save_in(tmp_path, at(1, 5, 6, 8, 12, 17), some)
     whole.go(make(), make())
     assert len(whole.stops) > 6
-    first = [*KINDS].index(name)
-    for number, stop in list(enumerate(whole.stops))[first % 4 :: 4 if first else 1]:
+    for number, stop in list(enumerate(whole.stops))[some]:
         seed(100 + number)
         rest = Run(make_runner, kind)
         rest.runner.resume(stop[0])

@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import signal
-import subprocess
-import sys
-import textwrap
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 
 from hookrun import ClosureHook, EMAHook, Hook
+from tests.programs import Program
 from tests.support import Recorder, TinyModel, make_loader
 
 from .variants import EPOCH_VARIANTS, ITER_VARIANTS, LOOPS, limits
@@ -176,20 +174,10 @@ runner.run([Endless()], [("train", 10**9)])
 
 @pytest.mark.parametrize("kind", ["epoch", "iter"])
 def test_a_real_ctrl_c_ends_the_native_loop(kind: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), kind],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
-    process.send_signal(signal.SIGINT)
-    try:
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with Program("-c", PROGRAM, kind) as process:
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert out == "closed KeyboardInterrupt True\n"
     assert "\nKeyboardInterrupt" in err
     assert process.returncode == -signal.SIGINT

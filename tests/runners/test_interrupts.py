@@ -115,7 +115,7 @@ def test_interrupted_at_any_instant(
     known, count = trajectory(kind, tmp_path)
     before = global_state()
     assert count > 1000
-    tries = 1000 if request.config.getoption("--long") else 15
+    tries = 1000 if request.config.getoption("--long") else 8
     for at in sorted(random.Random(count).sample(range(1, count + 1), tries)):
         runner, run = make_run(kind, tmp_path / str(at))
         instants = Instants(FILES, at)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ import pytest
 
 from hookrun import CheckpointHook, ClosureHook, IterBasedRunner, TextLoggerHook
 from hookrun.checkpoint import read_checkpoint
+from tests.programs import Program
 from tests.support import make_loader
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 ANOTHER = """
 import sys, torch
@@ -46,19 +43,12 @@ def test_a_run_of_another_process_is_warned_of_as_long_as_it_goes_on(
     make_runner: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = make_runner(max_epochs=1)
-    other = subprocess.Popen(
-        [sys.executable, "-c", ANOTHER, runner.work_dir],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"training\n"
-    train(runner)
-    assert warned(caplog) == 1
-    other.communicate(b"\n")
-    assert other.returncode == 0
+    with Program("-c", ANOTHER, runner.work_dir) as other:
+        assert other.stdout.readline() == "training\n"
+        train(runner)
+        assert warned(caplog) == 1
+        other.communicate("\n")
+        assert other.returncode == 0
     train(make_runner(max_epochs=1))
     assert warned(caplog) == 1
 

@@ -94,7 +94,7 @@ def test_each_sample_is_seen_once_an_epoch(
     kind: type,
 ) -> None:
     make = KINDS[name]
-    for before, after, step in some(CHANGES, name, 2):
+    for before, after, step in some(CHANGES, name, 1):
         loaders = (make(SIZE, before), step), (make(SIZE, after), 0)
         epochs = resumed(make_runner, kind, tmp_path, *loaders).by_epoch(kind)
         assert epochs

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 from hookrun import ClosureHook, EpochBasedRunner, Hook, IterBasedRunner, OptimizerHook, Preempted
+from tests.programs import Program
 from tests.support import TinyModel, make_loader
 
 from .variants import LOOPS, limits
@@ -222,23 +221,13 @@ runner.run([Endless()], [("train", 1)])
     ],
 )
 def test_a_real_process(mode: str, signum: int, code: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, mode, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert process.stdout is not None
+    with Program("-c", PROGRAM, mode, tmp_path) as process:
         assert process.stdout.readline() == "running\n"
         process.send_signal(signum)
         if mode == "twice":
             assert process.stdout.readline() == "noted\n"
             process.send_signal(signum)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        _, err = process.communicate()
     assert process.returncode == code
     assert (tmp_path / "preempted.pth").exists() == (mode == "once")
     assert "Traceback" not in err

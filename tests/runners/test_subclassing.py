@@ -8,7 +8,7 @@ actions, and once without any, called at every event as MMCV would.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -45,6 +45,7 @@ from tests.support import make_loader
 
 from .variants import CallHookEpochRunner, CallHookIterRunner
 
+BATCHES = list(make_loader(3))
 SCHEDULING = (
     "every_n_epochs",
     "every_n_iters",
@@ -160,6 +161,16 @@ CASES += [
     for name, arguments in SCHEDULES.items()
 ]
 IDS = [f"{hook.__name__}{index}" for index, (hook, _, _) in enumerate(CASES)]
+RUNNERS = (EpochBasedRunner, IterBasedRunner)
+
+
+def cases_and_runners() -> Iterator[Any]:
+    """In both runners; the schedules, whose work is in one class, by turns in one of them."""
+    for case, name in enumerate(IDS):
+        for number, kind in enumerate(RUNNERS):
+            by_turns = case < len(CASES) - len(SCHEDULES) or case % 2 == number
+            marks = [] if by_turns else [pytest.mark.long]
+            yield pytest.param(case, kind, marks=marks, id=f"{name}-{kind.__name__}")
 
 
 def counted(cls: type, methods: tuple[str, ...], calls: Counter[str], bare: bool) -> type:
@@ -196,7 +207,7 @@ def train(make_runner: Any, kind: type, hook: Hook, python_loop: bool) -> list[A
         runner.register_hook(TextLoggerHook(interval=3, by_epoch=by_epoch), priority=90)
     counts = (1, 1) if by_epoch else (3, 2)
     workflow = list(zip(("train", "val"), counts, strict=True))
-    runner.run([make_loader(3), make_loader(2)], workflow)
+    runner.run([BATCHES, BATCHES[:2]], workflow)
     return [[p.tolist() for p in runner.model.parameters()], runner.current_lr(), runner.iter]
 
 
@@ -215,8 +226,7 @@ def own_events(cls: type) -> tuple[str, ...]:
     return tuple(e for e in EVENTS if getattr(cls, e, None) is not getattr(Hook, e, None))
 
 
-@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
-@pytest.mark.parametrize("case", range(len(CASES)), ids=IDS)
+@pytest.mark.parametrize(("case", "kind"), cases_and_runners())
 def test_overrides_are_called_as_often_as_without_short_cuts(
     make_runner: Any, kind: type, case: int
 ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 
 from hookrun.storage import atomic, atomic_write, link, remove_leftovers
 from hookrun.storage.locks import try_lock
+from tests import programs
 
 
 def write(path: Path, data: bytes) -> None:
@@ -118,7 +117,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    killed = programs.run("-c", KILLED, path)
     assert killed.returncode == -signal.SIGKILL
     (left,) = leftovers(path.parent)
     with atomic_write(path) as file:
@@ -126,10 +125,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(p
         assert remove_leftovers(path.parent) == [left]
         (mine,) = leftovers(path.parent)
         # Another process of this machine does not take it either, nor does a container's.
-        other = subprocess.run(
-            [sys.executable, "-c", REMOVE, str(path.parent)], capture_output=True, check=True
-        )
-        assert other.stdout == b"[]\n"
+        assert programs.run("-c", REMOVE, path.parent).stdout == "[]\n"
         assert leftovers(path.parent) == [mine]
     assert path.read_bytes() == b"new"
     assert leftovers(path.parent) == []

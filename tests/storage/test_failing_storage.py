@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from hookrun import FileClient, save_checkpoint
 from hookrun.checkpoint import read_checkpoint
+from tests.programs import Program
 
 from .conftest import S3
 
@@ -252,17 +251,13 @@ def test_a_writer_that_is_killed(tmp_path: Path, kills: int) -> None:
     """On a real disk, which fsspec writes to."""
     draw = random.Random(0)
     for _ in range(kills):
-        writing = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE
-        )
-        assert writing.stdout is not None
-        assert writing.stdout.readline() == b"ready\n"
-        while not (tmp_path / "run" / "a.pth").exists():
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.1))
-        writing.send_signal(signal.SIGKILL)
-        writing.wait()
-        writing.stdout.close()
+        with Program("-c", KILLED, tmp_path) as writing:
+            assert writing.stdout.readline() == "ready\n"
+            while not (tmp_path / "run" / "a.pth").exists():
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.1))
+            writing.send_signal(signal.SIGKILL)
+            assert writing.wait() == -signal.SIGKILL
         data = (tmp_path / "run" / "a.pth").read_bytes()
         assert data == data[:1] * (3_000_000 + data[0] - 65)
         assert list(FileClient("disk").list_dir_or_file(tmp_path / "run")) == ["a.pth"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hookrun.storage import folder_locked, locks
+from tests.programs import Program
 
 HOLD = """
 import sys, time
@@ -34,14 +33,12 @@ def test_it_is_held_once_and_given_back(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_the_process_however_that_ends(tmp_path: Path) -> None:
-    holding = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
-    assert holding.stdout is not None
-    assert holding.stdout.readline() == b"True\n"
-    with folder_locked(tmp_path) as free:
-        assert not free
-    holding.send_signal(signal.SIGKILL)
-    holding.wait()
-    holding.stdout.close()
+    with Program("-c", HOLD, tmp_path) as holding:
+        assert holding.stdout.readline() == "True\n"
+        with folder_locked(tmp_path) as free:
+            assert not free
+        holding.send_signal(signal.SIGKILL)
+        assert holding.wait() == -signal.SIGKILL
     with folder_locked(tmp_path) as free:
         assert free
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import torch
 from hookrun import FileClient, save_checkpoint
 from hookrun.checkpoint import Writer, newest_valid, read_checkpoint
 from hookrun.storage import atomic, atomic_write, link, remove_leftovers
+from tests.programs import Program
 
 SIZES = [10, 300_000, 70_000, 1_500_000]
 
@@ -87,10 +86,7 @@ for _ in range(60):
 
 
 def test_processes_that_take_themselves_for_each_other_write_one_file(tmp_path: Path) -> None:
-    running = [
-        subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), str(number)])
-        for number in (1, 2, 3)
-    ]
+    running = [Program("-c", PROCESS, tmp_path, str(number)) for number in (1, 2, 3)]
     seen = 0
     while any(each.poll() is None for each in running):
         for name in ("x.pth", "latest.pth"):
@@ -102,7 +98,9 @@ def test_processes_that_take_themselves_for_each_other_write_one_file(tmp_path: 
             assert data == data[:1] * (200_000 * data[0] + 1)
             seen += name == "latest.pth"
         time.sleep(0.001)
-    assert [each.returncode for each in running] == [0, 0, 0]
+    for each in running:
+        with each:
+            assert (each.communicate(), each.returncode) == (("", ""), 0)
     assert seen
     assert sorted(os.listdir(tmp_path)) == ["latest.pth", "x.pth"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hookrun import HOOKS, ClosureHook, EMAHook, IterBasedRunner
+from tests.distributed.workers import run_workers
 from tests.support import TinyModel
 
 PROCESSES, ITERS = 2, 7
@@ -73,18 +73,14 @@ def all_works(rank: int, folder: str) -> dict[str, Any]:
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What `all_works` gives in each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(_process, (str(folder),), PROCESSES)  # type: ignore[no-untyped-call]
+    run_workers(PROGRAM, folder, PROCESSES)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 
-def _process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", PROCESSES)  # type: ignore[no-untyped-call]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
-    try:
-        torch.save(all_works(rank, folder), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+PROGRAM = """
+from tests.hooks.optimizer.test_distributed_training import all_works
+torch.save(all_works(rank, str(folder)), folder / f"{rank}.pt")
+"""
 
 
 def run(model: nn.Module, optimizer_hook: Any, batches: list[Any], folder: str, ema: bool) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from hookrun import (
     StepMomentumUpdaterHook,
 )
 from tests.hooks.schedule.lr_support import EPOCHS, HOOK_MAKERS, LENGTH, SETTINGS, in_python
+from tests.sampling import one_in
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
+BATCHES = list(make_loader(LENGTH))
 LR_HOOKS: dict[str, Callable[..., Any]] = {
     **HOOK_MAKERS,
     "Cyclic": lambda **kw: CyclicLrUpdaterHook(**{**kw, "by_epoch": False}),
@@ -93,40 +96,45 @@ def train(make_runner: MakeRunner, hook: Any, optimizer: Any, kind: type = Epoch
 
 
 def run(runner: Any) -> Any:
-    runner.run([make_loader(LENGTH)], [("train", 1)])
+    runner.run([BATCHES], [("train", 1)])
     return runner.seen
 
 
-def check_moment(
-    make_runner: MakeRunner, make_hook: Callable[[], Any], kind: type, event: str, number: int
+def check_moments(
+    make_runner: MakeRunner,
+    make_hook: Callable[[], Any],
+    kind: type,
+    moments: Sequence[tuple[str, int]],
 ) -> None:
     """A group that is added follows the values of one that was there from the start."""
     there = run(train(make_runner, make_hook(), sgd(FIRST, ADDED), kind))
-    optimizer = sgd(FIRST)
-    hook = make_hook()
-    runner = train(make_runner, hook, optimizer, kind)
-    at(runner, event, number, lambda: optimizer.add_param_group(*make_groups(ADDED)))
-    seen = run(runner)
-    added = next(i for i, values in enumerate(seen) if len(values) == 2)
-    if hook.by_epoch:
-        first = -(-added // LENGTH) * LENGTH  # the next epoch, if it has not just begun
-        if event == "before_train_iter" and first == added:
-            first += LENGTH
-    else:
-        first = added + (event == "before_train_iter")
-    for values in seen[added:first]:  # not seen yet
-        assert values[1] == (ADDED["lr"], ADDED["momentum"])
-    assert seen[first:] == there[first:]
-    assert [values[0] for values in seen] == [values[0] for values in there]
+    for event, number in moments:
+        optimizer = sgd(FIRST)
+        hook = make_hook()
+        runner = train(make_runner, hook, optimizer, kind)
+        add = functools.partial(optimizer.add_param_group, *make_groups(ADDED))
+        at(runner, event, number, add)
+        seen = run(runner)
+        added = next(i for i, values in enumerate(seen) if len(values) == 2)
+        if hook.by_epoch:
+            first = -(-added // LENGTH) * LENGTH  # the next epoch, if it has not just begun
+            if event == "before_train_iter" and first == added:
+                first += LENGTH
+        else:
+            first = added + (event == "before_train_iter")
+        for values in seen[added:first]:  # not seen yet
+            assert values[1] == (ADDED["lr"], ADDED["momentum"])
+        assert seen[first:] == there[first:]
+        assert [values[0] for values in seen] == [values[0] for values in there]
 
 
 def sgd(*groups: dict[str, Any]) -> torch.optim.SGD:
     return torch.optim.SGD(make_groups(*groups), lr=0.1)
 
 
-@pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("policy", LR_HOOKS)
+@pytest.mark.parametrize(
+    ("policy", "setting", "reference"), one_in(2, LR_HOOKS, SETTINGS, (False, True))
+)
 def test_learning_rates_of_added_groups(
     make_runner: MakeRunner,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,23 +145,22 @@ def test_learning_rates_of_added_groups(
     if reference:
         in_python(monkeypatch)
     moments = MOMENTS if policy in ("Step", "OneCycle", "subclass") else MOMENTS[2:4]
-    for event, number in moments:
-        make = lambda: LR_HOOKS[policy](**SETTINGS[setting])  # noqa: E731
-        check_moment(make_runner, make, EpochBasedRunner, event, number)
+    make = lambda: LR_HOOKS[policy](**SETTINGS[setting])  # noqa: E731
+    check_moments(make_runner, make, EpochBasedRunner, moments)
 
 
 @pytest.mark.parametrize("policy", LR_HOOKS)
 def test_learning_rates_of_added_groups_in_runs_by_iteration(
     make_runner: MakeRunner, policy: str
 ) -> None:
-    for event, number in MOMENTS[1:5]:
-        make = lambda: LR_HOOKS[policy](by_epoch=False, warmup="exp", warmup_iters=6)  # noqa: E731
-        check_moment(make_runner, make, IterBasedRunner, event, number)
+    make = lambda: LR_HOOKS[policy](by_epoch=False, warmup="exp", warmup_iters=6)  # noqa: E731
+    check_moments(make_runner, make, IterBasedRunner, MOMENTS[1:5])
 
 
-@pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("setting", ["by epoch", "by iteration", "by iteration, warm"])
-@pytest.mark.parametrize("policy", MOMENTUM_HOOKS)
+@pytest.mark.parametrize(
+    ("policy", "setting", "reference"),
+    one_in(2, MOMENTUM_HOOKS, ("by epoch", "by iteration", "by iteration, warm"), (False, True)),
+)
 def test_momenta_of_added_groups(
     make_runner: MakeRunner,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,9 +170,8 @@ def test_momenta_of_added_groups(
 ) -> None:
     if reference:
         in_python(monkeypatch)
-    for event, number in MOMENTS:
-        make = lambda: MOMENTUM_HOOKS[policy](**SETTINGS[setting])  # noqa: E731
-        check_moment(make_runner, make, EpochBasedRunner, event, number)
+    make = lambda: MOMENTUM_HOOKS[policy](**SETTINGS[setting])  # noqa: E731
+    check_moments(make_runner, make, EpochBasedRunner, MOMENTS)
 
 
 @pytest.mark.parametrize("by_epoch", [True, False])
