@@ -118,6 +118,7 @@ def run_iters(
     loader: Iterator[Any],
     train: bool,
     count: int,
+    again: int,
     kwargs: dict[str, Any] | None,
 ) -> int: ...
 

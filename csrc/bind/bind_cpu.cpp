@@ -294,7 +294,9 @@ void bind_cpu(py::module_& module) {
       "tensor_reads",
       [] {
         const Torch& torch = Torch::get();
-        return py::dict("flags"_a = torch.reads_flags(), "autograd"_a = torch.reads_autograd());
+        return py::dict("flags"_a = torch.reads_flags(), "autograd"_a = torch.reads_autograd(),
+                        "fingerprints"_a = torch.has_fingerprints(),
+                        "versions"_a = torch.finds_versions());
       },
       "What is read of a tensor's object itself, rather than asked of torch.");
 }

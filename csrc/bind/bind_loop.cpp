@@ -40,6 +40,9 @@ class Loop {
     return true;
   }
 
+  // A phase begins.
+  void set_mode() { set(&state_->mode, train_ ? Names::get().train : Names::get().val); }
+
   // Calls model.train() before an iteration, since a hook may have left the model, or parts of it,
   // in evaluation mode. Skipped where it would change nothing: while all modules that it put into
   // training mode last time still are.
@@ -190,22 +193,32 @@ bool run_epoch(const py::object& runner, const py::object& batches, bool train,
   }
 }
 
+std::int64_t epoch_of(const py::object& loader) {
+  return py::cast<std::int64_t>(steal(PyObject_GetAttr(loader.ptr(), Names::get().epoch)));
+}
+
 // Returns the number of iterations done: fewer than `count` if the run reaches its limit or a hook
-// has replaced the loader.
+// has replaced the loader. Where `again` is not 0, phases of so many iterations follow, until then
+// or until one begins in another epoch than the first.
 std::int64_t run_iters(const py::object& runner, const py::object& loader, bool train,
-                       std::int64_t count, const py::object& kwargs) {
+                       std::int64_t count, std::int64_t again, const py::object& kwargs) {
   RunState* state = check_runner(runner);
   Loop loop(state, train, /*pass_optimizer=*/train, kwargs);
-  for (std::int64_t done = 0; done < count; ++done) {
+  const std::int64_t first_epoch = again > 0 ? epoch_of(loader) : 0;
+  for (std::int64_t done = 0; again > 0 || done < count; ++done) {
     const bool at_limit = train && state->counters.max_iters != Counters::kUnknown &&
                           state->counters.iter >= state->counters.max_iters;
     if (at_limit || state->data_loader != loader.ptr()) return done;
+    if (done == count) {
+      if (epoch_of(loader) != first_epoch) return done;
+      count += again;
+      state->counters.inner_iter = 0;
+      loop.set_mode();
+    }
     loop.ensure_training();
     py::object batch = next(loader);
     if (!batch) throw py::stop_iteration();
-    state->counters.epoch =
-        train ? py::cast<std::int64_t>(steal(PyObject_GetAttr(loader.ptr(), Names::get().epoch)))
-              : state->counters.epoch;
+    if (train) state->counters.epoch = epoch_of(loader);
     if (!loop.iterate(std::move(batch))) throw py::error_already_set();
     ++state->counters.inner_iter;
     if (train) ++state->counters.iter;
@@ -221,9 +234,11 @@ void bind_loop(py::module_& module) {
              py::arg("first_inner_iter"), py::arg("kwargs"),
              "Train or validate on all batches: events, step and log for each. Returns whether "
              "there was any batch.");
-  module.def("run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
-             py::arg("count"), py::arg("kwargs"),
-             "Train or validate on up to `count` batches of an IterLoader; returns how many.");
+  module.def(
+      "run_iters", &run_iters, py::arg("runner"), py::arg("loader"), py::arg("train"),
+      py::arg("count"), py::arg("again"), py::arg("kwargs"),
+      "Train or validate on up to `count` batches of an IterLoader, and in phases of `again` "
+      "batches after that; returns how many.");
 }
 
 }  // namespace hookrun

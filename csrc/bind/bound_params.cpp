@@ -173,7 +173,6 @@ void BoundParams::verify_memory() const {
     const BoundTensor& tensor = tensors_[i];
     require(torch.is_plain(tensor.object) && torch.fingerprint(tensor.object) == tensor.fingerprint,
             "the memory of a tensor is another one");
-    Torch::prefetch_version(tensor.parts[0]);
   }
 }
 

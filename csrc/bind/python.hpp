@@ -60,6 +60,7 @@ struct Names {
   PyObject* val_step = PyUnicode_InternFromString("val_step");
   PyObject* training = PyUnicode_InternFromString("training");
   PyObject* train = PyUnicode_InternFromString("train");
+  PyObject* val = PyUnicode_InternFromString("val");
   PyObject* epoch = PyUnicode_InternFromString("_epoch");
   PyObject* update = PyUnicode_InternFromString("update");
   PyObject* time = PyUnicode_InternFromString("time");

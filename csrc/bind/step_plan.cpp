@@ -64,7 +64,7 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
     if (settings.may_skip) return norm;
     require(!settings.error_if_nonfinite, "the norm is not finite");
   }
-  bump_versions();  // before the kernel runs, which pushes their counters out of the cache
+  bump_versions();
   for (const std::size_t number : numbers_) params_->members()[number].count_step();
   const double factor = settings.max_norm ? *settings.max_norm / (norm + 1e-6) : 1.0;
   const double grad_scale = settings.inverse_scale * (factor > 1.0 ? 1.0 : factor);
@@ -143,7 +143,13 @@ void StepPlan::select_rows() {
       written.append(borrow(member.average));
     }
   }
-  versions_ = py::tuple(written);
+  written_ = py::tuple(written);
+  versions_.clear();
+  if (Torch::get().finds_versions()) {
+    for (const py::handle tensor : written) {
+      if (auto* version = Torch::get().version(tensor.ptr())) versions_.push_back(version);
+    }
+  }
   selected_ = true;
 }
 
@@ -181,22 +187,32 @@ double StepPlan::norm_of(const StepSettings& settings) {
 }
 
 void StepPlan::bump_versions() const {
+  if (Torch::get().finds_versions()) {
+    constexpr std::size_t kAhead = 16;
+    for (std::size_t i = 0; i < versions_.size(); ++i) {
+      if (i + kAhead < versions_.size()) __builtin_prefetch(versions_[i + kAhead], 1);
+      versions_[i]->fetch_add(1, std::memory_order_relaxed);
+    }
+    return;
+  }
   static PyObject* const increment = [] {
     const py::object c = py::module_::import("torch").attr("_C");
     return c.attr("_increment_version").cast<py::object>().release().ptr();
   }();
-  steal(PyObject_CallOneArg(increment, versions_.ptr()));
+  steal(PyObject_CallOneArg(increment, written_.ptr()));
 }
 
 int StepPlan::traverse(visitproc visit, void* arg) const {
-  Py_VISIT(versions_.ptr());
+  Py_VISIT(written_.ptr());
   for (const py::object& gradient : gradients_) Py_VISIT(gradient.ptr());
   return params_ ? params_->traverse(visit, arg) : 0;
 }
 
 void StepPlan::clear() {
   const std::unique_ptr<BoundParams> params = std::move(params_);  // destroyed last
-  versions_ = py::object();
+  written_ = py::object();
+  versions_.clear();
+  selected_ = false;
 }
 
 }  // namespace hookrun

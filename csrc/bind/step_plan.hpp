@@ -7,6 +7,7 @@
 // nothing is ever written to an address that was not verified in the same step.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -68,7 +69,8 @@ class StepPlan {
   bool selected_ = false;
   std::vector<std::size_t> numbers_;  // of the parameters with gradients
   std::vector<cpu::Row> averages_without_grad_;
-  py::object versions_;  // the tensors that are written and whose versions count
+  py::object written_;                                 // the tensors whose versions count
+  std::vector<std::atomic<std::uint32_t>*> versions_;  // where; empty: not known
 
   // The lists of the latest step.
   std::vector<cpu::Row> rows_, gradient_rows_;

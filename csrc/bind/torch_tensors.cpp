@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <string_view>
+#include <vector>
 
 namespace hookrun {
 namespace {
@@ -70,6 +71,7 @@ Torch::Torch() {
   find_lazy_flags(torch);
   find_autograd_word(torch);
   find_fingerprints(torch);
+  find_versions(torch);
 }
 
 // A tensor's dispatch keys are one of its words, and the two flags are among them. It is the word
@@ -189,6 +191,46 @@ bool Torch::fingerprints_show_all_changes(const py::module_& torch) const {
   return shows_changes && !shows_values;
 }
 
+// A tensor and its detached alias share two objects that no other tensor has: the storage and the
+// version counter, which has its number behind the words that all such objects begin with.
+void Torch::find_versions(const py::module_& torch) {
+  if (storage_word == 0) return;
+  const py::object sample = real_tensor(torch, 1);
+  const py::object alias = sample.attr("detach")();
+  const py::object other = real_tensor(torch, 1);
+  const auto at = [&](const py::object& tensor, std::size_t i) {
+    return word(word(tensor.ptr(), impl_word), i);
+  };
+  std::vector<std::size_t> shared;
+  for (std::size_t i = 1; i < kImplWords; ++i) {
+    const bool is_shared = at(sample, i) == at(alias, i) && at(sample, i) != at(other, i);
+    if (is_shared && i != storage_word) shared.push_back(i);
+  }
+  if (shared.size() != 1 || at(sample, shared[0]) == nullptr) return;
+  const auto asked = [](const py::object& tensor) {
+    return tensor.attr("_version").cast<std::uint32_t>();
+  };
+  const auto right = [&](int writes) {
+    for (int i = 0; i < writes; ++i) sample.attr("add_")(1);
+    return version(sample.ptr())->load() == asked(sample);
+  };
+  version_word = shared[0];
+  version_bytes = 2 * sizeof(void*);
+  if (right(3) && right(4) && right(1)) {
+    version(sample.ptr())->fetch_add(5);
+    if (right(0) && asked(sample) == asked(alias) && asked(sample) >= 5) return;
+  }
+  version_word = 0;
+}
+
+std::atomic<std::uint32_t>* Torch::version(PyObject* item) const {
+  if (version_word == 0) return nullptr;
+  const void* counter = word(word(item, impl_word), version_word);
+  if (counter == nullptr) return nullptr;  // a tensor of inference mode
+  auto* number = static_cast<char*>(const_cast<void*>(counter)) + version_bytes;
+  return reinterpret_cast<std::atomic<std::uint32_t>*>(number);
+}
+
 std::uint64_t Torch::fingerprint(PyObject* item) const {
   constexpr std::size_t kReferenceCount = 1;
   const void* impl = word(item, impl_word);
@@ -217,11 +259,6 @@ void Torch::prefetch(const std::array<const void*, 2>& parts) {
     __builtin_prefetch(impl + at);
   }
   __builtin_prefetch(parts[1]);
-}
-
-void Torch::prefetch_version(const void* impl) {
-  for (std::size_t i = 2; i < 6; ++i)
-    __builtin_prefetch(word(impl, i));  // one of them points to it
 }
 
 bool Torch::is_recorded(PyObject* item) const {

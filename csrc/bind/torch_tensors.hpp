@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -27,6 +28,8 @@ struct Torch {
   std::uint64_t lazy_flags = 0;   // those for negative and conjugate views
   std::size_t autograd_word = 0;  // of the TensorImpl: the pointer to the autograd metadata
   std::size_t storage_word = 0;   // of the TensorImpl: the pointer to the StorageImpl
+  std::size_t version_word = 0;   // of the TensorImpl: the pointer to the version counter
+  std::size_t version_bytes = 0;  // from the beginning of the version counter to the version
 
   static const Torch& get();
 
@@ -34,6 +37,7 @@ struct Torch {
   bool reads_flags() const { return lazy_word != 0; }
   bool reads_autograd() const { return autograd_word != 0; }
   bool has_fingerprints() const { return storage_word != 0; }
+  bool finds_versions() const { return version_word != 0; }
 
   bool is_plain(PyObject* item) const {
     const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(item));
@@ -55,9 +59,12 @@ struct Torch {
   // The objects that hold what it is made of, and a hint that they will be read soon.
   std::array<const void*, 2> parts(PyObject* item) const;
   static void prefetch(const std::array<const void*, 2>& parts);
-  // A hint that the version of a tensor with this TensorImpl will be increased soon.
-  static void prefetch_version(const void* impl);
   static constexpr int kMaxDims = 5;  // the shapes of more are stored outside the TensorImpl
+
+  // Where the version of a tensor is counted, which autograd compares with that of the values it
+  // has saved. It stays there as long as the fingerprint is the same. Null: not known, or the
+  // tensor has none.
+  std::atomic<std::uint32_t>* version(PyObject* item) const;
 
   // Whether the tensor has a grad_fn.
   bool is_recorded(PyObject* item) const;
@@ -74,6 +81,7 @@ struct Torch {
   void find_lazy_flags(const py::module_& torch);
   void find_autograd_word(const py::module_& torch);
   void find_fingerprints(const py::module_& torch);
+  void find_versions(const py::module_& torch);
   bool fingerprints_show_all_changes(const py::module_& torch) const;
 };
 

@@ -32,10 +32,11 @@ class BoundStep:
     changed, and the step is left to the caller.
 
     Where plans fail again and again, ever more steps are left to the caller before the next is
-    made, up to 64.
+    made, up to 64. Where the environment variable ``HOOKRUN_STEPS`` is ``unbound``, none is made.
     """
 
     def __init__(self) -> None:
+        self._allowed = os.environ.get("HOOKRUN_STEPS") != "unbound"
         self._plan: StepPlan | None = None
         self._failures = 0
         self._wait = 0
@@ -66,10 +67,7 @@ class BoundStep:
             count,
         )
         if isinstance(found, str):
-            self.reason = found
-            self._plan = None
-            self._failures += 1
-            self._wait = min(2**self._failures, _MOST_UNBOUND)
+            self._fail(found)
             return None
         self._failures = 0
         self.reason = None
@@ -86,17 +84,17 @@ class BoundStep:
             taken: whether the kernels have just taken a step with these tensors.
         """
         self._wait -= 1
-        if not taken or self._wait > 0 or self._plan is not None or not _may_bind():
+        if not self._allowed or not taken or self._wait > 0 or threads() < 1:
             return
         is_sgd = type(inputs.optimizer) is torch.optim.SGD
         plan = bind_step(inputs.optimizer, inputs.model_params, inputs.ema, is_sgd)
         if isinstance(plan, StepPlan):
             self._plan = plan
         else:
-            self.reason = plan
-            self._failures += 1
-            self._wait = min(2**self._failures, _MOST_UNBOUND)
+            self._fail(plan)
 
-
-def _may_bind() -> bool:
-    return threads() > 0 and os.environ.get("HOOKRUN_STEPS") != "unbound"
+    def _fail(self, reason: str) -> None:
+        self.reason = reason
+        self._plan = None
+        self._failures += 1
+        self._wait = min(2**self._failures, _MOST_UNBOUND)

@@ -163,7 +163,8 @@ class IterBasedRunner(BaseRunner):
                     mode, iters = workflow[index]
                     progress.phase = (index, 0)
                     self._inner_iter = done
-                    self._run_phase(mode, index, iters - done, kwargs)
+                    again = iters if len(workflow) == 1 else 0
+                    self._run_phase(mode, index, iters - done, again, kwargs)
                     done = 0
                 first, progress.phase = 0, None
             self.call_hook("after_epoch")
@@ -237,9 +238,19 @@ class IterBasedRunner(BaseRunner):
         self.progress.note_replacement(index, given)
         self._set_loader(given)
 
-    def _run_phase(self, mode: str, index: int, iters: int, kwargs: dict[str, Any]) -> None:
+    def _run_phase(
+        self, mode: str, index: int, iters: int, again: int, kwargs: dict[str, Any]
+    ) -> None:
+        """Run a phase of the workflow; it may be followed by others of its kind.
+
+        Args:
+            mode, index: of the phase.
+            iters: how many it has.
+            again: how many each phase has that follows, if all do the same; else 0.
+            kwargs: passed to the phase.
+        """
         if mode == "train" and can_run_natively(self, IterBasedRunner, "train"):
-            self._train_natively(index, iters, kwargs)
+            self._train_natively(index, iters, again, kwargs)
             return
         phase = getattr(self, mode)
         self.data_loader = self.progress.endless[index]
@@ -254,14 +265,18 @@ class IterBasedRunner(BaseRunner):
                 if self.data_loader is not loader:
                     self._replace_loader(index, f"an iteration of {mode!r}")
 
-    def _train_natively(self, index: int, iters: int, kwargs: dict[str, Any]) -> None:
+    def _train_natively(self, index: int, iters: int, again: int, kwargs: dict[str, Any]) -> None:
         while True:
             loader = self.progress.endless[index]
             self._set_mode("train", loader)
-            iters -= _native.run_iters(self, loader, True, iters, kwargs)
+            iters -= _native.run_iters(self, loader, True, iters, again, kwargs)
             if self.data_loader is loader:
                 return
             self._replace_loader(index, "an iteration of 'train'")
+            if again > 0 and iters <= 0:
+                iters %= again  # what the current phase has left
+                if iters == 0:
+                    iters, self._inner_iter = again, 0
 
     def gather_state(self) -> None:
         self._adopt_replaced_loader()
