@@ -20,19 +20,6 @@ inline std::int64_t row_at(const TensorList& list, std::int64_t position) {
   return low;
 }
 
-// Begins to load the first elements of a row: kernels prefetch ahead within a row only, and in a
-// list of small tensors each row would begin with waiting.
-inline void prefetch_row(const Row& row) {
-  constexpr std::int64_t kBytes = 1024, kLine = 64;  // as far as `prefetch` looks ahead
-  const std::int64_t bytes = row.numel * row.item_size;
-  for (const void* address : row.address) {
-    if (address == nullptr) continue;
-    for (std::int64_t at = 0; at < kBytes && at < bytes; at += kLine) {
-      __builtin_prefetch(static_cast<const char*>(address) + at, 0, 2);
-    }
-  }
-}
-
 // Calls piece(row index, first element, element count) for each part of a row that lies in the
 // chunk, in order.
 template <class Piece>
@@ -43,7 +30,6 @@ inline void for_each_piece(const TensorList& list, std::int64_t chunk, Piece&& p
     const Row& row = list.rows[r];
     const std::int64_t first = row.start < begin ? begin - row.start : 0;
     const std::int64_t last = row.numel < end - row.start ? row.numel : end - row.start;
-    if (r + 1 < list.count && list.rows[r + 1].start < end) prefetch_row(list.rows[r + 1]);
     if (first < last) piece(r, first, last - first);
   }
 }
