@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hookrun import EpochBasedRunner, Hook, every
+from hookrun import BaseRunner, EpochBasedRunner, Hook, every
 from hookrun.core.dispatcher import ReferenceDispatcher, resolve, warn_no_listener
 from timing import Statement
 from work import EVENT, HOOKS, NEVER, Loader, Model, make_optimizer
@@ -73,6 +73,14 @@ def training_run(
             checkpoint_config={"interval": NEVER, "by_epoch": False, "save_last": False},
             log_config={"interval": NEVER, "hooks": [{"type": "TextLoggerHook"}]},
         )
+    return lambda: runner.run([Loader(iterations)], [("train", 1)])
+
+
+def run_by(kind: type[BaseRunner], modules: int, iterations: int) -> Callable[[], object]:
+    """So many iterations of a runner without hooks, on a model of so many modules."""
+    model = Model(modules)
+    limit = {"max_epochs": 1} if kind is EpochBasedRunner else {"max_iters": iterations}
+    runner = kind(model, optimizer=make_optimizer(model), logger=LOGGER, **limit)
     return lambda: runner.run([Loader(iterations)], [("train", 1)])
 
 

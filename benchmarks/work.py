@@ -16,10 +16,16 @@ LEARNING_RATE = 0.1
 
 
 class Model(torch.nn.Module):
-    """Returns the same outputs at every step."""
+    """Returns the same outputs at every step.
 
-    def __init__(self) -> None:
+    Args:
+        modules: how many it has, itself among them.
+    """
+
+    def __init__(self, modules: int = 1) -> None:
         super().__init__()
+        if modules > 1:
+            self.parts = torch.nn.ModuleList(torch.nn.Identity() for _ in range(modules - 2))
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.log_vars = {"loss": 0.5, "accuracy": 0.25}
         self.outputs = {"loss": 0.5, "log_vars": self.log_vars, "num_samples": 2}
