@@ -48,14 +48,14 @@ class Work:
         self.averages = [param.detach().clone() for param in self.params]
 
     def ours(self, steps: str) -> Callable[[], Any]:
-        step = FusedStep(
-            torch.optim.AdamW(self.params, lr=1e-9),
-            grad_clip={"max_norm": MAX_NORM},
-            ema=self.averages,
-            ema_momentum=MOMENTUM,
-        )
-        with mock.patch.dict(os.environ, {"HOOKRUN_STEPS": steps}):
-            step.step()  # makes the state, and binds or not
+        with mock.patch.dict(os.environ, {"HOOKRUN_STEPS": steps}):  # read where it is made
+            step = FusedStep(
+                torch.optim.AdamW(self.params, lr=1e-9),
+                grad_clip={"max_norm": MAX_NORM},
+                ema=self.averages,
+                ema_momentum=MOMENTUM,
+            )
+        step.step()  # makes the state, and binds
         return step.step
 
     def torchs(self) -> Callable[[], Any]:
