@@ -52,7 +52,10 @@ class BoundStep:
         """Take a step with the gradients there are, or skip it; None leaves it to the caller."""
         plan = self._plan
         count = threads()
-        if plan is None or count < 1 or settings.norm_type != 2.0:
+        if plan is None or count < 1:
+            return None
+        if settings.norm_type != 2.0:
+            self.reason = f"norm_type is {settings.norm_type}"
             return None
         found = plan.step(
             inputs.optimizer,
@@ -83,8 +86,10 @@ class BoundStep:
         Args:
             taken: whether the kernels have just taken a step with these tensors.
         """
+        if self._plan is not None or not self._allowed or not taken or threads() < 1:
+            return
         self._wait -= 1
-        if not self._allowed or not taken or self._wait > 0 or threads() < 1:
+        if self._wait > 0:
             return
         is_sgd = type(inputs.optimizer) is torch.optim.SGD
         plan = bind_step(inputs.optimizer, inputs.model_params, inputs.ema, is_sgd)

@@ -20,7 +20,9 @@ RECIPES = ("averages", "masters", "scale only")
 
 
 @pytest.fixture(autouse=True)
-def _as_many_threads_afterwards() -> Any:
+def _any_backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Steps that the kernels cannot take go to the reference; threads are as before afterwards."""
+    monkeypatch.delenv("HOOKRUN_BACKEND", raising=False)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -134,6 +136,27 @@ def test_plans_that_fail_are_made_less_and_less_often(monkeypatch: pytest.Monkey
         world.optimizer.state[world.params[0]] = dict(world.optimizer.state[world.params[0]])
         world.step.step()
     assert 3 <= sum(made) <= 12
+
+
+@pytest.mark.parametrize(
+    "careful",
+    [
+        lambda step: setattr(step, "grad_clip", {"max_norm": 1.0, "norm_type": "inf"}),
+        lambda step: step.optimizer.register_step_pre_hook(lambda *_: None),
+    ],
+    ids=["another norm", "a step hook"],
+)
+def test_a_plan_that_is_not_asked_is_not_made_anew(careful: Any) -> None:
+    world = World("adamw", "averages")
+    world.set_gradients(random.Random(0))
+    world.step.step()
+    plan = world.step._cpu_step._bound._plan
+    assert plan is not None
+    careful(world.step)
+    for number in range(5):
+        world.set_gradients(random.Random(number))
+        world.step.step()
+        assert world.step._cpu_step._bound._plan is plan
 
 
 def test_a_plan_keeps_nothing_alive_that_holds_the_step() -> None:
