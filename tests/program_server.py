@@ -45,17 +45,17 @@ def next_job() -> dict[str, Any] | None:
                 pass
 
 
-def _forked(job: int, told: int, *streams: int) -> dict[str, Any]:
+def _forked(job: int, report: int, *streams: int) -> dict[str, Any]:
     """Fork once more, and tell the child's number, and how it ended."""
     child = os.fork()
     if child:
         for each in (job, *streams):
             os.close(each)
-        os.write(told, b"%d\n" % child)
+        os.write(report, b"%d\n" % child)
         _, status = os.waitpid(child, 0)
-        os.write(told, b"%d\n" % os.waitstatus_to_exitcode(status))
+        os.write(report, b"%d\n" % os.waitstatus_to_exitcode(status))
         os._exit(0)
-    os.close(told)
+    os.close(report)
     for number, each in enumerate(streams):
         os.dup2(each, number)
         os.close(each)

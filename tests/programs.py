@@ -54,7 +54,7 @@ class Program:
         self.returncode: int | None = None
         given, stdin = os.pipe()
         stdout, printed = os.pipe()
-        self._control, told = os.pipe()
+        self._control, report = os.pipe()
         self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
         self._stderr: Any = output.open("w+") if output else _temporary()
         self._printed: Any = self.stdout if interactive else _temporary()
@@ -64,8 +64,8 @@ class Program:
             json.dump(job, file)
             file.flush()
             file.seek(0)
-            socket.send_fds(_started(), [b"j"], [file.fileno(), told, *streams])
-        for each in (given, printed, told):
+            socket.send_fds(_started(), [b"j"], [file.fileno(), report, *streams])
+        for each in (given, printed, report):
             os.close(each)
         self.pid = int(self._line())
 

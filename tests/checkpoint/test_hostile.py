@@ -1,4 +1,4 @@
-"""Files from strangers are refused, and nothing in them runs."""
+"""Files that are not trusted are refused, and nothing in them runs."""
 
 from __future__ import annotations
 

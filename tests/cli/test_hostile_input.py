@@ -82,7 +82,7 @@ def test_log_lines_hold_no_escape_codes(make_runner: Any, caplog: pytest.LogCapt
         model=model, optimizer=optimizers, max_epochs=1, meta={"exp_name": f"exp{RED}"}
     )
     runner.register_hook(TextLoggerHook(interval=1, interval_exp_name=1), "VERY_LOW")
-    scores = [{f"acc{RED}": 0.5, "text": f"told{RED}"}]
+    scores = [{f"acc{RED}": 0.5, "text": f"hidden{RED}"}]
     loader = make_loader(2)
     loader.dataset.scores = scores  # type: ignore[attr-defined]
     assert isinstance(loader.dataset, Points)
@@ -90,7 +90,7 @@ def test_log_lines_hold_no_escape_codes(make_runner: Any, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO):
         runner.run([make_loader(2)], [("train", 1)])
     lines = "\n".join(record.getMessage() for record in caplog.records)
-    for word in ("exp", "loss", "acc", "told", "lr_a"):
+    for word in ("exp", "loss", "acc", "hidden", "lr_a"):
         assert word in lines
     assert "\x1b" not in lines
     assert "\x07" not in lines
@@ -131,10 +131,10 @@ CONFIGS: dict[str, str] = {
     "syntax": "lr_config = (",
     "name": "lr_config = gone",
     "division": "lr_config = 1 / 0",
-    "own error": "class E(Exception): pass\nraise E('told\\x1b[31m\\nmore')",
+    "own error": "class E(Exception): pass\nraise E('hidden\\x1b[31m\\nmore')",
     "no words": "raise RuntimeError",
     "recursion": "def f(): f()\nf()",
-    "assertion": "assert False, 'told'",
+    "assertion": "assert False, 'hidden'",
     "import": "import gone_for_good",
     "no dict": "lr_config = 3",
     "list": "lr_config = [1]",
