@@ -15,7 +15,8 @@ import torch
 from hookrun import EMAHook, EpochBasedRunner, EvalHook, Hook, IterBasedRunner
 from tests.support import TinyModel, make_loader
 
-ITERATIONS = 200_000  # an object lost in each would take three times the mebibyte
+# An object lost in each of the fewer ones would take three times the mebibyte.
+ITERATIONS = [200_000, pytest.param(1_000_000, marks=pytest.mark.long)]
 WARM_UP = 10_000
 
 
@@ -44,30 +45,32 @@ class Batches:
 class MemoryHook(Hook):
     """Resident memory once warm and at the end, in KiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
         self.readings: list[int] = []
 
     def after_train_iter(self, runner: Any) -> None:
-        if runner.iter + 1 in (WARM_UP, ITERATIONS):
+        if runner.iter + 1 in (WARM_UP, self.iterations):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             self.readings.append(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
 
 
 @pytest.mark.parametrize("runner_type", [EpochBasedRunner, IterBasedRunner])
+@pytest.mark.parametrize("iterations", ITERATIONS)
 def test_many_iterations_stay_within_a_mebibyte(
-    make_runner: Any, runner_type: type, caplog: pytest.LogCaptureFixture
+    make_runner: Any, runner_type: type, iterations: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING", logger="hookrun.tests")
-    limit = {"max_epochs": 1} if runner_type is EpochBasedRunner else {"max_iters": ITERATIONS}
+    limit = {"max_epochs": 1} if runner_type is EpochBasedRunner else {"max_iters": iterations}
     runner = make_runner(runner_type, model=Idle(), **limit)
     runner.register_training_hooks(
         {"policy": "CosineAnnealing", "min_lr": 0.0, "by_epoch": False},
         checkpoint_config={"interval": -1, "save_last": False},
         log_config={"interval": 5000, "hooks": [{"type": "TextLoggerHook"}]},
     )
-    memory = MemoryHook()
+    memory = MemoryHook(iterations)
     runner.register_hook(memory)
-    runner.run([Batches(ITERATIONS)], [("train", ITERATIONS)])
+    runner.run([Batches(iterations)], [("train", iterations)])
     warm, end = memory.readings
     assert end - warm <= 1024
 

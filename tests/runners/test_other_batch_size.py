@@ -90,11 +90,13 @@ def test_each_sample_is_seen_once_an_epoch(
     make_runner: MakeRunner,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
     name: str,
     kind: type,
 ) -> None:
     make = KINDS[name]
-    for before, after, step in some(CHANGES, name, 1):
+    count = 2 if request.config.getoption("--long") else 1
+    for before, after, step in some(CHANGES, name, count):
         loaders = (make(SIZE, before), step), (make(SIZE, after), 0)
         epochs = resumed(make_runner, kind, tmp_path, *loaders).by_epoch(kind)
         assert epochs

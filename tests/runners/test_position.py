@@ -87,10 +87,16 @@ def three_passes(kind: type) -> dict[str, int]:
     ],
 )
 def test_the_batches_that_were_not_seen_follow(
-    make_runner: Any, tmp_path: Path, variant: Any, kind: str, workers: int
+    make_runner: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    variant: Any,
+    kind: str,
+    workers: int,
 ) -> None:
     torch.manual_seed(0)
-    steps = [3, 8] if workers else [1, 5, 6, 7, 11, 18]
+    with_workers = [3, 6, 8] if request.config.getoption("--long") else [3, 8]
+    steps = with_workers if workers else [1, 5, 6, 7, 11, 18]
     limits = three_passes(variant[0])
     runner = make_runner(variant[0], **limits)
     whole = note(runner)

@@ -143,13 +143,14 @@ def check(client: FileClient, writer: Writer) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 3))])
 def test_every_change_is_seen_by_every_client(
-    place: tuple[Callable[[], FileClient], Writer], seed: int
+    place: tuple[Callable[[], FileClient], Writer], request: pytest.FixtureRequest, seed: int
 ) -> None:
     make, writer = place
     draw = random.Random(seed)
     clients = [make(), make()]
     slow = clients[0].name == "s3" and seed < 2  # each step is a hundred requests
-    for step in range(2 + (seed == 0) if slow else 12):
+    few = 3 if seed == 0 or request.config.getoption("--long") else 2
+    for step in range(few if slow else 12):
         name = draw.choice(NAMES)
         if name in writer.files and draw.random() < 0.5:
             writer.delete(name)
