@@ -39,8 +39,6 @@ struct Options {
   PyObject* betas = interned("betas");
   PyObject* eps = interned("eps");
   PyObject* decoupled_weight_decay = interned("decoupled_weight_decay");
-  std::vector<PyObject*> unsupported = {interned("amsgrad"), interned("differentiable"),
-                                        interned("capturable")};
 
   static const Options& get() {
     static const Options options;
@@ -55,9 +53,6 @@ class BoundSgd : public BoundOptimizer {
     return names;
   }
   PyObject* step_name() const override { return nullptr; }
-  const std::vector<PyObject*>& unsupported_options() const override {
-    return Options::get().unsupported;
-  }
 
   void clear() override { groups_.clear(); }
 
@@ -97,9 +92,6 @@ class BoundAdam : public BoundOptimizer {
   PyObject* step_name() const override {
     static PyObject* const name = interned("step");
     return name;
-  }
-  const std::vector<PyObject*>& unsupported_options() const override {
-    return Options::get().unsupported;
   }
 
   void clear() override {

@@ -18,8 +18,6 @@ class BoundOptimizer {
   virtual const std::vector<PyObject*>& state_names() const = 0;
   // The name of the step count in a parameter's state; null if there is none.
   virtual PyObject* step_name() const = 0;
-  // Options that must be false.
-  virtual const std::vector<PyObject*>& unsupported_options() const = 0;
 
   std::size_t copy_column() const { return 2 + state_names().size(); }
   std::size_t ema_column() const { return 3 + state_names().size(); }

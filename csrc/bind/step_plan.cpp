@@ -39,7 +39,8 @@ StepPlan::StepPlan(py::handle optimizer, py::handle model_params, py::handle ema
 
 py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::handle ema,
                           const StepSettings& settings) {
-  if (busy_ || !params_) return py::str("another thread takes a step");
+  if (!params_) return py::str("the plan has been cleared");
+  if (busy_) return py::str("another thread takes a step");
   const Busy busy(*this);
   try {
     return py::float_(take(optimizer, model_params, ema, settings));
@@ -54,16 +55,18 @@ py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::han
 
 double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle ema,
                       const StepSettings& settings) {
-  params_->verify_objects(optimizer, model_params, ema);
   read_options();
   read_gradients();
-  make_rows(settings.ema_momentum);
-  params_->verify_memory();  // last, since reading an option may run any Python
   const double norm = settings.needs_norm ? norm_of(settings) : -1.0;
+  // Reading an option may run any Python, and the norm has released the GIL. From here on neither
+  // happens before the kernel runs, so what is verified now is what it writes.
+  params_->verify_objects(optimizer, model_params, ema);
+  params_->verify_memory();
   if (settings.needs_norm && !std::isfinite(norm)) {
     if (settings.may_skip) return norm;
     require(!settings.error_if_nonfinite, "the norm is not finite");
   }
+  make_rows(settings.ema_momentum);
   bump_versions();
   for (const std::size_t number : numbers_) params_->members()[number].count_step();
   const double factor = settings.max_norm ? *settings.max_norm / (norm + 1e-6) : 1.0;
@@ -82,9 +85,13 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
 }
 
 void StepPlan::read_options() {
+  // As in hookrun/ops/step_support.py.
+  static PyObject* const unsupported[] = {PyUnicode_InternFromString("amsgrad"),
+                                          PyUnicode_InternFromString("differentiable"),
+                                          PyUnicode_InternFromString("capturable")};
   kind_->clear();
   for (const Group& group : params_->groups()) {
-    for (PyObject* name : kind_->unsupported_options()) {
+    for (PyObject* name : unsupported) {
       const py::object value = find_item(group.dict, name);
       const bool is_set = value && PyObject_IsTrue(value.ptr()) != 0;
       require(!is_set, "an option is set that no kernel has");
@@ -167,7 +174,8 @@ void StepPlan::make_rows(double ema_momentum) {
 double StepPlan::norm_of(const StepSettings& settings) {
   gradient_rows_.clear();
   bool wide = false;
-  for (const cpu::Row& row : rows_) {
+  for (const std::size_t number : numbers_) {
+    const cpu::Row& row = member_rows_[number];
     cpu::Row gradient;
     gradient.address[0] = row.address[cpu::kGrad];
     gradient.dtype[0] = row.dtype[cpu::kGrad];

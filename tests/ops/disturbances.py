@@ -99,6 +99,12 @@ def new_data_of_state(world: World, draw: random.Random) -> None:
         found[0][found[1]].data = found[0][found[1]].data.clone() * 0.5
 
 
+def new_data_of_step_counts(world: World, draw: random.Random) -> None:
+    for state in world.state():
+        if "step" in state:
+            state["step"].data = state["step"].data + 1
+
+
 def new_data_of_an_average(world: World, draw: random.Random) -> None:
     if world.ema:
         average = draw.choice(world.ema)
