@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -85,14 +86,10 @@ def run(
         if model is not None:
             model.groups = runner.optimizer.param_groups
             runner.model = model
-        runner.register_lr_hook(None if lr is None else dict(lr))
-        runner.register_momentum_hook(None if momentum is None else dict(momentum))
-
-        def train() -> None:
-            with mock.patch.dict(os.environ, environment or {}):
-                runner.run([Loader(n)], [("train", 1)])
-
-        return train
+        with mock.patch.dict(os.environ, environment or {}):  # read where a schedule is made
+            runner.register_lr_hook(None if lr is None else dict(lr))
+            runner.register_momentum_hook(None if momentum is None else dict(momentum))
+        return lambda: runner.run([Loader(n)], [("train", 1)])
 
     return Case(make, iterations)
 
@@ -105,7 +102,6 @@ def bench_schedule(benchmark, rounds, peers, record):
         BY_EPOCH: run(ours.make_runner, 200_000, lr={"policy": "step", "step": [8, 11]}),
         ONE_GROUP: run(ours.make_runner, 200_000, lr=LR_CONFIG, groups=1),
         MANY_GROUPS: run(ours.make_runner, 100_000, lr=LR_CONFIG, groups=20),
-        NEW_FLOATS: run(ours.make_runner, 200_000, lr=LR_CONFIG, environment={FLOATS: "new"}),
         MOMENTUM: run(ours.make_runner, 200_000, momentum=MOMENTUM_CONFIG),
         WRITING: run(ours.make_runner, 200_000, model=WritingModel()),
         OVERRIDDEN: run(ours.make_runner, 20_000, lr={**LR_CONFIG, "policy": "Overridden"}),
@@ -128,3 +124,19 @@ def bench_schedule(benchmark, rounds, peers, record):
     record.add(
         "schedules/iteration", COMPARISON.figure({**samples, **samples_of_peer}, cases, missing)
     )
+
+
+def bench_floats(benchmark, rounds, record):
+    """What it gains to change a group's float in place where nothing can tell."""
+    cases = {
+        COSINE: run(ours.make_runner, 50_000, lr=LR_CONFIG),
+        NEW_FLOATS: run(ours.make_runner, 50_000, lr=LR_CONFIG, environment={FLOATS: "new"}),
+        NOTHING: run(ours.make_runner, 50_000),
+        WRITING: run(ours.make_runner, 50_000, model=WritingModel()),
+    }
+    figure = replace(
+        COMPARISON,
+        title="The same schedule, by whether floats are changed in place",
+        targets=(Target(NEW_FLOATS, at_least=1.1),),  # else it would have to go
+    )
+    record.add("schedules/floats", figure.figure(race(benchmark, cases, rounds), cases, {}))

@@ -25,14 +25,26 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 DISTRIBUTION = {"MMCV": "mmcv", "MMEngine": "mmengine", "Ignite": "pytorch-ignite"}
 
 
-def newest_results() -> Path:
-    """The results file of the latest date that was measured on a processor."""
-    found = (FOLDER / "results").glob("*.json")
-    files = [path for path in found if "gpu" not in json.loads(path.read_text())["machine"]]
-    files.sort(key=lambda path: path.stem[-10:])
-    if not files:
+def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
+    """The latest of each figure that was measured on a processor.
+
+    Each says itself when it was measured; machine and versions are those of the latest file, but
+    for peers that were not installed then.
+    """
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stem[-10:])
+    found = [json.loads(path.read_text()) for path in files]
+    merged: dict[str, Any] = {"versions": {}, "figures": {}}
+    for results in found:
+        if "gpu" in results["machine"]:
+            continue
+        merged["machine"] = results["machine"]
+        installed = {name: each for name, each in results["versions"].items() if each}
+        merged["versions"] |= installed
+        merged["figures"] |= results["figures"]
+    if not merged["figures"]:
         raise SystemExit("there are no results yet: run the benchmarks first")
-    return files[-1]
+    merged["figures"] = dict(sorted(merged["figures"].items()))
+    return merged
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -182,7 +194,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="the results file; the newest by default")
     parser.add_argument("--check", action="store_true", help="change nothing, fail where it would")
     arguments = parser.parse_args()
-    results = json.loads((arguments.results or newest_results()).read_text())
+    given = arguments.results
+    results = json.loads(given.read_text()) if given else newest_results()
     stale = []
     for document in arguments.documents:
         before = document.read_text()

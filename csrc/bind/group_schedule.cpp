@@ -51,7 +51,7 @@ void assign(PyObject* dict, PyObject* key, const py::object& value) {
 
 // Whether to change a float in place where nothing can tell that from a new float: where only the
 // group and our caller refer to it. A new one costs a second look into the dict of the group: a
-// quarter more for the whole step of a schedule. benchmarks/bench_schedules.py measures both.
+// third to two thirds more for the whole step of a schedule (benchmarks/bench_schedules.py).
 class FloatReuse {
  public:
   // HOOKRUN_FLOATS=new chooses new floats.
