@@ -70,7 +70,7 @@ class Comparison:
                 "calls_per_turn": cases[name].calls,
             }
             for name, summary in taken.items()
-            if name not in (self.baseline, self.floor)
+            if name == self.subject or name not in (self.baseline, self.floor)
         }
         return {
             "title": self.title,
