@@ -86,7 +86,7 @@ def _digest(file: BinaryIO, length: int) -> bytes:
     found = hashlib.sha256()
     buffer = memoryview(bytearray(min(_CHUNK_BYTES, length)))
     while length > 0:
-        count = file.readinto(buffer[:length])  # type: ignore[attr-defined]  # all have it
+        count = file.readinto(buffer[:length])  # type: ignore[attr-defined]  # BinaryIO has none
         if not count:
             break  # the file was truncated meanwhile
         found.update(buffer[:count])

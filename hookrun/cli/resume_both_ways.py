@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
     folder, steps, resumed, script, *rest = arguments
     probe = Probe(Path(folder), int(steps), resumed == "1")
     for kind in (EpochBasedRunner, IterBasedRunner):
-        kind.run = _probed(kind.run, probe)  # type: ignore[method-assign]  # for good
+        kind.run = _probed(kind.run, probe)  # type: ignore[method-assign]  # on purpose
     sys.argv = [script, *rest]
     sys.path[0] = os.path.dirname(os.path.abspath(script))
     try:
