@@ -3,7 +3,8 @@
 Claim: a step of AdamW with clipping and averages over 161 tensors of 64 elements takes at most 0.9
 of the time that it takes where torch is asked for each tensor, whether its numbers are negated or
 conjugated and whether autograd has recorded it (``HOOKRUN_TENSOR_READS=plain``). Were it less, that
-reading (``csrc/bind/torch_tensors.cpp``) would have to go. Without it no step can be bound, which is in it.
+reading (``csrc/bind/torch_tensors.cpp``) would have to go. Steps are bound
+with the one and not with the other, for that needs such reads too.
 
 Which of the two ways is taken is decided once in a process, so each has a process of its own, which
 takes the steps that it is asked for and tells their processor time. They take turns.

@@ -183,11 +183,12 @@ def test_gradients_are_not_kept() -> None:
 
 
 def test_another_thread_may_step_meanwhile() -> None:
-    """It is refused the plan, and takes the careful way: both steps count."""
+    """It is refused the plan, and takes the careful way: all steps count."""
     import threading
 
     params = [torch.nn.Parameter(torch.zeros(1 << 20)) for _ in range(4)]
-    step = FusedStep(torch.optim.AdamW(params))
+    optimizer = torch.optim.AdamW(params)
+    step = FusedStep(optimizer)
     for param in params:
         param.grad = torch.ones_like(param)
     step.step()
@@ -196,4 +197,5 @@ def test_another_thread_may_step_meanwhile() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    assert [float(optimizer.state[param]["step"]) for param in params] == [9.0] * 4
     assert all(bool(torch.isfinite(param).all()) for param in params)
