@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .backend import forced, is_capturing, record_fallback, triton_kernels
+from .backend import is_capturing, record_fallback, triton_kernels, unsupported_device_reason
 from .checks import check_lists
 from .clip_grad_norm import check_finite
 from .device_scale import DeviceScale
@@ -25,7 +25,7 @@ from .ema import check_ema
 from .loss_scale import LossScale
 from .norm import grad_norm
 from .step_settings import StepResult, StepSettings
-from .step_support import unsupported_on_device_reason
+from .step_support import unsupported_on_device_reason, unsupported_optimizer_reason
 from .step_tensors import StepInputs
 
 _MAX_TABLES = 8  # kept, for as many different sets of parameters with a gradient
@@ -127,24 +127,43 @@ class DeviceStep:
         self._skipped: Tensor | None = None
         self._captured: dict[int, _StepTables] = {}  # which graphs need as long as they live
 
-    @staticmethod
-    def is_for(optimizer: Any) -> bool:
-        """Whether the optimizer's parameters are on a device that may have kernels."""
-        first = next((p for group in optimizer.param_groups for p in group["params"]), None)
-        return first is not None and (first.device.type != "cpu" or forced() == "triton")
-
     def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
         """Why `take` cannot take a step; None if it can."""
         return unsupported_on_device_reason(inputs.optimizer, inputs.collect(), settings)
 
     def take(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         """Take a step; see `StepEngine`. The gradients stay as they are."""
+        params = [p for group in inputs.optimizer.param_groups for p in group["params"]]
+        if not params:
+            return "there are no parameters"
+        reason = unsupported_device_reason(params[0].device)
+        if reason is not None:
+            return reason
         if settings.error_if_nonfinite and not settings.may_skip:
             # Before anything is initialized or counted, which the device would do unseen.
             check_finite(grad_norm(inputs.collect().grads))
-        tables = self._find(inputs, settings)
-        if isinstance(tables, str):
-            return tables
+        tables = self._find(inputs) or self._make(inputs, settings)
+        return tables if isinstance(tables, str) else self._run(tables, inputs, settings)
+
+    @property
+    def is_bound(self) -> bool:
+        return bool(self._tables)
+
+    def take_bound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
+        if torch.is_inference_mode_enabled() or settings.norm_type != 2.0:
+            return None
+        if settings.error_if_nonfinite and not settings.may_skip:
+            return None  # the host must wait for the norm
+        if unsupported_optimizer_reason(inputs.optimizer, on_device=True) is not None:
+            return None
+        tables = self._find(inputs)
+        if tables is None or unsupported_device_reason(tables.tensors.device) is not None:
+            return None
+        return self._run(tables, inputs, settings)
+
+    @torch.no_grad()
+    def _run(self, tables: _StepTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
+        """Send what has changed, and launch the kernels."""
         tensors = tables.tensors
         grads = tensors.ordered(tensors.step.grads)  # may be copies: held until the launch
         if is_capturing(tensors.device):
@@ -160,6 +179,10 @@ class DeviceStep:
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
         return result
 
+    def __reduce__(self) -> tuple[type[DeviceStep], tuple[StepCounts]]:
+        """A copy has its own step counts, and no tables."""
+        return DeviceStep, (self.step_counts,)
+
     def refresh(self, settings: StepSettings) -> None:
         """Send the settings that changed, for graphs that hold captured steps."""
         kept = {id(tables): tables for tables in self._tables.values()}
@@ -168,24 +191,16 @@ class DeviceStep:
         if settings.loss_scaler is not None and self._control is not None:
             _scale_block(settings.loss_scaler, self._control.device)
 
-    def _find(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | str:
-        """The tables of the parameters that have gradients now; or why there can be none."""
-        groups = inputs.optimizer.param_groups
-        params = [p for group in groups for p in group["params"]]
-        models = params if inputs.model_params is None else inputs.model_params
-        grads = [model.grad for model in models]
-        has_momentum = tuple(bool(group.get("momentum")) for group in groups)
-        key = bytes([grad is not None for grad in grads]), has_momentum
-        if not any(key[0]):
-            return "no parameter has a gradient"
-        tables = self._tables.get(key)
-        if tables is not None and tables.are_of(inputs, params):
-            tables.tensors.step.grads = [g for g in grads if g is not None]
-            if tables.tensors.still_fit():
-                return tables
-        return self._make(inputs, settings, key)
+    def _find(self, inputs: StepInputs) -> _StepTables | None:
+        """The tables of the parameters that have gradients now, if they still fit."""
+        params, grads = _params_and_grads(inputs)
+        tables = self._tables.get(_pattern(inputs, grads))
+        if tables is None or not tables.are_of(inputs, params):
+            return None
+        tables.tensors.step.grads = [g for g in grads if g is not None]
+        return tables if tables.tensors.still_fit() else None
 
-    def _make(self, inputs: StepInputs, settings: StepSettings, key: Any) -> _StepTables | str:
+    def _make(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | str:
         tensors = inputs.collect()
         reason = self.unsupported_reason(inputs, settings)
         if reason is not None:
@@ -201,7 +216,7 @@ class DeviceStep:
         tables = _StepTables(inputs, DeviceTensors(inputs.optimizer, tensors, self.step_counts))
         if len(self._tables) >= _MAX_TABLES:
             self._tables.pop(next(iter(self._tables)))
-        self._tables[key] = tables
+        self._tables[_pattern(inputs, _params_and_grads(inputs)[1])] = tables
         return tables
 
     def _launch(self, tables: _StepTables, grads: Tensor, settings: StepSettings) -> StepResult:
@@ -251,6 +266,19 @@ class DeviceStep:
             assert self._skipped is not None
             self._skipped.fill_(settings.skipped_steps)
         return self._control
+
+
+def _params_and_grads(inputs: StepInputs) -> tuple[list[Tensor], list[Tensor | None]]:
+    """All parameters, and the gradients that count for each."""
+    params = [p for group in inputs.optimizer.param_groups for p in group["params"]]
+    models = params if inputs.model_params is None else inputs.model_params
+    return params, [model.grad for model in models]
+
+
+def _pattern(inputs: StepInputs, grads: list[Tensor | None]) -> Any:
+    """What decides which tensors a step has: which gradients there are, and which momentum."""
+    has_momentum = tuple(bool(group.get("momentum")) for group in inputs.optimizer.param_groups)
+    return bytes([grad is not None for grad in grads]), has_momentum
 
 
 def _settings(tables: _StepTables, settings: StepSettings) -> npt.NDArray[np.float64]:
