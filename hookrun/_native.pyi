@@ -289,6 +289,9 @@ class cpu:
     def tensor_reads() -> dict[str, bool]: ...
     @staticmethod
     def use_isa(name: str) -> None: ...
+    @staticmethod
+    def getenv(name: str) -> str | None:
+        """An environment variable, or None; ``os.environ.get`` takes ten times as long."""
 
 class StepPlan:
     """Steps of one optimizer on the CPU, bound once; see `hookrun.ops.bound_step`."""
@@ -325,3 +328,9 @@ def bind_step(
         ema: the averages, one for each parameter. None for no averages.
         is_sgd: which of them it is.
     """
+
+def clear_gradients(params: Sequence[Any]) -> None:
+    """Set the ``grad`` of all parameters to None, as ``Optimizer.zero_grad()`` does."""
+
+def are_params_of(params: Sequence[Any], optimizers: Sequence[Any]) -> bool:
+    """Whether the optimizers' groups have these very parameters, in this order."""

@@ -1,5 +1,6 @@
 #include "action.hpp"
 #include "bind_cpu.hpp"
+#include "bind_parameters.hpp"
 #include "dispatcher.hpp"
 #include "interrupts.hpp"
 #include "log_buffer.hpp"
@@ -21,4 +22,5 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_interrupts(module);
   hookrun::bind_cpu(module);
   hookrun::bind_step_plan(module);
+  hookrun::bind_parameters(module);
 }

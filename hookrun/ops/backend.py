@@ -60,7 +60,7 @@ def forced() -> str | None:
     Raises:
         ValueError: there is no such backend.
     """
-    name = os.environ.get("HOOKRUN_BACKEND")
+    name = cpu.getenv("HOOKRUN_BACKEND")
     if not name:
         return None
     if name not in BACKENDS:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from hookrun._native import are_params_of, clear_gradients
 from hookrun.core.masters import model_parameter
+from hookrun.core.overrides import overrides
 from hookrun.ops import FusedStep, sync_buffers_, unscale_
 from hookrun.ops.step_hooks import own_step, why_replaced
 
@@ -24,12 +25,12 @@ from .own_training import explain_second_backward
 from .precision import Precision
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What one step did.
 
     Attributes:
-        grad_norm: of the gradients before clipping, where they were clipped.
+        grad_norm: of the gradients before clipping, where they were clipped: a number, or a 0-dim
+            tensor that the host need not wait for.
         taken: False where a gradient was not finite and the step was skipped; always True on a GPU,
             which is not waited for.
         averaged: whether the step took care of the averages given to ``average_in_step``.
@@ -37,7 +38,7 @@ class Step:
             on a GPU; else None.
     """
 
-    grad_norm: Tensor | None
+    grad_norm: float | Tensor | None
     taken: bool
     averaged: bool = False
     skipped_steps: Tensor | None = None
@@ -78,20 +79,21 @@ class OptimizerPhase:
     ) -> None:
         self.model = model
         self.optimizers = list(optimizers)
-        self._ids = list(map(id, optimizers))
+        self._torch_optimizers = [each for each in self.optimizers if _is_torch(each)]
         self.precision = Precision() if precision is None else precision
         self.accumulation = Accumulation() if accumulation is None else accumulation
         self.clipping = Clipping(None) if clipping is None else clipping
         self.skip_nonfinite = skip_nonfinite
         self.owner = owner
-        self._has_masters = bool(master_pairs(each for each in optimizers if _is_torch(each)))
+        self._has_masters = bool(master_pairs(self._torch_optimizers))
         self._averages_gradients = self.precision.must_average(model)
         self._skipped_by_calls = 0
         self._updates: list[Callable[[], Any]] = [partial(own_step, o) for o in self.optimizers]
         self.fused_step: FusedStep | None = None
-        if fused is not False and all(map(_is_torch, optimizers)):
+        if fused is not False and self._torch_optimizers == self.optimizers:
             self._fuse("auto" if fused == "auto" else True)
         self._known = self._params_of_torch()  # all that there are, where the step is fused
+        self._zero_grads = self._find_zero_grads()
         fuses_all = self.fused_step is not None
         self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
 
@@ -105,8 +107,9 @@ class OptimizerPhase:
         """Whether the phase was made for these, with the parameters that their groups have now."""
         return (
             model is self.model
-            and self._ids == list(map(id, optimizers))
-            and _are_the_same(self._known, self._params_of_torch())
+            and len(optimizers) == len(self.optimizers)
+            and all(map(is_, optimizers, self.optimizers))
+            and are_params_of(self._known, self._torch_optimizers)
         )
 
     def enter(self, iteration: int, max_iters: int | None) -> bool:
@@ -121,10 +124,8 @@ class OptimizerPhase:
         """
         begins_late = self.accumulation.enter(iteration, max_iters, self.model)
         if self.accumulation.done == 0:
-            if self.precision.clears_model or self._has_masters:
-                self.model.zero_grad()
-            for optimizer in self.optimizers:
-                optimizer.zero_grad()
+            for clear in self._zero_grads:
+                clear()
         return begins_late
 
     def backward(self, loss: Tensor, iterations: int) -> None:
@@ -166,9 +167,10 @@ class OptimizerPhase:
         """
         if self._averages_gradients:
             sync_buffers_(self._gradients())
-        if self.fused_step is None or any(map(_has_gradient, self._params_outside_optimizer)):
+        fused, outside = self.fused_step, self._params_outside_optimizer
+        if fused is None or (outside and any(map(_has_gradient, outside))):
             return self._step_by_calls()
-        return self._step_fused(self.fused_step, ema_momentum)
+        return self._step_fused(fused, ema_momentum)
 
     def average_in_step(self, averages: Mapping[int, Tensor]) -> bool:
         """Let the fused step move these averages of parameters too, from now on.
@@ -218,14 +220,14 @@ class OptimizerPhase:
                 fused.ema_momentum = ema_momentum
         before = fused.skipped_steps
         fused.step()
-        clipped = fused.grad_clip is not None and any(map(_has_gradient, self._known))
-        on_device = isinstance(fused.skipped_steps, Tensor)
-        return Step(
-            fused.grad_norm if clipped else None,
-            taken=on_device or fused.skipped_steps == before,
-            averaged=fused.ema is not None,
-            skipped_steps=self._skipped_on_device(fused) if on_device else None,
-        )
+        norm = None if fused.grad_clip is None else fused.grad_norm_value
+        may_be_of_nothing = isinstance(norm, Tensor) or norm == 0.0
+        if may_be_of_nothing and not any(map(_has_gradient, self._known)):
+            norm = None
+        skipped, averaged = fused.skipped_steps, fused.ema is not None
+        if isinstance(skipped, Tensor):
+            return Step(norm, True, averaged, self._skipped_on_device(fused))
+        return Step(norm, skipped == before, averaged)
 
     def _step_by_calls(self) -> Step:
         norm, taken = None, True
@@ -261,14 +263,26 @@ class OptimizerPhase:
         """The parameters of those optimizers that are torch's, as their groups have them now."""
         return [
             param
-            for optimizer in self.optimizers
-            if _is_torch(optimizer)
+            for optimizer in self._torch_optimizers
             for group in optimizer.param_groups
             for param in group["params"]
         ]
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in map(model_parameter, self._params()) if p.grad is not None]
+
+    def _find_zero_grads(self) -> list[Callable[[], None]]:
+        """What clears all gradients: natively, unless someone has replaced torch's ``zero_grad``.
+
+        There, the parameters are those of now: a phase is made anew where the optimizers' change,
+        and no others are stepped.
+        """
+        clears_model = self.precision.clears_model or self._has_masters
+        owners = [self.model, *self.optimizers] if clears_model else self.optimizers
+        if self._torch_optimizers != self.optimizers or not all(map(_has_torch_zero_grad, owners)):
+            return [each.zero_grad for each in owners]
+        params = [*self.model.parameters(), *self._known] if clears_model else self._known
+        return [partial(clear_gradients, list(dict.fromkeys(params)))]
 
     def _find_params_outside(self) -> list[nn.Parameter]:
         """Parameters of the model that are clipped, but step elsewhere or nowhere.
@@ -281,8 +295,10 @@ class OptimizerPhase:
         return [each for each in self.model.parameters() if id(each) not in known]
 
 
-def _are_the_same(ours: Sequence[Any], given: Sequence[Any]) -> bool:
-    return len(ours) == len(given) and all(map(is_, ours, given))
+def _has_torch_zero_grad(owner: Any) -> bool:
+    """Whether the ``zero_grad`` of a model or an optimizer is that of torch's class."""
+    base = nn.Module if isinstance(owner, nn.Module) else Optimizer
+    return isinstance(owner, base) and not overrides(owner, base, ("zero_grad",))
 
 
 def _is_torch(optimizer: Any) -> bool:

@@ -106,16 +106,18 @@ class Averages:
             if id(pair.source) in stepped and pair.average.device == pair.source.device
         }
 
-    def update(self, momentum: float, updated: Mapping[int, Tensor] | None = None) -> None:
+    def besides(self, moved: Mapping[int, Tensor]) -> list[AveragedTensor]:
+        """Those that a step does not update which updates the ones of :meth:`for_step`."""
+        return [pair for pair in self._pairs if id(pair.source) not in moved]
+
+    def update(self, momentum: float, pairs: list[AveragedTensor] | None = None) -> None:
         """Update the averages.
 
         Args:
             momentum: the weight of the current values.
-            updated: averages that the step has updated already, as :meth:`for_step` returns them.
+            pairs: which of them; None for all.
         """
-        pairs = self._pairs
-        if updated:
-            pairs = [pair for pair in pairs if id(pair.source) not in updated]
+        pairs = self._pairs if pairs is None else pairs
         if pairs:
             ema_update_([p.average for p in pairs], [p.source for p in pairs], momentum)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from hookrun.checkpoint import averages_for
 from hookrun.core import (
@@ -29,7 +28,7 @@ from .. import _layouts
 from .._parameters import ParameterWatch
 from ..optimizer.masters import follow_model
 from ..optimizer.optimizers import optimizers_of
-from .averages import Averages, averaged_tensors
+from .averages import AveragedTensor, Averages, averaged_tensors
 from .resume_from import should_resume_from
 
 _OTHER_CONVENTION = (
@@ -134,10 +133,10 @@ class EMAHook(Hook):
     def _reset_run(self) -> None:
         """Reset what belongs to a single run."""
         self._watch: ParameterWatch | None = None
-        # The optimizer hook whose steps move averages, those it moves, and the hooks there were
-        # when that was decided.
+        # The optimizer hook whose steps move averages, those it does not move, and the hooks there
+        # were when that was decided.
         self._stepper: AveragesInStep | None = None
-        self._moved: dict[int, Tensor] = {}
+        self._not_in_step: list[AveragedTensor] = []
         self._decided_for: list[Hook] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,7 +145,7 @@ class EMAHook(Hook):
         The averages and their record stay: a model that is copied together with the hook may hold
         swapped weights.
         """
-        transient = ("_watch", "_stepper", "_moved", "_decided_for")
+        transient = ("_watch", "_stepper", "_not_in_step", "_decided_for")
         return {n: value for n, value in super().__getstate__().items() if n not in transient}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -183,19 +182,23 @@ class EMAHook(Hook):
         runner.provide_eval_weights(self.applied)
 
     def after_train_iter(self, runner: Any) -> None:
+        stepper = self._stepper
+        in_step = stepper is not None and stepper.averaged_at(runner.iter)
+        left = self._not_in_step if in_step else None
+        if in_step and not left:
+            return
         momentum = self.momentum_at(runner) if self._averages is not None else 0.0
         if momentum == 0.0:
             return
         assert self._averages is not None
         if self._watch is not None:
             self._watch.check_first()
-        if self._decided_for != list(runner.hooks):
+        if self._decided_for != runner.hooks:
             self._decide(runner)
         stepper = self._stepper
         if stepper is not None and stepper.skipped_at(runner.iter):
             return
-        in_step = stepper is not None and stepper.averaged_at(runner.iter)
-        self._averages.update(momentum, self._moved if in_step else None)
+        self._averages.update(momentum, left)
 
     def momentum_at(self, runner: Any) -> float:
         """The weight of the parameters in the update at this iteration; 0 if no update is due."""
@@ -225,7 +228,7 @@ class EMAHook(Hook):
     def close(self, runner: Any, error: BaseException | None) -> None:
         if self._stepper is not None:
             self._stepper.stop_averaging()
-        self._stepper, self._moved, self._decided_for = None, {}, []
+        self._stepper, self._not_in_step, self._decided_for = None, [], []
         if error is not None:
             self._restore_raw()
 
@@ -325,11 +328,11 @@ class EMAHook(Hook):
             and _nothing_between(self, stepper, self._decided_for)
             and stepper.average_in_step(moved, self._momentum_in_step)
         )
-        self._moved = moved if joins else {}
+        self._not_in_step = self._averages.besides(moved if joins else {})
 
     def _momentum_in_step(self, runner: Any) -> float | None:
         """For the optimizer hook: None where hooks have come or gone since it was asked."""
-        return self.momentum_at(runner) if self._decided_for == list(runner.hooks) else None
+        return self.momentum_at(runner) if self._decided_for == runner.hooks else None
 
 
 def _parse_device(given: str | torch.device) -> torch.device:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hookrun._native import are_params_of, clear_gradients
 from hookrun.hooks.optimizer.accumulation import Accumulation
 from hookrun.hooks.optimizer.clipping import Clipping
 from hookrun.hooks.optimizer.phase import OptimizerPhase, Step
@@ -78,7 +79,9 @@ def test_any_combination_of_parts_steps_as_torch_does(
     assert len(steps) == len(windows)
     assert all(step.taken and not step.averaged for step in steps)
     if clip:
-        torch.testing.assert_close([step.grad_norm for step in steps], norms)
+        assert [float(step.grad_norm) for step in steps] == pytest.approx(
+            [float(norm) for norm in norms], rel=1e-5
+        )
     else:
         assert all(step.grad_norm is None for step in steps)
 
@@ -226,3 +229,61 @@ def test_a_second_backward_names_the_owner() -> None:
     loss.backward()
     with pytest.raises(ValueError, match="MyHook: backward\\(\\) has been called already"):
         phase.backward(loss, 1)
+
+
+def test_gradients_of_parameters_outside_the_optimizer_stay_as_torch_leaves_them() -> None:
+    model = TinyModel()
+    first, *others = model.parameters()
+    phase = OptimizerPhase(model, [torch.optim.SGD([first], lr=0.1)])
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    phase.enter(0, None)
+    assert first.grad is None
+    assert all(param.grad is not None for param in others)
+
+
+class Clearing(TinyModel):
+    """Counts the calls of its own ``zero_grad``."""
+
+    cleared = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.cleared += 1
+        super().zero_grad(set_to_none)
+
+
+def test_a_zero_grad_of_the_users_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Clearing().half()
+    phase = make(model, precision=MixedPrecision(None))
+    phase.enter(0, None)
+    assert model.cleared == 1  # of a model with fp32 masters, which are not its own parameters
+
+    optimizer = torch.optim.SGD(TinyModel().parameters(), lr=0.1)
+    calls = []
+    monkeypatch.setattr(optimizer, "zero_grad", lambda: calls.append(1))
+    OptimizerPhase(TinyModel(), [optimizer]).enter(0, None)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("container", [list, tuple, iter])
+def test_clear_gradients_takes_what_comes(container: Any) -> None:
+    params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))]
+    params[0].grad, params[2].grad = torch.ones(2), torch.ones(2)
+    clear_gradients(container(params))
+    assert [param.grad for param in params] == [None, None, None]
+    with pytest.raises(AttributeError, match="grad"):
+        clear_gradients([object()])
+    with pytest.raises(TypeError, match="list"):
+        clear_gradients(3)  # type: ignore[arg-type]  # the error is what is tested
+
+
+def test_are_params_of_compares_by_identity_and_order() -> None:
+    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    one, two = torch.optim.SGD([a], lr=0.1), torch.optim.SGD([b], lr=0.1)
+    assert are_params_of([a, b], [one, two])
+    assert not are_params_of([b, a], [one, two])
+    assert not are_params_of([a], [one, two])
+    assert not are_params_of([a, b, a], [one, two])
+    assert are_params_of([], [])
+    one.param_groups[0]["params"] = [nn.Parameter(torch.ones(2))]
+    assert not are_params_of([a, b], [one, two])
