@@ -1,6 +1,7 @@
 """The ``after_train_iter`` of Fp16OptimizerHook and EMAHook, beside MMCV's hooks and torch's best.
 
-Claims: see TARGETS; ratios to the sides' times in the same rounds, without the backward pass.
+Claim, at the size of ResNet-50, without the backward pass: at least 90 % of hookrun's time is the
+floor. Ratios to MMCV and torch are reported, not promised: all wait for the same memory.
 
 A model whose parameters are given and whose gradients are too: its backward pass multiplies these
 by the loss scale, which every side pays for and which is taken off as the baseline. What remains is
@@ -35,11 +36,7 @@ from timing import race
 DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 OURS, MMCV, TORCH, BACKWARD = "hookrun", "MMCV", "torch, fused", "backward alone"
 
-# How many times hookrun's time the others take at least, on a CPU.
-TARGETS: dict[tuple[str, str], dict[str, float]] = {
-    ("b", "ResNet-50"): {MMCV: 2.8, TORCH: 1.9},
-    ("c", "ResNet-50"): {MMCV: 6.5, TORCH: 1.9},
-}
+SHARE = 0.9  # of the floor in hookrun's time, where memory is the limit
 HOOKS = {
     "grad_clip": {"max_norm": MAX_NORM},
     "loss_scale": LOSS_SCALE,
@@ -158,7 +155,7 @@ def bench_after_train_iter(benchmark, rounds, record, peers, phase, model):
     samples = race(benchmark, cases, rounds, time.perf_counter)
     # The floor has no backward pass to be taken off.
     samples[FLOOR] = [a + b for a, b in zip(samples[FLOOR], samples[BACKWARD], strict=True)]
-    targets = TARGETS.get((phase, model), {}) if DEVICE == "cpu" else {}
+    by_memory = DEVICE == "cpu" and model == "ResNet-50"
     figure = Comparison(
         title=f"after_train_iter of Fp16OptimizerHook and EMAHook, {recipe.title}, {model}",
         unit="ms",
@@ -167,11 +164,7 @@ def bench_after_train_iter(benchmark, rounds, record, peers, phase, model):
         floor=FLOOR,
         floor_is="the bytes that hookrun needs, moved by one plain torch operation",
         subject=OURS,
-        targets=tuple(
-            Target(name, at_least=ratio, of=OURS)
-            for name, ratio in targets.items()
-            if name in sides
-        ),
+        targets=(Target(OURS, round(1 / SHARE, 3)),) if by_memory else (),
         counts_calls=False,
     ).figure(samples, cases, {} if MMCV in found else {MMCV: missing.get(MMCV, "")})
     figure["threads"], figure["device"] = torch.get_num_threads(), DEVICE

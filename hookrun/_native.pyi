@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, Self, TypeVar, final
 
 from hookrun.kernels.reference import AdamGroup, SgdGroup
 
@@ -292,6 +292,22 @@ class cpu:
     @staticmethod
     def getenv(name: str) -> str | None:
         """An environment variable, or None; ``os.environ.get`` takes ten times as long."""
+
+class BatchCursor:
+    """Fetches and counts batches; the native base of `hookrun.data.IterLoader`.
+
+    Where a pass has not begun or has ended, it calls ``self._first_batch()``.
+    """
+
+    #: The iterator of the current pass; None before it begins.
+    _batches: Any
+    #: Batches yielded in the current pass.
+    _position: int
+    #: Finished passes.
+    _epoch: int
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
 
 class StepPlan:
     """Steps of one optimizer on the CPU, bound once; see `hookrun.ops.bound_step`."""

@@ -293,8 +293,8 @@ void bind_cpu(py::module_& module) {
   cpu.def("use_isa", &use_isa, "name"_a);
   cpu.def(
       "getenv",
-      [](const char* name) {
-        const char* value = std::getenv(name);
+      [](const std::string& name) {
+        const char* value = std::getenv(name.c_str());
         return value == nullptr ? py::object(py::none()) : steal(PyUnicode_DecodeFSDefault(value));
       },
       "name"_a, "An environment variable, or None; `os.environ.get` takes ten times as long.");

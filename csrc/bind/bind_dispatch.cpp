@@ -189,6 +189,7 @@ bool invoke(Dispatcher* self, RunState* runner, const Table::Call& call, EventId
   if (target.action) {
     done = target.action->run(runner);
   } else {
+    ++runner->hook_calls;
     PyObject* result = target.call(reinterpret_cast<PyObject*>(runner));
     done = result != nullptr;
     Py_XDECREF(result);

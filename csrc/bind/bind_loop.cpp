@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "batch_cursor.hpp"
 #include "dispatcher.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
@@ -46,10 +47,14 @@ class Loop {
   // Calls model.train() before an iteration, since a hook may have left the model, or parts of it,
   // in evaluation mode. Skipped where it would change nothing: while all modules that it put into
   // training mode last time still are.
+  //
+  // All are looked at after a hook was called. After an iteration that called none, only the
+  // model itself is, and one module after the other: a step may have left them in another mode.
   void ensure_training() {
-    if (!train_ || (known_model_.ptr() == state_->model && all_in_training())) return;
+    if (!train_ || (known_model_.ptr() == state_->model && in_training())) return;
     known_model_ = present(state_->model, "model");
     known_model_.attr("train")();
+    seen_calls_ = state_->hook_calls;
     in_training_.clear();
     watched_ = py::hasattr(known_model_, "modules");
     if (!watched_) return;
@@ -66,8 +71,14 @@ class Loop {
     return training == Py_True;
   }
 
-  bool all_in_training() const {
-    return watched_ && std::all_of(in_training_.begin(), in_training_.end(), is_training);
+  bool in_training() {
+    if (!watched_ || in_training_.empty()) return false;
+    if (seen_calls_ != state_->hook_calls) {
+      seen_calls_ = state_->hook_calls;
+      return std::all_of(in_training_.begin(), in_training_.end(), is_training);
+    }
+    next_module_ = (next_module_ + 1) % in_training_.size();
+    return is_training(in_training_.front()) && is_training(in_training_[next_module_]);
   }
 
   // An attribute of the runner; throws if a hook has deleted it.
@@ -145,6 +156,8 @@ class Loop {
   py::object known_model_;
   std::vector<py::object> in_training_;  // modules that model.train() puts into training mode
   bool watched_ = false;                 // whether the model can list its modules
+  std::uint64_t seen_calls_ = 0;         // of hooks, when all modules were looked at
+  std::size_t next_module_ = 0;
   py::object known_buffer_;
   bool native_update_ = false;
 };
@@ -169,9 +182,11 @@ py::object next(const py::object& iterator) {
 }
 
 // Between two steps: runs signal handlers, and lets the runner end the run if it is to stop.
-void at_boundary(const py::object& runner, const RunState* state) {
+void at_boundary(const py::object& runner, RunState* state) {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  if (state->counters.iter >= state->check_at) runner.attr("_at_boundary")();
+  if (state->counters.iter < state->check_at) return;
+  runner.attr("_at_boundary")();
+  ++state->hook_calls;  // it may have called some
 }
 
 // Returns whether there was any batch.
@@ -194,6 +209,7 @@ bool run_epoch(const py::object& runner, const py::object& batches, bool train,
 }
 
 std::int64_t epoch_of(const py::object& loader) {
+  if (is_batch_cursor(loader.ptr())) return epoch_of_cursor(loader.ptr());
   return py::cast<std::int64_t>(steal(PyObject_GetAttr(loader.ptr(), Names::get().epoch)));
 }
 

@@ -1,4 +1,5 @@
 #include "action.hpp"
+#include "batch_cursor.hpp"
 #include "bind_cpu.hpp"
 #include "bind_parameters.hpp"
 #include "dispatcher.hpp"
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_action(module);
   hookrun::bind_log_buffer(module);
   hookrun::bind_dispatch(module);
+  hookrun::bind_batch_cursor(module);
   hookrun::bind_loop(module);
   hookrun::bind_schedule(module);
   hookrun::bind_timer(module);

@@ -14,6 +14,7 @@ struct RunState {
   EventId firing;  // the event being fired; kEventCount outside of events
   // From this count of iterations on, the loop calls the runner's _at_boundary after each step.
   std::int64_t check_at;
+  std::uint64_t hook_calls;  // how often a hook's Python code was called
   // Owned references; nullptr reads as an AttributeError.
   PyObject* model;
   PyObject* optimizer;

@@ -1,5 +1,7 @@
 """Events, hooks, the dispatcher and the log buffer: what every other room builds on."""
 
+from hookrun._native import BatchCursor
+
 from .dispatcher import HookList, ReferenceDispatcher, make_dispatcher, resolve
 from .events import EVENTS, GENERIC, STAGES
 from .hook import HOOKS, Hook, TriggerSetting, listening_method, writes_of
@@ -16,6 +18,7 @@ __all__ = [
     "GENERIC",
     "HOOKS",
     "STAGES",
+    "BatchCursor",
     "ChecksBeforeSaving",
     "ChecksRunner",
     "Hook",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hookrun.core import BatchCursor
 from hookrun.core.samplers import set_sampler_epoch
 
 from .data_pass import DataPass
 from .problems import Problem
 
 
-class IterLoader:
+class IterLoader(BatchCursor):
     """Iterates over a data loader again and again; each new pass calls the sampler's ``set_epoch``.
 
     Args:
@@ -38,7 +39,6 @@ class IterLoader:
         self._dataloader = dataloader
         if loader_position is None and position:
             loader_position = {"epoch": epoch, "batches": position}
-        # The native loop reads _epoch.
         self._epoch = epoch if loader_position is None else loader_position["epoch"]
         if self._epoch:
             set_sampler_epoch(dataloader, self._epoch)
@@ -101,29 +101,28 @@ class IterLoader:
     def close(self) -> None:
         """End the current pass, so that its worker processes end. Counts stay readable."""
         self._pass.close()
+        self._batches = None
 
-    def __iter__(self) -> IterLoader:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            batch = next(self._pass.batches)
-        except StopIteration:
-            pass
-        else:
-            self._position += 1
+    def _first_batch(self) -> Any:
+        """The next batch where the current pass has not begun, or has ended."""
+        if self._batches is None:
+            self._batches = self._pass.batches
+            for batch in self._batches:
+                self._position += 1
+                return batch
+        self._begin_next_pass()
+        for batch in self._batches:
+            self._position = 1
             return batch
+        raise no_batches(self._dataloader)
+
+    def _begin_next_pass(self) -> None:
         self._samples = self._add(self._pass.samples(self._position))
         self._epoch += 1
         set_sampler_epoch(self._dataloader, self._epoch)
         self._pass = DataPass(self._dataloader, self._epoch)
         self._position = 0
-        try:
-            batch = next(self._pass.batches)
-        except StopIteration:
-            raise no_batches(self._dataloader) from None
-        self._position = 1
-        return batch
+        self._batches = self._pass.batches
 
     def __len__(self) -> int:
         return len(self._dataloader)  # type: ignore[arg-type]  # raises TypeError if it has none

@@ -142,7 +142,7 @@ class DeviceStep:
         if settings.error_if_nonfinite and not settings.may_skip:
             # Before anything is initialized or counted, which the device would do unseen.
             check_finite(grad_norm(inputs.collect().grads))
-        tables = self._find(inputs) or self._make(inputs, settings)
+        tables = self._find(inputs, settings) or self._make(inputs, settings)
         return tables if isinstance(tables, str) else self._run(tables, inputs, settings)
 
     @property
@@ -150,16 +150,12 @@ class DeviceStep:
         return bool(self._tables)
 
     def take_bound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
-        if torch.is_inference_mode_enabled() or settings.norm_type != 2.0:
+        if torch.is_inference_mode_enabled():
             return None
         if settings.error_if_nonfinite and not settings.may_skip:
             return None  # the host must wait for the norm
-        if unsupported_optimizer_reason(inputs.optimizer, on_device=True) is not None:
-            return None
-        tables = self._find(inputs)
-        if tables is None or unsupported_device_reason(tables.tensors.device) is not None:
-            return None
-        return self._run(tables, inputs, settings)
+        tables = self._find(inputs, settings)
+        return None if tables is None else self._run(tables, inputs, settings)
 
     @torch.no_grad()
     def _run(self, tables: _StepTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
@@ -191,14 +187,20 @@ class DeviceStep:
         if settings.loss_scaler is not None and self._control is not None:
             _scale_block(settings.loss_scaler, self._control.device)
 
-    def _find(self, inputs: StepInputs) -> _StepTables | None:
+    def _find(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | None:
         """The tables of the parameters that have gradients now, if they still fit."""
+        if settings.norm_type != 2.0 or unsupported_optimizer_reason(
+            inputs.optimizer, on_device=True
+        ):
+            return None
         params, grads = _params_and_grads(inputs)
         tables = self._tables.get(_pattern(inputs, grads))
         if tables is None or not tables.are_of(inputs, params):
             return None
         tables.tensors.step.grads = [g for g in grads if g is not None]
-        return tables if tables.tensors.still_fit() else None
+        if not tables.tensors.still_fit() or unsupported_device_reason(tables.tensors.device):
+            return None
+        return tables
 
     def _make(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | str:
         tensors = inputs.collect()

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from .backend import forced
 from .clip_grad_norm import check_max_norm
 from .loss_scale import LossScale
 from .norm import check_norm_type
@@ -20,7 +21,7 @@ def check_step_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused
         raise ValueError(f"FusedStep: fused must be 'auto' or True, not {fused!r}")
     if not hasattr(optimizer, "param_groups") or not callable(getattr(optimizer, "step", None)):
         raise TypeError(f"FusedStep: optimizer must be torch's, not {optimizer!r}")
-    reason = unsupported_optimizer_reason(optimizer)
+    reason = unsupported_optimizer_reason(optimizer, on_device=_is_on_device(optimizer))
     if reason is not None:
         refuse_own_step(fused is True, reason)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
@@ -36,6 +37,12 @@ def check_step_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused
             f"FusedStep: loss_scaler must be a LossScale, not a {type(loss_scaler).__name__}; "
             "LossScale().load_state_dict(scaler.state_dict()) takes over torch's GradScaler"
         )
+
+
+def _is_on_device(optimizer: Any) -> bool:
+    """Whether the device engine may take the steps."""
+    first = next((p for group in optimizer.param_groups for p in group["params"]), None)
+    return forced() == "triton" or (first is not None and first.device.type != "cpu")
 
 
 def _check_grad_clip(grad_clip: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -96,3 +98,41 @@ def test_an_exception_of_the_loader_is_raised_as_it_is() -> None:
 def test_no_length() -> None:
     with pytest.raises(TypeError):
         len(IterLoader(iter("ab")))
+
+
+def test_a_batch_that_cannot_be_fetched_does_not_count() -> None:
+    class Flaky:
+        def __init__(self) -> None:
+            self.left = [3, 2, 1]
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> int:
+            if not self.left:
+                raise StopIteration
+            number = self.left.pop()
+            if number == 2:
+                raise OSError("no such sample")
+            return number
+
+    endless = IterLoader(Flaky())
+    assert next(endless) == 1
+    with pytest.raises(OSError, match="no such sample"):
+        next(endless)
+    assert endless.position == 1
+    assert next(endless) == 3
+    assert (endless.position, endless.epoch) == (2, 0)
+    with pytest.raises(ValueError, match="Flaky gives no batches"):
+        next(endless)
+
+
+def test_a_closed_loader_keeps_its_counts_and_lets_go_of_its_iterator() -> None:
+    endless = IterLoader("abc")
+    next(endless)
+    batches = weakref.ref(endless)
+    endless.close()
+    assert (endless.position, endless.epoch) == (1, 0)
+    del endless
+    gc.collect()
+    assert batches() is None

@@ -288,3 +288,41 @@ def test_it_repeats_bit_by_bit() -> None:
             step.step()
         results.append(detached(params))
     assert_same_bits(*results)
+
+
+def test_capturable_is_supported_where_kernels_of_the_device_take_the_step() -> None:
+    ours, _ = make("adamw")
+    theirs, _ = make("adamw")
+    our_optimizer = torch.optim.AdamW(ours, lr=0.01, capturable=True)
+    their_optimizer = torch.optim.AdamW(theirs, lr=0.01)
+    step = FusedStep(our_optimizer, fused=True)
+    for number in range(3):
+        set_grads(ours, number)
+        set_grads(theirs, number)
+        step.step()
+        their_optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"amsgrad": True}, {"differentiable": True}])
+def test_an_option_set_between_two_steps_is_not_overlooked(change: dict[str, bool]) -> None:
+    ours, optimizer = make("adamw")
+    step = FusedStep(optimizer)
+    set_grads(ours, 0)
+    step.step()
+    optimizer.param_groups[0].update(change)
+    set_grads(ours, 1)
+    reason = "has amsgrad=True" if "amsgrad" in change else "has differentiable=True"
+    with pytest.raises(RuntimeError, match=reason):  # forced to these kernels, which have it not
+        step.step()
+
+
+def test_another_norm_between_two_steps_is_not_overlooked() -> None:
+    ours, optimizer = make("adamw")
+    step = FusedStep(optimizer, grad_clip={"max_norm": 5.0})
+    set_grads(ours, 0)
+    step.step()
+    step.grad_clip = {"max_norm": 5.0, "norm_type": 1.0}
+    set_grads(ours, 1)
+    with pytest.raises(RuntimeError, match=r"norm_type is 1\.0"):
+        step.step()

@@ -311,6 +311,24 @@ def test_modules_left_in_evaluation_mode_train_again_at_the_next_iteration(
     assert modes == [(True, True)] * 3
 
 
+def test_a_part_that_a_step_leaves_in_evaluation_mode_trains_again_soon(make_runner: Any) -> None:
+    modes = []
+
+    class Model(TinyModel):
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            modes.append(self.fc.training)
+            if len(modes) == 3:
+                self.fc.eval()
+            return super().train_step(data_batch)
+
+    model = Model()
+    runner = make_runner(ITER_VARIANTS["native"][0], model=model, max_iters=12)
+    runner.run([make_loader(2)], [("train", 1)])
+    modules = len(list(model.modules()))
+    assert modes[:3] == [True] * 3
+    assert all(modes[3 + modules :])
+
+
 @pytest.mark.parametrize("variant", LOOPS)
 def test_modules_that_the_model_keeps_in_evaluation_mode_stay_there(
     make_runner: Any, variant: Any
