@@ -27,6 +27,13 @@ from hookrun.data import (
 )
 from hookrun.distributed import allreduce_params, get_dist_info, master_only
 from hookrun.hooks import *  # noqa: F403 (hooks.__all__ says what)
+from hookrun.optim import (
+    OPTIMIZER_BUILDERS,
+    OPTIMIZERS,
+    DefaultOptimizerConstructor,
+    build_optimizer,
+    build_optimizer_constructor,
+)
 from hookrun.runners import (
     RUNNER_BUILDERS,
     RUNNERS,
@@ -44,9 +51,12 @@ from hookrun.storage import FileClient
 __version__ = "0.1.0"
 
 __all__ = [
+    "OPTIMIZERS",
+    "OPTIMIZER_BUILDERS",
     "RUNNERS",
     "RUNNER_BUILDERS",
     "BaseRunner",
+    "DefaultOptimizerConstructor",
     "DefaultRunnerConstructor",
     "DevicePrefetcher",
     "EpochBasedRunner",
@@ -68,6 +78,8 @@ __all__ = [
     "Trigger",
     "allreduce_params",
     "auto_fp16",
+    "build_optimizer",
+    "build_optimizer_constructor",
     "build_runner",
     "cast_tensor_type",
     "export_safetensors",
