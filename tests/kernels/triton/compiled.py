@@ -6,7 +6,8 @@ Without --long those of the recipes that most people use, each for one of the GP
 
 It runs in a process of its own, since kernels that were imported for Triton's interpreter cannot be
 compiled. For each kernel and architecture: the accesses to global memory in the PTX by their width
-in bytes, accesses to local memory, and registers, stack and local memory as the cubin has them.
+in bytes, accesses to local memory, what the cubin has of registers, stack, shared and local memory,
+and the loops of its machine code that go through aligned chunks.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import argparse
 import importlib
 import json
 import re
-import subprocess
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from . import sass
 
 POINTERS = {
     "*i64": ("chunks", "addresses", "rows", "grads"),
@@ -128,10 +128,19 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
     )
     return {
         **accesses(compiled.asm["ptx"]),
-        **resources(compiled.asm["cubin"]),
+        **sass.resources(compiled.asm["cubin"]),
+        "wide_loops": wide_loops(compiled.asm["cubin"], constants.values()),
         "block": module.BLOCK,
         "threads": 32 * warps,
     }
+
+
+def wide_loops(cubin: bytes, constants: Iterable[Any]) -> list[dict[str, Any]]:
+    """The loops in which each thread reads and writes several elements with every access."""
+    types = [each for each in constants if isinstance(each, tl.dtype)]
+    itemsize = max((each.primitive_bitwidth // 8 for each in types), default=8)
+    loops = sass.loops(cubin)
+    return [loop for loop in loops if min(*loop["loads"], *loop["stores"], 16) > itemsize]
 
 
 def accesses(ptx: str) -> dict[str, Any]:
@@ -143,23 +152,6 @@ def accesses(ptx: str) -> dict[str, Any]:
         counts[kind][width] = counts[kind].get(width, 0) + 1
     local = len(re.findall(r"\b(?:ld|st)\.local|\.local\s+\.align", ptx))
     return {"loads": counts["ld"], "stores": counts["st"], "local_accesses": local}
-
-
-def resources(cubin: bytes) -> dict[str, int]:
-    """Registers per thread, stack and local memory in bytes."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run(
-            [str(tool), "--dump-resource-usage", file.name],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
-    assert found is not None, text
-    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
 
 
 def main() -> None:
