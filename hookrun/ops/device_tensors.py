@@ -74,7 +74,7 @@ class DeviceTensors:
         fixed = (step.params, step.model_params, step.ema, *without_grad)
         self._fixed = [t for column in fixed for t in column if t is not None]
         self._addresses = list(map(Tensor.data_ptr, self._fixed))
-        self.partials = kernels.norm.Partials(len(self.table.chunks), self.device)
+        self.partials = kernels.norm.Partials(len(self.table.norm_chunks), self.device)
         self.ema_without_grad = None
         if step.ema_without_grad:
             self.ema_without_grad = kernels.table.table_of(
@@ -92,8 +92,9 @@ class DeviceTensors:
     def move_grads(self, addresses: Ints) -> None:
         """Let the tables fit gradients at other addresses."""
         self.table.move_grads(addresses)
-        if len(self.table.chunks) != len(self.partials.sums):
-            self.partials = triton_kernels().norm.Partials(len(self.table.chunks), self.device)
+        chunks = len(self.table.norm_chunks)
+        if chunks != len(self.partials.sums):
+            self.partials = triton_kernels().norm.Partials(chunks, self.device)
 
     def still_fit(self) -> bool:
         """Whether state, gradients' dtypes and the tensors' memory are still as in the tables."""

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from . import tile
 from .finalise import norm_of
-from .table import Launch, Table, table_of, triton_dtype
+from .table import READ_CHUNK_BYTES, Launch, Table, table_of, triton_dtype
 
-BLOCK = 2048
+BLOCK = 1024  # elements
+_ROWS = tl.constexpr(4)  # blocks loaded together: fewer bytes in flight do not keep memory busy
 
 # Between these, sums of fp32 squares neither overflow nor lose what counts.
 _LEAST = tl.constexpr(1e-15)
@@ -30,14 +31,22 @@ _MOST = tl.constexpr(1e17)
 
 
 @triton.jit
+def _load(grad, at, count, BLOCK: tl.constexpr):
+    """A tile of blocks, _ROWS x BLOCK; 0 after the chunk's end."""
+    blocks = at + tl.arange(0, _ROWS)[:, None] * BLOCK
+    offsets = blocks + tl.arange(0, BLOCK)[None, :]
+    return tl.load(grad + offsets, mask=offsets < count, other=0)
+
+
+@triton.jit
 def _sum_in_fp32(grad, count, BLOCK: tl.constexpr):
     """Sum of squares, and the largest magnitude; a NaN shows in the sum."""
     total = tl.zeros([BLOCK], tl.float32)
     peak = tl.zeros([BLOCK], tl.float32)
-    for at in range(0, count, BLOCK):
-        x = tile.load(grad, at, count, BLOCK).to(tl.float32)
-        total += x * x
-        peak = tl.maximum(peak, tl.abs(x))
+    for at in range(0, count, _ROWS * BLOCK):
+        x = _load(grad, at, count, BLOCK).to(tl.float32)
+        total += tl.sum(x * x, axis=0)
+        peak = tl.maximum(peak, tl.max(tl.abs(x), axis=0))
     return tl.sum(total.to(tl.float64), axis=0), tl.max(peak, axis=0)
 
 
@@ -123,23 +132,18 @@ class Partials:
 
 
 def launch(
-    launches: Sequence[Launch],
-    chunks: Tensor,
-    addresses: Tensor,
-    partials: Partials,
-    column: int = 0,
+    launches: Sequence[Launch], chunks: Tensor, addresses: Tensor, partials: Partials
 ) -> None:
     """Fill the slots: one launch per two dtypes.
 
     Args:
-        launches: a table's.
+        launches: of a table whose kinds are the gradients' dtypes.
         chunks: the table's, read.
         addresses: of the gradients, int64, one per row; read, as the gradients are.
         partials: one slot per chunk, written.
-        column: where the launches' kinds have the gradients' dtype.
     """
     for part in launches:
-        dtypes = [triton_dtype(kind[column]) for kind in part.kinds]
+        dtypes = [triton_dtype(dtype) for (dtype,) in part.kinds]
         _norm[(part.chunks,)](
             chunks,
             part.first,
@@ -166,7 +170,7 @@ def grad_norm(
         A new tensor, 0-dim, on their device.
     """
     assert norm_type == 2
-    table = table_of([tensors], kinds_per_launch=2)
+    table = table_of([tensors], kinds_per_launch=2, chunk_bytes=READ_CHUNK_BYTES)
     norm = torch.empty((), dtype=dtype or result_dtype(tensors), device=tensors[0].device)
     norm_of(partials_of(table).sums, norm)
     return norm

@@ -23,6 +23,9 @@ import triton.language as tl
 from torch import Tensor
 
 CHUNK = 8 * 1024  # elements, at most
+# A pass that only reads one list takes longer chunks, so that what a program waits for before its
+# first element weighs less.
+READ_CHUNK_BYTES = 64 * 1024
 UNIT = 16  # bytes of an access, and elements that an aligned chunk is a multiple of
 _SMALL = 1024  # elements up to which an unaligned tensor is not cut into head, body and tail
 
@@ -76,6 +79,7 @@ def table_of(
     lists: Sequence[Sequence[Tensor]],
     values: Sequence[float] = (),
     kinds_per_launch: int = 1,
+    chunk_bytes: int | None = None,
 ) -> Table:
     """The table of lists of equally many tensors, in one copy to their device.
 
@@ -84,11 +88,13 @@ def table_of(
             The caller keeps them alive.
         values: numbers for the kernel.
         kinds_per_launch: how many kinds a launch can take.
+        chunk_bytes: of a chunk in the first list, at most; None for CHUNK elements.
     """
     kinds = kinds_of(lists)
-    addresses = addresses_of(lists)
+    addresses, itemsizes = addresses_of(lists), itemsizes_of(lists)
     groups = grouped(kinds, kinds_per_launch)
-    chunks, launches = cut(sizes_of(lists[0]), addresses, itemsizes_of(lists), kinds, groups)
+    chunk = CHUNK if chunk_bytes is None else chunk_bytes // itemsizes[:, 0]
+    chunks, launches = cut(sizes_of(lists[0]), addresses, itemsizes, kinds, groups, chunk)
     numbers = np.array(values, dtype=np.float64).view(np.int64)
     sizes = [addresses.size, chunks.size, numbers.size]
     everything = np.concatenate([addresses.ravel(), chunks.ravel(), numbers])
@@ -144,6 +150,7 @@ def cut(
     itemsizes: Ints,
     kinds: Sequence[Kind],
     groups: Sequence[tuple[Kind, ...]],
+    chunk: int | Ints = CHUNK,
 ) -> tuple[Ints, tuple[Launch, ...]]:
     """Cut rows into chunks, and sort these by launch, aligned ones first and long ones first.
 
@@ -153,6 +160,7 @@ def cut(
         itemsizes: bytes of their elements, likewise.
         kinds: of the rows.
         groups: the kinds that share a launch: each kind in one group.
+        chunk: elements of a chunk, at most, a multiple of UNIT; of all rows or of each.
 
     Returns:
         The map of chunks, and the launches that have any.
@@ -163,7 +171,8 @@ def cut(
     rows = np.arange(len(sizes))
     zero = np.zeros_like(sizes)
     parts = [(begin, end, 0), (zero, begin, 1), (end, sizes, 1)]
-    chunks = np.concatenate([_split(rows, first, last, form) for first, last, form in parts])
+    at_most = np.broadcast_to(chunk, sizes.shape)
+    chunks = np.concatenate([_split(rows, *part, at_most) for part in parts])
     slots = np.array([slot_of[kind] for kind in kinds], dtype=np.int64)
     numbers = np.array([launch_of[kind] for kind in kinds], dtype=np.int64)
     chunks[:, FORM] += 2 * slots[chunks[:, ROW]]
@@ -192,11 +201,11 @@ def _aligned_part(sizes: Ints, addresses: Ints, itemsizes: Ints) -> tuple[Ints, 
     return begin, np.where(has_part, head + length, 0)
 
 
-def _split(rows: Ints, first: Ints, last: Ints, form: int) -> Ints:
-    """Chunks of at most CHUNK elements that cover from `first` to `last` of each row."""
-    counts = -(-(last - first) // CHUNK)
+def _split(rows: Ints, first: Ints, last: Ints, form: int, chunk: Ints) -> Ints:
+    """Chunks of at most so many elements that cover from `first` to `last` of each row."""
+    counts = -(-(last - first) // chunk)
     row = np.repeat(rows, counts)
     number = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    begin = first[row] + number * CHUNK
-    count = np.minimum(last[row] - begin, CHUNK)
+    begin = first[row] + number * chunk[row]
+    count = np.minimum(last[row] - begin, chunk[row])
     return np.stack([row, begin, count, np.full_like(row, form)], axis=1)
