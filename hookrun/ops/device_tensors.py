@@ -74,7 +74,7 @@ class DeviceTensors:
         fixed = (step.params, step.model_params, step.ema, *without_grad)
         self._fixed = [t for column in fixed for t in column if t is not None]
         self._addresses = list(map(Tensor.data_ptr, self._fixed))
-        self.partials = kernels.norm.Partials(len(self.table.norm_chunks), self.device)
+        self.partials = self._new_partials()
         self.ema_without_grad = None
         if step.ema_without_grad:
             self.ema_without_grad = kernels.table.table_of(
@@ -91,10 +91,14 @@ class DeviceTensors:
 
     def move_grads(self, addresses: Ints) -> None:
         """Let the tables fit gradients at other addresses."""
+        before = self.table.norm_chunks
         self.table.move_grads(addresses)
-        chunks = len(self.table.norm_chunks)
-        if chunks != len(self.partials.sums):
-            self.partials = triton_kernels().norm.Partials(chunks, self.device)
+        if len(self.table.norm_chunks) != len(before):
+            self.partials = self._new_partials()
+
+    def _new_partials(self) -> Any:
+        fp64 = torch.float64 in self._grad_dtypes
+        return triton_kernels().norm.Partials(len(self.table.norm_chunks), fp64, self.device)
 
     def still_fit(self) -> bool:
         """Whether state, gradients' dtypes and the tensors' memory are still as in the tables."""

@@ -1,7 +1,7 @@
 """clip_grad_norm: norm = sqrt(sum of x^2); x = x * min(1, max_norm / (norm + 1e-6)).
 
-4 bytes per fp32 gradient where nothing is clipped, else 12. Three launches, more where there are
-several dtypes; the host waits for none of them.
+4 bytes per fp32 gradient where nothing is clipped, else 12. Three launches and a fill, more where
+there are several dtypes; the host waits for none of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """norm: sqrt(sum over all elements of all tensors of x^2), and whether all x are finite.
 
 4 bytes per fp32 gradient: each is read once. A program writes the sum of its chunk's squares into a
-slot of its own, and whether the chunk is finite into another: so the final sum (finalise.py) runs
-in a fixed order, and two runs give the same bits.
+slot of its own: so the final sum (finalise.py) runs in a fixed order, and two runs give the same
+bits. A sum is finite if the chunk's elements are, except of fp64: then a flag says so in another
+slot.
 
 Squares are summed in fp32 within a lane and in fp64 across lanes and chunks. A chunk whose largest
 element is so large or so small that its square leaves fp32 is read again, in fp64; its squares are
@@ -19,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tile
+from .finalise import BLOCK as SLOTS
 from .finalise import norm_of
 from .table import READ_CHUNK_BYTES, Launch, Table, table_of, triton_dtype
 
@@ -78,18 +80,15 @@ def _sum_squares(
     count = tile.aligned_count(count, ALIGNED)
     if G == tl.float64:
         square, good = _sum_in_fp64(grad, count, BLOCK)
-        tl.store(sums, square)
-        tl.store(finite, good)
     else:
         square, peak = _sum_in_fp32(grad, count, BLOCK)
+        good = tl.full([], 1, tl.int32)
         ordinary = (peak == 0) | ((peak > _LEAST) & (peak < _MOST))
-        if ordinary & (square == square):
-            tl.store(sums, square)
-            tl.store(finite, 1)
-        else:
+        if (ordinary & (square == square)) == 0:
             square, good = _sum_in_fp64(grad, count, BLOCK)
-            tl.store(sums, square)
-            tl.store(finite, good)
+    tl.store(sums, square)
+    if finite is not None:
+        tl.store(finite, good)
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -106,7 +105,8 @@ def _norm(
     slot = first + tl.program_id(0)
     row, begin, count, form = tile.chunk_at(chunks, slot)
     sums += slot
-    finite += slot
+    if finite is not None:
+        finite += slot
     if form == 0:
         _sum_squares(addresses, row, begin, count, sums, finite, G0, True, BLOCK)
     elif form == 1:
@@ -119,16 +119,22 @@ def _norm(
 
 
 class Partials:
-    """What the first pass writes: one slot per chunk, uninitialized until then.
+    """What the first pass writes: one slot per chunk, and padding for finalise.py.
+
+    Args:
+        chunks: how many slots.
+        fp64: whether any gradient is fp64.
+        device: where.
 
     Attributes:
         sums: fp64, the sum of the chunk's squares.
-        finite: int32, 1 if all elements of the chunk are, else 0.
+        finite: int32, 1 if all elements of the chunk are, else 0; None if the sums tell.
     """
 
-    def __init__(self, chunks: int, device: torch.device) -> None:
-        self.sums = torch.empty(chunks, dtype=torch.float64, device=device)
-        self.finite = torch.empty(chunks, dtype=torch.int32, device=device)
+    def __init__(self, chunks: int, fp64: bool, device: torch.device) -> None:
+        slots = triton.cdiv(chunks, SLOTS) * SLOTS
+        self.sums = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.finite = torch.ones(slots, dtype=torch.int32, device=device) if fp64 else None
 
 
 def launch(
@@ -184,6 +190,7 @@ def result_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 
 def partials_of(table: Table) -> Partials:
     """Run the first pass over a table whose one column is the gradients."""
-    partials = Partials(len(table.chunks), table.chunks.device)
+    fp64 = any(torch.float64 in kind for part in table.launches for kind in part.kinds)
+    partials = Partials(len(table.chunks), fp64, table.chunks.device)
     launch(table.launches, table.chunks, table.addresses, partials)
     return partials

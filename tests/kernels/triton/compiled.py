@@ -60,13 +60,14 @@ def pass_2(
 
 def finaliser(**flags: bool) -> dict[str, Any]:
     names = ("NORM", "CLIP", "SCALED", "UPDATE", "MAY_SKIP", "ADAM")
-    return {name: flags.get(name, True) for name in names}
+    constants: dict[str, Any] = {name: flags.get(name, True) for name in names}
+    return constants if flags.get("fp64") else {**constants, "finite": None}
 
 
 # Kernel and what it is compiled for; the first ones are those of the recipes that most people use.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "norm fp16 and fp32": ("norm._norm", {"G0": F16, "G1": F32}),
-    "norm bf16": ("norm._norm", {"G0": BF16, "G1": None}),
+    "norm fp16 and fp32": ("norm._norm", {"G0": F16, "G1": F32, "finite": None}),
+    "norm bf16": ("norm._norm", {"G0": BF16, "G1": None, "finite": None}),
     "finalise, all": ("finalise._finalise", finaliser()),
     "finalise, SGD, steps only": (
         "finalise._finalise",
@@ -89,6 +90,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "unscale fp16": ("unscale._unscale", {"G": F16, "CHECK": True}),
 }
 LONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "finalise, fp64 gradients": ("finalise._finalise", finaliser(fp64=True)),
     "norm fp64": ("norm._norm", {"G0": F64, "G1": None}),
     "adam fp64, ema": ("adam._adam", pass_2(F64, F64, F64, None, F64)),
     "adam bf16 throughout": ("adam._adam", pass_2(BF16, BF16, BF16, None, BF16)),
@@ -116,7 +118,8 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
     module_name, function = name.split(".")
     module = importlib.import_module(f"hookrun.kernels.triton.{module_name}")
     kernel = getattr(module, function)
-    constants = {**constants, "BLOCK": module.BLOCK}
+    sizes = {name: getattr(module, name) for name in ("BLOCK", "ROWS") if name in kernel.arg_names}
+    constants = {**constants, **sizes}
     signature = {
         argument: "constexpr" if argument in constants else TYPES.get(argument, "i32")
         for argument in kernel.arg_names

@@ -7,6 +7,7 @@ import torch
 
 from hookrun.kernels import reference
 from hookrun.kernels import triton as kernels
+from hookrun.kernels.triton.finalise import BLOCK as SLOTS
 from hookrun.kernels.triton.step_table import StepLists
 from tests.ops.support import Guarded, assert_same_bits
 
@@ -64,11 +65,11 @@ def test_it_is_the_references(
     group_of = [0] * 9 + [1] * (len(SHAPES) - 9)
     step = Step(lists, group_of, [line(g) for g in GROUPS], ema_momentum=0.1)
     counted = [s.clone() for s in steps]
-    slots = torch.tensor([4.0], dtype=torch.float64, device=DEVICE)
-    finite = torch.ones(1, dtype=torch.int32, device=DEVICE)
+    slots = torch.zeros(SLOTS, dtype=torch.float64, device=DEVICE)
+    slots[0] = 4.0
     kernels.finalise(
         slots,
-        finite,
+        None,
         torch.empty((), device=DEVICE),
         None,
         step.phase.control,

@@ -46,8 +46,8 @@ EXPECTED = {
 # per dtype, and reads all that it can in 16 bytes. Pass 2 has one per kind of parameters, where a
 # thread does 4 elements: 16 bytes of fp32, 8 of fp16 and bf16, two times 16 of fp64.
 WIDE_LOOPS: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
-    "norm fp16 and fp32": [({"16": 4}, {}), ({"16": 1}, {}), ({"16": 8}, {}), ({"16": 2}, {})],
-    "norm bf16": [({"16": 4}, {}), ({"16": 1}, {})],
+    "norm fp16 and fp32": [({"16": 4}, {}), ({"16": 4}, {}), ({"16": 8}, {}), ({"16": 8}, {})],
+    "norm bf16": [({"16": 4}, {}), ({"16": 4}, {})],
     "norm fp64": [({"16": 4}, {})],
     "adam fp32, ema": [({"16": 5}, {"16": 4})],
     "adam fp16 model with fp32 norm layers, ema": [
