@@ -44,7 +44,7 @@ from .control import (
     Phase,
     constants,
 )
-from .table import Launch
+from .table import FORMS, NARROW, NARROW_GRAD, WIDE, Launch
 
 BLOCK = 512  # 4 elements per thread: all columns in one layout, 16 bytes of fp32 and 8 of fp16
 
@@ -70,9 +70,10 @@ def _update(
     G: tl.constexpr,
     M: tl.constexpr,
     E: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    ALIGNED: tl.constexpr = FORM != NARROW
     C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
     rows, grads, settings, control, bias_corrections = step
     row, begin, count = chunk
@@ -93,7 +94,7 @@ def _update(
     factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
     count = tile.aligned_count(count, ALIGNED)
     param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
-    grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
+    grad = tile.pointer_at(grads, row, begin, G, FORM == WIDE)
     mean = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
     square = tile.pointer_at(rows, STATE2, begin, S, ALIGNED)
     if M is not None:
@@ -146,15 +147,19 @@ def _adam(
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
         form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
         step = (rows, grads, settings, control, bias_corrections)
-        if form == 0:
-            _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
-        elif form == 1:
-            _update(step, chunk, P, S, G0, M0, E, False, BLOCK)
+        if form == WIDE:
+            _update(step, chunk, P, S, G0, M0, E, WIDE, BLOCK)
+        elif form == NARROW_GRAD:
+            _update(step, chunk, P, S, G0, M0, E, NARROW_GRAD, BLOCK)
+        elif form == NARROW:
+            _update(step, chunk, P, S, G0, M0, E, NARROW, BLOCK)
         if G1 is not None:
-            if form == 2:
-                _update(step, chunk, P, S, G1, M1, E, True, BLOCK)
-            elif form == 3:
-                _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
+            if form == FORMS + WIDE:
+                _update(step, chunk, P, S, G1, M1, E, WIDE, BLOCK)
+            elif form == FORMS + NARROW_GRAD:
+                _update(step, chunk, P, S, G1, M1, E, NARROW_GRAD, BLOCK)
+            elif form == FORMS + NARROW:
+                _update(step, chunk, P, S, G1, M1, E, NARROW, BLOCK)
 
 
 def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:

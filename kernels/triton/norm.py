@@ -22,7 +22,16 @@ from torch import Tensor
 from . import tile
 from .finalise import BLOCK as SLOTS
 from .finalise import norm_of
-from .table import READ_CHUNK_BYTES, Launch, Table, table_of, triton_dtype
+from .table import (
+    FORMS,
+    NARROW,
+    READ_CHUNK_BYTES,
+    WIDE,
+    Launch,
+    Table,
+    table_of,
+    triton_dtype,
+)
 
 BLOCK = 1024  # elements
 _ROWS = tl.constexpr(4)  # blocks loaded together: fewer bytes in flight do not keep memory busy
@@ -107,14 +116,14 @@ def _norm(
     sums += slot
     if finite is not None:
         finite += slot
-    if form == 0:
+    if form == WIDE:
         _sum_squares(addresses, row, begin, count, sums, finite, G0, True, BLOCK)
-    elif form == 1:
+    elif form == NARROW:
         _sum_squares(addresses, row, begin, count, sums, finite, G0, False, BLOCK)
     if G1 is not None:
-        if form == 2:
+        if form == FORMS + WIDE:
             _sum_squares(addresses, row, begin, count, sums, finite, G1, True, BLOCK)
-        elif form == 3:
+        elif form == FORMS + NARROW:
             _sum_squares(addresses, row, begin, count, sums, finite, G1, False, BLOCK)
 
 

@@ -100,10 +100,10 @@ class StepTable:
             self._cut()
 
     def _cut(self) -> None:
-        grads, itemsizes = self._addresses[:, -1:], self._itemsizes[:, -1:]
+        itemsizes = self._itemsizes[:, -1:]
         chunks, self.norm_launches = cut(
             self._sizes,
-            grads,
+            self._addresses[:, -1:],
             itemsizes,
             self._norm_kinds,
             self._norm_groups,
@@ -113,7 +113,12 @@ class StepTable:
         addresses = self._addresses.copy()
         addresses[:, -2] = 0
         chunks, self.launches = cut(
-            self._sizes, addresses, self._itemsizes, self._kinds, self._groups
+            self._sizes,
+            addresses,
+            self._itemsizes,
+            self._kinds,
+            self._groups,
+            grads=-1,
         )
         self.chunks = on_device(chunks, self._device)
 

@@ -132,18 +132,26 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
     return {
         **accesses(compiled.asm["ptx"]),
         **sass.resources(compiled.asm["cubin"]),
-        "wide_loops": wide_loops(compiled.asm["cubin"], constants.values()),
+        **wide_loops(compiled.asm["cubin"], constants.values()),
         "block": module.BLOCK,
         "threads": 32 * warps,
     }
 
 
-def wide_loops(cubin: bytes, constants: Iterable[Any]) -> list[dict[str, Any]]:
-    """The loops in which each thread reads and writes several elements with every access."""
+def wide_loops(cubin: bytes, constants: Iterable[Any]) -> dict[str, Any]:
+    """The loops in which a thread reads and writes several elements with every access.
+
+    `barriers` counts those of the loops in which it does so with some accesses.
+    """
     types = [each for each in constants if isinstance(each, tl.dtype)]
     itemsize = max((each.primitive_bitwidth // 8 for each in types), default=8)
     loops = sass.loops(cubin)
-    return [loop for loop in loops if min(*loop["loads"], *loop["stores"], 16) > itemsize]
+    widths = [{*loop["loads"], *loop["stores"]} for loop in loops]
+    pairs = list(zip(loops, widths, strict=True))
+    return {
+        "wide_loops": [loop for loop, found in pairs if min(found) > itemsize],
+        "barriers": sum(loop["barriers"] for loop, found in pairs if max(found) > itemsize),
+    }
 
 
 def accesses(ptx: str) -> dict[str, Any]:

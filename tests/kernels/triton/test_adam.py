@@ -28,7 +28,7 @@ def line(group: reference.AdamGroup) -> list[float]:
     return [group.lr, group.weight_decay, sign, group.beta1, group.beta2, group.eps, decoupled]
 
 
-@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("offset", "grad_offset"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("param", "grad", "model", "ema"),
     [
@@ -45,8 +45,10 @@ def test_it_is_the_references(
     model: torch.dtype | None,
     ema: torch.dtype | None,
     offset: int,
+    grad_offset: int,
 ) -> None:
-    params, grads = guarded(SHAPES, param, offset, seed=1), guarded(SHAPES, grad, seed=2)
+    params = guarded(SHAPES, param, offset, seed=1)
+    grads = guarded(SHAPES, grad, grad_offset, seed=2)
     outputs: list[Guarded | None] = [
         params,
         guarded(SHAPES, param, offset, seed=3),
