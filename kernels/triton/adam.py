@@ -144,8 +144,8 @@ def _adam(
     M1: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
-        form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
         step = (rows, grads, settings, control, bias_corrections)
         if form == WIDE:
             _update(step, chunk, P, S, G0, M0, E, WIDE, BLOCK)

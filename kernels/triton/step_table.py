@@ -119,6 +119,7 @@ class StepTable:
             self._kinds,
             self._groups,
             grads=-1,
+            backwards=True,  # the gradients that the first pass read last may still be in the cache
         )
         self.chunks = on_device(chunks, self._device)
 

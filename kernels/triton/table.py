@@ -161,6 +161,7 @@ def cut(
     groups: Sequence[tuple[Kind, ...]],
     chunk: int | Ints = CHUNK,
     grads: int | None = None,
+    backwards: bool = False,
 ) -> tuple[Ints, tuple[Launch, ...]]:
     """Cut rows into chunks, and sort these by launch, wide ones first and long ones first.
 
@@ -172,6 +173,7 @@ def cut(
         groups: the kinds that share a launch: each kind in one group.
         chunk: elements of a chunk, at most, a multiple of UNIT; of all rows or of each.
         grads: the column that may be narrow alone; None if there is none.
+        backwards: whether chunks of equal length, and launches, go from the last to the first.
 
     Returns:
         The map of chunks, and the launches that have any.
@@ -194,7 +196,8 @@ def cut(
     width = chunks[:, FORM].copy()
     chunks[:, FORM] += FORMS.value * slots[chunks[:, ROW]]
     number = numbers[chunks[:, ROW]]
-    order = np.lexsort((-chunks[:, COUNT], width, number))
+    position = np.arange(len(chunks)) * (-1 if backwards else 1)
+    order = np.lexsort((position, -chunks[:, COUNT], width, number))
     counts = np.bincount(number, minlength=len(groups))
     firsts = np.cumsum(counts) - counts
     launches = [
@@ -202,7 +205,7 @@ def cut(
         for first, count, group in zip(firsts, counts, groups, strict=True)
         if count > 0
     ]
-    return chunks[order], tuple(launches)
+    return chunks[order], tuple(reversed(launches) if backwards else launches)
 
 
 def _aligned_part(sizes: Ints, addresses: Ints, itemsizes: Ints) -> tuple[Ints, Ints]:

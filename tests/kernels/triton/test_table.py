@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hookrun.kernels.triton.step_table import StepLists, StepTable
 from hookrun.kernels.triton.table import (
     BEGIN,
     CHUNK,
@@ -20,6 +21,8 @@ from hookrun.kernels.triton.table import (
     Ints,
     cut,
 )
+
+from .support import DEVICE
 
 WIDTHS = {torch.float16: 2, torch.float32: 4, torch.float64: 8}
 
@@ -96,6 +99,20 @@ def test_only_misaligned_gradients_are_narrow() -> None:
         part = chunks[(chunks[:, ROW] == row) & (chunks[:, FORM] == form.value)]
         assert part[:, COUNT].sum() == count
     assert (chunks[chunks[:, ROW] == 3][:, FORM] == NARROW.value).all()
+
+
+def test_the_second_pass_begins_with_what_the_first_read_last() -> None:
+    grads = [torch.zeros(3 * 4 * CHUNK, device=DEVICE) for _ in range(2)]
+    others = [torch.zeros_like(g) for g in grads]
+    none = [None, None]
+    lists = StepLists(others, none, none, none, none, none, grads)
+    table = StepTable(lists, [0, 0])
+    chunks, norm_chunks = table.chunks.cpu().numpy(), table.norm_chunks.cpu().numpy()
+    ends = norm_chunks[:, [ROW, BEGIN]] + norm_chunks[:, [FORM, COUNT]]
+    assert (norm_chunks[:, FORM] == WIDE.value).all()
+    assert ends[-1].tolist() == [1, 12 * CHUNK]
+    assert chunks[0, [ROW, BEGIN]].tolist() == [1, 11 * CHUNK]
+    assert chunks[-1, [ROW, BEGIN]].tolist() == [0, 0]
 
 
 def test_offsets_beyond_what_32_bits_hold() -> None:
