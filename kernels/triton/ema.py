@@ -43,7 +43,7 @@ def _move(
         tile.store(average, at, count, tile.lerp(a, p, weight), BLOCK)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["momentum", "skip"])
 def _ema(
     chunks, first, addresses, momentum, skip, A: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
 ):

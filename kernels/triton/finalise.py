@@ -112,7 +112,9 @@ def _bias_corrections(t, line, here, ADAM: tl.constexpr):
     return first, second
 
 
-@triton.jit(do_not_specialize=["slots", "row_count"])
+@triton.jit(
+    do_not_specialize=["slots", "row_count"], do_not_specialize_on_alignment=["norm_out", "scale"]
+)
 def _finalise(
     sums,
     finite,
@@ -184,7 +186,10 @@ def _update_scale(scale):
     _update(scale)
 
 
-@triton.jit(do_not_specialize=["slots"])
+@triton.jit(
+    do_not_specialize=["slots"],
+    do_not_specialize_on_alignment=["norm_out", "max_norm", "factor_out"],
+)
 def _norm_of(sums, slots, norm_out, max_norm, factor_out, CLIP: tl.constexpr, BLOCK: tl.constexpr):
     norm = tl.sqrt(_total(sums, slots, BLOCK))
     tl.store(norm_out, norm.to(norm_out.dtype.element_ty))

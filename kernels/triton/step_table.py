@@ -134,7 +134,7 @@ def _kind(lists: StepLists, row: int) -> Kind:
 def _grouped(kinds: Sequence[Kind]) -> list[tuple[Kind, ...]]:
     """The kinds, in pairs that one launch of a second pass can take."""
     families: dict[Kind, list[Kind]] = {}
-    for kind in dict.fromkeys(kinds):
+    for kind in sorted(set(kinds), key=str):  # their order in the lists changes nothing
         param, state, _, _, ema = kind
         families.setdefault((param, state, ema), []).append(kind)
     return [

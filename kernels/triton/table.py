@@ -105,20 +105,23 @@ def table_of(
     chunk = CHUNK if chunk_bytes is None else chunk_bytes // itemsizes[:, 0]
     chunks, launches = cut(sizes_of(lists[0]), addresses, itemsizes, kinds, groups, chunk)
     numbers = np.array(values, dtype=np.float64).view(np.int64)
-    sizes = [addresses.size, chunks.size, numbers.size]
-    everything = np.concatenate([addresses.ravel(), chunks.ravel(), numbers])
-    parts = on_device(everything, lists[0][0].device).split(sizes)
+    # A kernel is compiled anew if an argument is aligned otherwise, so the map of chunks begins at
+    # a multiple of 16 bytes however many addresses there are; its own size is one.
+    padding = np.zeros(addresses.size % 2, dtype=np.int64)
+    parts = [addresses.ravel(), padding, chunks.ravel(), numbers]
+    everything = on_device(np.concatenate(parts), lists[0][0].device)
+    on_addresses, _, on_chunks, on_numbers = everything.split([part.size for part in parts])
     return Table(
-        parts[0].view(addresses.shape),
-        parts[1].view(chunks.shape),
-        parts[2].view(torch.float64),
+        on_addresses.view(addresses.shape),
+        on_chunks.view(chunks.shape),
+        on_numbers.view(torch.float64),
         launches,
     )
 
 
 def grouped(kinds: Sequence[Kind], per_launch: int) -> list[tuple[Kind, ...]]:
-    """The kinds there are, so many to a launch."""
-    different = list(dict.fromkeys(kinds))
+    """The kinds there are, so many to a launch; their order in the lists changes nothing."""
+    different = sorted(set(kinds), key=str)
     return [tuple(different[i : i + per_launch]) for i in range(0, len(different), per_launch)]
 
 

@@ -46,7 +46,7 @@ def _multiply(
         tl.store(found_inf, 1, mask=tl.max(worst, axis=0) != 0)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["inv_scale", "found_inf"])
 def _unscale(
     chunks,
     first,
