@@ -147,6 +147,7 @@ class DeviceStep:
         if isinstance(tables, str):
             return tables
         tensors = tables.tensors
+        tensors.use_on_current_stream(tables.settings)  # which is a view of all that is sent
         grads = tensors.ordered(tensors.step.grads)  # may be copies: held until the launch
         if is_capturing(tensors.device):
             on_device = tables.send_captured(addresses(grads))
