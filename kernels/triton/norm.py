@@ -34,7 +34,7 @@ from .table import (
 )
 
 BLOCK = 1024  # elements
-_ROWS = tl.constexpr(4)  # blocks loaded together: fewer bytes in flight do not keep memory busy
+ROWS = tl.constexpr(4)  # blocks loaded together: fewer bytes in flight do not keep memory busy
 
 # Between these, sums of fp32 squares neither overflow nor lose what counts.
 _LEAST = tl.constexpr(1e-15)
@@ -43,8 +43,8 @@ _MOST = tl.constexpr(1e17)
 
 @triton.jit
 def _load(grad, at, count, BLOCK: tl.constexpr):
-    """A tile of blocks, _ROWS x BLOCK; 0 after the chunk's end."""
-    blocks = at + tl.arange(0, _ROWS)[:, None] * BLOCK
+    """A tile of blocks, ROWS x BLOCK; 0 after the chunk's end."""
+    blocks = at + tl.arange(0, ROWS)[:, None] * BLOCK
     offsets = blocks + tl.arange(0, BLOCK)[None, :]
     return tl.load(grad + offsets, mask=offsets < count, other=0)
 
@@ -54,7 +54,7 @@ def _sum_in_fp32(grad, count, BLOCK: tl.constexpr):
     """Sum of squares, and the largest magnitude; a NaN shows in the sum."""
     total = tl.zeros([BLOCK], tl.float32)
     peak = tl.zeros([BLOCK], tl.float32)
-    for at in range(0, count, _ROWS * BLOCK):
+    for at in range(0, count, ROWS * BLOCK):
         x = _load(grad, at, count, BLOCK).to(tl.float32)
         total += tl.sum(x * x, axis=0)
         peak = tl.maximum(peak, tl.max(tl.abs(x), axis=0))

@@ -7,7 +7,7 @@ Without --long those of the recipes that most people use, each for one of the GP
 It runs in a process of its own, since kernels that were imported for Triton's interpreter cannot be
 compiled. For each kernel and architecture: the accesses to global memory in the PTX by their width
 in bytes, accesses to local memory, what the cubin has of registers, stack, shared and local memory,
-and the loops of its machine code that go through aligned chunks.
+and from its machine code the same accesses, and the loops, also those through wide chunks alone.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "unscale fp16": ("unscale._unscale", {"G": F16, "CHECK": True}),
 }
 LONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "norm fp16": ("norm._norm", {"G0": F16, "G1": None, "finite": None}),
+    "norm fp32": ("norm._norm", {"G0": F32, "G1": None, "finite": None}),
+    "adam fp16 model, ema": ("adam._adam", pass_2(F32, F32, F16, F16, F32)),
     "finalise, fp64 gradients": ("finalise._finalise", finaliser(fp64=True)),
     "norm fp64": ("norm._norm", {"G0": F64, "G1": None}),
     "adam fp64, ema": ("adam._adam", pass_2(F64, F64, F64, None, F64)),
@@ -124,7 +127,13 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
         argument: "constexpr" if argument in constants else TYPES.get(argument, "i32")
         for argument in kernel.arg_names
     }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    aligned = {  # as all are that a launch comes with; others do not matter to the kernels
+        (parameter.num,): [["tt.divisibility", 16]]
+        for parameter in kernel.params
+        if signature[parameter.name].startswith("*")
+        and not parameter.do_not_specialize_on_alignment
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     warps = getattr(module, "WARPS", 4)
     compiled = triton.compile(
         source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps}
@@ -133,6 +142,7 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
         **accesses(compiled.asm["ptx"]),
         **sass.resources(compiled.asm["cubin"]),
         **wide_loops(compiled.asm["cubin"], constants.values()),
+        "dynamic_shared": compiled.metadata.shared,
         "block": module.BLOCK,
         "threads": 32 * warps,
     }
@@ -149,6 +159,9 @@ def wide_loops(cubin: bytes, constants: Iterable[Any]) -> dict[str, Any]:
     widths = [{*loop["loads"], *loop["stores"]} for loop in loops]
     pairs = list(zip(loops, widths, strict=True))
     return {
+        "itemsize": itemsize,
+        "sass": sass.accesses(cubin),
+        "loops": loops,
         "wide_loops": [loop for loop, found in pairs if min(found) > itemsize],
         "barriers": sum(loop["barriers"] for loop, found in pairs if max(found) > itemsize),
     }

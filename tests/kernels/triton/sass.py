@@ -5,6 +5,7 @@ SASS is the machine code. The tools that read it come with Triton and need no GP
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -28,13 +29,34 @@ def resources(cubin: bytes) -> dict[str, int]:
     return dict(zip(names, map(int, found.groups()), strict=True))
 
 
+def accesses(cubin: bytes) -> dict[str, dict[int, int]]:
+    """How many loads and stores of global memory there are in all, by width in bytes."""
+    instructions, _ = _disassembled(cubin)
+    return {"loads": _widths(instructions, "LDG"), "stores": _widths(instructions, "STG")}
+
+
 def loops(cubin: bytes) -> list[dict[str, Any]]:
     """The innermost loops that access global memory, in the order of their code.
 
     Each has the number of its instructions, loads and stores by width in bytes, barriers, and
-    `loads_behind_stores`: how many loads come after a store of the same iteration, for which they
-    wait, as the compiler cannot know that the addresses differ.
+
+    - `loads_behind_stores`: how many loads come after a store of the same iteration, for which they
+      wait, as the compiler cannot know that the addresses differ;
+    - `bytes_in_flight`: what a thread has asked for when it first needs some of it.
     """
+    instructions, spans = _disassembled(cubin)
+    innermost = [
+        span
+        for span in spans
+        if not any(span != other and span[0] <= other[0] <= other[1] <= span[1] for other in spans)
+    ]
+    found = [_loop(instructions[begin : end + 1]) for begin, end in sorted(innermost)]
+    return [loop for loop in found if loop["loads"] or loop["stores"]]
+
+
+@functools.cache
+def _disassembled(cubin: bytes) -> tuple[list[str], list[tuple[int, int]]]:
+    """The instructions without predicates, and where loops begin and end."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     spans: list[tuple[int, int]] = []
@@ -47,35 +69,50 @@ def loops(cubin: bytes) -> list[dict[str, Any]]:
             jump = re.match(r"BRA.*\((\.L\w+)\)", code[1])
             if jump and jump[1] in labels:
                 spans.append((labels[jump[1]], len(instructions)))
-            instructions.append(code[1].split()[0])
-    innermost = [
-        span
-        for span in spans
-        if not any(span != other and span[0] <= other[0] <= other[1] <= span[1] for other in spans)
-    ]
-    found = [_loop(instructions[begin : end + 1]) for begin, end in sorted(innermost)]
-    return [loop for loop in found if loop["loads"] or loop["stores"]]
+            instructions.append(code[1])
+    return instructions, spans
 
 
 def _loop(instructions: list[str]) -> dict[str, Any]:
-    accesses = [i for i in instructions if i.startswith(("LDG", "STG"))]
     behind, stored = 0, False
-    for access in accesses:
-        stored |= access.startswith("STG")
-        behind += stored and access.startswith("LDG")
+    for instruction in instructions:
+        stored |= instruction.startswith("STG")
+        behind += stored and instruction.startswith("LDG")
     return {
         "instructions": len(instructions),
-        "loads": _widths(access for access in accesses if access.startswith("LDG")),
-        "stores": _widths(access for access in accesses if access.startswith("STG")),
+        "loads": _widths(instructions, "LDG"),
+        "stores": _widths(instructions, "STG"),
         "barriers": sum(i.startswith("BAR") for i in instructions),
         "loads_behind_stores": behind,
+        "bytes_in_flight": _bytes_in_flight(instructions),
     }
 
 
-def _widths(accesses: Iterable[str]) -> dict[int, int]:
-    """How many accesses there are of each width in bytes."""
-    sizes = [{WIDTHS[p] for p in access.split(".") if p in WIDTHS} for access in accesses]
-    return dict(sorted(Counter(size.pop() if size else 4 for size in sizes).items()))
+def _bytes_in_flight(instructions: list[str]) -> int:
+    """Bytes loaded before the first instruction that uses a loaded register, or a barrier."""
+    pending: set[int] = set()
+    total = 0
+    for instruction in instructions:
+        name, _, operands = instruction.partition(" ")
+        registers = [int(number) for number in re.findall(r"\bR(\d+)\b", operands)]
+        if name.startswith("LDG"):
+            width = _width(name)
+            total += width
+            pending |= {registers[0] + i for i in range(-(-width // 4))}
+        elif pending and (name.startswith("BAR") or pending & set(registers)):
+            break
+    return total
+
+
+def _width(access: str) -> int:
+    """The bytes of a load or store."""
+    return next((WIDTHS[part] for part in access.split(".") if part in WIDTHS), 4)
+
+
+def _widths(instructions: Iterable[str], kind: str) -> dict[int, int]:
+    """How many accesses of a kind there are, by width in bytes."""
+    names = (instruction.split()[0] for instruction in instructions)
+    return dict(sorted(Counter(_width(name) for name in names if name.startswith(kind)).items()))
 
 
 def _run(tool: str, option: str, cubin: bytes) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ WIDE_LOOPS: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
     "sgd fp32, ema": [({"16": 4}, {"16": 3})],
     "sgd bf16 model, no momentum": [({"8": 1, "16": 1}, {"8": 1, "16": 1})],
     "adam fp64, ema": [({"16": 10}, {"16": 8})],
+    "norm fp16": [({"16": 4}, {}), ({"16": 4}, {})],
+    "norm fp32": [({"16": 8}, {}), ({"16": 8}, {})],
+    "adam fp16 model, ema": [({"8": 1, "16": 4}, {"8": 1, "16": 4})],
     "adam bf16 throughout": [({"8": 5}, {"8": 4})],
     "adam fp16 throughout": [({"8": 4}, {"8": 3})],
     "adam bf16 model, fp32 gradients": [({"16": 5}, {"8": 1, "16": 4})],
@@ -100,17 +104,42 @@ def check(report: dict[str, dict[str, Any]]) -> None:
                 assert loop["loads_behind_stores"] == 0, (name, loop)
 
 
-def test_for_sm_80_90_and_100(tmp_path: Path) -> None:
+def check_recorded(report: dict[str, dict[str, Any]], resources: Any) -> None:
+    """What was compiled for sm_90 is what the committed file of resources says."""
+    recorded = json.loads(resources.RESULTS.read_text())
+    if recorded["triton"] != metadata.version("triton"):
+        return  # whose compiler may do better or worse
+    compared = 0
+    for name, found in report.items():
+        variant, _, arch = name.rpartition(", sm_")
+        if arch == str(resources.ARCH):
+            known = recorded["kernels"][variant]
+            assert resources.resources_of(known["kernel"], found) == known, resources.COMMAND
+            compared += 1
+    assert compared >= 5
+
+
+@pytest.fixture
+def resources(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import kernel_resources
+
+    return kernel_resources
+
+
+def test_for_sm_80_90_and_100(tmp_path: Path, resources: Any) -> None:
     report = compiled([80, 90, 100], tmp_path)
     check(report)
+    check_recorded(report, resources)
     assert len(report) >= 15
     assert {name.rpartition(", ")[2] for name in report} == {"sm_80", "sm_90", "sm_100"}
 
 
 @pytest.mark.long
-def test_all_variants(tmp_path: Path) -> None:
+def test_all_variants(tmp_path: Path, resources: Any) -> None:
     report = compiled([80, 90, 100], tmp_path, "--long")
     check(report)
+    check_recorded(report, resources)
     assert len(report) % 3 == 0
     assert len(report) >= 90
     assert {name.rpartition(", sm_")[0] for name in report} >= EXPECTED.keys() | WIDE_LOOPS.keys()
