@@ -57,9 +57,10 @@ def digest() -> str:
 
 def blocks_per_sm(found: Mapping[str, Any]) -> int:
     """How many blocks of a kernel an SM holds at a time."""
-    registers = -(-found["registers"] // REGISTER_UNIT) * REGISTER_UNIT * found["threads"]
-    shared = found["dynamic_shared"] + SHARED_OF_SYSTEM
-    return min(REGISTERS // registers, THREADS // found["threads"], BLOCKS, SHARED // shared)
+    threads: int = found["threads"]
+    registers: int = -(-found["registers"] // REGISTER_UNIT) * REGISTER_UNIT * threads
+    shared: int = found["dynamic_shared"] + SHARED_OF_SYSTEM
+    return min(REGISTERS // registers, THREADS // threads, BLOCKS, SHARED // shared)
 
 
 def resources_of(kernel: str, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def document(resources: Any) -> dict[str, Any]:
-    return json.loads(resources.RESULTS.read_text())
+    document: dict[str, Any] = json.loads(resources.RESULTS.read_text())
+    return document
 
 
 def test_the_results_file_is_of_these_sources(resources: Any, document: dict[str, Any]) -> None:
