@@ -47,8 +47,8 @@ EXPECTED = {
 # per dtype, and reads all that it can in 16 bytes. Pass 2 has one per kind of parameters, where a
 # thread does 4 elements: 16 bytes of fp32, 8 of fp16 and bf16, two times 16 of fp64.
 WIDE_LOOPS: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
-    "norm fp16 and fp32": [({"16": 4}, {}), ({"16": 4}, {}), ({"16": 8}, {}), ({"16": 8}, {})],
-    "norm bf16": [({"16": 4}, {}), ({"16": 4}, {})],
+    "norm fp16 and fp32": [({"16": 4}, {}), ({"16": 1}, {}), ({"16": 8}, {}), ({"16": 2}, {})],
+    "norm bf16": [({"16": 4}, {}), ({"16": 1}, {})],
     "norm fp64": [({"16": 4}, {})],
     "adam fp32, ema": [({"16": 5}, {"16": 4})],
     "adam fp16 model with fp32 norm layers, ema": [
@@ -59,8 +59,8 @@ WIDE_LOOPS: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
     "sgd fp32, ema": [({"16": 4}, {"16": 3})],
     "sgd bf16 model, no momentum": [({"8": 1, "16": 1}, {"8": 1, "16": 1})],
     "adam fp64, ema": [({"16": 10}, {"16": 8})],
-    "norm fp16": [({"16": 4}, {}), ({"16": 4}, {})],
-    "norm fp32": [({"16": 8}, {}), ({"16": 8}, {})],
+    "norm fp16": [({"16": 4}, {}), ({"16": 1}, {})],
+    "norm fp32": [({"16": 8}, {}), ({"16": 2}, {})],
     "adam fp16 model, ema": [({"8": 1, "16": 4}, {"8": 1, "16": 4})],
     "adam bf16 throughout": [({"8": 5}, {"8": 4})],
     "adam fp16 throughout": [({"8": 4}, {"8": 3})],
@@ -85,6 +85,14 @@ def compiled(arch: list[int], folder: Path, *options: str) -> dict[str, dict[str
     return report
 
 
+def is_of(loop: dict[str, Any], loads: dict[str, int], stores: dict[str, int]) -> bool:
+    """Whether a loop has these accesses, or as many times these as the compiler unrolled it."""
+    times = sum(loop["loads"].values()) // sum(loads.values())
+    return (loop["loads"], loop["stores"]) == tuple(
+        {width: times * count for width, count in widths.items()} for widths in (loads, stores)
+    )
+
+
 def check(report: dict[str, dict[str, Any]]) -> None:
     for name, found in report.items():
         assert found["local_accesses"] == 0, name
@@ -98,7 +106,9 @@ def check(report: dict[str, dict[str, Any]]) -> None:
             assert found["stores"].get("16", 0) == stores, (name, found)
         if kernel in WIDE_LOOPS:
             loops = found["wide_loops"]
-            assert [(x["loads"], x["stores"]) for x in loops] == WIDE_LOOPS[kernel], (name, found)
+            assert len(loops) == len(WIDE_LOOPS[kernel]), (name, found)
+            for loop, expected in zip(loops, WIDE_LOOPS[kernel], strict=True):
+                assert is_of(loop, *expected), (name, loop)
             assert found["barriers"] == 0, (name, found)
             for loop in loops:
                 assert loop["loads_behind_stores"] == 0, (name, loop)
