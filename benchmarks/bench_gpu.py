@@ -10,13 +10,18 @@ the median over the rounds. Per side:
 - busy: the sum of its kernels' and copies' times, by torch's profiler.
 - wall: from an idle device until the device is idle again, by the host's clock.
 - host: until the call returns, by the host's clock.
+- wall, changed; host, changed: the same when each step has another learning rate and gradients at
+  other addresses, as in training; the others repeat a step in which nothing has changed.
 - launches: kernels, copies and fills, counted by the profiler.
 
 Then whole iterations of ResNet-50 with forward and backward, by the host's clock, since there the
 host often runs ahead of the device and hides what a phase costs it.
 
 The floor is two Triton kernels that move the same bytes, and the same mix of reads and writes,
-through flat arrays (`traffic.py`). Every model's arrays are larger than the caches of any GPU.
+through flat arrays, each with the best of several sizes of block (`traffic.py`); beside it stands
+the bandwidth of the device's own copy. Every model's arrays are larger than the caches of any GPU.
+
+The results file is written after each part: a run that is cut off leaves what it had.
 """
 
 from __future__ import annotations
@@ -50,6 +55,7 @@ RATIOS: dict[tuple[str, str, str], dict[str, float]] = {
 HOST_MS, LAUNCHES, SHARE = 0.060, 4, 0.90
 
 Times = dict[str, list[float]]
+Clock = Callable[[Side], float]
 
 
 def sides_of(phase: Phase, data: Data) -> dict[str, Side]:
@@ -98,8 +104,18 @@ def device_ms(side: Side) -> float:
     return begin.elapsed_time(end)
 
 
+def changed(clock: Clock, data: Data) -> Clock:
+    """The clock, when the learning rate and the gradients' addresses change before each call."""
+
+    def take(side: Side) -> float:
+        data.change()
+        return clock(side)
+
+    return take
+
+
 def kernels_of(side: Side) -> list[tuple[str, float]]:
-    """Name and milliseconds of all that one call runs on the device."""
+    """Name and milliseconds of all that one call runs on the device; annotations do not run."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     wait()
     with torch.profiler.profile(activities=activities) as profile:
@@ -108,11 +124,11 @@ def kernels_of(side: Side) -> list[tuple[str, float]]:
     return [
         (event.name, event.time_range.elapsed_us() / 1e3)
         for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
     ]
 
 
-def measure(sides: dict[str, Side], rounds: int, clocks: dict[str, Callable[[Side], float]]) -> Any:
+def measure(sides: dict[str, Side], rounds: int, clocks: dict[str, Clock]) -> Any:
     """Samples of each clock for each side: ``samples[clock][side]``."""
     samples: dict[str, Times] = {clock: {name: [] for name in sides} for clock in clocks}
     for number in range(rounds + 2):  # two to warm up
@@ -128,14 +144,22 @@ def summed(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 5), "min": round(min(values), 5)}
 
 
-def figure_of(name: str, model: str, shapes: Shapes, rounds: int, device: str) -> dict[str, Any]:
-    """Measure one phase on one model's shapes."""
+def figure_of(
+    name: str,
+    model: str,
+    shapes: Shapes,
+    rounds: int,
+    device: str,
+    keep: Callable[[dict[str, Any]], None] = lambda figure: None,
+) -> dict[str, Any]:
+    """Measure one phase on one model's shapes; `keep` gets the figure after each of its parts."""
     phase = PHASES[name]
     data = phase.data(shapes, device)
     sides = sides_of(phase, data)
-    clocks: dict[str, Callable[[Side], float]] = {"wall": wall_ms, "host": host_ms}
+    clocks: dict[str, Clock] = {"wall": wall_ms, "host": host_ms}
     if on_gpu(data):
         clocks = {"device": device_ms, **clocks}
+    clocks |= {f"{clock}, changed": changed(clocks[clock], data) for clock in ("wall", "host")}
     samples = measure(sides, rounds, clocks)
     systems: dict[str, dict[str, Any]] = {
         side: {clock: summed(samples[clock][side]) for clock in clocks} for side in sides
@@ -153,11 +177,16 @@ def figure_of(name: str, model: str, shapes: Shapes, rounds: int, device: str) -
         "subject": OURS,
         "systems": systems,
     }
+    figure["targets"] = judged(name, model, figure)
+    keep(figure)
     if on_gpu(data):
         add_counts(figure, sides)
-    del sides, data
+        figure["targets"] = judged(name, model, figure)
+        keep(figure)
+    del sides, data, clocks
     add_floor(figure, phase, rounds, device)
     figure["targets"] = judged(name, model, figure)
+    keep(figure)
     return figure
 
 
@@ -205,33 +234,51 @@ def add_counts(figure: dict[str, Any], sides: dict[str, Side]) -> None:
 
 
 def add_floor(figure: dict[str, Any], phase: Phase, rounds: int, device: str) -> None:
-    """The same bytes moved by two kernels, and the bandwidth that hookrun reaches."""
-    from traffic import passes
+    """The same bytes moved by two kernels, the device's own copy, and what hookrun reaches."""
+    from traffic import copying, passes
 
     arrays = 4 if phase.optimizer is torch.optim.AdamW else 3
     grad = torch.float16 if phase.half else torch.float32
     elements = figure["elements"] // 16 * 16
-    moves = dict(zip(("pass 1", "pass 2"), passes(elements, arrays, grad, device), strict=True))
     clock = "device" if device == "cuda" else "wall"
     take = device_ms if device == "cuda" else wall_ms
-    found = measure(moves, rounds, {clock: take})[clock]
-    floor = {part: summed(found[part]) for part in moves}
-    total = sum(part["median"] for part in floor.values())
-    ours = figure["systems"][OURS][clock]["median"]
+    floor: dict[str, Any] = {
+        "is": "the same reads and writes by two plain kernels over flat arrays, the best of several"
+        " sizes of block each"
+    }
+    total = 0.0
+    for part, moves in zip(
+        ("pass 1", "pass 2"), passes(elements, arrays, grad, device), strict=True
+    ):
+        found = {
+            blocks: summed(taken)
+            for blocks, taken in measure(moves, rounds, {clock: take})[clock].items()
+        }
+        best = min(found, key=lambda blocks: found[blocks]["median"])
+        floor[part] = {**found[best], "blocks": best, "of": sorted(moves)}
+        if device == "cuda":  # as hookrun's own parts are timed
+            calls = [kernels_of(moves[best]) for _ in range(5)]
+            floor[part]["busy"] = summed([sum(ms for _, ms in call) for call in calls])
+        total += found[best]["median"]
+    copied = measure({"copy": copying(elements, device)}, rounds, {clock: take})[clock]["copy"]
+    copy_rate = 8 * elements / statistics.median(copied) / 1e6
     moved = phase.bytes * figure["elements"]
     figure["floor"] = {
-        "is": "the same reads and writes by two plain kernels over flat arrays",
         **floor,
         "median": round(total, 5),
         "gb_per_s": round(moved / total / 1e6, 1),
+        "share_of_copy": round(moved / total / 1e6 / copy_rate, 4),
     }
+    ours = figure["systems"][OURS][clock]["median"]
+    figure["copy_gb_per_s"] = round(copy_rate, 1)
     figure["gb_per_s"] = round(moved / ours / 1e6, 1)
+    figure["share_of_copy"] = round(moved / ours / 1e6 / copy_rate, 4)
     figure["share_of_floor"] = round(total / ours, 4)
     if "parts" in figure:
         figure["share_of_floor_per_pass"] = {
-            part: round(floor[part]["median"] / figure["parts"][part]["median"], 4)
-            for part in floor
-            if part in figure["parts"]
+            part: round(floor[part]["busy"]["median"] / figure["parts"][part]["median"], 4)
+            for part in ("pass 1", "pass 2")
+            if part in figure["parts"] and "busy" in floor[part]
         }
 
 
@@ -248,7 +295,8 @@ def judged(name: str, model: str, figure: dict[str, Any]) -> list[dict[str, Any]
             promises.append(promise(f"{peer}, {clock}", measured, at_least=at_least))
     if "launches" in systems[OURS]:
         promises.append(promise("launches", systems[OURS]["launches"], at_most=LAUNCHES))
-        promises.append(promise("host", systems[OURS]["host"]["median"], at_most=HOST_MS))
+        for clock in ("host", "host, changed"):
+            promises.append(promise(clock, systems[OURS][clock]["median"], at_most=HOST_MS))
     if model == "ViT-L":
         for part, share in figure.get("share_of_floor_per_pass", {}).items():
             promises.append(promise(f"share of the floor, {part}", share, at_least=SHARE))
@@ -297,9 +345,12 @@ def main() -> None:
     record = Record(arguments.results, gpu())
     for model in arguments.models:
         for name in arguments.phases:
-            figure = figure_of(name, model, MODELS[model](), arguments.rounds, "cuda")
-            record.add(f"gpu/phase {name}/{model}", figure)
-            record.save()  # after each one: a run that is cut off leaves what it had
+
+            def keep(figure: dict[str, Any], key: str = f"gpu/phase {name}/{model}") -> None:
+                record.add(key, figure)
+                record.save()
+
+            figure = figure_of(name, model, MODELS[model](), arguments.rounds, "cuda", keep)
             torch.cuda.empty_cache()
             print(figure["title"], figure["systems"], figure["targets"], sep="\n  ", flush=True)
     for name in arguments.phases:

@@ -54,14 +54,24 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 unset TRITON_INTERPRET HOOKRUN_BACKEND
 
-"$python" -m pip install --quiet --no-build-isolation --no-deps -e .
+# What is left of ten minutes, in seconds. The first tests also import torch, start CUDA and compile
+# the kernels. The figures come last and are kept one by one, so they get all that is left.
+limit=580
+left() {
+  local rest=$((limit - SECONDS - $1))
+  echo $((rest > 1 ? rest : 1))
+}
+figures=200 # seconds that are kept for them, however long the tests take
+SECONDS=0
+
+timeout "$(left $((figures + 240)))" "$python" -m pip install --quiet --no-build-isolation --no-deps -e .
 failed=0
 if [[ $tests == yes ]]; then
   # A test that fails does not keep the figures from being measured, but shows in the exit status.
   mapfile -t marked < <(grep --recursive --files-with-matches --include='test_*.py' 'mark\.gpu' tests)
-  timeout 60 "$python" -m pytest -m gpu "${marked[@]}" || failed=1
-  timeout 240 "$python" -m pytest tests/ops/test_device_step.py tests/kernels/triton \
+  timeout "$(left $((figures + 120)))" "$python" -m pytest -m gpu "${marked[@]}" || failed=1
+  timeout "$(left $figures)" "$python" -m pytest tests/ops/test_device_step.py tests/kernels/triton \
     --deselect tests/kernels/triton/test_compiled.py || failed=1
 fi
-timeout 280 "$python" benchmarks/bench_gpu.py ${arguments[@]+"${arguments[@]}"}
+timeout "$(left 0)" "$python" benchmarks/bench_gpu.py ${arguments[@]+"${arguments[@]}"}
 exit "$failed"

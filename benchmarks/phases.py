@@ -63,7 +63,11 @@ MODELS: dict[str, Callable[[], Shapes]] = {
 
 
 class Data:
-    """Parameters with gradients, and averages."""
+    """Parameters with gradients, and averages.
+
+    Attributes:
+        optimizers: each side's, as its recipe made it.
+    """
 
     def __init__(self, shapes: Shapes, device: str = "cpu") -> None:
         generator = torch.Generator(device).manual_seed(0)
@@ -86,11 +90,34 @@ class Data:
 
     def _finish(self) -> None:
         self.ema = [p.detach().clone() for p in self.params]
+        self.optimizers: list[Any] = []
+        self._spare_grads: list[Tensor] = []
         self.numel = sum(p.numel() for p in self.params)
 
     @property
     def grads(self) -> list[Tensor]:
         return [p.grad for p in self.params if p.grad is not None]
+
+    @property
+    def owners(self) -> list[Parameter]:
+        """The parameters that backward gives gradients."""
+        return self.params
+
+    def change(self) -> None:
+        """What differs from step to step in training: the learning rate, the gradients' addresses.
+
+        The gradients change places with copies, which have the same values.
+        """
+        if not self._spare_grads:
+            self._spare_grads = [p.grad.clone() for p in self.owners if p.grad is not None]
+        spare, self._spare_grads = self._spare_grads, []
+        for owner, other in zip(self.owners, spare, strict=True):
+            assert owner.grad is not None
+            self._spare_grads.append(owner.grad)
+            owner.grad = other
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.999
 
 
 class HalfData(Data):
@@ -103,6 +130,10 @@ class HalfData(Data):
             assert param.grad is not None
             half.grad = (param.grad * LOSS_SCALE).half()
             param.grad = None
+
+    @property
+    def owners(self) -> list[Parameter]:
+        return self.model
 
     @classmethod
     def of_model(cls, params: list[Parameter]) -> Data:
@@ -150,9 +181,13 @@ class Phase:
     def data(self, shapes: Shapes, device: str = "cpu") -> Data:
         return (HalfData if self.half else Data)(shapes, device)
 
+    def _optimizer(self, data: Data, **how: bool) -> Any:
+        data.optimizers.append(self.optimizer(data.params, **self.options, **how))
+        return data.optimizers[-1]
+
     def ours(self, data: Data) -> Side:
         return FusedStep(
-            self.optimizer(data.params, **self.options),
+            self._optimizer(data),
             grad_clip={"max_norm": MAX_NORM},
             loss_scaler=LossScale(LOSS_SCALE) if self.half else None,
             ema=data.ema,
@@ -162,7 +197,7 @@ class Phase:
 
     def mmcv(self, data: Data) -> Side:
         """The loops of torch calls that MMCV's hooks make."""
-        optimizer = self.optimizer(data.params, **self.options)
+        optimizer = self._optimizer(data)
 
         def run() -> None:
             if isinstance(data, HalfData):
@@ -183,7 +218,7 @@ class Phase:
 
     def torch(self, data: Data, **how: bool) -> Side:
         """torch's foreach functions around one of its multi-tensor optimizers."""
-        optimizer = self.optimizer(data.params, **self.options, **how)
+        optimizer = self._optimizer(data, **how)
         masters = [torch.zeros_like(p) for p in data.params] if self.half else []
         inverse = torch.full((), 1 / LOSS_SCALE, device=data.params[0].device)
         found_inf = torch.zeros_like(inverse)

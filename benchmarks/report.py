@@ -31,7 +31,7 @@ def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
     Each says itself when it was measured; machine and versions are those of the latest file, but
     for peers that were not installed then.
     """
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stem[-10:])
+    files = sorted(folder.glob("*-????-??-??.json"), key=lambda path: path.stem[-10:])
     found = [json.loads(path.read_text()) for path in files]
     merged: dict[str, Any] = {"versions": {}, "figures": {}}
     for results in found:

@@ -93,7 +93,8 @@ class _StepTables:
         self._spare.copy_(torch.from_numpy(grads))
         on_device = torch.empty_like(self.grads)
         on_device.copy_(self._spare, non_blocking=True)
-        kept = [self._spare, on_device, self.tensors.table.chunks, self.tensors.partials]
+        table = self.tensors.table
+        kept = [self._spare, on_device, table.norm_chunks, table.chunks, self.tensors.partials]
         self._captured += kept
         self._spare = None
         return on_device
@@ -161,6 +162,7 @@ class DeviceStep:
     def _run(self, tables: _StepTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
         """Send what has changed, and launch the kernels."""
         tensors = tables.tensors
+        tensors.use_on_current_stream(tables.settings)  # which is a view of all that is sent
         grads = tensors.ordered(tensors.step.grads)  # may be copies: held until the launch
         if is_capturing(tensors.device):
             on_device = tables.send_captured(addresses(grads))
@@ -230,7 +232,7 @@ class DeviceStep:
         scale = None if scaler is None else _scale_block(scaler, tensors.device)
         norm = torch.empty((), dtype=torch.float32, device=tensors.device)
         if settings.needs_norm:
-            kernels.norm.launch(table.launches, table.chunks, grads, tensors.partials, column=2)
+            kernels.norm.launch(table.norm_launches, table.norm_chunks, grads, tensors.partials)
         kernels.finalise(
             tensors.partials.sums,
             tensors.partials.finite,

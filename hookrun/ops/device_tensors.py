@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .backend import triton_kernels
+from .backend import is_capturing, triton_kernels
 from .layout import same_strides, with_strides_of
 from .step_tensors import StepTensors
 
@@ -65,21 +65,46 @@ class DeviceTensors:
         )
         self.table = kernels.step_table.StepTable(lists, group_of)
         self._counts = counts  # the table holds their addresses only
+        self._stream = _current_stream(self.device)
         # What must be unchanged for the tables to fit.
-        self._state_parts = [
-            _state_part(name, self._states, column)
-            for name, column in zip(names, states, strict=False)
-        ]
+        parts = list(zip(names, states, strict=False))
+        if self.adam:
+            parts.append(("step", counts))
+        self._state_parts = [_state_part(name, self._states, column) for name, column in parts]
         without_grad = (step.params_without_grad, step.ema_without_grad)
         fixed = (step.params, step.model_params, step.ema, *without_grad)
         self._fixed = [t for column in fixed for t in column if t is not None]
         self._addresses = list(map(Tensor.data_ptr, self._fixed))
-        self.partials = kernels.norm.Partials(len(self.table.chunks), self.device)
+        self.partials = self._new_partials()
         self.ema_without_grad = None
         if step.ema_without_grad:
             self.ema_without_grad = kernels.table.table_of(
                 [step.ema_without_grad, step.params_without_grad]
             )
+
+    def use_on_current_stream(self, *others: Tensor) -> None:
+        """Make the tables, and what else was used with them, safe on the current stream.
+
+        It waits for the stream on which they were made or last used, and their memory is not handed
+        out again before it has done with them. A stream that is captured gets no such wait: what
+        begins a capture waits for all streams, and who captures keeps the tables.
+        """
+        stream = _current_stream(self.device)
+        if stream == self._stream or is_capturing(self.device):
+            return
+        stream.wait_stream(self._stream)
+        for tensor in (*self._tables(), *others):
+            tensor.record_stream(stream)
+        self._stream = stream
+
+    def _tables(self) -> list[Tensor]:
+        """All that was allocated here and is read or written by kernels."""
+        table, partials = self.table, self.partials
+        tensors = [table.rows, table.bias_corrections, table.norm_chunks, table.chunks]
+        tensors += [partials.sums] if partials.finite is None else [partials.sums, partials.finite]
+        if self.ema_without_grad is not None:
+            tensors.append(self.ema_without_grad.addresses)  # a view of all of that table
+        return tensors
 
     def ordered(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
         """The gradients, copied where their strides are not their parameters'."""
@@ -91,9 +116,14 @@ class DeviceTensors:
 
     def move_grads(self, addresses: Ints) -> None:
         """Let the tables fit gradients at other addresses."""
+        before = self.table.norm_chunks
         self.table.move_grads(addresses)
-        if len(self.table.chunks) != len(self.partials.sums):
-            self.partials = triton_kernels().norm.Partials(len(self.table.chunks), self.device)
+        if len(self.table.norm_chunks) != len(before):
+            self.partials = self._new_partials()
+
+    def _new_partials(self) -> Any:
+        fp64 = torch.float64 in self._grad_dtypes
+        return triton_kernels().norm.Partials(len(self.table.norm_chunks), fp64, self.device)
 
     def still_fit(self) -> bool:
         """Whether state, gradients' dtypes and the tensors' memory are still as in the tables."""
@@ -116,10 +146,13 @@ class DeviceTensors:
                     state[name] = torch.zeros_like(param).detach()
             for name in _MOMENTS:
                 (state[name],) = with_strides_of([param], [state[name]])
-            if state["step"].device.type == "cpu" and self.device.type != "cpu":
+            step = state["step"]
+            if not isinstance(step, Tensor):  # a number was assigned
+                step = state["step"] = torch.tensor(float(step), device="cpu")
+            if step.device.type == "cpu" and self.device.type != "cpu":
                 on_host.append(state)
             else:
-                state["step"] = state["step"].to(self.device, torch.float32)
+                state["step"] = step.to(self.device, torch.float32)
         if on_host:
             steps = torch.stack([state["step"].float() for state in on_host])
             moved = steps.pin_memory().to(self.device, non_blocking=True)
@@ -158,6 +191,11 @@ def _state_part(
     """How to read one part of the state, the states that have it, and what it was in each."""
     pairs = [(s, t) for s, t in zip(states, column, strict=True) if t is not None]
     return itemgetter(name), [s for s, _ in pairs], [t for _, t in pairs]
+
+
+def _current_stream(device: torch.device) -> Any:
+    """The stream on which the caller's work runs; None on a CPU, which has none."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
 
 
 def addresses(tensors: Sequence[Tensor]) -> Ints:

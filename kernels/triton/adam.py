@@ -44,9 +44,9 @@ from .control import (
     Phase,
     constants,
 )
-from .table import Launch
+from .table import FORMS, NARROW, NARROW_GRAD, WIDE, Launch
 
-BLOCK = 1024
+BLOCK = 512  # 4 elements per thread: all columns in one layout, 16 bytes of fp32 and 8 of fp16
 
 
 @triton.jit
@@ -70,9 +70,10 @@ def _update(
     G: tl.constexpr,
     M: tl.constexpr,
     E: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    ALIGNED: tl.constexpr = FORM != NARROW
     C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
     rows, grads, settings, control, bias_corrections = step
     row, begin, count = chunk
@@ -93,7 +94,7 @@ def _update(
     factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
     count = tile.aligned_count(count, ALIGNED)
     param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
-    grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
+    grad = tile.pointer_at(grads, row, begin, G, FORM == WIDE)
     mean = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
     square = tile.pointer_at(rows, STATE2, begin, S, ALIGNED)
     if M is not None:
@@ -103,13 +104,17 @@ def _update(
         D: tl.constexpr = tl.float64 if E == tl.float64 else tl.float32
         weight = tl.load(settings + EMA_MOMENTUM).to(D)
     for at in range(0, count, BLOCK):
+        # All loads first: none can be moved ahead of a store that may write where it reads.
         p = tile.load(param, at, count, BLOCK).to(C)
-        d = tile.load(grad, at, count, BLOCK).to(C) * factor
-        d = tl.where(decay == 0, d, d + decay * p)
+        d = tile.load(grad, at, count, BLOCK).to(C)
         m = tile.load(mean, at, count, BLOCK).to(C)
+        v = tile.load(square, at, count, BLOCK).to(C)
+        if E is not None:
+            average = tile.load(ema, at, count, BLOCK).to(D)
+        d *= factor
+        d = tl.where(decay == 0, d, d + decay * p)
         m += part1 * (d - m)
         tile.store(mean, at, count, m, BLOCK)
-        v = tile.load(square, at, count, BLOCK).to(C)
         v = beta2 * v + part2 * d * d
         tile.store(square, at, count, v, BLOCK)
         p = kept * p - rate * _divide(m, _root(v, C) * correction + eps, C)
@@ -117,7 +122,6 @@ def _update(
         if M is not None:
             tile.store(model, at, count, p, BLOCK)
         if E is not None:
-            average = tile.load(ema, at, count, BLOCK).to(D)
             stored = tile.rounded(p, P).to(D)
             tile.store(ema, at, count, tile.lerp(average, stored, weight), BLOCK)
 
@@ -140,18 +144,22 @@ def _adam(
     M1: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
-        form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
         step = (rows, grads, settings, control, bias_corrections)
-        if form == 0:
-            _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
-        elif form == 1:
-            _update(step, chunk, P, S, G0, M0, E, False, BLOCK)
+        if form == WIDE:
+            _update(step, chunk, P, S, G0, M0, E, WIDE, BLOCK)
+        elif form == NARROW_GRAD:
+            _update(step, chunk, P, S, G0, M0, E, NARROW_GRAD, BLOCK)
+        elif form == NARROW:
+            _update(step, chunk, P, S, G0, M0, E, NARROW, BLOCK)
         if G1 is not None:
-            if form == 2:
-                _update(step, chunk, P, S, G1, M1, E, True, BLOCK)
-            elif form == 3:
-                _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
+            if form == FORMS + WIDE:
+                _update(step, chunk, P, S, G1, M1, E, WIDE, BLOCK)
+            elif form == FORMS + NARROW_GRAD:
+                _update(step, chunk, P, S, G1, M1, E, NARROW_GRAD, BLOCK)
+            elif form == FORMS + NARROW:
+                _update(step, chunk, P, S, G1, M1, E, NARROW, BLOCK)
 
 
 def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:

@@ -1,7 +1,7 @@
 """clip_grad_norm: norm = sqrt(sum of x^2); x = x * min(1, max_norm / (norm + 1e-6)).
 
-4 bytes per fp32 gradient where nothing is clipped, else 12. Three launches, more where there are
-several dtypes; the host waits for none of them.
+4 bytes per fp32 gradient where nothing is clipped, else 12. Three launches and a fill, more where
+there are several dtypes; the host waits for none of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.autograd.graph import increment_version
 
 from .finalise import norm_of
 from .norm import partials_of, result_dtype
-from .table import table_of
+from .table import READ_CHUNK_BYTES, table_of
 from .unscale import launch
 
 
@@ -31,7 +31,7 @@ def clip_grad_norm_(
     Returns:
         The norm before clipping, a new tensor, 0-dim: fp64 if a gradient is, else fp32.
     """
-    table = table_of([grads], [max_norm, 1.0])
+    table = table_of([grads], [max_norm, 1.0], chunk_bytes=READ_CHUNK_BYTES)
     norm = torch.empty((), dtype=result_dtype(grads), device=grads[0].device)
     norm_of(partials_of(table).sums, norm, table.values[0], table.values[1])
     if check is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from . import tile
-from .table import BITS_OF_SIZE, Table, table_of, triton_dtype
+from .table import BITS_OF_SIZE, WIDE, Table, table_of, triton_dtype
 
 BLOCK = 2048
 
@@ -40,7 +40,7 @@ def _copy(
 @triton.jit(do_not_specialize=["first"])
 def _convert(chunks, first, addresses, D: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr):
     row, begin, count, form = tile.chunk_at(chunks, first + tl.program_id(0))
-    if form == 0:
+    if form == WIDE:
         _copy(addresses, row, begin, count, D, S, True, BLOCK)
     else:
         _copy(addresses, row, begin, count, D, S, False, BLOCK)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from . import tile
-from .table import Table, table_of, triton_dtype
+from .table import WIDE, Table, table_of, triton_dtype
 
 BLOCK = 2048
 
@@ -43,14 +43,14 @@ def _move(
         tile.store(average, at, count, tile.lerp(a, p, weight), BLOCK)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["momentum", "skip"])
 def _ema(
     chunks, first, addresses, momentum, skip, A: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
 ):
     if tl.load(skip) == 0:
         row, begin, count, form = tile.chunk_at(chunks, first + tl.program_id(0))
         weight = tl.load(momentum)
-        if form == 0:
+        if form == WIDE:
             _move(addresses, row, begin, count, weight, A, P, True, BLOCK)
         else:
             _move(addresses, row, begin, count, weight, A, P, False, BLOCK)

@@ -1,4 +1,4 @@
-"""finalise: what is decided between the two passes of a step, by one block of threads.
+"""finalise: what is decided between the two passes of a step.
 
 norm      = sqrt(sum of the partials) / scale
 clip      = min(1, max_norm / (norm + 1e-6))
@@ -9,7 +9,12 @@ scale     = max(scale * backoff, min_scale)    after a step that was not finite
 t         = t + 1                              each parameter's own count, unless skipped
 bias_corrections = 1 - beta1^t, sqrt(1 - beta2^t) for Adam; t for SGD
 
-It reads 12 bytes per chunk and writes a few per parameter tensor. All is summed in a fixed order.
+It reads 8 bytes per chunk and writes a few per parameter tensor. All is summed in a fixed order.
+Each program sums the partials, which tells it whether the step is skipped, and counts the steps of
+some parameters; the first one writes the rest.
+
+The gradients are finite if the sum of their squares is: fp64 holds the squares of all finite fp32,
+fp16 and bf16 numbers. Not those of fp64, for which pass 1 writes flags too.
 """
 
 from __future__ import annotations
@@ -39,27 +44,30 @@ from .control import (
     STEP,
 )
 
-BLOCK = 4096  # partials at a time
-WARPS = 8
-_ROWS = tl.constexpr(256)  # parameters at a time
+BLOCK = 4096  # partials at a time: their number is a multiple, as masks would serialize the loads
+WARPS = 16
+ROWS = 512  # parameters of a program: one per thread
 
 
 @triton.jit
 def _total(sums, slots, BLOCK: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float64)
     for at in range(0, slots, BLOCK):
-        offsets = at + tl.arange(0, BLOCK)
-        total += tl.load(sums + offsets, mask=offsets < slots, other=0)
+        total += tl.load(sums + at + tl.arange(0, BLOCK))
     return tl.sum(total, axis=0)
 
 
 @triton.jit
-def _all_finite(finite, slots, BLOCK: tl.constexpr):
-    good = tl.full([BLOCK], 1, tl.int32)
-    for at in range(0, slots, BLOCK):
-        offsets = at + tl.arange(0, BLOCK)
-        good = tl.minimum(good, tl.load(finite + offsets, mask=offsets < slots, other=1))
-    return tl.min(good, axis=0)
+def _all_finite(total, finite, slots, BLOCK: tl.constexpr):
+    """1 if all gradients were finite, else 0."""
+    if finite is None:
+        good = (total < float("inf")).to(tl.int32)
+    else:
+        flags = tl.full([BLOCK], 1, tl.int32)
+        for at in range(0, slots, BLOCK):
+            flags = tl.minimum(flags, tl.load(finite + at + tl.arange(0, BLOCK)))
+        good = tl.min(flags, axis=0)
+    return good
 
 
 @triton.jit
@@ -92,30 +100,21 @@ def _update(scale):
 
 
 @triton.jit
-def _count_steps(rows, count, settings, bias_corrections, skip, ADAM: tl.constexpr):
-    for at in range(0, count, _ROWS):
-        row = at + tl.arange(0, _ROWS)
-        here = row < count
-        address = tl.load(rows + row * COLUMNS + STEP, mask=here, other=0)
-        counted = here & (address != 0)
-        step = address.to(tl.pointer_type(tl.float32))
-        t = tl.load(step, mask=counted, other=0) + (1 - skip).to(tl.float32)
-        tl.store(step, t, mask=counted)
-        t = t.to(tl.float64)
-        if ADAM:
-            group = tl.load(rows + row * COLUMNS + GROUP, mask=here, other=0)
-            line = settings + (1 + group) * LINE
-            beta1 = tl.load(line + BETA1, mask=here, other=0.5)
-            beta2 = tl.load(line + BETA2, mask=here, other=0.5)
-            first = 1 - tl.exp(t * tl.log(beta1))
-            second = tl.sqrt(1 - tl.exp(t * tl.log(beta2)))
-            tl.store(bias_corrections + 2 * row, first, mask=here)
-            tl.store(bias_corrections + 2 * row + 1, second, mask=here)
-        else:
-            tl.store(bias_corrections + 2 * row, t, mask=here)
+def _bias_corrections(t, line, here, ADAM: tl.constexpr):
+    """The two numbers of each parameter at its t-th step; the second one is Adam's."""
+    first = t.to(tl.float64)
+    second = first
+    if ADAM:
+        beta1 = tl.load(line + BETA1, mask=here, other=0.5)
+        beta2 = tl.load(line + BETA2, mask=here, other=0.5)
+        second = tl.sqrt(1 - tl.exp(first * tl.log(beta2)))
+        first = 1 - tl.exp(first * tl.log(beta1))
+    return first, second
 
 
-@triton.jit(do_not_specialize=["slots", "row_count"])
+@triton.jit(
+    do_not_specialize=["slots", "row_count"], do_not_specialize_on_alignment=["norm_out", "scale"]
+)
 def _finalise(
     sums,
     finite,
@@ -133,30 +132,53 @@ def _finalise(
     UPDATE: tl.constexpr,
     MAY_SKIP: tl.constexpr,
     ADAM: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    counts = control.to(tl.pointer_type(tl.int64))
-    inverse = tl.full([], 1.0, tl.float64)
-    if SCALED:
-        inverse = inverse / tl.load(scale + SCALE).to(tl.float64)
-    factor = inverse
+    # What a parameter needs is loaded before the partials, so that they are waited for together.
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    here = row < row_count
+    address = tl.load(rows + row * COLUMNS + STEP, mask=here, other=0)
+    group = tl.load(rows + row * COLUMNS + GROUP, mask=here, other=0)
+    step = address.to(tl.pointer_type(tl.float32))
+    taken = tl.load(step, mask=address != 0, other=0)
+
     skip = tl.full([], 0, tl.int64)
+    total = tl.full([], 0, tl.float64)
+    good = tl.full([], 1, tl.int32)
     if NORM:
-        norm = tl.sqrt(_total(sums, slots, BLOCK)) * inverse
-        tl.store(norm_out, norm.to(norm_out.dtype.element_ty))
-        if CLIP:
-            factor = inverse * _clip_factor(norm, tl.load(settings + MAX_NORM))
-        good = _all_finite(finite, slots, BLOCK)
+        total = _total(sums, slots, BLOCK)
+        good = _all_finite(total, finite, slots, BLOCK)
         if MAY_SKIP:
             skip = (1 - good).to(tl.int64)
-            tl.store(counts + SKIPPED, tl.load(counts + SKIPPED) + skip)
+
+    if tl.program_id(0) == 0:
+        counts = control.to(tl.pointer_type(tl.int64))
+        inverse = tl.full([], 1.0, tl.float64)
         if SCALED:
-            _note(scale, good)
-            if UPDATE:
-                _update(scale)
-    tl.store(control + FACTOR, factor)
-    tl.store(counts + SKIP, skip)
-    _count_steps(rows, row_count, settings, bias_corrections, skip, ADAM)
+            inverse = inverse / tl.load(scale + SCALE).to(tl.float64)
+        factor = inverse
+        if NORM:
+            norm = tl.sqrt(total) * inverse
+            tl.store(norm_out, norm.to(norm_out.dtype.element_ty))
+            if CLIP:
+                factor = inverse * _clip_factor(norm, tl.load(settings + MAX_NORM))
+            if MAY_SKIP:
+                tl.store(counts + SKIPPED, tl.load(counts + SKIPPED) + skip)
+            if SCALED:
+                _note(scale, good)
+                if UPDATE:
+                    _update(scale)
+        tl.store(control + FACTOR, factor)
+        tl.store(counts + SKIP, skip)
+
+    t = taken + (1 - skip).to(tl.float32)
+    tl.store(step, t, mask=address != 0)
+    line = settings + (1 + group) * LINE
+    first, second = _bias_corrections(t, line, here, ADAM)
+    tl.store(bias_corrections + 2 * row, first, mask=here)
+    if ADAM:
+        tl.store(bias_corrections + 2 * row + 1, second, mask=here)
 
 
 @triton.jit
@@ -164,7 +186,10 @@ def _update_scale(scale):
     _update(scale)
 
 
-@triton.jit(do_not_specialize=["slots"])
+@triton.jit(
+    do_not_specialize=["slots"],
+    do_not_specialize_on_alignment=["norm_out", "max_norm", "factor_out"],
+)
 def _norm_of(sums, slots, norm_out, max_norm, factor_out, CLIP: tl.constexpr, BLOCK: tl.constexpr):
     norm = tl.sqrt(_total(sums, slots, BLOCK))
     tl.store(norm_out, norm.to(norm_out.dtype.element_ty))
@@ -174,7 +199,7 @@ def _norm_of(sums, slots, norm_out, max_norm, factor_out, CLIP: tl.constexpr, BL
 
 def finalise(
     sums: Tensor,
-    finite: Tensor,
+    finite: Tensor | None,
     norm: Tensor,
     scale: Tensor | None,
     control: Tensor,
@@ -191,8 +216,10 @@ def finalise(
     """Decide about a step, after its first pass and before its second: one launch.
 
     Args:
-        sums: fp64, the sums of squares of the chunks; read if `with_norm`.
-        finite: int32, whether the chunks were finite; likewise.
+        sums: fp64, the sums of squares of the chunks, padded with zeros to a multiple of BLOCK;
+            read if `with_norm`.
+        finite: int32, whether the chunks were finite, padded with ones; likewise. None if no
+            gradient is fp64.
         norm: of the unscaled gradients, written if `with_norm`; 0-dim, fp32 or fp64.
         scale: the scale block, fp32, read and written; None without a loss scale.
         control: the control block, fp64; SKIPPED is counted up, the rest written.
@@ -207,7 +234,8 @@ def finalise(
         update_scale: whether the scale is updated; else it is only noted whether the gradients
             were finite.
     """
-    _finalise[(1,)](
+    assert not with_norm or len(sums) % BLOCK == 0
+    _finalise[(triton.cdiv(len(rows), ROWS),)](
         sums,
         finite,
         len(sums),
@@ -224,6 +252,7 @@ def finalise(
         UPDATE=update_scale,
         MAY_SKIP=may_skip,
         ADAM=adam,
+        ROWS=ROWS,
         BLOCK=BLOCK,
         num_warps=WARPS,
     )
@@ -240,11 +269,12 @@ def norm_of(
     """The norm from its partials, and the clip coefficient if there is a `max_norm`: one launch.
 
     Args:
-        sums: fp64, the sums of squares of the chunks, read.
+        sums: fp64, the sums of squares of the chunks, padded likewise, read.
         norm: written, 0-dim, fp32 or fp64.
         max_norm: the largest norm allowed, 0-dim, fp64, read; None not to clip.
         factor: the clip coefficient, written, 0-dim, fp64; None not to clip.
     """
+    assert len(sums) % BLOCK == 0
     clip = max_norm is not None and factor is not None
     _norm_of[(1,)](
         sums,

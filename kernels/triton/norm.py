@@ -1,8 +1,9 @@
 """norm: sqrt(sum over all elements of all tensors of x^2), and whether all x are finite.
 
 4 bytes per fp32 gradient: each is read once. A program writes the sum of its chunk's squares into a
-slot of its own, and whether the chunk is finite into another: so the final sum (finalise.py) runs
-in a fixed order, and two runs give the same bits.
+slot of its own: so the final sum (finalise.py) runs in a fixed order, and two runs give the same
+bits. A sum is finite if the chunk's elements are, except of fp64: then a flag says so in another
+slot.
 
 Squares are summed in fp32 within a lane and in fp64 across lanes and chunks. A chunk whose largest
 element is so large or so small that its square leaves fp32 is read again, in fp64; its squares are
@@ -19,10 +20,21 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tile
+from .finalise import BLOCK as SLOTS
 from .finalise import norm_of
-from .table import Launch, Table, table_of, triton_dtype
+from .table import (
+    FORMS,
+    NARROW,
+    READ_CHUNK_BYTES,
+    WIDE,
+    Launch,
+    Table,
+    table_of,
+    triton_dtype,
+)
 
-BLOCK = 2048
+BLOCK = 1024  # elements
+ROWS = tl.constexpr(4)  # blocks loaded together: fewer bytes in flight do not keep memory busy
 
 # Between these, sums of fp32 squares neither overflow nor lose what counts.
 _LEAST = tl.constexpr(1e-15)
@@ -30,14 +42,22 @@ _MOST = tl.constexpr(1e17)
 
 
 @triton.jit
+def _load(grad, at, count, BLOCK: tl.constexpr):
+    """A tile of blocks, ROWS x BLOCK; 0 after the chunk's end."""
+    blocks = at + tl.arange(0, ROWS)[:, None] * BLOCK
+    offsets = blocks + tl.arange(0, BLOCK)[None, :]
+    return tl.load(grad + offsets, mask=offsets < count, other=0)
+
+
+@triton.jit
 def _sum_in_fp32(grad, count, BLOCK: tl.constexpr):
     """Sum of squares, and the largest magnitude; a NaN shows in the sum."""
     total = tl.zeros([BLOCK], tl.float32)
     peak = tl.zeros([BLOCK], tl.float32)
-    for at in range(0, count, BLOCK):
-        x = tile.load(grad, at, count, BLOCK).to(tl.float32)
-        total += x * x
-        peak = tl.maximum(peak, tl.abs(x))
+    for at in range(0, count, ROWS * BLOCK):
+        x = _load(grad, at, count, BLOCK).to(tl.float32)
+        total += tl.sum(x * x, axis=0)
+        peak = tl.maximum(peak, tl.max(tl.abs(x), axis=0))
     return tl.sum(total.to(tl.float64), axis=0), tl.max(peak, axis=0)
 
 
@@ -69,18 +89,15 @@ def _sum_squares(
     count = tile.aligned_count(count, ALIGNED)
     if G == tl.float64:
         square, good = _sum_in_fp64(grad, count, BLOCK)
-        tl.store(sums, square)
-        tl.store(finite, good)
     else:
         square, peak = _sum_in_fp32(grad, count, BLOCK)
+        good = tl.full([], 1, tl.int32)
         ordinary = (peak == 0) | ((peak > _LEAST) & (peak < _MOST))
-        if ordinary & (square == square):
-            tl.store(sums, square)
-            tl.store(finite, 1)
-        else:
+        if (ordinary & (square == square)) == 0:
             square, good = _sum_in_fp64(grad, count, BLOCK)
-            tl.store(sums, square)
-            tl.store(finite, good)
+    tl.store(sums, square)
+    if finite is not None:
+        tl.store(finite, good)
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -97,49 +114,51 @@ def _norm(
     slot = first + tl.program_id(0)
     row, begin, count, form = tile.chunk_at(chunks, slot)
     sums += slot
-    finite += slot
-    if form == 0:
+    if finite is not None:
+        finite += slot
+    if form == WIDE:
         _sum_squares(addresses, row, begin, count, sums, finite, G0, True, BLOCK)
-    elif form == 1:
+    elif form == NARROW:
         _sum_squares(addresses, row, begin, count, sums, finite, G0, False, BLOCK)
     if G1 is not None:
-        if form == 2:
+        if form == FORMS + WIDE:
             _sum_squares(addresses, row, begin, count, sums, finite, G1, True, BLOCK)
-        elif form == 3:
+        elif form == FORMS + NARROW:
             _sum_squares(addresses, row, begin, count, sums, finite, G1, False, BLOCK)
 
 
 class Partials:
-    """What the first pass writes: one slot per chunk, uninitialized until then.
+    """What the first pass writes: one slot per chunk, and padding for finalise.py.
+
+    Args:
+        chunks: how many slots.
+        fp64: whether any gradient is fp64.
+        device: where.
 
     Attributes:
         sums: fp64, the sum of the chunk's squares.
-        finite: int32, 1 if all elements of the chunk are, else 0.
+        finite: int32, 1 if all elements of the chunk are, else 0; None if the sums tell.
     """
 
-    def __init__(self, chunks: int, device: torch.device) -> None:
-        self.sums = torch.empty(chunks, dtype=torch.float64, device=device)
-        self.finite = torch.empty(chunks, dtype=torch.int32, device=device)
+    def __init__(self, chunks: int, fp64: bool, device: torch.device) -> None:
+        slots = triton.cdiv(chunks, SLOTS) * SLOTS
+        self.sums = torch.zeros(slots, dtype=torch.float64, device=device)
+        self.finite = torch.ones(slots, dtype=torch.int32, device=device) if fp64 else None
 
 
 def launch(
-    launches: Sequence[Launch],
-    chunks: Tensor,
-    addresses: Tensor,
-    partials: Partials,
-    column: int = 0,
+    launches: Sequence[Launch], chunks: Tensor, addresses: Tensor, partials: Partials
 ) -> None:
     """Fill the slots: one launch per two dtypes.
 
     Args:
-        launches: a table's.
+        launches: of a table whose kinds are the gradients' dtypes.
         chunks: the table's, read.
         addresses: of the gradients, int64, one per row; read, as the gradients are.
         partials: one slot per chunk, written.
-        column: where the launches' kinds have the gradients' dtype.
     """
     for part in launches:
-        dtypes = [triton_dtype(kind[column]) for kind in part.kinds]
+        dtypes = [triton_dtype(dtype) for (dtype,) in part.kinds]
         _norm[(part.chunks,)](
             chunks,
             part.first,
@@ -166,7 +185,7 @@ def grad_norm(
         A new tensor, 0-dim, on their device.
     """
     assert norm_type == 2
-    table = table_of([tensors], kinds_per_launch=2)
+    table = table_of([tensors], kinds_per_launch=2, chunk_bytes=READ_CHUNK_BYTES)
     norm = torch.empty((), dtype=dtype or result_dtype(tensors), device=tensors[0].device)
     norm_of(partials_of(table).sums, norm)
     return norm
@@ -180,6 +199,7 @@ def result_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 
 def partials_of(table: Table) -> Partials:
     """Run the first pass over a table whose one column is the gradients."""
-    partials = Partials(len(table.chunks), table.chunks.device)
+    fp64 = any(torch.float64 in kind for part in table.launches for kind in part.kinds)
+    partials = Partials(len(table.chunks), fp64, table.chunks.device)
     launch(table.launches, table.chunks, table.addresses, partials)
     return partials

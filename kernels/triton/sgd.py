@@ -40,9 +40,9 @@ from .control import (
     Phase,
     constants,
 )
-from .table import Launch
+from .table import FORMS, NARROW, NARROW_GRAD, WIDE, Launch
 
-BLOCK = 1024
+BLOCK = 512  # 4 elements per thread: all columns in one layout, 16 bytes of fp32 and 8 of fp16
 
 
 @triton.jit
@@ -54,9 +54,10 @@ def _update(
     G: tl.constexpr,
     M: tl.constexpr,
     E: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    ALIGNED: tl.constexpr = FORM != NARROW
     C: tl.constexpr = tl.float64 if P == tl.float64 else tl.float32
     rows, grads, settings, control, bias_corrections = step
     row, begin, count = chunk
@@ -67,7 +68,7 @@ def _update(
     factor = (tl.load(control + FACTOR) * tl.load(line + SIGN)).to(C)
     count = tile.aligned_count(count, ALIGNED)
     param = tile.pointer_at(rows, PARAM, begin, P, ALIGNED)
-    grad = tile.pointer_at(grads, row, begin, G, ALIGNED)
+    grad = tile.pointer_at(grads, row, begin, G, FORM == WIDE)
     if S is not None:
         state = tile.pointer_at(rows, STATE, begin, S, ALIGNED)
         momentum = tl.load(line + MOMENTUM).to(C)
@@ -81,11 +82,16 @@ def _update(
         D: tl.constexpr = tl.float64 if E == tl.float64 else tl.float32
         weight = tl.load(settings + EMA_MOMENTUM).to(D)
     for at in range(0, count, BLOCK):
+        # All loads first: none can be moved ahead of a store that may write where it reads.
         p = tile.load(param, at, count, BLOCK).to(C)
-        d = tile.load(grad, at, count, BLOCK).to(C) * factor
-        d = tl.where(weight_decay == 0, d, d + weight_decay * p)
+        d = tile.load(grad, at, count, BLOCK).to(C)
         if S is not None:
             m = tile.load(state, at, count, BLOCK).to(C)
+        if E is not None:
+            average = tile.load(ema, at, count, BLOCK).to(D)
+        d *= factor
+        d = tl.where(weight_decay == 0, d, d + weight_decay * p)
+        if S is not None:
             m = tl.where(first, d, momentum * m + undamped * d)
             tile.store(state, at, count, m, BLOCK)
             d = tl.where(nesterov, d + momentum * m, m)
@@ -94,7 +100,6 @@ def _update(
         if M is not None:
             tile.store(model, at, count, p, BLOCK)
         if E is not None:
-            average = tile.load(ema, at, count, BLOCK).to(D)
             stored = tile.rounded(p, P).to(D)
             tile.store(ema, at, count, tile.lerp(average, stored, weight), BLOCK)
 
@@ -117,18 +122,22 @@ def _sgd(
     M1: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
     if tl.load(control.to(tl.pointer_type(tl.int64)) + SKIP) == 0:
-        form, chunk = tile.formed_chunk_at(chunks, first + tl.program_id(0))
         step = (rows, grads, settings, control, bias_corrections)
-        if form == 0:
-            _update(step, chunk, P, S, G0, M0, E, True, BLOCK)
-        elif form == 1:
-            _update(step, chunk, P, S, G0, M0, E, False, BLOCK)
+        if form == WIDE:
+            _update(step, chunk, P, S, G0, M0, E, WIDE, BLOCK)
+        elif form == NARROW_GRAD:
+            _update(step, chunk, P, S, G0, M0, E, NARROW_GRAD, BLOCK)
+        elif form == NARROW:
+            _update(step, chunk, P, S, G0, M0, E, NARROW, BLOCK)
         if G1 is not None:
-            if form == 2:
-                _update(step, chunk, P, S, G1, M1, E, True, BLOCK)
-            elif form == 3:
-                _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
+            if form == FORMS + WIDE:
+                _update(step, chunk, P, S, G1, M1, E, WIDE, BLOCK)
+            elif form == FORMS + NARROW_GRAD:
+                _update(step, chunk, P, S, G1, M1, E, NARROW_GRAD, BLOCK)
+            elif form == FORMS + NARROW:
+                _update(step, chunk, P, S, G1, M1, E, NARROW, BLOCK)
 
 
 def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:

@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 
 from . import tile
 from .convert import as_read
-from .table import Table, table_of
+from .table import WIDE, Table, table_of
 
 BLOCK = 2048
 
@@ -44,7 +44,7 @@ def _exchange(
 @triton.jit(do_not_specialize=["first"])
 def _swap(chunks, first, addresses, A: tl.constexpr, B: tl.constexpr, BLOCK: tl.constexpr):
     row, begin, count, form = tile.chunk_at(chunks, first + tl.program_id(0))
-    if form == 0:
+    if form == WIDE:
         _exchange(addresses, row, begin, count, A, B, True, BLOCK)
     else:
         _exchange(addresses, row, begin, count, A, B, False, BLOCK)

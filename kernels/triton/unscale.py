@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from . import tile
-from .table import Table, table_of, triton_dtype
+from .table import WIDE, Table, table_of, triton_dtype
 
 BLOCK = 2048
 
@@ -46,7 +46,7 @@ def _multiply(
         tl.store(found_inf, 1, mask=tl.max(worst, axis=0) != 0)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=["inv_scale", "found_inf"])
 def _unscale(
     chunks,
     first,
@@ -60,7 +60,7 @@ def _unscale(
     factor = tl.load(inv_scale)
     if CHECK | (factor != 1):
         row, begin, count, form = tile.chunk_at(chunks, first + tl.program_id(0))
-        if form == 0:
+        if form == WIDE:
             _multiply(addresses, row, begin, count, factor, found_inf, G, CHECK, True, BLOCK)
         else:
             _multiply(addresses, row, begin, count, factor, found_inf, G, CHECK, False, BLOCK)

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,15 +49,56 @@ def test_all_sides_do_the_same_work(bench: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_figure_has_what_the_results_file_needs(bench: Any, name: str) -> None:
-    figure = bench.figure_of(name, "ResNet-50", SHAPES, 1, "cpu")
+    kept: list[dict[str, Any]] = []
+    figure = bench.figure_of(
+        name, "ResNet-50", SHAPES, 1, "cpu", lambda part: kept.append(dict(part))
+    )
     json.dumps(figure)
+    assert kept[-1] == figure
+    assert "floor" not in kept[0]
+    assert kept[0]["systems"] == figure["systems"]
     assert figure["elements"] == 33 * 3 + 1100 + 16 + 1
     assert figure["systems"].keys() == {bench.OURS, bench.FUSED, bench.FOREACH, bench.MMCV}
     for system in figure["systems"].values():
-        assert {"wall", "host"} <= system.keys()
-    assert figure["floor"]["pass 1"]["median"] > 0
+        assert {"wall", "host", "wall, changed", "host, changed"} <= system.keys()
+    for part in ("pass 1", "pass 2"):
+        assert figure["floor"][part]["median"] > 0
+        assert figure["floor"][part]["blocks"] in figure["floor"][part]["of"]
+    assert figure["copy_gb_per_s"] > 0
     assert {target["of"] for target in figure["targets"]} == {"best of torch, wall", "MMCV, wall"}
     assert all(isinstance(target["met"], bool) for target in figure["targets"])
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_changed_step_has_another_rate_and_other_gradients(bench: Any, name: str) -> None:
+    data = bench.PHASES[name].data(SHAPES)
+    sides = bench.sides_of(bench.PHASES[name], data)
+    assert len(data.optimizers) == len(sides)
+    owners = data.model if hasattr(data, "model") else data.params
+    before = [(p.grad.data_ptr(), p.grad.clone()) for p in owners]
+    rates = [o.param_groups[0]["lr"] for o in data.optimizers]
+    bench.changed(bench.host_ms, data)(lambda: None)
+    for param, (address, grad) in zip(owners, before, strict=True):
+        assert param.grad.data_ptr() != address
+        assert torch.equal(param.grad, grad)
+    after = [o.param_groups[0]["lr"] for o in data.optimizers]
+    assert all(new < old for new, old in zip(after, rates, strict=True))
+
+
+def test_annotations_are_no_launches(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, cpu = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+    span = SimpleNamespace(elapsed_us=lambda: 2000.0)
+    events = [
+        SimpleNamespace(name=name, device_type=device, is_user_annotation=noted, time_range=span)
+        for name, device, noted in (
+            ("_adam", cuda, False),
+            ("Optimizer.step#AdamW.step", cuda, True),
+            ("aten::add", cpu, False),
+        )
+    ]
+    profile = nullcontext(SimpleNamespace(events=lambda: events))
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: profile)
+    assert bench.kernels_of(lambda: None) == [("_adam", 2.0)]
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hookrun.ops import FusedStep, LossScale, explain
+from hookrun.ops import FusedStep, LossScale, device_tensors, explain
 
 from .support import assert_same_bits
 
@@ -225,6 +225,54 @@ def test_two_optimizers_can_share_a_scale_block() -> None:
         scaler.update()
     assert float(scaler.scale) == 4.0
     assert [int(step.skipped_steps) for step in steps] == [1, 0]
+
+
+@pytest.mark.parametrize("count", [torch.tensor(100.0), 100, torch.tensor(100)])
+def test_an_assigned_step_count_counts_on(count: Any) -> None:
+    results = []
+    for fused in (True, False):
+        params, optimizer = make("adamw")
+        ours = FusedStep(optimizer) if fused else optimizer
+        for number in range(2):
+            set_grads(params, number, keep=True)
+            ours.step()
+        for state in optimizer.state.values():
+            state["step"] = count if fused else torch.tensor(100.0)
+        ours.step()
+        assert [float(state["step"]) for state in optimizer.state.values()] == [101.0] * len(params)
+        results.append(detached(params))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+class Stream:
+    """As much of a stream as the tables ask for."""
+
+    def __init__(self) -> None:
+        self.waited_for: list[Stream | None] = []
+
+    def wait_stream(self, other: Stream | None) -> None:
+        self.waited_for.append(other)
+
+
+def test_tables_are_safe_on_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, optimizer = make("adamw")
+    set_grads(params, 0, keep=True)
+    params[3].grad = None  # of no elements, but with an average
+    ours = FusedStep(optimizer, ema=[p.detach().clone() for p in params], ema_momentum=0.1)
+    first, second = Stream(), Stream()
+    recorded: list[tuple[int, Stream]] = []
+    monkeypatch.setattr(
+        Tensor, "record_stream", lambda tensor, stream: recorded.append((id(tensor), stream))
+    )
+    for current, waited_for in ((first, []), (first, []), (second, [first]), (second, [first])):
+        monkeypatch.setattr(device_tensors, "_current_stream", lambda _, now=current: now)
+        ours.step()
+        assert current.waited_for == waited_for
+    assert {stream for _, stream in recorded} == {second}
+    # Rows, bias corrections, two maps of chunks, partial sums, averages without a gradient, and
+    # what the host sends: each once.
+    assert len(recorded) == len({tensor for tensor, _ in recorded}) == 7
 
 
 def test_averages_of_parameters_without_gradients_move_unless_skipped() -> None:

@@ -208,6 +208,23 @@ def test_a_side_stream_and_a_repetition_give_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_steps_on_changing_streams_give_the_same_bits(name: str) -> None:
+    results = []
+    for streams in ([torch.cuda.current_stream()] * 2, [torch.cuda.Stream(), torch.cuda.Stream()]):
+        recipe = RECIPES[name]()
+        torch.cuda.synchronize()
+        for number, bad in enumerate(BAD):
+            stream, other = streams[number % 2], streams[1 - number % 2]
+            stream.wait_stream(other)  # for the parameters; the tables are FusedStep's own
+            with torch.cuda.stream(stream):
+                recipe.fill_grads(number, bad)
+                recipe.step.step()
+        torch.cuda.synchronize()
+        results.append(recipe.tensors())
+    assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_four_launches_at_most(name: str) -> None:
     recipe = RECIPES[name]()
     recipe.fill_grads(0)

@@ -6,7 +6,8 @@ Without --long those of the recipes that most people use, each for one of the GP
 
 It runs in a process of its own, since kernels that were imported for Triton's interpreter cannot be
 compiled. For each kernel and architecture: the accesses to global memory in the PTX by their width
-in bytes, accesses to local memory, and registers, stack and local memory as the cubin has them.
+in bytes, accesses to local memory, what the cubin has of registers, stack, shared and local memory,
+and from its machine code the same accesses, and the loops, also those through wide chunks alone.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import argparse
 import importlib
 import json
 import re
-import subprocess
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from . import sass
 
 POINTERS = {
     "*i64": ("chunks", "addresses", "rows", "grads"),
@@ -60,13 +60,14 @@ def pass_2(
 
 def finaliser(**flags: bool) -> dict[str, Any]:
     names = ("NORM", "CLIP", "SCALED", "UPDATE", "MAY_SKIP", "ADAM")
-    return {name: flags.get(name, True) for name in names}
+    constants: dict[str, Any] = {name: flags.get(name, True) for name in names}
+    return constants if flags.get("fp64") else {**constants, "finite": None}
 
 
 # Kernel and what it is compiled for; the first ones are those of the recipes that most people use.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "norm fp16 and fp32": ("norm._norm", {"G0": F16, "G1": F32}),
-    "norm bf16": ("norm._norm", {"G0": BF16, "G1": None}),
+    "norm fp16 and fp32": ("norm._norm", {"G0": F16, "G1": F32, "finite": None}),
+    "norm bf16": ("norm._norm", {"G0": BF16, "G1": None, "finite": None}),
     "finalise, all": ("finalise._finalise", finaliser()),
     "finalise, SGD, steps only": (
         "finalise._finalise",
@@ -89,6 +90,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "unscale fp16": ("unscale._unscale", {"G": F16, "CHECK": True}),
 }
 LONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "norm fp16": ("norm._norm", {"G0": F16, "G1": None, "finite": None}),
+    "norm fp32": ("norm._norm", {"G0": F32, "G1": None, "finite": None}),
+    "adam fp16 model, ema": ("adam._adam", pass_2(F32, F32, F16, F16, F32)),
+    "finalise, fp64 gradients": ("finalise._finalise", finaliser(fp64=True)),
     "norm fp64": ("norm._norm", {"G0": F64, "G1": None}),
     "adam fp64, ema": ("adam._adam", pass_2(F64, F64, F64, None, F64)),
     "adam bf16 throughout": ("adam._adam", pass_2(BF16, BF16, BF16, None, BF16)),
@@ -116,21 +121,49 @@ def compile_for(arch: int, name: str, constants: Mapping[str, Any]) -> dict[str,
     module_name, function = name.split(".")
     module = importlib.import_module(f"hookrun.kernels.triton.{module_name}")
     kernel = getattr(module, function)
-    constants = {**constants, "BLOCK": module.BLOCK}
+    sizes = {name: getattr(module, name) for name in ("BLOCK", "ROWS") if name in kernel.arg_names}
+    constants = {**constants, **sizes}
     signature = {
         argument: "constexpr" if argument in constants else TYPES.get(argument, "i32")
         for argument in kernel.arg_names
     }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    aligned = {  # as all are that a launch comes with; others do not matter to the kernels
+        (parameter.num,): [["tt.divisibility", 16]]
+        for parameter in kernel.params
+        if signature[parameter.name].startswith("*")
+        and not parameter.do_not_specialize_on_alignment
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     warps = getattr(module, "WARPS", 4)
     compiled = triton.compile(
         source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps}
     )
     return {
         **accesses(compiled.asm["ptx"]),
-        **resources(compiled.asm["cubin"]),
+        **sass.resources(compiled.asm["cubin"]),
+        **wide_loops(compiled.asm["cubin"], constants.values()),
+        "dynamic_shared": compiled.metadata.shared,
         "block": module.BLOCK,
         "threads": 32 * warps,
+    }
+
+
+def wide_loops(cubin: bytes, constants: Iterable[Any]) -> dict[str, Any]:
+    """The loops in which a thread reads and writes several elements with every access.
+
+    `barriers` counts those of the loops in which it does so with some accesses.
+    """
+    types = [each for each in constants if isinstance(each, tl.dtype)]
+    itemsize = max((each.primitive_bitwidth // 8 for each in types), default=8)
+    loops = sass.loops(cubin)
+    widths = [{*loop["loads"], *loop["stores"]} for loop in loops]
+    pairs = list(zip(loops, widths, strict=True))
+    return {
+        "itemsize": itemsize,
+        "sass": sass.accesses(cubin),
+        "loops": loops,
+        "wide_loops": [loop for loop, found in pairs if min(found) > itemsize],
+        "barriers": sum(loop["barriers"] for loop, found in pairs if max(found) > itemsize),
     }
 
 
@@ -143,23 +176,6 @@ def accesses(ptx: str) -> dict[str, Any]:
         counts[kind][width] = counts[kind].get(width, 0) + 1
     local = len(re.findall(r"\b(?:ld|st)\.local|\.local\s+\.align", ptx))
     return {"loads": counts["ld"], "stores": counts["st"], "local_accesses": local}
-
-
-def resources(cubin: bytes) -> dict[str, int]:
-    """Registers per thread, stack and local memory in bytes."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run(
-            [str(tool), "--dump-resource-usage", file.name],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
-    assert found is not None, text
-    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
 
 
 def main() -> None:

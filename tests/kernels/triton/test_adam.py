@@ -7,6 +7,7 @@ import torch
 
 from hookrun.kernels import reference
 from hookrun.kernels import triton as kernels
+from hookrun.kernels.triton.finalise import BLOCK as SLOTS
 from hookrun.kernels.triton.step_table import StepLists
 from tests.ops.support import Guarded, assert_same_bits
 
@@ -27,7 +28,7 @@ def line(group: reference.AdamGroup) -> list[float]:
     return [group.lr, group.weight_decay, sign, group.beta1, group.beta2, group.eps, decoupled]
 
 
-@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("offset", "grad_offset"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("param", "grad", "model", "ema"),
     [
@@ -44,8 +45,10 @@ def test_it_is_the_references(
     model: torch.dtype | None,
     ema: torch.dtype | None,
     offset: int,
+    grad_offset: int,
 ) -> None:
-    params, grads = guarded(SHAPES, param, offset, seed=1), guarded(SHAPES, grad, seed=2)
+    params = guarded(SHAPES, param, offset, seed=1)
+    grads = guarded(SHAPES, grad, grad_offset, seed=2)
     outputs: list[Guarded | None] = [
         params,
         guarded(SHAPES, param, offset, seed=3),
@@ -64,11 +67,11 @@ def test_it_is_the_references(
     group_of = [0] * 9 + [1] * (len(SHAPES) - 9)
     step = Step(lists, group_of, [line(g) for g in GROUPS], ema_momentum=0.1)
     counted = [s.clone() for s in steps]
-    slots = torch.tensor([4.0], dtype=torch.float64, device=DEVICE)
-    finite = torch.ones(1, dtype=torch.int32, device=DEVICE)
+    slots = torch.zeros(SLOTS, dtype=torch.float64, device=DEVICE)
+    slots[0] = 4.0
     kernels.finalise(
         slots,
-        finite,
+        None,
         torch.empty((), device=DEVICE),
         None,
         step.phase.control,

@@ -10,10 +10,21 @@ from torch import Tensor
 
 from hookrun.kernels import triton as kernels
 from hookrun.kernels.triton.control import CONTROL_SIZE
-from hookrun.kernels.triton.finalise import norm_of
+from hookrun.kernels.triton.finalise import BLOCK, ROWS, norm_of
 from hookrun.ops import LossScale
 
 from .support import DEVICE
+
+
+def padded(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
+
+
+def slots_of(sums: list[float]) -> Tensor:
+    """The sums as pass 1 leaves them."""
+    slots = torch.zeros(padded(len(sums)), dtype=torch.float64, device=DEVICE)
+    slots[: len(sums)] = torch.tensor(sums, dtype=torch.float64)
+    return slots
 
 
 class Decision:
@@ -35,12 +46,16 @@ class Decision:
         self.settings = torch.tensor(padded, dtype=torch.float64, device=DEVICE)
 
     def make(self, sums: list[float], good: bool = True, **options: bool) -> None:
-        finite = torch.ones(len(sums), dtype=torch.int32, device=DEVICE)
+        """Decide by sums, and by flags too as there are for fp64 gradients."""
+        finite = torch.ones(padded(len(sums)), dtype=torch.int32, device=DEVICE)
         if sums and not good:
-            finite[-1] = 0
+            finite[len(sums) - 1] = 0
+        self.call(sums, finite, **options)
+
+    def call(self, sums: list[float], finite: Tensor | None, **options: bool) -> None:
         flags = {"adam": True, "with_norm": True, "clip": False, "may_skip": False, **options}
         kernels.finalise(
-            torch.tensor(sums, dtype=torch.float64, device=DEVICE),
+            slots_of(sums),
             finite,
             self.norm,
             self.scale,
@@ -97,6 +112,31 @@ def test_norm_and_clip_coefficient() -> None:
     assert (decision.factor, decision.skip) == (1.0, 0)
 
 
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_without_flags_the_sum_tells_whether_all_is_finite(bad: float) -> None:
+    decision = Decision()
+    decision.call([1e77] * 5, None, may_skip=True)  # as squares of fp32's largest numbers
+    assert (decision.skip, float(decision.norm)) == (0, math.inf)
+    decision.call([1.0, bad, 1.0], None, may_skip=True)
+    assert (decision.skip, decision.skipped) == (1, 1)
+
+
+def test_with_flags_finite_numbers_whose_squares_are_not_are_no_reason_to_skip() -> None:
+    decision = Decision()
+    decision.make([math.inf, math.inf], may_skip=True)
+    assert (decision.skip, float(decision.norm)) == (0, math.inf)
+
+
+def test_programs_that_only_count_steps_agree_with_the_first() -> None:
+    decision = Decision(parameters=2 * ROWS + 3)
+    before = decision.steps.clone()
+    for good in (False, True):
+        decision.make([1.0] * 3, good, may_skip=True)
+        assert decision.skipped == 1
+    counted = torch.arange(2 * ROWS + 3, device=DEVICE) % 7 != 0
+    assert torch.equal(decision.steps, before + counted)
+
+
 def test_the_loss_scale_is_the_hosts() -> None:
     scaler = LossScale(8.0, growth_interval=2, min_scale=4.0, max_scale=16.0)
     decision = Decision(block(scaler))
@@ -141,8 +181,9 @@ def test_for_sgd_the_count_itself_is_kept() -> None:
 def test_norm_of_clips_too() -> None:
     norm = torch.zeros((), device=DEVICE)
     factor = torch.zeros((), dtype=torch.float64, device=DEVICE)
-    sums = torch.full((4,), 4.0, dtype=torch.float64, device=DEVICE)
-    norm_of(sums, norm, torch.tensor(1.0, dtype=torch.float64, device=DEVICE), factor)
+    norm_of(
+        slots_of([4.0] * 4), norm, torch.tensor(1.0, dtype=torch.float64, device=DEVICE), factor
+    )
     assert (float(norm), float(factor)) == (4.0, pytest.approx(1 / (4 + 1e-6), rel=1e-14))
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from hookrun.kernels import triton as kernels
-from hookrun.kernels.triton.norm import partials_of
-from hookrun.kernels.triton.table import table_of
+from hookrun.kernels.triton.norm import BLOCK, partials_of
+from hookrun.kernels.triton.table import READ_CHUNK_BYTES, table_of
 
-from .support import CHUNK, DEVICE, FLOATS, SHAPES, guarded
+from .support import DEVICE, FLOATS, SHAPES, guarded
 
 
 def exact(tensors: list[Tensor]) -> float:
@@ -20,7 +20,10 @@ def exact(tensors: list[Tensor]) -> float:
 
 
 def finite(tensors: list[Tensor]) -> bool:
-    return bool(partials_of(table_of([tensors], kinds_per_launch=2)).finite.all())
+    partials = partials_of(table_of([tensors], kinds_per_launch=2))
+    fp64 = any(t.dtype == torch.float64 for t in tensors)
+    assert fp64 == (partials.finite is not None)
+    return bool((partials.sums.isfinite() if partials.finite is None else partials.finite).all())
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -37,6 +40,15 @@ def test_norm_is_right_to_fp32(dtype: torch.dtype, offset: int) -> None:
     assert float(norm) == pytest.approx(exact(grads.tensors), rel=1e-7)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_around_tiles_and_chunks(dtype: torch.dtype) -> None:
+    tile, chunk = 4 * BLOCK, READ_CHUNK_BYTES // dtype.itemsize
+    for size in (tile - 1, tile, tile + 16, chunk - 16, chunk, 2 * chunk + tile + 5):
+        grads = guarded([(size,)], dtype)
+        expected = pytest.approx(exact(grads.tensors), rel=1e-7)
+        assert float(kernels.grad_norm(grads.tensors)) == expected
+
+
 def test_before_the_last_rounding_the_error_is_small() -> None:
     tensors = [torch.randn(100_000, device=DEVICE)]
     table = table_of([tensors])
@@ -47,7 +59,7 @@ def test_before_the_last_rounding_the_error_is_small() -> None:
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_one_element_that_is_not_finite_shows(bad: float, dtype: torch.dtype) -> None:
-    for size in (1, 17, CHUNK + 1):
+    for size in (1, 17, READ_CHUNK_BYTES // dtype.itemsize + 1):
         whole = torch.ones(size, dtype=dtype, device=DEVICE)
         assert finite([whole])
         for place in {0, size // 2, size - 1}:

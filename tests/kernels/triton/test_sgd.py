@@ -28,7 +28,7 @@ def line(group: reference.SgdGroup) -> list[float]:
     return [group.lr, group.weight_decay, sign, group.momentum, group.dampening, nesterov]
 
 
-@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("offset", "grad_offset"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("param", "grad", "model", "ema", "momentum"),
     [
@@ -47,8 +47,10 @@ def test_it_is_the_references(
     ema: torch.dtype | None,
     momentum: bool,
     offset: int,
+    grad_offset: int,
 ) -> None:
-    params, grads = guarded(SHAPES, param, offset, seed=1), guarded(SHAPES, grad, seed=2)
+    params = guarded(SHAPES, param, offset, seed=1)
+    grads = guarded(SHAPES, grad, grad_offset, seed=2)
     outputs: list[Guarded | None] = [
         params,
         guarded(SHAPES, param, seed=3) if momentum else None,
