@@ -2,6 +2,7 @@
 #include "bind_cpu.hpp"
 #include "dispatcher.hpp"
 #include "interrupts.hpp"
+#include "launcher.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
 #include "run_state.hpp"
@@ -21,4 +22,5 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_interrupts(module);
   hookrun::bind_cpu(module);
   hookrun::bind_step_plan(module);
+  hookrun::bind_launcher(module);
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .backend import forced, is_capturing, record_fallback, triton_kernels
+from .backend import device_guard, forced, is_capturing, record_fallback, triton_kernels
 from .checks import check_lists
 from .clip_grad_norm import check_finite
+from .device_launch import PreparedLaunches, prepare
 from .device_scale import DeviceScale
 from .device_tensors import DeviceTensors, StepCounts, addresses
 from .ema import check_ema
@@ -29,6 +30,13 @@ from .step_support import unsupported_on_device_reason
 from .step_tensors import StepInputs
 
 _MAX_TABLES = 8  # kept, for as many different sets of parameters with a gradient
+
+
+class _Prepared(NamedTuple):
+    """Launches, and what they were prepared for besides the tables that stay."""
+
+    parts: tuple[Any, ...]
+    launches: PreparedLaunches
 
 
 class _StepTables:
@@ -54,6 +62,7 @@ class _StepTables:
         # For one capture, as no memory can be pinned during it.
         self._spare: Tensor | None = _host_block(count, tensors.device)
         self._captured: list[Any] = []  # what graphs read when they are replayed
+        self._prepared: dict[Any, _Prepared] = {}  # by what a step does
 
     def are_of(self, inputs: StepInputs, params: list[Tensor]) -> bool:
         """Whether they are of these very parameters, copies, averages, groups and state."""
@@ -97,6 +106,64 @@ class _StepTables:
         self._captured += kept
         self._spare = None
         return on_device
+
+    def launches(
+        self, settings: StepSettings, control: Tensor, scale: Tensor | None, norm: Tensor
+    ) -> PreparedLaunches:
+        """What a step launches; at each run, the norm and the gradients' addresses are given.
+
+        Args:
+            settings: of the step; only what it does counts, not the numbers.
+            control: the control block.
+            scale: the scale block, if there is a loss scale.
+            norm: one like that which each run writes.
+        """
+        clip = settings.max_norm is not None
+        key = (settings.needs_norm, clip, settings.may_skip, settings.update_scale)
+        parts = (self.tensors.table.chunks, self.tensors.partials, control, scale)
+        found = self._prepared.get(key)
+        if found is None or not all(map(is_, found.parts, parts)):
+            calls = self._calls(settings, control, scale, norm)
+            launches = prepare(calls, (norm, self.grads), self.tensors.device)
+            self._prepared[key] = found = _Prepared(parts, launches)
+        return found.launches
+
+    def _calls(
+        self, settings: StepSettings, control: Tensor, scale: Tensor | None, norm: Tensor
+    ) -> list[Any]:
+        """First pass, decision, second pass, and the averages of parameters without gradients."""
+        kernels, tensors = triton_kernels(), self.tensors
+        table = tensors.table
+        calls = []
+        if settings.needs_norm:
+            first_pass = (table.launches, table.chunks, self.grads, tensors.partials)
+            calls += kernels.norm.calls(*first_pass, column=2)
+        decision = kernels.finalise_call(
+            tensors.partials.sums,
+            tensors.partials.finite,
+            norm,
+            scale,
+            control,
+            self.settings,
+            table.rows,
+            table.bias_corrections,
+            adam=tensors.adam,
+            with_norm=settings.needs_norm,
+            clip=settings.max_norm is not None,
+            may_skip=settings.may_skip,
+            update_scale=settings.update_scale,
+        )
+        blocks = (table.rows, self.grads, self.settings, control, table.bias_corrections)
+        second_pass = kernels.adam_calls if tensors.adam else kernels.sgd_calls
+        calls += [
+            decision,
+            *second_pass(table.launches, table.chunks, kernels.control.Phase(*blocks)),
+        ]
+        if tensors.ema_without_grad is not None:
+            skip = control.view(torch.int64)[kernels.control.SKIP.value]
+            momentum = self.settings[kernels.control.EMA_MOMENTUM.value]
+            calls += kernels.ema.calls(tensors.ema_without_grad, momentum, skip)
+        return calls
 
     def make_spare(self) -> None:
         """Pin memory for the next capture, unless there is some."""
@@ -145,6 +212,15 @@ class DeviceStep:
         tables = self._find(inputs, settings)
         if isinstance(tables, str):
             return tables
+        with device_guard(tables.tensors.device):
+            result = self._run(tables, settings)
+        step = tables.tensors.step
+        increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
+        inputs.optimizer._opt_called = True  # what torch's schedulers look for
+        return result
+
+    def _run(self, tables: _StepTables, settings: StepSettings) -> StepResult:
+        """Send what changed, and launch the kernels."""
         tensors = tables.tensors
         grads = tensors.ordered(tensors.step.grads)  # may be copies: held until the launch
         if is_capturing(tensors.device):
@@ -154,11 +230,7 @@ class DeviceStep:
             tables.send(_settings(tables, settings), addresses(grads))
             tables.make_spare()
             on_device = tables.grads
-        result = self._launch(tables, on_device, settings)
-        step = tensors.step
-        increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
-        inputs.optimizer._opt_called = True  # what torch's schedulers look for
-        return result
+        return self._launch(tables, on_device, settings)
 
     def refresh(self, settings: StepSettings) -> None:
         """Send the settings that changed, for graphs that hold captured steps."""
@@ -205,39 +277,12 @@ class DeviceStep:
         return tables
 
     def _launch(self, tables: _StepTables, grads: Tensor, settings: StepSettings) -> StepResult:
-        """First pass, decision, second pass, and the averages of parameters without gradients."""
-        kernels, tensors = triton_kernels(), tables.tensors
-        table = tensors.table
-        control = self._control_block(tensors.device, settings)
+        device = tables.tensors.device
+        control = self._control_block(device, settings)
         scaler = settings.loss_scaler
-        scale = None if scaler is None else _scale_block(scaler, tensors.device)
-        norm = torch.empty((), dtype=torch.float32, device=tensors.device)
-        if settings.needs_norm:
-            kernels.norm.launch(table.launches, table.chunks, grads, tensors.partials, column=2)
-        kernels.finalise(
-            tensors.partials.sums,
-            tensors.partials.finite,
-            norm,
-            scale,
-            control,
-            tables.settings,
-            table.rows,
-            table.bias_corrections,
-            adam=tensors.adam,
-            with_norm=settings.needs_norm,
-            clip=settings.max_norm is not None,
-            may_skip=settings.may_skip,
-            update_scale=settings.update_scale,
-        )
-        phase = kernels.control.Phase(
-            table.rows, grads, tables.settings, control, table.bias_corrections
-        )
-        update = kernels.adam_ if tensors.adam else kernels.sgd_
-        update(table.launches, table.chunks, phase)
-        if tensors.ema_without_grad is not None:
-            skip = control.view(torch.int64)[kernels.control.SKIP.value]
-            momentum = tables.settings[kernels.control.EMA_MOMENTUM.value]
-            kernels.ema.launch(tensors.ema_without_grad, momentum, skip)
+        scale = None if scaler is None else _scale_block(scaler, device)
+        norm = torch.empty((), dtype=torch.float32, device=device)
+        tables.launches(settings, control, scale, norm).run(norm, grads)
         skipped = self._skipped if settings.may_skip else settings.skipped_steps
         return StepResult(norm if settings.needs_norm else None, skipped)
 

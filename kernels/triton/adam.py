@@ -44,6 +44,7 @@ from .control import (
     Phase,
     constants,
 )
+from .launch import Call, launch
 from .table import Launch
 
 BLOCK = 1024
@@ -154,7 +155,7 @@ def _adam(
                 _update(step, chunk, P, S, G1, M1, E, False, BLOCK)
 
 
-def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+def adam_calls(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> list[Call]:
     """Pass 2: one launch per two kinds of parameters.
 
     It reads the gradients, and reads and writes what the rows of `phase` point to: parameters,
@@ -168,5 +169,12 @@ def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
         chunks: the table's, read.
         phase: the blocks, read; finalise.py has filled `control` and `bias_corrections`.
     """
-    for part in launches:
-        _adam[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)
+    return [
+        Call(_adam, part.chunks, (chunks, part.first, *phase, *constants(part.kinds), BLOCK))
+        for part in launches
+    ]
+
+
+def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+    """Launch pass 2."""
+    launch(adam_calls(launches, chunks, phase))

@@ -14,6 +14,8 @@ It reads 12 bytes per chunk and writes a few per parameter tensor. All is summed
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -38,6 +40,7 @@ from .control import (
     SKIPPED,
     STEP,
 )
+from .launch import Call
 
 BLOCK = 4096  # partials at a time
 WARPS = 8
@@ -172,7 +175,7 @@ def _norm_of(sums, slots, norm_out, max_norm, factor_out, CLIP: tl.constexpr, BL
         tl.store(factor_out, _clip_factor(norm, tl.load(max_norm)))
 
 
-def finalise(
+def finalise_call(
     sums: Tensor,
     finite: Tensor,
     norm: Tensor,
@@ -187,8 +190,8 @@ def finalise(
     clip: bool,
     may_skip: bool,
     update_scale: bool = True,
-) -> None:
-    """Decide about a step, after its first pass and before its second: one launch.
+) -> Call:
+    """What decides about a step, after its first pass and before its second: one launch.
 
     Args:
         sums: fp64, the sums of squares of the chunks; read if `with_norm`.
@@ -207,26 +210,16 @@ def finalise(
         update_scale: whether the scale is updated; else it is only noted whether the gradients
             were finite.
     """
-    _finalise[(1,)](
-        sums,
-        finite,
-        len(sums),
-        norm,
-        control if scale is None else scale,
-        control,
-        settings,
-        rows,
-        len(rows),
-        bias_corrections,
-        NORM=with_norm,
-        CLIP=clip,
-        SCALED=scale is not None,
-        UPDATE=update_scale,
-        MAY_SKIP=may_skip,
-        ADAM=adam,
-        BLOCK=BLOCK,
-        num_warps=WARPS,
-    )
+    blocks = (control if scale is None else scale, control, settings)
+    parameters = (rows, len(rows), bias_corrections)
+    flags = (with_norm, clip, scale is not None, update_scale, may_skip, adam)
+    arguments = (sums, finite, len(sums), norm, *blocks, *parameters, *flags, BLOCK)
+    return Call(_finalise, 1, arguments, WARPS)
+
+
+def finalise(*arguments: Any, **settings: Any) -> None:
+    """Launch `finalise_call`."""
+    finalise_call(*arguments, **settings).launch()
 
 
 def update_scale(scale: Tensor) -> None:

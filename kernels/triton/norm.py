@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import tile
 from .finalise import norm_of
+from .launch import Call, launch
 from .table import Launch, Table, table_of, triton_dtype
 
 BLOCK = 2048
@@ -122,14 +123,14 @@ class Partials:
         self.finite = torch.empty(chunks, dtype=torch.int32, device=device)
 
 
-def launch(
+def calls(
     launches: Sequence[Launch],
     chunks: Tensor,
     addresses: Tensor,
     partials: Partials,
     column: int = 0,
-) -> None:
-    """Fill the slots: one launch per two dtypes.
+) -> list[Call]:
+    """What fills the slots: one launch per two dtypes.
 
     Args:
         launches: a table's.
@@ -138,18 +139,13 @@ def launch(
         partials: one slot per chunk, written.
         column: where the launches' kinds have the gradients' dtype.
     """
+    made = []
     for part in launches:
-        dtypes = [triton_dtype(kind[column]) for kind in part.kinds]
-        _norm[(part.chunks,)](
-            chunks,
-            part.first,
-            addresses,
-            partials.sums,
-            partials.finite,
-            dtypes[0],
-            dtypes[1] if len(dtypes) > 1 else None,
-            BLOCK,
-        )
+        dtypes = [*(triton_dtype(kind[column]) for kind in part.kinds), None]
+        tensors = (addresses, partials.sums, partials.finite)
+        arguments = (chunks, part.first, *tensors, dtypes[0], dtypes[1], BLOCK)
+        made.append(Call(_norm, part.chunks, arguments))
+    return made
 
 
 def grad_norm(
@@ -181,5 +177,5 @@ def result_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 def partials_of(table: Table) -> Partials:
     """Run the first pass over a table whose one column is the gradients."""
     partials = Partials(len(table.chunks), table.chunks.device)
-    launch(table.launches, table.chunks, table.addresses, partials)
+    launch(calls(table.launches, table.chunks, table.addresses, partials))
     return partials
