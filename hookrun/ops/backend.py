@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,6 +103,20 @@ def record_fallback(
         _latest[op] = f"reference, because {reason}"
     refuse_if_forced(backend, op, reason)
     return True
+
+
+def record_detail(op: str, detail: str) -> None:
+    """Add to what `explain` says of a call that ran on the CPU kernels."""
+    if _latest.get(op) == "cpu":
+        _latest[op] = f"cpu, {detail}"
+
+
+def not_on_cpu_reason(tensors: Sequence[Any]) -> str | None:
+    """Why the compiled kernels of the CPU are not asked: the first tensor is elsewhere."""
+    first = tensors[0] if tensors else None
+    if not isinstance(first, Tensor) or first.device.type == "cpu":
+        return None
+    return f"the tensors are on {first.device}"
 
 
 def refuse_if_forced(backend: str, op: str, unsupported_reason: str) -> None:

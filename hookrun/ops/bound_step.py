@@ -9,7 +9,7 @@ import torch
 
 from hookrun._native import StepPlan, bind_step
 
-from .backend import record_fallback, threads
+from .backend import record_detail, record_fallback, threads
 from .step_settings import StepSettings
 from .step_tensors import StepInputs
 
@@ -41,7 +41,7 @@ class BoundStep:
         self._failures = 0
         self._wait = 0
         #: Why the latest step was left to the caller; None if it was not.
-        self.reason: str | None = "it is the first"
+        self.reason: str | None = "it is the first" if self._allowed else "HOOKRUN_STEPS=unbound"
 
     @property
     def is_bound(self) -> bool:
@@ -78,6 +78,7 @@ class BoundStep:
         if settings.needs_norm:
             record_fallback("grad_norm", None)
         record_fallback("FusedStep", None)
+        record_detail("FusedStep", "bound")
         return BoundNorm(found if settings.needs_norm else None)
 
     def bind_later(self, inputs: StepInputs, taken: bool) -> None:

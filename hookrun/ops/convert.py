@@ -10,7 +10,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from .backend import fallback_kernels, record_fallback, threads
+from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
 from .checks import Column, check_casts, check_unrecorded
 
 
@@ -34,7 +34,7 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     """`convert_`, in errors and in `explain` under the name of another operation."""
     columns = Column("dst", dst, written=True), Column("src", src)
-    reason = cpu.convert(dst, src, threads())
+    reason = not_on_cpu_reason(dst) or cpu.convert(dst, src, threads())
     if reason is not None:
         check_unrecorded(op, columns[0])
         check_casts(op, *columns)

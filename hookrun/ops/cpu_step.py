@@ -16,7 +16,14 @@ from torch.autograd.graph import increment_version
 from hookrun._native import cpu
 from hookrun.kernels import reference
 
-from .backend import forced, is_capturing, record_fallback, threads
+from .backend import (
+    forced,
+    is_capturing,
+    not_on_cpu_reason,
+    record_detail,
+    record_fallback,
+    threads,
+)
 from .bound_step import BoundStep
 from .checks import Column
 from .clip_grad_norm import check_finite, clip_factor
@@ -55,20 +62,27 @@ class CpuStep:
             TypeError: under ``fused``, what the kernels cannot take. Nothing is changed.
         """
         result = self._take_unbound(inputs, settings)
+        if isinstance(result, StepResult):
+            record_detail("FusedStep", f"reading every tensor anew, because {self._bound.reason}")
         self._bound.bind_later(inputs, isinstance(result, StepResult))
         return result
 
     @property
     def is_bound(self) -> bool:
-        """Whether `take_bound` may take the next step."""
         return self._bound.is_bound
 
     def take_bound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
-        """Take a step like the last ones; None, and nothing has changed, if `take` must."""
         taken = self._bound.take(inputs, settings)
         if taken is None:
             return None
         return finish_step(taken.norm, settings, skipped=skips(taken.norm, settings))
+
+    def refresh(self, settings: StepSettings) -> None:
+        """Nothing: no step is captured on the CPU."""
+
+    def __reduce__(self) -> tuple[type[CpuStep], tuple[()]]:
+        """A copy has nothing bound."""
+        return CpuStep, ()
 
     def _take_unbound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         reason = self.unsupported_reason(inputs, settings)
@@ -278,8 +292,9 @@ def _run_kernel(
 
     given = list(states.values())
     in_one_pass = (tensors.ema, *scalars, threads())
-    reason = call(kernel, tensors.grads, given, *in_one_pass)
-    if reason is not None and threads() > 0:
+    not_on_cpu = not_on_cpu_reason(tensors.params)
+    reason = not_on_cpu or call(kernel, tensors.grads, given, *in_one_pass)
+    if reason is not None and not_on_cpu is None and threads() > 0:
         grads = with_strides_of(tensors.params, tensors.grads)
         ordered = [with_strides_of(tensors.state_keys, state) for state in given]
         if _differ([grads, *ordered], [tensors.grads, *given]):

@@ -16,14 +16,17 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hookrun._native import cuda
 
-from .backend import triton_kernels
+from .backend import device_guard, triton_kernels
 
 _DRIVER = "libcuda.so.1"
+_UPLOADS_AT_ONCE = 8  # further ones take memory from torch's cache
 _kernels: dict[tuple[str, torch.device], cuda.Kernel] = {}  # by their code and where they are
 
 
@@ -31,7 +34,7 @@ class PreparedLaunches(Protocol):
     """Launches that follow each other, again and again with most of the same arguments."""
 
     def run(self, *tensors: Tensor) -> None:
-        """Launch them all on the current stream of their device, which must be the current one.
+        """Launch them all on the current stream of their device.
 
         Args:
             tensors: what now stands for the varying tensors, in their order.
@@ -42,13 +45,17 @@ class PreparedLaunches(Protocol):
 class TritonLaunches:
     """Launched by Triton, or run by its interpreter."""
 
-    def __init__(self, calls: Sequence[Any], varying: Sequence[Tensor]) -> None:
+    def __init__(
+        self, calls: Sequence[Any], varying: Sequence[Tensor], device: torch.device
+    ) -> None:
         self._calls = calls
         self._varying = varying
+        self._device = device
 
     def run(self, *tensors: Tensor) -> None:
-        for call in self._calls:
-            call.replaced(self._varying, tensors).launch()
+        with device_guard(self._device):
+            for call in self._calls:
+                call.replaced(self._varying, tensors).launch()
 
 
 class NativeLaunches:
@@ -59,7 +66,7 @@ class NativeLaunches:
         compiled: what `Call.compiled` gave for each of the calls.
         calls: the calls.
         varying: the tensors that others will stand for.
-        device: where the kernels run; the current one.
+        device: where the kernels run; the current one, but only while this is made.
     """
 
     def __init__(
@@ -94,15 +101,59 @@ def prepare(
     Args:
         calls: of `hookrun.kernels.triton`, in order.
         varying: tensors among their arguments that others will stand for at each run.
-        device: of all tensors; the current one.
+        device: of all tensors.
     """
-    if native_unsupported_reason(device) is None and calls:
-        compiled = [call.compiled() for call in calls]
-        if not any(isinstance(each, str) for each in compiled):
-            driver = open_driver(_library())
-            assert isinstance(driver, cuda.Driver)
-            return NativeLaunches(driver, compiled, calls, varying, device)
-    return TritonLaunches(calls, varying)
+    if native_unsupported_reason(device) is None:
+        with device_guard(device):
+            compiled = [call.compiled() for call in calls]
+            if not any(isinstance(each, str) for each in compiled):
+                return NativeLaunches(_driver(), compiled, calls, varying, device)
+    return TritonLaunches(calls, varying, device)
+
+
+class Uploads:
+    """Copies of parts of a block to its counterpart on a device; the host waits for none.
+
+    Args:
+        target: on the device, int64.
+    """
+
+    def __init__(self, target: Tensor) -> None:
+        self._target = target
+        self._device = target.device
+        self._pinned: Tensor | None = None
+        self._ring: cuda.UploadRing | None = None
+        if native_unsupported_reason(self._device) is None:
+            self._pinned = self.host_block(_UPLOADS_AT_ONCE * len(target))
+            with device_guard(self._device):
+                self._ring = cuda.UploadRing(
+                    _driver(), self._pinned.data_ptr(), target.nbytes, _UPLOADS_AT_ONCE
+                )
+
+    def send(self, block: npt.NDArray[np.int64], begin: int, end: int) -> None:
+        """Copy this part; the block may be changed afterwards.
+
+        Not while a CUDA graph is captured.
+        """
+        offset = 8 * begin
+        if self._ring is not None and self._ring.send(
+            self._target.data_ptr() + offset,
+            block.ctypes.data + offset,
+            8 * (end - begin),
+            current_stream(self._device),
+        ):
+            return
+        host = self.host_block(end - begin)
+        host.copy_(torch.from_numpy(block[begin:end]))
+        self._target[begin:end].copy_(host, non_blocking=True)
+
+    def host_block(self, count: int) -> Tensor:
+        """Memory that a copy to the device can read after the host has gone on.
+
+        Torch's cache of pinned memory does not hand it out again before such a copy is done.
+        """
+        pinned = self._device.type == "cuda"
+        return torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=pinned)
 
 
 def native_unsupported_reason(device: torch.device) -> str | None:
@@ -139,6 +190,13 @@ def current_stream(device: torch.device) -> int:
     if device.type != "cuda":
         return 0
     return int(torch._C._cuda_getCurrentRawStream(device.index))
+
+
+def _driver() -> cuda.Driver:
+    """The library, where `native_unsupported_reason` knows of none."""
+    driver = open_driver(_library())
+    assert isinstance(driver, cuda.Driver)
+    return driver
 
 
 def _library() -> str:

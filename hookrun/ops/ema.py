@@ -9,7 +9,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from .backend import fallback_kernels, record_fallback, threads
+from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
 from .checks import Column, check_casts, check_lists, check_unrecorded
 
 
@@ -34,7 +34,7 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
     ema, params = list(ema), list(params)
     check_momentum("ema_update_", momentum)
     columns = _columns(ema, params)
-    reason = cpu.ema_update(ema, params, momentum, threads())
+    reason = not_on_cpu_reason(ema) or cpu.ema_update(ema, params, momentum, threads())
     if reason is not None:
         check_unrecorded("ema_update_", columns[0])
         check_casts("ema_update_", *columns)
@@ -47,7 +47,8 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
 def check_ema(op: str, ema: list[Tensor], params: list[Tensor]) -> None:
     """Raise what `ema_update_` would, and change nothing."""
     columns = _columns(ema, params)
-    if cpu.ema_update(ema, params, 0.0, 1) is not None:  # momentum 0 writes nothing
+    # Momentum 0 writes nothing.
+    if not_on_cpu_reason(ema) or cpu.ema_update(ema, params, 0.0, 1) is not None:
         check_casts(op, *columns)
         check_lists(op, *columns)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .backend import forced
 from .checks import check_lists
 from .cpu_step import CpuStep
 from .device_step import DeviceStep
@@ -114,8 +115,8 @@ class FusedStep:
         self._grad_norm: float | Tensor | None = None
         #: Steps skipped so far because a gradient was not finite; on a GPU a 0-dim tensor.
         self.skipped_steps: Any = 0
-        self._device_step = DeviceStep()
-        self._cpu_step = CpuStep()
+        self._engines: tuple[StepEngine, StepEngine] = (DeviceStep(), CpuStep())
+        self._latest: StepEngine = self._engines[1]  # which took the latest step
         collect(optimizer, model_params, ema)
         check_lists("FusedStep", *all_columns(optimizer, model_params, ema))
 
@@ -142,11 +143,11 @@ class FusedStep:
         """
         if closure is not None and self.fused is True:
             raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
-        if closure is not None or not self._cpu_step.is_bound or has_step_hooks(self.optimizer):
+        if closure is not None or not self._latest.is_bound or has_step_hooks(self.optimizer):
             return self._step(closure)
         self._check_scale()
         settings = self._settings()
-        result = self._cpu_step.take_bound(self._inputs(), settings)
+        result = self._latest.take_bound(self._inputs(), settings)
         if result is None:
             return self._step(None, settings)
         self._finish(result)
@@ -195,20 +196,25 @@ class FusedStep:
                 self._grad_norm = torch.tensor(self._grad_norm, dtype=torch.float32, device="cpu")
         return self._grad_norm
 
+    @property
+    def grad_norm_value(self) -> float | Tensor | None:
+        """The same, as a number unless it is on a GPU, where the host has not waited for it."""
+        return self._grad_norm
+
     def _take(self, inputs: StepInputs, settings: StepSettings) -> StepResult | str:
         """Take a step on the faster engine that can; a text says why neither can."""
-        if DeviceStep.is_for(inputs.optimizer):
-            result = self._device_step.take(inputs, settings)
+        for engine in self._engines:
+            result = engine.take(inputs, settings)
             if isinstance(result, StepResult):
+                self._latest = engine
                 return result
-            if self._cpu_step.unsupported_reason(inputs, settings) is None:
+            if forced() == "triton" and self._own_step_reason(inputs) is None:
                 refuse_if_triton_is_forced(inputs, result)
-        return self._cpu_step.take(inputs, settings)
+        return result
 
     def _own_step_reason(self, inputs: StepInputs) -> str | None:
         """Why the optimizer must take its own step between its hooks; None if an engine can."""
-        engines: tuple[StepEngine, ...] = (self._device_step, self._cpu_step)
-        reasons = [engine.unsupported_reason(inputs, StepSettings()) for engine in engines]
+        reasons = [engine.unsupported_reason(inputs, StepSettings()) for engine in self._engines]
         return None if None in reasons else reasons[-1]
 
     def refresh(self) -> None:
@@ -217,7 +223,9 @@ class FusedStep:
         Learning rates, other options of the groups, the averages' momentum and what was assigned to
         the loss scale. A replay does nothing else on the host: no hook fires.
         """
-        self._device_step.refresh(self._settings())
+        settings = self._settings()
+        for engine in self._engines:
+            engine.refresh(settings)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the step itself; the optimizer's is in the optimizer's own.
@@ -237,14 +245,8 @@ class FusedStep:
         self.skipped_steps = state["skipped_steps"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without its tables on a GPU; the host waits for the count of skipped steps there."""
-        state = {**vars(self), "skipped_steps": int(self.skipped_steps)}
-        return {**state, "_device_step": self._device_step.step_counts, "_cpu_step": None}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._device_step = DeviceStep(state["_device_step"])
-        self._cpu_step = CpuStep()
+        """The host waits for the count of skipped steps on a GPU."""
+        return {**vars(self), "skipped_steps": int(self.skipped_steps)}
 
     def _settings(self) -> StepSettings:
         """The settings of a step that is taken now."""

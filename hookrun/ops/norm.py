@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hookrun._native import cpu
 
-from .backend import fallback_kernels, record_fallback, threads
+from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
 from .checks import Column
 from .sharded import is_sharded, local, norm_over_all
 
@@ -57,7 +57,7 @@ def total_norm(op: str, column: Column, norm_type: float) -> float | Tensor:
     if is_sharded(*tensors):
         record_fallback(op, "a tensor is a DTensor", column)
         return norm_over_all(tensors, norm_type, lambda parts: _norm64(op, parts, norm_type))
-    found = cpu.norm(tensors, threads())
+    found = not_on_cpu_reason(tensors) or cpu.norm(tensors, threads())
     if not isinstance(found, str):
         found = unsupported_norm_reason(norm_type) or found
     reason = found if isinstance(found, str) else None

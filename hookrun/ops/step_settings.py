@@ -52,7 +52,11 @@ class StepResult(NamedTuple):
 
 
 class StepEngine(Protocol):
-    """Takes optimizer steps in two passes over memory."""
+    """Takes optimizer steps in two passes over memory.
+
+    What stays the same from step to step is bound by one step, and used by those after it. A copy
+    of an engine has nothing bound.
+    """
 
     def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
         """Why `take` cannot take a step with these tensors; None if it can."""
@@ -64,4 +68,17 @@ class StepEngine(Protocol):
         Returns:
             The result; or the reason why this engine cannot take it, and then nothing has changed.
         """
+        ...
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `take_bound` may take the next step."""
+        ...
+
+    def take_bound(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
+        """Take a step like earlier ones; None, and nothing has changed, if `take` must."""
+        ...
+
+    def refresh(self, settings: StepSettings) -> None:
+        """Send changed settings to where captured steps read them when they are replayed."""
         ...

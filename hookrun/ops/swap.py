@@ -9,7 +9,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from .backend import fallback_kernels, record_fallback, threads
+from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
 from .checks import Column, check_casts, check_unrecorded
 
 
@@ -32,7 +32,7 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
     """
     a, b = list(a), list(b)
     columns = Column("a", a, written=True), Column("b", b, written=True)
-    reason = cpu.swap(a, b, threads())
+    reason = not_on_cpu_reason(a) or cpu.swap(a, b, threads())
     if reason is not None:
         check_unrecorded("swap_", *columns)
         check_casts("swap_", *columns)

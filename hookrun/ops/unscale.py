@@ -10,7 +10,7 @@ from torch.autograd.graph import increment_version
 
 from hookrun._native import cpu
 
-from .backend import fallback_kernels, record_fallback, threads
+from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
 from .checks import Column
 from .sharded import local
 
@@ -41,7 +41,7 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
     if not on_host:
         finite: bool | str = "inv_scale is not on the CPU"
     else:
-        finite = cpu.unscale(grads, float(inv_scale), threads())
+        finite = not_on_cpu_reason(grads) or cpu.unscale(grads, float(inv_scale), threads())
     reason = finite if isinstance(finite, str) else None
     column = Column("grads", grads, written=True, sparse=True, floating=True)
     if record_fallback("unscale_", reason, column):

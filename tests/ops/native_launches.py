@@ -70,7 +70,7 @@ def make_step(
 
 def prepared(step: FusedStep) -> Any:
     """The launches of the latest step."""
-    (tables,) = step._device_step._tables.values()
+    (tables,) = step._engines[0]._tables.values()
     (found,) = tables._prepared.values()
     return found.launches
 
@@ -98,7 +98,7 @@ def the_launches_are_those_of_tritons_own_launcher(driver: StandIn) -> None:
             assert 2 <= len(ours) <= (5 if without_grad else 4), (name, ours)
             assert driver.count("cuLaunchKernelEx") == 0
             launches = prepared(step)
-            tables = next(iter(step._device_step._tables.values()))
+            tables = next(iter(step._engines[0]._tables.values()))
             norm = torch.empty(())
             driver.reset()
             launches.run(norm, tables.grads)

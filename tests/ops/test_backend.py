@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hookrun.ops import ema_update_, explain, grad_norm
+from hookrun._native import cpu
+from hookrun.ops import convert_, ema_update_, explain, grad_norm, swap_, unscale_
 from tests import programs
 
 
@@ -31,6 +33,32 @@ def test_explain_tells_what_ran_and_why(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOOKRUN_BACKEND", "gpu")
     with pytest.raises(ValueError, match="choose one of reference, cpu"):
         explain()
+
+
+_ON_META = torch.ones(3, device="meta")
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda: ema_update_([_ON_META], [_ON_META.clone()], 0.1),
+        lambda: swap_([_ON_META], [_ON_META.clone()]),
+        lambda: convert_([_ON_META], [_ON_META.clone()]),
+        lambda: unscale_([_ON_META], 0.5, torch.zeros(1)),
+        lambda: grad_norm([_ON_META]),
+    ],
+)
+def test_kernels_of_the_cpu_are_not_asked_about_tensors_elsewhere(
+    op: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        pytest.fail("the CPU kernels were asked")
+
+    for name in ("ema_update", "swap", "convert", "unscale", "norm"):
+        monkeypatch.setattr(cpu, name, fail)
+    monkeypatch.delenv("HOOKRUN_BACKEND")
+    with pytest.raises(ValueError, match="meta device"):
+        op()
 
 
 def _norm_in_a_worker(queue: Any, tensors: list[torch.Tensor]) -> None:

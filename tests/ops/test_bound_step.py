@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hookrun.ops import FusedStep
+from hookrun.ops import FusedStep, explain
 from hookrun.ops.bound_step import BoundStep
+from hookrun.ops.cpu_step import CpuStep
 
 from .disturbances import DISTURBANCES, OPTIMIZERS, World, nothing
 
@@ -40,6 +41,12 @@ def take(world: World) -> Any:
     after = [tensor._version for tensor in world.tensors()]
     counted = [now > old for old, now in zip(before, after, strict=False)]
     return None if norm is None else norm.tolist(), counted
+
+
+def bound_step_of(step: FusedStep) -> BoundStep:
+    engine = step._engines[1]
+    assert isinstance(engine, CpuStep)
+    return engine._bound
 
 
 def bits(tensor: Tensor) -> tuple[Any, ...]:
@@ -75,8 +82,8 @@ def run_side_by_side(
         if disturb.__name__ == "a_storage_that_is_freed":
             break  # no later step can be taken
         assert contents(mine) == contents(other), done
-        bound += mine.step._cpu_step._bound.reason is None
-        assert other.step._cpu_step._bound.reason is not None
+        bound += bound_step_of(mine.step).reason is None
+        assert bound_step_of(other.step).reason is not None
     return bound
 
 
@@ -107,7 +114,7 @@ def test_there_are_many_disturbances() -> None:
 
 def test_the_step_after_the_first_is_bound_and_says_why_one_is_not() -> None:
     world = World("adamw", "averages")
-    bound = world.step._cpu_step._bound
+    bound = bound_step_of(world.step)
     reasons = []
     for number in range(4):
         world.set_gradients(random.Random(number))
@@ -150,13 +157,13 @@ def test_a_plan_that_is_not_asked_is_not_made_anew(careful: Any) -> None:
     world = World("adamw", "averages")
     world.set_gradients(random.Random(0))
     world.step.step()
-    plan = world.step._cpu_step._bound._plan
+    plan = bound_step_of(world.step)._plan
     assert plan is not None
     careful(world.step)
     for number in range(5):
         world.set_gradients(random.Random(number))
         world.step.step()
-        assert world.step._cpu_step._bound._plan is plan
+        assert bound_step_of(world.step)._plan is plan
 
 
 def test_a_plan_keeps_nothing_alive_that_holds_the_step() -> None:
@@ -164,7 +171,7 @@ def test_a_plan_keeps_nothing_alive_that_holds_the_step() -> None:
     for number in range(3):
         world.set_gradients(random.Random(number))
         world.step.step()
-    assert world.step._cpu_step._bound._plan is not None
+    assert bound_step_of(world.step)._plan is not None
     world.optimizer.finished = world.step  # a circle through the plan
     alive = weakref.ref(world.optimizer)
     del world
@@ -199,3 +206,19 @@ def test_another_thread_may_step_meanwhile() -> None:
         thread.join()
     assert [float(optimizer.state[param]["step"]) for param in params] == [9.0] * 4
     assert all(bool(torch.isfinite(param).all()) for param in params)
+
+
+def test_explain_says_whether_a_step_was_bound_and_why_not() -> None:
+    param = torch.nn.Parameter(torch.ones(5))
+    step = FusedStep(torch.optim.AdamW([param]))
+
+    def after_a_step() -> str:
+        param.grad = torch.ones(5)
+        step.step()
+        return explain().split("FusedStep:")[1].split("latest call: ")[1].splitlines()[0]
+
+    anew = "cpu, reading every tensor anew, because"
+    assert after_a_step() == f"{anew} it is the first"
+    assert after_a_step() == "cpu, bound"
+    param.data = param.data.clone()
+    assert after_a_step() == f"{anew} the memory of a tensor is another one"

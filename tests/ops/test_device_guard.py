@@ -18,8 +18,8 @@ from hookrun.ops import (
     clip_grad_norm,
     clip_grad_norm_,
     convert_,
+    device_launch,
     device_scale,
-    device_step,
     ema_update_,
     grad_norm,
     pack_,
@@ -51,7 +51,7 @@ class Devices:
 def devices(monkeypatch: pytest.MonkeyPatch) -> Devices:
     monkeypatch.setenv("HOOKRUN_BACKEND", "triton")
     devices = Devices()
-    for module in (backend, clip_grad_norm, device_scale, device_step):
+    for module in (backend, clip_grad_norm, device_launch, device_scale):
         monkeypatch.setattr(module, "device_guard", devices.guard)
     run = interpreter.GridExecutor.__call__
 
