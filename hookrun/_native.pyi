@@ -326,6 +326,43 @@ def bind_step(
         is_sgd: which of them it is.
     """
 
+class DevicePlan:
+    """Steps of one optimizer on a device, bound once; see `hookrun.ops.device_step`."""
+
+    def verify(
+        self,
+        optimizer: Any,
+        model_params: Sequence[Any] | None,
+        ema: Sequence[Any] | None,
+        ema_momentum: float,
+        max_norm: float | None,
+    ) -> tuple[int, int] | str | None:
+        """Verify that all is as it was bound, and write the block of the next step.
+
+        Returns:
+            None where the device has this block already, or else the begin and the end of the part
+            that differs; or a text that says why the plan does not hold.
+        """
+
+    def finish(self) -> None:
+        """After the launches: increase the versions of the tensors that they write."""
+
+def bind_device_step(
+    optimizer: Any,
+    model_params: Sequence[Any] | None,
+    ema: Sequence[Any] | None,
+    is_sgd: bool,
+    block: Any,
+    sent: Any,
+) -> DevicePlan | str:
+    """A plan for the steps of the parameters that have gradients now; or why there is none.
+
+    Args:
+        optimizer, model_params, ema, is_sgd: as for `bind_step`.
+        block: int64, written at each step: settings, as bits, and addresses of the gradients.
+        sent: what the device has of it, int64; whoever sends the block keeps it up to date.
+    """
+
 class cuda:
     """Launching compiled kernels through the CUDA driver library; see csrc/cuda."""
 

@@ -1,5 +1,6 @@
 #include "action.hpp"
 #include "bind_cpu.hpp"
+#include "device_plan.hpp"
 #include "dispatcher.hpp"
 #include "interrupts.hpp"
 #include "launcher.hpp"
@@ -22,5 +23,6 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_interrupts(module);
   hookrun::bind_cpu(module);
   hookrun::bind_step_plan(module);
+  hookrun::bind_device_plan(module);
   hookrun::bind_launcher(module);
 }

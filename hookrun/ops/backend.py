@@ -106,9 +106,10 @@ def record_fallback(
 
 
 def record_detail(op: str, detail: str) -> None:
-    """Add to what `explain` says of a call that ran on the CPU kernels."""
-    if _latest.get(op) == "cpu":
-        _latest[op] = f"cpu, {detail}"
+    """Add to what `explain` says of a call that ran on fast kernels."""
+    ran_on = _latest.get(op)
+    if ran_on in ("cpu", "triton"):
+        _latest[op] = f"{ran_on}, {detail}"
 
 
 def not_on_cpu_reason(tensors: Sequence[Any]) -> str | None:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .backend import is_capturing, record_fallback, triton_kernels, unsupported_device_reason
+from .backend import (
+    is_capturing,
+    record_detail,
+    record_fallback,
+    triton_kernels,
+    unsupported_device_reason,
+)
+from .bound_device_step import BoundDeviceStep
 from .checks import check_lists
 from .clip_grad_norm import check_finite
 from .device_scale import DeviceScale
@@ -42,6 +49,7 @@ class DeviceStep:
         self._control: Tensor | None = None
         self._skipped: Tensor | None = None
         self._captured: dict[int, DeviceTables] = {}  # which graphs need as long as they live
+        self._bound = BoundDeviceStep()
 
     def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
         """Why `take` cannot take a step; None if it can."""
@@ -70,12 +78,36 @@ class DeviceStep:
             return None
         if settings.error_if_nonfinite and not settings.may_skip:
             return None  # the host must wait for the norm
+        result = self._take_planned(inputs, settings)
+        if result is not None:
+            return result
         if unsupported_optimizer_reason(inputs.optimizer, on_device=True) is not None:
             return None
         tables = self._find(inputs)
         if tables is None or unsupported_device_reason(tables.tensors.device) is not None:
             return None
         return self._run(tables, inputs, settings)
+
+    def _take_planned(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
+        """Take a step as the plan has it; None if it does not hold, and then nothing has changed.
+
+        All is made ready before the plan verifies, so that little happens between that and the
+        launches.
+        """
+        tables = self._bound.tables
+        if tables is None:
+            return None
+        device = tables.tensors.device
+        if unsupported_device_reason(device) is not None or is_capturing(device):
+            return None
+        control, scale, norm = self._blocks(device, settings)
+        launches = tables.launches(settings, control, scale, norm)
+        if not self._bound.take(inputs, settings, launches, norm):
+            return None
+        inputs.optimizer._opt_called = True  # what torch's schedulers look for
+        record_fallback("FusedStep", None, backend="triton")
+        record_detail("FusedStep", "bound")
+        return self._result(norm, settings)
 
     @torch.no_grad()
     def _run(self, tables: DeviceTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
@@ -89,12 +121,17 @@ class DeviceStep:
             tables.send(settings, addresses(grads))
             tables.make_spare()
             on_device = tables.grads
-        result = self._launch(tables, on_device, settings)
+        control, scale, norm = self._blocks(tensors.device, settings)
+        tables.launches(settings, control, scale, norm).run(norm, on_device)
         step = tensors.step
         increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
         step.grads = []  # theirs is the memory from here on
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
-        return result
+        record_fallback("FusedStep", None, backend="triton")
+        record_detail("FusedStep", f"reading every tensor anew, because {self._bound.reason}")
+        if not is_capturing(tensors.device):
+            self._bound.bind_later(inputs, tables)
+        return self._result(norm, settings)
 
     def __reduce__(self) -> tuple[type[DeviceStep], tuple[StepCounts]]:
         """A copy has its own step counts, and no tables."""
@@ -124,7 +161,6 @@ class DeviceStep:
             return reason
         check_lists("FusedStep", *tensors.columns())
         check_ema("FusedStep", *tensors.averages())
-        record_fallback("FusedStep", None, backend="triton")
         if is_capturing(tensors.params[0].device):
             raise RuntimeError(
                 "FusedStep: a CUDA graph is being captured, but no step was taken before with "
@@ -136,13 +172,16 @@ class DeviceStep:
         self._tables[_pattern(inputs, _params_and_grads(inputs)[1])] = tables
         return tables
 
-    def _launch(self, tables: DeviceTables, grads: Tensor, settings: StepSettings) -> StepResult:
-        device = tables.tensors.device
-        control = self._control_block(device, settings)
+    def _blocks(
+        self, device: torch.device, settings: StepSettings
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The control block, that of the loss scale if there is one, and a new norm to write."""
         scaler = settings.loss_scaler
         scale = None if scaler is None else _scale_block(scaler, device)
         norm = torch.empty((), dtype=torch.float32, device=device)
-        tables.launches(settings, control, scale, norm).run(norm, grads)
+        return self._control_block(device, settings), scale, norm
+
+    def _result(self, norm: Tensor, settings: StepSettings) -> StepResult:
         skipped = self._skipped if settings.may_skip else settings.skipped_steps
         return StepResult(norm if settings.needs_norm else None, skipped)
 
