@@ -62,7 +62,6 @@ void DevicePlan::bind_gradients() {
       groups_.push_back(static_cast<std::size_t>(last_group));
     }
   }
-  held_.resize(gradients_.size());
   settings_size_ = (1 + groups_.size()) * kLine;
 }
 
@@ -80,10 +79,6 @@ void DevicePlan::bind_versions() {
 py::object DevicePlan::verify(py::handle optimizer, py::handle model_params, py::handle ema,
                               double ema_momentum, std::optional<double> max_norm) {
   if (!params_) return py::str("the plan has been cleared");
-  const auto refuse = [&](const char* reason) {
-    release();
-    return py::str(reason);
-  };
   try {
     read_settings(ema_momentum, max_norm.value_or(0.0));
     read_gradients();
@@ -92,11 +87,11 @@ py::object DevicePlan::verify(py::handle optimizer, py::handle model_params, py:
     params_->verify_memory();
     return changed_part();
   } catch (const Mismatch& mismatch) {
-    return refuse(mismatch.reason.c_str());
+    return py::str(mismatch.reason);
   } catch (const py::error_already_set& error) {
-    return refuse(error.what());  // the careful way raises it, or gets by
+    return py::str(error.what());  // the careful way raises it, or gets by
   } catch (const py::builtin_exception& error) {
-    return refuse(error.what());
+    return py::str(error.what());
   }
 }
 
@@ -132,56 +127,80 @@ void DevicePlan::read_settings(double ema_momentum, double max_norm) {
 }
 
 void DevicePlan::read_gradients() {
-  for (std::size_t i = 0; i < gradients_.size(); ++i) read_gradient(gradients_[i], i);
+  const std::vector<Member>& members = params_->members();
+  std::int64_t* address = block_ + settings_size_;
+  const std::int64_t* sent = sent_ + settings_size_;
+  for (Gradient& gradient : gradients_) {
+    read_gradient(gradient);
+    *address = gradient.address;
+    require(((*address++ ^ *sent++) & kAlignmentMask) == 0, "a gradient is aligned otherwise");
+  }
   for (const std::size_t member : without_gradient_) {
-    PyObject* source = params_->members()[member].source;
-    require(steal(PyObject_GetAttr(source, grad_name())).is_none(),
-            "other parameters have gradients");
+    require(!has_gradient(members[member]), "other parameters have gradients");
   }
 }
 
-void DevicePlan::read_gradient(Gradient& gradient, std::size_t number) {
+void DevicePlan::read_gradient(Gradient& gradient) {
+  if (!is_like_last(gradient)) read_anew(gradient);
+}
+
+// Most gradients are those of the last step, or lie elsewhere and are like them.
+bool DevicePlan::is_like_last(Gradient& gradient) const {
   const Torch& torch = Torch::get();
   const Member& member = params_->members()[gradient.member];
-  py::object& held = held_[number];
-  held = steal(PyObject_GetAttr(member.source, grad_name()));
-  require(!held.is_none(), "other parameters have gradients");
-  // Most are the tensors of the last step, or new ones that are like them.
-  const std::uint64_t fingerprint = torch.is_plain(held.ptr()) ? torch.fingerprint(held.ptr()) : 0;
-  if (fingerprint == 0 || fingerprint != gradient.fingerprint) {
-    gradient.fingerprint = 0;
-    const TensorElements elements = params_->read(held.ptr());
-    require(elements.dtype == gradient.dtype, "a gradient has another dtype");
-    require(elements.has_layout_of(member.elements), "a gradient has another layout");
-    require(!params_->share_written_memory(elements),
-            "a gradient shares memory with what is written");
-    gradient.address = reinterpret_cast<std::uintptr_t>(elements.address);
-    gradient.fingerprint = fingerprint;
+  if (!gradient.is_known || !torch.reads_gradients() || !torch.is_plain(member.source))
+    return false;
+  const Torch::Gradient now = torch.gradient(member.source);
+  if (!now.exists() || !now.is_plain() || now.layout() != gradient.layout) return false;
+  const std::uintptr_t storage = now.storage();
+  if (storage == 0 && member.elements.numel != 0) return false;
+  const auto address = static_cast<std::int64_t>(storage) + gradient.offset;
+  if (address == gradient.address) return true;
+  TensorElements elements = member.elements;
+  elements.address = reinterpret_cast<void*>(address);
+  elements.item_size = gradient.item_size;
+  if (params_->share_written_memory(elements)) return false;
+  gradient.address = address;
+  return true;
+}
+
+void DevicePlan::read_anew(Gradient& gradient) {
+  const Torch& torch = Torch::get();
+  const Member& member = params_->members()[gradient.member];
+  const py::object tensor = steal(PyObject_GetAttr(member.source, grad_name()));
+  require(!tensor.is_none(), "other parameters have gradients");
+  gradient.is_known = false;
+  const TensorElements elements = params_->read(tensor.ptr());
+  require(elements.dtype == gradient.dtype, "a gradient has another dtype");
+  require(elements.has_layout_of(member.elements), "a gradient has another layout");
+  require(!params_->share_written_memory(elements),
+          "a gradient shares memory with what is written");
+  gradient.address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(elements.address));
+  gradient.item_size = elements.item_size;
+  if (!torch.reads_gradients() || !torch.is_plain(member.source)) return;
+  const Torch::Gradient read = torch.gradient(member.source);
+  if (!read.exists()) return;
+  gradient.layout = read.layout();
+  gradient.offset = gradient.address - static_cast<std::int64_t>(read.storage());
+  gradient.is_known = true;
+}
+
+bool DevicePlan::has_gradient(const Member& member) const {
+  const Torch& torch = Torch::get();
+  if (torch.reads_gradients() && torch.is_plain(member.source)) {
+    return torch.gradient(member.source).exists();
   }
-  addresses()[number] = static_cast<std::int64_t>(gradient.address);
-  const std::int64_t sent = sent_[settings_size_ + number];
-  require(((addresses()[number] ^ sent) & kAlignmentMask) == 0, "a gradient is aligned otherwise");
-}
-
-void DevicePlan::finish() {
-  versions_.bump();
-  release();
-}
-
-void DevicePlan::release() {
-  for (py::object& gradient : held_) gradient = py::object();
+  return !steal(PyObject_GetAttr(member.source, grad_name())).is_none();
 }
 
 int DevicePlan::traverse(visitproc visit, void* arg) const {
   if (const int stop = versions_.traverse(visit, arg)) return stop;
-  for (const py::object& gradient : held_) Py_VISIT(gradient.ptr());
   return params_ ? params_->traverse(visit, arg) : 0;
 }
 
 void DevicePlan::clear() {
   const std::unique_ptr<BoundParams> params = std::move(params_);  // destroyed last
   const BoundVersions versions = std::exchange(versions_, {});
-  const std::vector<py::object> held = std::exchange(held_, {});
 }
 
 }  // namespace hookrun

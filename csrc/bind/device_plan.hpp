@@ -31,19 +31,22 @@ class DevicePlan {
                     double ema_momentum, std::optional<double> max_norm);
 
   // After the launches: increases the versions of what they write.
-  void finish();
+  void finish() { versions_.bump(); }
 
   // Visits what it refers to, for the garbage collector; and forgets it.
   int traverse(visitproc visit, void* arg) const;
   void clear();
 
  private:
-  // A parameter that has a gradient, as it was when it was bound or last read.
+  // A parameter that has a gradient, and what is known of the latest gradient.
   struct Gradient {
     std::size_t member;
     cpu::DType dtype;
-    std::uint64_t fingerprint = 0;  // of the tensor that was read last; 0: none
-    std::uint64_t address = 0;
+    bool is_known = false;       // the rest holds
+    std::uint8_t item_size = 0;  // bytes
+    std::uint64_t layout = 0;    // of one that was read and checked
+    std::int64_t offset = 0;     // of its elements from the begin of its storage, in bytes
+    std::int64_t address = 0;    // of its elements
   };
 
   void bind_gradients();
@@ -51,9 +54,10 @@ class DevicePlan {
   py::object changed_part() const;
   void read_settings(double ema_momentum, double max_norm);
   void read_gradients();
-  void read_gradient(Gradient& gradient, std::size_t number);
-  void release();
-  std::int64_t* addresses() const { return block_ + settings_size_; }
+  void read_gradient(Gradient& gradient);
+  bool is_like_last(Gradient& gradient) const;
+  void read_anew(Gradient& gradient);
+  bool has_gradient(const Member& member) const;
 
   std::unique_ptr<BoundOptimizer> kind_;
   std::unique_ptr<BoundParams> params_;  // null: cleared
@@ -67,7 +71,6 @@ class DevicePlan {
   std::vector<std::size_t> without_gradient_;  // members
   std::vector<std::size_t> groups_;            // those with gradients
   std::vector<bool> has_momentum_;             // of these groups
-  std::vector<py::object> held_;               // gradients, from `verify` to `finish`
   BoundVersions versions_;
 };
 

@@ -192,10 +192,11 @@ def _unsupported_row_reason(row: Sequence[Tensor], first: Tensor, op: str) -> st
 
 def unsupported_device_reason(device: torch.device) -> str | None:
     """Why Triton's kernels cannot run on a device; None if they can."""
-    if forced() == "reference":
+    choice = forced()
+    if choice == "reference":
         return "HOOKRUN_BACKEND=reference"
     if device.type == "cpu":
-        if forced() == "triton" and (interprets() or "HOOKRUN_CUDA_DRIVER" in os.environ):
+        if choice == "triton" and (interprets() or "HOOKRUN_CUDA_DRIVER" in os.environ):
             return None if _has_triton() else "Triton is not installed"
         return _ON_CPU
     if device.type != "cuda":

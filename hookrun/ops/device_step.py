@@ -48,6 +48,7 @@ class DeviceStep:
         self._tables: dict[Any, DeviceTables] = {}
         self._control: Tensor | None = None
         self._skipped: Tensor | None = None
+        self._norm: Tensor | None = None  # one like those that steps write
         self._captured: dict[int, DeviceTables] = {}  # which graphs need as long as they live
         self._bound = BoundDeviceStep()
 
@@ -178,8 +179,9 @@ class DeviceStep:
         """The control block, that of the loss scale if there is one, and a new norm to write."""
         scaler = settings.loss_scaler
         scale = None if scaler is None else _scale_block(scaler, device)
-        norm = torch.empty((), dtype=torch.float32, device=device)
-        return self._control_block(device, settings), scale, norm
+        control = self._control_block(device, settings)
+        assert self._norm is not None
+        return control, scale, torch.empty_like(self._norm)  # quicker than one from nothing
 
     def _result(self, norm: Tensor, settings: StepSettings) -> StepResult:
         skipped = self._skipped if settings.may_skip else settings.skipped_steps
@@ -191,6 +193,7 @@ class DeviceStep:
         if self._control is None:
             self._control = torch.zeros(control.CONTROL_SIZE, dtype=torch.float64, device=device)
             self._skipped = self._control.view(torch.int64)[control.SKIPPED.value]
+            self._norm = torch.empty((), dtype=torch.float32, device=device)
         if settings.may_skip and settings.skipped_steps is not self._skipped:
             assert self._skipped is not None
             self._skipped.fill_(settings.skipped_steps)

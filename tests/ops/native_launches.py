@@ -150,15 +150,15 @@ def each_step_launches_with_its_own_norm_and_every_pointer_is_a_tensors(driver: 
 
 @contextmanager
 def allocating(driver: StandIn) -> Iterator[None]:
-    """Tensors that torch.empty makes meanwhile are the device's memory too."""
-    make = torch.empty
+    """The norms that steps make meanwhile are the device's memory too."""
+    make = torch.empty_like
 
-    def empty(*arguments: Any, **options: Any) -> Tensor:
+    def empty_like(*arguments: Any, **options: Any) -> Tensor:
         made = make(*arguments, **options)
-        driver.allocate(made.data_ptr(), max(made.nbytes, 1))
+        driver.allocate(made.data_ptr(), made.nbytes)
         return made
 
-    with mock.patch.object(torch, "empty", empty):
+    with mock.patch.object(torch, "empty_like", empty_like):
         yield
 
 
