@@ -55,7 +55,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip("triton")
     # Behind what is installed, which is what is measured.
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
-    from tests.native.stand_in import compiler
+    from tests.native.stand_in.library import compiler
 
     if compiler() is None:
         pytest.skip("there is no C++ compiler to build the stand-in for the driver")

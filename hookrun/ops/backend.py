@@ -196,7 +196,7 @@ def unsupported_device_reason(device: torch.device) -> str | None:
     if choice == "reference":
         return "HOOKRUN_BACKEND=reference"
     if device.type == "cpu":
-        if choice == "triton" and (interprets() or "HOOKRUN_CUDA_DRIVER" in os.environ):
+        if choice == "triton" and ("HOOKRUN_CUDA_DRIVER" in os.environ or interprets()):
             return None if _has_triton() else "Triton is not installed"
         return _ON_CPU
     if device.type != "cuda":

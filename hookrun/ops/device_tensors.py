@@ -71,7 +71,8 @@ class DeviceTensors:
             for name, column in zip(names, states, strict=False)
         ]
         without_grad = (step.params_without_grad, step.ema_without_grad)
-        fixed = (step.params, step.model_params, step.ema, *without_grad, *states, counts)
+        fixed: list[Sequence[Tensor | None]] = [step.params, step.model_params, step.ema]
+        fixed += [*without_grad, *states, counts]
         self._fixed = [t for column in fixed for t in column if t is not None]
         self._addresses = list(map(Tensor.data_ptr, self._fixed))
         self.partials = kernels.norm.Partials(len(self.table.chunks), self.device)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hookrun._native import cuda
 from hookrun.ops import FusedStep, LossScale
-from tests.native.stand_in import Launch, StandIn
+from tests.native.stand_in.library import Launch, StandIn
 from tests.native.stand_in.triton_driver import use_stand_in
 
 CPU = torch.device("cpu")

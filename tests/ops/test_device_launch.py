@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hookrun.ops.device_launch import TritonLaunches, native_unsupported_reason, prepare
-from tests.native.stand_in import compiler
+from tests.native.stand_in.library import compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests" / "ops" / "native_launches.py"

@@ -4,7 +4,7 @@
 // host passes on.
 //
 // Copies are made, since the "device memory" of tests is the host's. What tests use to steer it
-// begins with `stand_in_`; `tests/native/stand_in/__init__.py` is its face.
+// begins with `stand_in_`; `library.py` is its face.
 #include <elf.h>
 
 #include <algorithm>

@@ -9,7 +9,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
-from . import StandIn
+from .library import StandIn
 
 
 class StandInDriver(CudaDriver):  # type: ignore[misc]
