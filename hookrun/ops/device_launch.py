@@ -33,6 +33,9 @@ _kernels: dict[tuple[str, torch.device], cuda.Kernel] = {}  # by their code and 
 class PreparedLaunches(Protocol):
     """Launches that follow each other, again and again with most of the same arguments."""
 
+    #: How they are launched, and why not natively, for `explain`.
+    how: str
+
     def run(self, *tensors: Tensor) -> None:
         """Launch them all on the current stream of their device.
 
@@ -43,11 +46,17 @@ class PreparedLaunches(Protocol):
 
 
 class TritonLaunches:
-    """Launched by Triton, or run by its interpreter."""
+    """Launched by Triton, or run by its interpreter.
+
+    Args:
+        calls, varying, device: as for `prepare`.
+        reason: why they are not launched natively.
+    """
 
     def __init__(
-        self, calls: Sequence[Any], varying: Sequence[Tensor], device: torch.device
+        self, calls: Sequence[Any], varying: Sequence[Tensor], device: torch.device, reason: str
     ) -> None:
+        self.how = f"launched by Triton, because {reason}"
         self._calls = calls
         self._varying = varying
         self._device = device
@@ -68,6 +77,8 @@ class NativeLaunches:
         varying: the tensors that others will stand for.
         device: where the kernels run; the current one, but only while this is made.
     """
+
+    how = "launched natively"
 
     def __init__(
         self,
@@ -103,12 +114,14 @@ def prepare(
         varying: tensors among their arguments that others will stand for at each run.
         device: of all tensors.
     """
-    if native_unsupported_reason(device) is None:
+    reason = native_unsupported_reason(device)
+    if reason is None:
         with device_guard(device):
             compiled = [call.compiled() for call in calls]
-            if not any(isinstance(each, str) for each in compiled):
+            reason = next((each for each in compiled if isinstance(each, str)), None)
+            if reason is None:
                 return NativeLaunches(_driver(), compiled, calls, varying, device)
-    return TritonLaunches(calls, varying, device)
+    return TritonLaunches(calls, varying, device, reason)
 
 
 class Uploads:

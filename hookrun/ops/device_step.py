@@ -107,7 +107,7 @@ class DeviceStep:
             return None
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
         record_fallback("FusedStep", None, backend="triton")
-        record_detail("FusedStep", "bound")
+        record_detail("FusedStep", f"bound, {launches.how}")
         return self._result(norm, settings)
 
     @torch.no_grad()
@@ -123,13 +123,16 @@ class DeviceStep:
             tables.make_spare()
             on_device = tables.grads
         control, scale, norm = self._blocks(tensors.device, settings)
-        tables.launches(settings, control, scale, norm).run(norm, on_device)
+        launches = tables.launches(settings, control, scale, norm)
+        launches.run(norm, on_device)
         step = tensors.step
         increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
         step.grads = []  # theirs is the memory from here on
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
         record_fallback("FusedStep", None, backend="triton")
-        record_detail("FusedStep", f"reading every tensor anew, because {self._bound.reason}")
+        record_detail(
+            "FusedStep", f"reading every tensor anew, because {self._bound.reason}; {launches.how}"
+        )
         if not is_capturing(tensors.device):
             self._bound.bind_later(inputs, tables)
         return self._result(norm, settings)

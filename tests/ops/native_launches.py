@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hookrun._native import cuda
-from hookrun.ops import FusedStep, LossScale
+from hookrun.ops import FusedStep, LossScale, explain
 from tests.native.stand_in.library import Launch, StandIn
 from tests.native.stand_in.triton_driver import use_stand_in
 
@@ -97,6 +97,7 @@ def the_launches_are_those_of_tritons_own_launcher(driver: StandIn) -> None:
             ours = driver.launches()
             assert 2 <= len(ours) <= (5 if without_grad else 4), (name, ours)
             assert driver.count("cuLaunchKernelEx") == 0
+            assert "launched natively" in explain()
             launches = prepared(step)
             tables = next(iter(step._engines[0]._tables.values()))
             norm = torch.empty(())

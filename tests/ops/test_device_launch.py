@@ -51,4 +51,6 @@ def test_with_a_stand_in(report: dict[str, Any], name: str) -> None:
 def test_where_there_is_no_device_triton_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOOKRUN_CUDA_DRIVER", raising=False)
     assert native_unsupported_reason(torch.device("cpu")) == "the device is cpu"
-    assert isinstance(prepare([], [], torch.device("cpu")), TritonLaunches)
+    launches = prepare([], [], torch.device("cpu"))
+    assert isinstance(launches, TritonLaunches)
+    assert launches.how == "launched by Triton, because the device is cpu"
