@@ -57,6 +57,8 @@ sanitize: sanitized-build
 	  $(PYTEST) $(PARALLEL) tests/core tests/ops tests/runners/test_loops.py \
 	  tests/schedules/test_policy_checks.py \
 	  --ignore=tests/ops/test_distributed.py --ignore=tests/ops/test_device_step.py \
+	  --ignore=tests/ops/test_bound_device_step.py --ignore=tests/ops/test_device_launch.py \
+	  --ignore=tests/ops/test_device_guard.py \
 	  -k "not many_steps and not reference and not triton and not on_a_device and not exchange_table \
 	  and not whose_own_policy_is_none"
 

@@ -350,3 +350,104 @@ def clear_gradients(params: Sequence[Any]) -> None:
 
 def are_params_of(params: Sequence[Any], optimizers: Sequence[Any]) -> bool:
     """Whether the optimizers' groups have these very parameters, in this order."""
+
+class DevicePlan:
+    """Steps of one optimizer on a device, bound once; see `hookrun.ops.device_step`."""
+
+    def verify(
+        self,
+        optimizer: Any,
+        model_params: Sequence[Any] | None,
+        ema: Sequence[Any] | None,
+        ema_momentum: float,
+        max_norm: float | None,
+    ) -> tuple[int, int] | str | None:
+        """Verify that all is as it was bound, and write the block of the next step.
+
+        Returns:
+            None where the device has this block already, or else the begin and the end of the part
+            that differs; or a text that says why the plan does not hold.
+        """
+
+    def finish(self) -> None:
+        """After the launches: increase the versions of the tensors that they write."""
+
+def bind_device_step(
+    optimizer: Any,
+    model_params: Sequence[Any] | None,
+    ema: Sequence[Any] | None,
+    is_sgd: bool,
+    block: Any,
+    sent: Any,
+) -> DevicePlan | str:
+    """A plan for the steps of the parameters that have gradients now; or why there is none.
+
+    Args:
+        optimizer, model_params, ema, is_sgd: as for `bind_step`.
+        block: int64, written at each step: settings, as bits, and addresses of the gradients.
+        sent: what the device has of it, int64; whoever sends the block keeps it up to date.
+    """
+
+class cuda:
+    """Launching compiled kernels through the CUDA driver library; see csrc/cuda."""
+
+    @final
+    class Driver:
+        """The driver library; raises RuntimeError where it cannot be opened."""
+
+        def __init__(self, library: str) -> None: ...
+        @property
+        def library(self) -> str: ...
+
+    @final
+    class Kernel:
+        """A kernel, loaded on the device that is current when it is made."""
+
+        def __init__(
+            self, driver: cuda.Driver, cubin: bytes, name: str, threads: int, shared_bytes: int
+        ) -> None: ...
+
+    @final
+    class LaunchSequence:
+        """Launches on one device, with arguments that lie ready.
+
+        What does not fit what a kernel was compiled for, and what the driver refuses, raises
+        RuntimeError; the arguments are checked before the first kernel is launched.
+        """
+
+        def __init__(self, driver: cuda.Driver) -> None: ...
+        def add(
+            self,
+            kernel: cuda.Kernel,
+            grid: int,
+            arguments: Sequence[tuple[int, int, bool]],
+            varying: Sequence[int],
+        ) -> None:
+            """Append a launch.
+
+            Args:
+                kernel: loaded on the same device as the others.
+                grid: how many blocks.
+                arguments: value, size in bytes, and whether it must be a multiple of 16.
+                varying: the numbers of the arguments that each run sets; -1 for one that this
+                    launch does not have.
+            """
+
+        def __len__(self) -> int: ...
+        def run(self, stream: int, addresses: Sequence[int]) -> None:
+            """Launch all on a stream, whichever device is current.
+
+            Args:
+                stream: the driver's handle of a stream of their device; 0 for its default stream.
+                addresses: for the varying arguments.
+            """
+
+    @final
+    class UploadRing:
+        """Blocks of pinned memory for copies to the device that is current when it is made."""
+
+        def __init__(
+            self, driver: cuda.Driver, memory: int, block_bytes: int, blocks: int
+        ) -> None: ...
+        def send(self, to: int, from_address: int, bytes: int, stream: int) -> bool:
+            """Copy to the device; False, and nothing is done, where all blocks are in use."""

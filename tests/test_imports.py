@@ -142,14 +142,21 @@ def test_kernels_import_nothing_of_hookrun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "allowed"), [("core", {"core"}), ("cpu", {"cpu"}), ("bind", {"core", "cpu", "bind"})]
+    ("room", "allowed"),
+    [
+        ("core", {"core"}),
+        ("cpu", {"cpu"}),
+        ("cuda", {"cuda"}),
+        ("bind", {"core", "cpu", "cuda", "bind"}),
+    ],
 )
 def test_native_rooms_include_what_the_table_allows(room: str, allowed: set[str]) -> None:
     for path in (ROOT / "csrc" / room).glob("*.?pp"):
         for include in re.findall(r'#include [<"]([^>"]+)[>"]', path.read_text()):
-            assert room == "bind" or not include.startswith(("pybind11", "Python", "torch", "ATen"))
+            foreign = ("pybind11", "Python", "torch", "ATen", "cuda.h", "cuda_runtime")
+            assert room == "bind" or not include.startswith(foreign)
             parts = Path(include).parts
-            if parts[0] == ".." or parts[0] in {"core", "cpu", "bind"}:
+            if parts[0] == ".." or parts[0] in {"core", "cpu", "cuda", "bind"}:
                 assert parts[parts[0] == ".."] in allowed, f"{path.name} includes {include}"
 
 

@@ -304,7 +304,8 @@ void bind_cpu(py::module_& module) {
         const Torch& torch = Torch::get();
         return py::dict("flags"_a = torch.reads_flags(), "autograd"_a = torch.reads_autograd(),
                         "fingerprints"_a = torch.has_fingerprints(),
-                        "versions"_a = torch.finds_versions());
+                        "versions"_a = torch.finds_versions(),
+                        "gradients"_a = torch.reads_gradients());
       },
       "What is read of a tensor's object itself, rather than asked of torch.");
 }

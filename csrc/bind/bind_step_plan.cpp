@@ -3,32 +3,11 @@
 
 #include <memory>
 
+#include "collectable.hpp"
 #include "step_plan.hpp"
 
 namespace hookrun {
 namespace {
-
-// Null while the object is made or destroyed.
-StepPlan* held_plan(PyObject* self) {
-  auto* instance = reinterpret_cast<py::detail::instance*>(self);
-  if (!instance->get_value_and_holder().holder_constructed()) return nullptr;
-  return py::cast<StepPlan*>(py::handle(self));
-}
-
-// A plan refers to the optimizer, which may refer to what holds the plan.
-void make_collectable(PyHeapTypeObject* heap_type) {
-  PyTypeObject* type = &heap_type->ht_type;
-  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    const StepPlan* plan = held_plan(self);
-    return plan == nullptr ? 0 : plan->traverse(visit, arg);
-  };
-  type->tp_clear = [](PyObject* self) {
-    if (StepPlan* plan = held_plan(self)) plan->clear();
-    return 0;
-  };
-}
 
 py::object bind_step(py::handle optimizer, py::handle model_params, py::handle ema, bool is_sgd) {
   try {
@@ -42,7 +21,8 @@ py::object bind_step(py::handle optimizer, py::handle model_params, py::handle e
 
 void bind_step_plan(py::module_& module) {
   using namespace py::literals;
-  py::class_<StepPlan>(module, "StepPlan", py::is_final(), py::custom_type_setup(make_collectable),
+  py::class_<StepPlan>(module, "StepPlan", py::is_final(),
+                       py::custom_type_setup(make_collectable<StepPlan>),
                        "Steps of one optimizer, bound once; see csrc/bind/step_plan.hpp.")
       .def(
           "step",

@@ -1,6 +1,7 @@
 #include "bound_optimizer.hpp"
 
 #include "adam_options.hpp"
+#include "bound_objects.hpp"
 
 namespace hookrun {
 namespace {
@@ -19,11 +20,12 @@ double number(const py::object& value) {
   return number;
 }
 
-bool flag(const py::object& value) {
-  const int truth = PyObject_IsTrue(value.ptr());
-  if (truth < 0) throw py::error_already_set();
-  return truth != 0;
+double plain_number(const py::object& value) {
+  require(PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr()), "an option is no number");
+  return number(value);
 }
+
+double sign(const py::object& maximize) { return is_true(maximize) ? -1.0 : 1.0; }
 
 // Not by the address, which is null for tensors without elements.
 bool has(const cpu::Row& row, int column) { return row.dtype[column] != cpu::DType::kNone; }
@@ -63,8 +65,8 @@ class BoundSgd : public BoundOptimizer {
     read.momentum = number(option(group, names.momentum));
     read.dampening = number(option(group, names.dampening));
     read.weight_decay = number(option(group, names.weight_decay));
-    read.nesterov = flag(option(group, names.nesterov));
-    read.maximize = flag(option(group, names.maximize));
+    read.nesterov = is_true(option(group, names.nesterov));
+    read.maximize = is_true(option(group, names.maximize));
     groups_.push_back(read);
   }
 
@@ -73,6 +75,16 @@ class BoundSgd : public BoundOptimizer {
       return has(row, cpu::kSgdMomentum);
     row.address[cpu::kSgdMomentum] = nullptr;
     return true;
+  }
+
+  void write_options(PyObject* group, double* line) const override {
+    const Options& names = Options::get();
+    *line++ = plain_number(option(group, names.lr));
+    *line++ = plain_number(option(group, names.weight_decay));
+    *line++ = sign(option(group, names.maximize));
+    *line++ = plain_number(option(group, names.momentum));
+    *line++ = plain_number(option(group, names.dampening));
+    *line++ = is_true(option(group, names.nesterov)) ? 1.0 : 0.0;
   }
 
   void run(const cpu::TensorList& list, const cpu::StepOptions& options, int threads) override {
@@ -102,16 +114,16 @@ class BoundAdam : public BoundOptimizer {
 
   void read_group(PyObject* group) override {
     const Options& names = Options::get();
-    const py::object betas = steal(PySequence_Tuple(option(group, names.betas).ptr()));
-    if (PyTuple_GET_SIZE(betas.ptr()) != 2) throw py::value_error("betas are two numbers");
+    const py::object betas = betas_of(group);
     Rates rates;
     rates.lr = number(option(group, names.lr));
     rates.beta1 = number(borrow(PyTuple_GET_ITEM(betas.ptr(), 0)));
     rates.beta2 = number(borrow(PyTuple_GET_ITEM(betas.ptr(), 1)));
-    groups_.push_back(adam_group(
-        rates.lr, rates.beta1, rates.beta2, number(option(group, names.eps)),
-        number(option(group, names.weight_decay)),
-        flag(option(group, names.decoupled_weight_decay)), flag(option(group, names.maximize))));
+    groups_.push_back(adam_group(rates.lr, rates.beta1, rates.beta2,
+                                 number(option(group, names.eps)),
+                                 number(option(group, names.weight_decay)),
+                                 is_true(option(group, names.decoupled_weight_decay)),
+                                 is_true(option(group, names.maximize))));
     rates_.push_back(rates);
   }
 
@@ -125,11 +137,29 @@ class BoundAdam : public BoundOptimizer {
     return has(row, cpu::kAdamMean) && has(row, cpu::kAdamSquare);
   }
 
+  void write_options(PyObject* group, double* line) const override {
+    const Options& names = Options::get();
+    const py::object betas = betas_of(group);
+    *line++ = plain_number(option(group, names.lr));
+    *line++ = plain_number(option(group, names.weight_decay));
+    *line++ = sign(option(group, names.maximize));
+    *line++ = plain_number(borrow(PyTuple_GET_ITEM(betas.ptr(), 0)));
+    *line++ = plain_number(borrow(PyTuple_GET_ITEM(betas.ptr(), 1)));
+    *line++ = plain_number(option(group, names.eps));
+    *line++ = is_true(option(group, names.decoupled_weight_decay)) ? 1.0 : 0.0;
+  }
+
   void run(const cpu::TensorList& list, const cpu::StepOptions& options, int threads) override {
     cpu::ops().adam(list, groups_.data(), corrections_.data(), options, threads);
   }
 
  private:
+  static py::object betas_of(PyObject* group) {
+    py::object betas = steal(PySequence_Tuple(option(group, Options::get().betas).ptr()));
+    if (PyTuple_GET_SIZE(betas.ptr()) != 2) throw py::value_error("betas are two numbers");
+    return betas;
+  }
+
   // What the corrections of a group are computed from, and those computed last.
   struct Rates {
     double lr, beta1, beta2;

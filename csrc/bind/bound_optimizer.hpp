@@ -30,6 +30,12 @@ class BoundOptimizer {
   // kernel needs state that the row lacks.
   //   count  the step that the parameter now takes, from 1; 0 where there is no step count.
   virtual bool add_row(cpu::Row& row, double count) = 0;
+  // Writes a group's options as the kernels of a device read them: see kernels/triton/control.py.
+  // Throws Mismatch for an option that is no plain number: reading a tensor may wait for a device.
+  //   line  kOptions numbers
+  virtual void write_options(PyObject* group, double* line) const = 0;
+  static constexpr std::size_t kOptions = 8;
+
   // Runs the kernel on the rows that were added. Call it without the GIL.
   virtual void run(const cpu::TensorList& list, const cpu::StepOptions& options, int threads) = 0;
 };

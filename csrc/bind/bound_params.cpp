@@ -35,8 +35,9 @@ BoundDict bound_dict(const py::object& object) {
 }  // namespace
 
 BoundParams::BoundParams(py::handle optimizer, py::handle model_params, py::handle ema,
-                         const BoundOptimizer& kind)
+                         const BoundOptimizer& kind, Kernels where)
     : kind_(kind),
+      where_(where),
       optimizer_(borrow(optimizer.ptr())),
       type_(borrow(reinterpret_cast<PyObject*>(Py_TYPE(optimizer.ptr())))),
       own_step_(attribute(Attributes::get().step)),
@@ -60,6 +61,7 @@ BoundParams::BoundParams(py::handle optimizer, py::handle model_params, py::hand
   }
   require(model_params_.has_size(count) && ema_.has_size(count),
           "lists have not as many tensors as there are parameters");
+  if (where_ == Kernels::kDevice) device_ = device_of(first_param());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     for (std::size_t i = 0; i < groups_[g].params.size(); ++i) {
       PyObject* param = groups_[g].params[i];
@@ -69,6 +71,13 @@ BoundParams::BoundParams(py::handle optimizer, py::handle model_params, py::hand
     }
   }
   check_written_apart();
+}
+
+PyObject* BoundParams::first_param() const {
+  for (const Group& group : groups_) {
+    if (group.params.size() > 0) return group.params[0];
+  }
+  throw Mismatch{"there are no parameters"};
 }
 
 // Of the optimizer object itself; null: it has none.
@@ -84,7 +93,7 @@ void BoundParams::bind_member(PyObject* param, PyObject* state, std::int32_t gro
   member.source = model_params_[number] == nullptr ? param : model_params_[number];
   if (member.source != param) member.copy = member.source;
   member.average = ema_[number] == Py_None ? nullptr : ema_[number];
-  member.elements = read_elements(param);
+  member.elements = read(param);
   member.row.group = group;
   member.row.numel = member.elements.numel;
   member.row.item_size = member.elements.item_size;
@@ -96,11 +105,13 @@ void BoundParams::bind_member(PyObject* param, PyObject* state, std::int32_t gro
 }
 
 void BoundParams::bind_tensor(Member& member, std::size_t column, PyObject* tensor) {
-  const TensorElements elements = read_elements(tensor);
+  const TensorElements elements = read(tensor);
   require(elements.has_layout_of(member.elements), "tensors that belong together differ in layout");
-  const unsigned types =
-      step_types(member.elements.dtype, column, kind_.copy_column(), kind_.ema_column());
-  require((types & only(elements.dtype)) != 0, "tensors that belong together differ in dtype");
+  if (where_ == Kernels::kCpu) {  // those of a device take any mix of floats
+    const unsigned types =
+        step_types(member.elements.dtype, column, kind_.copy_column(), kind_.ema_column());
+    require((types & only(elements.dtype)) != 0, "tensors that belong together differ in dtype");
+  }
   member.row.address[column] = elements.address;
   member.row.dtype[column] = elements.dtype;
   add_written(tensor, elements);
@@ -116,7 +127,7 @@ void BoundParams::bind_state(Member& member, PyObject* state) {
   if (kind_.step_name() == nullptr) return;
   const py::object step = find_item(state, kind_.step_name());
   require(static_cast<bool>(step), "a parameter has no step count");
-  const TensorElements elements = read_elements(step.ptr());
+  const TensorElements elements = read(step.ptr());
   require(elements.numel == 1, "a step count is not one number");
   require(elements.dtype == DType::kFloat32 || elements.dtype == DType::kFloat64,
           "a step count is neither fp32 nor fp64");

@@ -48,8 +48,13 @@ class BoundParams {
  public:
   // Throws Mismatch where these cannot be bound.
   //   model_params, ema  a list or tuple with an entry for each parameter, or None.
+  //   where              the kernels, which decide where the tensors must be and of which dtypes
+  enum class Kernels { kCpu, kDevice };
   BoundParams(py::handle optimizer, py::handle model_params, py::handle ema,
-              const BoundOptimizer& kind);
+              const BoundOptimizer& kind, Kernels where = Kernels::kCpu);
+
+  // Throw Mismatch unless it is a tensor where all are.
+  TensorElements read(PyObject* tensor) const { return read_elements(tensor, device_); }
 
   // Throw Mismatch unless the optimizer, its groups and state, and the lists are the same objects;
   // and unless their tensors' memory is where it was.
@@ -77,6 +82,7 @@ class BoundParams {
   };
 
   py::object attribute(PyObject* name) const;
+  PyObject* first_param() const;
   void bind_member(PyObject* param, PyObject* state, std::int32_t group);
   void bind_tensor(Member& member, std::size_t column, PyObject* tensor);
   void bind_state(Member& member, PyObject* state);
@@ -84,6 +90,8 @@ class BoundParams {
   void check_written_apart();
 
   const BoundOptimizer& kind_;
+  Kernels where_;
+  dlpack::Device device_ = {dlpack::kCpu, 0};
   py::object optimizer_, type_;
   py::object own_step_;  // assigned to the optimizer object; null: none is
   BoundSequence group_list_;

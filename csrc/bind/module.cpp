@@ -2,8 +2,10 @@
 #include "batch_cursor.hpp"
 #include "bind_cpu.hpp"
 #include "bind_parameters.hpp"
+#include "device_plan.hpp"
 #include "dispatcher.hpp"
 #include "interrupts.hpp"
+#include "launcher.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
 #include "run_state.hpp"
@@ -25,4 +27,6 @@ PYBIND11_MODULE(_native, module) {
   hookrun::bind_cpu(module);
   hookrun::bind_step_plan(module);
   hookrun::bind_parameters(module);
+  hookrun::bind_device_plan(module);
+  hookrun::bind_launcher(module);
 }

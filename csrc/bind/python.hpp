@@ -29,6 +29,13 @@ inline py::object find_item(PyObject* dict, PyObject* key) {
   return borrow(found);
 }
 
+// Whether Python takes the object for true; asking may run any code.
+inline bool is_true(const py::object& object) {
+  const int truth = PyObject_IsTrue(object.ptr());
+  if (truth < 0) throw py::error_already_set();
+  return truth != 0;
+}
+
 // A method that takes keywords, cast to the type that method tables need.
 inline PyCFunction with_keywords(PyCFunctionWithKeywords method) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(method));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "step_types.hpp"
 
@@ -67,7 +68,7 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
     require(!settings.error_if_nonfinite, "the norm is not finite");
   }
   make_rows(settings.ema_momentum);
-  bump_versions();
+  versions_.bump();
   for (const std::size_t number : numbers_) params_->members()[number].count_step();
   const double factor = settings.max_norm ? *settings.max_norm / (norm + 1e-6) : 1.0;
   const double grad_scale = settings.inverse_scale * (factor > 1.0 ? 1.0 : factor);
@@ -93,8 +94,7 @@ void StepPlan::read_options() {
   for (const Group& group : params_->groups()) {
     for (PyObject* name : unsupported) {
       const py::object value = find_item(group.dict, name);
-      const bool is_set = value && PyObject_IsTrue(value.ptr()) != 0;
-      require(!is_set, "an option is set that no kernel has");
+      require(!value || !is_true(value), "an option is set that no kernel has");
     }
     kind_->read_group(group.dict);
   }
@@ -150,13 +150,7 @@ void StepPlan::select_rows() {
       written.append(borrow(member.average));
     }
   }
-  written_ = py::tuple(written);
-  versions_.clear();
-  if (Torch::get().finds_versions()) {
-    for (const py::handle tensor : written) {
-      if (auto* version = Torch::get().version(tensor.ptr())) versions_.push_back(version);
-    }
-  }
+  versions_ = BoundVersions(written);
   selected_ = true;
 }
 
@@ -194,32 +188,15 @@ double StepPlan::norm_of(const StepSettings& settings) {
   return norm * settings.inverse_scale;
 }
 
-void StepPlan::bump_versions() const {
-  if (Torch::get().finds_versions()) {
-    constexpr std::size_t kAhead = 16;
-    for (std::size_t i = 0; i < versions_.size(); ++i) {
-      if (i + kAhead < versions_.size()) __builtin_prefetch(versions_[i + kAhead], 1);
-      versions_[i]->fetch_add(1, std::memory_order_relaxed);
-    }
-    return;
-  }
-  static PyObject* const increment = [] {
-    const py::object c = py::module_::import("torch").attr("_C");
-    return c.attr("_increment_version").cast<py::object>().release().ptr();
-  }();
-  steal(PyObject_CallOneArg(increment, written_.ptr()));
-}
-
 int StepPlan::traverse(visitproc visit, void* arg) const {
-  Py_VISIT(written_.ptr());
+  if (const int stop = versions_.traverse(visit, arg)) return stop;
   for (const py::object& gradient : gradients_) Py_VISIT(gradient.ptr());
   return params_ ? params_->traverse(visit, arg) : 0;
 }
 
 void StepPlan::clear() {
   const std::unique_ptr<BoundParams> params = std::move(params_);  // destroyed last
-  written_ = py::object();
-  versions_.clear();
+  const BoundVersions versions = std::exchange(versions_, {});
   selected_ = false;
 }
 

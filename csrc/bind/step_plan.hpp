@@ -7,7 +7,6 @@
 // nothing is ever written to an address that was not verified in the same step.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,6 +14,7 @@
 
 #include "bound_optimizer.hpp"
 #include "bound_params.hpp"
+#include "bound_versions.hpp"
 
 namespace hookrun {
 
@@ -54,7 +54,6 @@ class StepPlan {
   void select_rows();
   void make_rows(double ema_momentum);
   double norm_of(const StepSettings& settings);
-  void bump_versions() const;
 
   std::unique_ptr<BoundOptimizer> kind_;
   std::unique_ptr<BoundParams> params_;  // null: cleared
@@ -69,8 +68,7 @@ class StepPlan {
   bool selected_ = false;
   std::vector<std::size_t> numbers_;  // of the parameters with gradients
   std::vector<cpu::Row> averages_without_grad_;
-  py::object written_;                                 // the tensors whose versions count
-  std::vector<std::atomic<std::uint32_t>*> versions_;  // where; empty: not known
+  BoundVersions versions_;  // of what is written
 
   // The lists of the latest step.
   std::vector<cpu::Row> rows_, gradient_rows_;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../cpu/tensor_list.hpp"
+#include "dlpack.hpp"
 #include "python.hpp"
 #include "torch_tensors.hpp"
 
@@ -29,8 +30,11 @@ struct TensorElements {
   }
 };
 
-// Throws Mismatch unless it is a plain tensor of floats, without gaps, in the host's memory, and of
-// at most Torch::kMaxDims dimensions. Torch must have its exchange table.
-TensorElements read_elements(PyObject* item);
+// Throws Mismatch unless it is a plain tensor of floats, without gaps, on the device, and of at
+// most Torch::kMaxDims dimensions. Torch must have its exchange table.
+TensorElements read_elements(PyObject* item, const dlpack::Device& device = {dlpack::kCpu, 0});
+
+// Where a plain tensor is. Throws Mismatch where DLPack cannot say.
+dlpack::Device device_of(PyObject* item);
 
 }  // namespace hookrun

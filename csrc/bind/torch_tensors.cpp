@@ -11,13 +11,16 @@
 namespace hookrun {
 namespace {
 
-// No TensorImpl and no StorageImpl has fewer words.
-constexpr std::size_t kImplWords = 22;
+// No StorageImpl and no autograd metadata has fewer words.
 constexpr std::size_t kStorageWords = 8;
+constexpr std::size_t kMetadataWords = 8;
+constexpr std::size_t kReferenceCount = 1;  // the word of both kinds of Impl that counts references
+
+constexpr std::size_t kAllWords = 22 + kStorageWords;
 
 // Odd numbers without a pattern: the powers of one.
 constexpr auto kFactors = [] {
-  std::array<std::uint64_t, kImplWords + kStorageWords> factors{};
+  std::array<std::uint64_t, kAllWords> factors{};
   std::uint64_t power = 1;
   for (std::uint64_t& factor : factors) factor = power *= 0x9e3779b97f4a7c15u;
   return factors;
@@ -72,6 +75,7 @@ Torch::Torch() {
   find_autograd_word(torch);
   find_fingerprints(torch);
   find_versions(torch);
+  find_gradients(torch);
 }
 
 // A tensor's dispatch keys are one of its words, and the two flags are among them. It is the word
@@ -197,13 +201,15 @@ void Torch::find_versions(const py::module_& torch) {
   if (storage_word == 0) return;
   const py::object sample = real_tensor(torch, 1);
   const py::object alias = sample.attr("detach")();
-  const py::object other = real_tensor(torch, 1);
+  // Two: a word with an unused bit, which holds anything, cannot differ in all three.
+  const py::object other = real_tensor(torch, 1), another = real_tensor(torch, 1);
   const auto at = [&](const py::object& tensor, std::size_t i) {
     return word(word(tensor.ptr(), impl_word), i);
   };
   std::vector<std::size_t> shared;
   for (std::size_t i = 1; i < kImplWords; ++i) {
-    const bool is_shared = at(sample, i) == at(alias, i) && at(sample, i) != at(other, i);
+    const bool is_shared = at(sample, i) == at(alias, i) && at(sample, i) != at(other, i) &&
+                           at(sample, i) != at(another, i) && at(other, i) != at(another, i);
     if (is_shared && i != storage_word) shared.push_back(i);
   }
   if (shared.size() != 1 || at(sample, shared[0]) == nullptr) return;
@@ -223,6 +229,115 @@ void Torch::find_versions(const py::module_& torch) {
   version_word = 0;
 }
 
+// A gradient's TensorImpl is the word of its parameter's autograd metadata that follows every
+// assignment; its Python object is one of its words, and its memory one of those of its storage.
+void Torch::find_gradients(const py::module_& torch) {
+  if (autograd_word == 0 || storage_word == 0) return;
+  using namespace py::literals;
+  const py::object parameter = torch.attr("nn").attr("Parameter");
+  const py::object first = parameter(real_tensor(torch, 2)),
+                   second = parameter(real_tensor(torch, 2));
+  const auto metadata = [&](const py::object& tensor) {
+    return word(word(tensor.ptr(), impl_word), autograd_word);
+  };
+  const auto is_at = [&](const py::object& of, std::size_t i, const py::object& tensor) {
+    return word(metadata(of), i) == word(tensor.ptr(), impl_word);
+  };
+  const py::object a = real_tensor(torch, 2), b = real_tensor(torch, 2);
+  first.attr("grad") = a;
+  std::size_t found = 1;
+  while (found < kMetadataWords && !is_at(first, found, a)) ++found;
+  if (found == kMetadataWords) return;
+  no_grad = word(metadata(second), found);
+  second.attr("grad") = b;
+  first.attr("grad") = b;
+  const bool follows = is_at(first, found, b) && is_at(second, found, b);
+  first.attr("grad") = py::none();
+  second.attr("grad") = a;
+  if (!follows || word(metadata(first), found) != no_grad || !is_at(second, found, a)) return;
+
+  const py::object memory =
+      py::reinterpret_steal<py::object>(PyByteArray_FromStringAndSize("12345678", 8));
+  const py::object borrowed = torch.attr("frombuffer")(memory, "dtype"_a = torch.attr("float32"));
+  for (const py::object& tensor : {a, borrowed}) {
+    const void* impl = word(tensor.ptr(), impl_word);
+    const auto* content = static_cast<const void* const*>(impl);
+    const std::size_t object = static_cast<std::size_t>(
+        std::find(content + 1, content + kImplWords, tensor.ptr()) - content);
+    const std::size_t data = word_with(word(impl, storage_word), kStorageWords,
+                                       tensor.attr("untyped_storage")().attr("data_ptr")());
+    if (object == kImplWords || data == 0) return;
+    if (object_word != 0 && (object != object_word || data != data_word)) return;
+    object_word = object;
+    data_word = data;
+  }
+  if (find_layouts(torch)) grad_word = found;
+}
+
+// The bits that are the same in all tensors that are alike. A word in which many differ is a
+// pointer: none of it counts.
+bool Torch::find_layouts(const py::module_& torch) {
+  constexpr int kSamples = 24, kFewBits = 20;
+  std::vector<py::object> samples;
+  for (int i = 0; i < kSamples; ++i) samples.push_back(real_tensor(torch, 6).attr("view")(2, 3));
+  for (std::size_t i = 0; i < kImplWords; ++i) {
+    std::uint64_t differing = 0;
+    for (const py::object& sample : samples) {
+      const auto at = [&](const py::object& tensor) {
+        return reinterpret_cast<std::uintptr_t>(word(word(tensor.ptr(), impl_word), i));
+      };
+      differing |= at(sample) ^ at(samples[0]);
+    }
+    const bool is_pointer = i == kReferenceCount || i == object_word || i == storage_word ||
+                            i == version_word || __builtin_popcountll(differing) > kFewBits;
+    layout_masks_[i] = is_pointer ? 0 : ~differing;
+  }
+  try {
+    const py::object check = py::cpp_function([&] { return layouts_show_all_changes(torch); });
+    return torch.attr("no_grad")()(check)().cast<bool>();
+  } catch (const py::error_already_set&) {
+    return false;  // such as in inference mode
+  }
+}
+
+bool Torch::layouts_show_all_changes(const py::module_& torch) const {
+  using namespace py::literals;
+  const auto of = [&](const py::object& tensor) { return layout(word(tensor.ptr(), impl_word)); };
+  const auto matrix = [&] { return real_tensor(torch, 6).attr("view")(2, 3); };
+  const auto strided = [&](int numel, py::tuple shape, py::tuple strides, int offset) {
+    return real_tensor(torch, numel).attr("as_strided")(shape, strides, offset);
+  };
+  const std::uint64_t expected = of(matrix());
+  const py::object others[] = {matrix().attr("view")(3, 2),
+                               matrix().attr("view")(6),
+                               matrix().attr("view")(1, 2, 3),
+                               matrix().attr("t")(),
+                               matrix().attr("double")(),
+                               matrix().attr("half")(),
+                               matrix().attr("view")("dtype"_a = torch.attr("int32")),
+                               matrix().attr("to")("device"_a = "meta"),
+                               torch.attr("_neg_view")(matrix()),
+                               strided(9, py::make_tuple(2, 3), py::make_tuple(3, 1), 3),
+                               strided(9, py::make_tuple(2, 3), py::make_tuple(4, 1), 0),
+                               strided(9, py::make_tuple(2, 3), py::make_tuple(0, 1), 0)};
+  const auto deep = [&](int last, int stride) {
+    return of(
+        strided(64, py::make_tuple(2, 2, 2, 2, last), py::make_tuple(16, 8, 4, 1, stride), 0));
+  };
+  return of(matrix()) == expected &&
+         std::all_of(std::begin(others), std::end(others),
+                     [&](const py::object& other) { return of(other) != expected; }) &&
+         deep(2, 2) == deep(2, 2) && deep(2, 2) != deep(1, 2) && deep(2, 2) != deep(2, 3);
+}
+
+std::uint64_t Torch::layout(const void* impl) const {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < kImplWords; ++i) {
+    sum += (reinterpret_cast<std::uintptr_t>(word(impl, i)) & layout_masks_[i]) * kFactors[i];
+  }
+  return sum;
+}
+
 std::atomic<std::uint32_t>* Torch::version(PyObject* item) const {
   if (version_word == 0) return nullptr;
   const void* counter = word(word(item, impl_word), version_word);
@@ -232,7 +347,7 @@ std::atomic<std::uint32_t>* Torch::version(PyObject* item) const {
 }
 
 std::uint64_t Torch::fingerprint(PyObject* item) const {
-  constexpr std::size_t kReferenceCount = 1;
+  static_assert(kImplWords + kStorageWords == kAllWords, "a factor for each word");
   const void* impl = word(item, impl_word);
   const void* storage = word(impl, storage_word);
   std::uint64_t sum = reinterpret_cast<std::uintptr_t>(impl);

@@ -30,6 +30,10 @@ struct Torch {
   std::size_t storage_word = 0;   // of the TensorImpl: the pointer to the StorageImpl
   std::size_t version_word = 0;   // of the TensorImpl: the pointer to the version counter
   std::size_t version_bytes = 0;  // from the beginning of the version counter to the version
+  std::size_t grad_word = 0;      // of the autograd metadata: the pointer to the grad's TensorImpl
+  const void* no_grad = nullptr;  // what is there without a gradient
+  std::size_t object_word = 0;    // of the TensorImpl: the pointer to its Python object, if any
+  std::size_t data_word = 0;      // of the StorageImpl: the pointer to its memory
 
   static const Torch& get();
 
@@ -38,6 +42,7 @@ struct Torch {
   bool reads_autograd() const { return autograd_word != 0; }
   bool has_fingerprints() const { return storage_word != 0; }
   bool finds_versions() const { return version_word != 0; }
+  bool reads_gradients() const { return grad_word != 0; }
 
   bool is_plain(PyObject* item) const {
     const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(item));
@@ -66,6 +71,12 @@ struct Torch {
   // tensor has none.
   std::atomic<std::uint32_t>* version(PyObject* item) const;
 
+  // A plain tensor's gradient without its Python object, which it may not have yet: that of a
+  // tensor which backward made is made, for 200 ns or more, when Python first looks at it. Only
+  // where `reads_gradients`.
+  class Gradient;
+  Gradient gradient(PyObject* item) const;
+
   // Whether the tensor has a grad_fn.
   bool is_recorded(PyObject* item) const;
 
@@ -82,8 +93,51 @@ struct Torch {
   void find_autograd_word(const py::module_& torch);
   void find_fingerprints(const py::module_& torch);
   void find_versions(const py::module_& torch);
+  void find_gradients(const py::module_& torch);
+  bool find_layouts(const py::module_& torch);
+  bool layouts_show_all_changes(const py::module_& torch) const;
+  std::uint64_t layout(const void* impl) const;
   bool fingerprints_show_all_changes(const py::module_& torch) const;
+
+  // No TensorImpl has fewer words.
+  static constexpr std::size_t kImplWords = 22;
+  std::array<std::uint64_t, kImplWords> layout_masks_{};  // bits that say what a tensor is like
 };
+
+class Torch::Gradient {
+ public:
+  bool exists() const { return impl_ != nullptr; }
+
+  // Whether its class is one that may be read; without a Python object it is torch's own.
+  bool is_plain() const {
+    auto* object = const_cast<void*>(word(impl_, torch_.object_word));
+    return object == nullptr || torch_.is_plain(static_cast<PyObject*>(object));
+  }
+
+  // A number that is another one if its shape, strides, dtype, device, place in its storage, or its
+  // being a negative or conjugate view is. It may change without one of these.
+  std::uint64_t layout() const { return torch_.layout(impl_); }
+
+  // Where the memory of its storage begins; null where it has none.
+  std::uintptr_t storage() const {
+    const void* storage = word(impl_, torch_.storage_word);
+    return storage == nullptr ? 0
+                              : reinterpret_cast<std::uintptr_t>(word(storage, torch_.data_word));
+  }
+
+ private:
+  friend struct Torch;
+  Gradient(const Torch& torch, const void* impl) : torch_(torch), impl_(impl) {}
+
+  const Torch& torch_;
+  const void* impl_;
+};
+
+inline Torch::Gradient Torch::gradient(PyObject* item) const {
+  const void* metadata = word(word(item, impl_word), autograd_word);
+  const void* impl = metadata == nullptr ? no_grad : word(metadata, grad_word);
+  return Gradient(*this, impl == no_grad ? nullptr : impl);
+}
 
 // Prefetches what reading the next tensors will need, in three steps: a tensor is a Python object
 // that points to a TensorImpl that points to its storage and its version counter, and in a long

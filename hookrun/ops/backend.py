@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -105,9 +106,10 @@ def record_fallback(
 
 
 def record_detail(op: str, detail: str) -> None:
-    """Add to what `explain` says of a call that ran on the CPU kernels."""
-    if _latest.get(op) == "cpu":
-        _latest[op] = f"cpu, {detail}"
+    """Add to what `explain` says of a call that ran on fast kernels."""
+    ran_on = _latest.get(op)
+    if ran_on in ("cpu", "triton"):
+        _latest[op] = f"{ran_on}, {detail}"
 
 
 def not_on_cpu_reason(tensors: Sequence[Any]) -> str | None:
@@ -126,10 +128,13 @@ def refuse_if_forced(backend: str, op: str, unsupported_reason: str) -> None:
         )
 
 
+@contextmanager
 def fallback_kernels(
     op: str, *lists: Sequence[Tensor], unsupported: str | None = None
-) -> ModuleType:
+) -> Iterator[ModuleType]:
     """The module whose function of this name does what the compiled kernels cannot.
+
+    Within the context the tensors' device is the current one, which Triton's kernels rely on.
 
     Args:
         op: the operation, for `explain`.
@@ -140,7 +145,19 @@ def fallback_kernels(
         RuntimeError: they cannot do it, and ``HOOKRUN_BACKEND=triton`` forces them.
     """
     reason = unsupported_reason(op, *lists) or unsupported
-    return reference if record_fallback(op, reason, backend="triton") else triton_kernels()
+    if record_fallback(op, reason, backend="triton"):
+        yield reference
+        return
+    with device_guard(next(tensor.device for column in lists for tensor in column)):
+        yield triton_kernels()
+
+
+def device_guard(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a device the current one.
+
+    Triton launches on the current device and its current stream, wherever the tensors are.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def unsupported_reason(op: str, *lists: Sequence[Tensor | None]) -> str | None:
@@ -175,15 +192,21 @@ def _unsupported_row_reason(row: Sequence[Tensor], first: Tensor, op: str) -> st
 
 def unsupported_device_reason(device: torch.device) -> str | None:
     """Why Triton's kernels cannot run on a device; None if they can."""
-    if forced() == "reference":
+    choice = forced()
+    if choice == "reference":
         return "HOOKRUN_BACKEND=reference"
     if device.type == "cpu":
-        if forced() == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        if choice == "triton" and ("HOOKRUN_CUDA_DRIVER" in os.environ or interprets()):
             return None if _has_triton() else "Triton is not installed"
         return _ON_CPU
     if device.type != "cuda":
         return f"there are no kernels for the device {device.type}"
     return None if _has_triton() else "Triton is not installed"
+
+
+def interprets() -> bool:
+    """Whether Triton's interpreter runs the kernels."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def triton_kernels() -> ModuleType:

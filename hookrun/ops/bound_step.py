@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import torch
@@ -10,10 +9,9 @@ import torch
 from hookrun._native import StepPlan, bind_step
 
 from .backend import record_detail, record_fallback, threads
+from .binding import Binding
 from .step_settings import StepSettings
 from .step_tensors import StepInputs
-
-_MOST_UNBOUND = 64
 
 
 class BoundNorm(NamedTuple):
@@ -30,18 +28,16 @@ class BoundStep:
     optimizer's groups and state, the lists of copies and averages, and the memory of all tensors.
     Gradients and the options of groups are read anew. Where something else differs, nothing is
     changed, and the step is left to the caller.
-
-    Where plans fail again and again, ever more steps are left to the caller before the next is
-    made, up to 64. Where the environment variable ``HOOKRUN_STEPS`` is ``unbound``, none is made.
     """
 
     def __init__(self) -> None:
-        self._allowed = os.environ.get("HOOKRUN_STEPS") != "unbound"
+        self._binding = Binding()
         self._plan: StepPlan | None = None
-        self._failures = 0
-        self._wait = 0
-        #: Why the latest step was left to the caller; None if it was not.
-        self.reason: str | None = "it is the first" if self._allowed else "HOOKRUN_STEPS=unbound"
+
+    @property
+    def reason(self) -> str | None:
+        """Why the latest step was left to the caller; None if it was not."""
+        return self._binding.reason
 
     @property
     def is_bound(self) -> bool:
@@ -55,7 +51,7 @@ class BoundStep:
         if plan is None or count < 1:
             return None
         if settings.norm_type != 2.0:
-            self.reason = f"norm_type is {settings.norm_type}"
+            self._binding.reason = f"norm_type is {settings.norm_type}"
             return None
         found = plan.step(
             inputs.optimizer,
@@ -72,8 +68,7 @@ class BoundStep:
         if isinstance(found, str):
             self._fail(found)
             return None
-        self._failures = 0
-        self.reason = None
+        self._binding.held()
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
         if settings.needs_norm:
             record_fallback("grad_norm", None)
@@ -87,10 +82,7 @@ class BoundStep:
         Args:
             taken: whether the kernels have just taken a step with these tensors.
         """
-        if self._plan is not None or not self._allowed or not taken or threads() < 1:
-            return
-        self._wait -= 1
-        if self._wait > 0:
+        if self._plan is not None or not taken or threads() < 1 or not self._binding.is_due():
             return
         is_sgd = type(inputs.optimizer) is torch.optim.SGD
         plan = bind_step(inputs.optimizer, inputs.model_params, inputs.ema, is_sgd)
@@ -100,7 +92,5 @@ class BoundStep:
             self._fail(plan)
 
     def _fail(self, reason: str) -> None:
-        self.reason = reason
         self._plan = None
-        self._failures += 1
-        self._wait = min(2**self._failures, _MOST_UNBOUND)
+        self._binding.failed(reason)

@@ -14,7 +14,7 @@ from torch.autograd.graph import increment_version
 from hookrun._native import cpu
 from hookrun.kernels import reference
 
-from .backend import record_fallback, threads, triton_kernels, unsupported_reason
+from .backend import device_guard, record_fallback, threads, triton_kernels, unsupported_reason
 from .checks import Column, check_lists
 from .norm import check_norm_type, rounded, total_norm, unsupported_norm_reason
 from .sharded import local, replicated_like
@@ -63,7 +63,8 @@ def clip_grad_norm_(
         check_lists("clip_grad_norm_", column)
         record_fallback("clip_grad_norm_", None, backend="triton")
         check = check_finite if error_if_nonfinite else None
-        result: Tensor = triton_kernels().clip_grad_norm_(grads, float(max_norm), check)
+        with device_guard(grads[0].device):
+            result: Tensor = triton_kernels().clip_grad_norm_(grads, float(max_norm), check)
         return result
     norm = total_norm("clip_grad_norm_", column, norm_type)
     if error_if_nonfinite:

@@ -39,7 +39,8 @@ def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
         check_unrecorded(op, columns[0])
         check_casts(op, *columns)
     if record_fallback(op, reason, *columns):
-        fallback_kernels(op, dst, src).convert_(dst, src)
+        with fallback_kernels(op, dst, src) as kernels:
+            kernels.convert_(dst, src)
     increment_version(dst)
 
 

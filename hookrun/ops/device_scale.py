@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backend import triton_kernels
+from .backend import device_guard, triton_kernels
 from .loss_scale import LossScale
 
 
@@ -69,7 +69,8 @@ class DeviceScale:
     def update(self) -> None:
         """Update the scale by what was noted; the host does not wait."""
         self.refresh()
-        triton_kernels().update_scale(self.block)
+        with device_guard(self.block.device):
+            triton_kernels().update_scale(self.block)
 
 
 def _assign(target: Tensor, value: Any) -> None:

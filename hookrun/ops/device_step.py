@@ -7,19 +7,24 @@ there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .backend import is_capturing, record_fallback, triton_kernels, unsupported_device_reason
+from .backend import (
+    is_capturing,
+    record_detail,
+    record_fallback,
+    triton_kernels,
+    unsupported_device_reason,
+)
+from .bound_device_step import BoundDeviceStep
 from .checks import check_lists
 from .clip_grad_norm import check_finite
 from .device_scale import DeviceScale
+from .device_tables import DeviceTables
 from .device_tensors import DeviceTensors, StepCounts, addresses
 from .ema import check_ema
 from .loss_scale import LossScale
@@ -31,89 +36,6 @@ from .step_tensors import StepInputs
 _MAX_TABLES = 8  # kept, for as many different sets of parameters with a gradient
 
 
-class _StepTables:
-    """Tables of one set of parameters, and what the host sends at each step where it changed."""
-
-    def __init__(self, inputs: StepInputs, tensors: DeviceTensors) -> None:
-        optimizer = inputs.optimizer
-        self.tensors = tensors
-        self.params = [p for group in optimizer.param_groups for p in group["params"]]
-        self.groups = optimizer.param_groups
-        self.state = optimizer.state
-        self.model_params = None if inputs.model_params is None else list(inputs.model_params)
-        self.ema = None if inputs.ema is None else list(inputs.ema)
-        self.line = triton_kernels().control.LINE.value
-        length = (1 + len(tensors.step.groups)) * self.line
-        count = len(tensors.step.params)
-        self.sent_settings = np.full(length, np.nan)
-        self.sent_addresses = np.zeros(count, dtype=np.int64)  # of the gradients
-        # One buffer, so that both can go in one copy.
-        self._buffer = torch.empty(length + count, dtype=torch.int64, device=tensors.device)
-        self.settings = self._buffer[:length].view(torch.float64)
-        self.grads = self._buffer[length:]
-        # For one capture, as no memory can be pinned during it.
-        self._spare: Tensor | None = _host_block(count, tensors.device)
-        self._captured: list[Any] = []  # what graphs read when they are replayed
-
-    def are_of(self, inputs: StepInputs, params: list[Tensor]) -> bool:
-        """Whether they are of these very parameters, copies, averages, groups and state."""
-        optimizer = inputs.optimizer
-        if self.groups is not optimizer.param_groups or self.state is not optimizer.state:
-            return False
-        return (
-            _same(params, self.params)
-            and _same(inputs.model_params, self.model_params)
-            and _same(inputs.ema, self.ema)
-        )
-
-    def send(self, settings: npt.NDArray[np.float64], grads: npt.NDArray[np.int64]) -> None:
-        """Send the settings and the gradients' addresses if they changed: one copy."""
-        begin = 0 if not np.array_equal(settings, self.sent_settings) else len(settings)
-        moved = not np.array_equal(grads, self.sent_addresses)
-        end = len(settings) + len(grads) if moved else len(settings)
-        if begin == end:
-            return
-        host = _host_block(end - begin, self.tensors.device)
-        everything = np.concatenate([settings.view(np.int64), grads])
-        host.copy_(torch.from_numpy(everything[begin:end]))
-        self._buffer[begin:end].copy_(host, non_blocking=True)
-        self.sent_settings = settings
-        if moved:
-            self.tensors.move_grads(grads)
-            self.sent_addresses = grads
-
-    def send_captured(self, grads: npt.NDArray[np.int64]) -> Tensor:
-        """The gradients' addresses in memory that belongs to the graph being captured."""
-        unit = triton_kernels().table.UNIT
-        if ((grads - self.sent_addresses) % unit).any() or self._spare is None:
-            raise RuntimeError(
-                "FusedStep: this step cannot be captured into a CUDA graph: take a step outside "
-                "before each capture, with gradients aligned as they will be inside"
-            )
-        self._spare.copy_(torch.from_numpy(grads))
-        on_device = torch.empty_like(self.grads)
-        on_device.copy_(self._spare, non_blocking=True)
-        table = self.tensors.table
-        kept = [self._spare, on_device, table.norm_chunks, table.chunks, self.tensors.partials]
-        self._captured += kept
-        self._spare = None
-        return on_device
-
-    def make_spare(self) -> None:
-        """Pin memory for the next capture, unless there is some."""
-        if self._spare is None:
-            self._spare = _host_block(len(self.sent_addresses), self.tensors.device)
-
-
-def _host_block(count: int, device: torch.device) -> Tensor:
-    """Memory that a copy to the device can read after the host has gone on.
-
-    Torch's cache of pinned memory does not hand it out again before such a copy is done.
-    """
-    pinned = device.type == "cuda"
-    return torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=pinned)
-
-
 class DeviceStep:
     """Takes steps where the parameters are on a device with kernels: one for each `FusedStep`.
 
@@ -123,10 +45,12 @@ class DeviceStep:
 
     def __init__(self, step_counts: StepCounts | None = None) -> None:
         self.step_counts: StepCounts = {} if step_counts is None else step_counts
-        self._tables: dict[Any, _StepTables] = {}
+        self._tables: dict[Any, DeviceTables] = {}
         self._control: Tensor | None = None
         self._skipped: Tensor | None = None
-        self._captured: dict[int, _StepTables] = {}  # which graphs need as long as they live
+        self._norm: Tensor | None = None  # one like those that steps write
+        self._captured: dict[int, DeviceTables] = {}  # which graphs need as long as they live
+        self._bound = BoundDeviceStep()
 
     def unsupported_reason(self, inputs: StepInputs, settings: StepSettings) -> str | None:
         """Why `take` cannot take a step; None if it can."""
@@ -155,11 +79,36 @@ class DeviceStep:
             return None
         if settings.error_if_nonfinite and not settings.may_skip:
             return None  # the host must wait for the norm
+        result = self._take_planned(inputs, settings)
+        if result is not None:
+            return result
         tables = self._find(inputs, settings)
         return None if tables is None else self._run(tables, inputs, settings)
 
+    def _take_planned(self, inputs: StepInputs, settings: StepSettings) -> StepResult | None:
+        """Take a step as the plan has it; None if it does not hold, and then nothing has changed.
+
+        All is made ready before the plan verifies, so that little happens between that and the
+        launches.
+        """
+        tables = self._bound.tables
+        if tables is None or settings.norm_type != 2.0:
+            return None
+        device = tables.tensors.device
+        if unsupported_device_reason(device) is not None or is_capturing(device):
+            return None
+        tables.tensors.use_on_current_stream(tables.settings)
+        control, scale, norm = self._blocks(device, settings)
+        launches = tables.launches(settings, control, scale, norm)
+        if not self._bound.take(inputs, settings, launches, norm):
+            return None
+        inputs.optimizer._opt_called = True  # what torch's schedulers look for
+        record_fallback("FusedStep", None, backend="triton")
+        record_detail("FusedStep", f"bound, {launches.how}")
+        return self._result(norm, settings)
+
     @torch.no_grad()
-    def _run(self, tables: _StepTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
+    def _run(self, tables: DeviceTables, inputs: StepInputs, settings: StepSettings) -> StepResult:
         """Send what has changed, and launch the kernels."""
         tensors = tables.tensors
         tensors.use_on_current_stream(tables.settings)  # which is a view of all that is sent
@@ -168,14 +117,23 @@ class DeviceStep:
             on_device = tables.send_captured(addresses(grads))
             self._captured[id(tables)] = tables
         else:
-            tables.send(_settings(tables, settings), addresses(grads))
+            tables.send(settings, addresses(grads))
             tables.make_spare()
             on_device = tables.grads
-        result = self._launch(tables, on_device, settings)
+        control, scale, norm = self._blocks(tensors.device, settings)
+        launches = tables.launches(settings, control, scale, norm)
+        launches.run(norm, on_device)
         step = tensors.step
         increment_version([*step.params, *_present(step.model_params), *_present(step.ema)])
+        step.grads = []  # theirs is the memory from here on
         inputs.optimizer._opt_called = True  # what torch's schedulers look for
-        return result
+        record_fallback("FusedStep", None, backend="triton")
+        record_detail(
+            "FusedStep", f"reading every tensor anew, because {self._bound.reason}; {launches.how}"
+        )
+        if not is_capturing(tensors.device):
+            self._bound.bind_later(inputs, tables)
+        return self._result(norm, settings)
 
     def __reduce__(self) -> tuple[type[DeviceStep], tuple[StepCounts]]:
         """A copy has its own step counts, and no tables."""
@@ -185,11 +143,11 @@ class DeviceStep:
         """Send the settings that changed, for graphs that hold captured steps."""
         kept = {id(tables): tables for tables in self._tables.values()}
         for tables in (kept | self._captured).values():
-            tables.send(_settings(tables, settings), tables.sent_addresses)
+            tables.send(settings)
         if settings.loss_scaler is not None and self._control is not None:
             _scale_block(settings.loss_scaler, self._control.device)
 
-    def _find(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | None:
+    def _find(self, inputs: StepInputs, settings: StepSettings) -> DeviceTables | None:
         """The tables of the parameters that have gradients now, if they still fit."""
         if settings.norm_type != 2.0 or unsupported_optimizer_reason(
             inputs.optimizer, on_device=True
@@ -204,59 +162,35 @@ class DeviceStep:
             return None
         return tables
 
-    def _make(self, inputs: StepInputs, settings: StepSettings) -> _StepTables | str:
+    def _make(self, inputs: StepInputs, settings: StepSettings) -> DeviceTables | str:
         tensors = inputs.collect()
         reason = self.unsupported_reason(inputs, settings)
         if reason is not None:
             return reason
         check_lists("FusedStep", *tensors.columns())
         check_ema("FusedStep", *tensors.averages())
-        record_fallback("FusedStep", None, backend="triton")
         if is_capturing(tensors.params[0].device):
             raise RuntimeError(
                 "FusedStep: a CUDA graph is being captured, but no step was taken before with "
                 "these parameters, state and gradients; take warm-up steps outside first"
             )
-        tables = _StepTables(inputs, DeviceTensors(inputs.optimizer, tensors, self.step_counts))
+        tables = DeviceTables(inputs, DeviceTensors(inputs.optimizer, tensors, self.step_counts))
         if len(self._tables) >= _MAX_TABLES:
             self._tables.pop(next(iter(self._tables)))
         self._tables[_pattern(inputs, _params_and_grads(inputs)[1])] = tables
         return tables
 
-    def _launch(self, tables: _StepTables, grads: Tensor, settings: StepSettings) -> StepResult:
-        """First pass, decision, second pass, and the averages of parameters without gradients."""
-        kernels, tensors = triton_kernels(), tables.tensors
-        table = tensors.table
-        control = self._control_block(tensors.device, settings)
+    def _blocks(
+        self, device: torch.device, settings: StepSettings
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The control block, that of the loss scale if there is one, and a new norm to write."""
         scaler = settings.loss_scaler
-        scale = None if scaler is None else _scale_block(scaler, tensors.device)
-        norm = torch.empty((), dtype=torch.float32, device=tensors.device)
-        if settings.needs_norm:
-            kernels.norm.launch(table.norm_launches, table.norm_chunks, grads, tensors.partials)
-        kernels.finalise(
-            tensors.partials.sums,
-            tensors.partials.finite,
-            norm,
-            scale,
-            control,
-            tables.settings,
-            table.rows,
-            table.bias_corrections,
-            adam=tensors.adam,
-            with_norm=settings.needs_norm,
-            clip=settings.max_norm is not None,
-            may_skip=settings.may_skip,
-            update_scale=settings.update_scale,
-        )
-        phase = kernels.control.Phase(
-            table.rows, grads, tables.settings, control, table.bias_corrections
-        )
-        update = kernels.adam_ if tensors.adam else kernels.sgd_
-        update(table.launches, table.chunks, phase)
-        if tensors.ema_without_grad is not None:
-            skip = control.view(torch.int64)[kernels.control.SKIP.value]
-            momentum = tables.settings[kernels.control.EMA_MOMENTUM.value]
-            kernels.ema.launch(tensors.ema_without_grad, momentum, skip)
+        scale = None if scaler is None else _scale_block(scaler, device)
+        control = self._control_block(device, settings)
+        assert self._norm is not None
+        return control, scale, torch.empty_like(self._norm)  # quicker than one from nothing
+
+    def _result(self, norm: Tensor, settings: StepSettings) -> StepResult:
         skipped = self._skipped if settings.may_skip else settings.skipped_steps
         return StepResult(norm if settings.needs_norm else None, skipped)
 
@@ -266,6 +200,7 @@ class DeviceStep:
         if self._control is None:
             self._control = torch.zeros(control.CONTROL_SIZE, dtype=torch.float64, device=device)
             self._skipped = self._control.view(torch.int64)[control.SKIPPED.value]
+            self._norm = torch.empty((), dtype=torch.float32, device=device)
         if settings.may_skip and settings.skipped_steps is not self._skipped:
             assert self._skipped is not None
             self._skipped.fill_(settings.skipped_steps)
@@ -285,26 +220,6 @@ def _pattern(inputs: StepInputs, grads: list[Tensor | None]) -> Any:
     return bytes([grad is not None for grad in grads]), has_momentum
 
 
-def _settings(tables: _StepTables, settings: StepSettings) -> npt.NDArray[np.float64]:
-    """What the host decides, as the device reads it; see kernels/triton/control.py."""
-    lines = [[settings.ema_momentum, settings.max_norm or 0.0]]
-    for group, _ in tables.tensors.step.groups:
-        sign = -1.0 if group["maximize"] else 1.0
-        line = [float(group["lr"]), float(group["weight_decay"]), sign]
-        if tables.tensors.adam:
-            beta1, beta2 = group["betas"]
-            decoupled = float(group["decoupled_weight_decay"])
-            line += [float(beta1), float(beta2), float(group["eps"]), decoupled]
-        else:
-            nesterov = float(group["nesterov"])
-            line += [float(group["momentum"]), float(group["dampening"]), nesterov]
-        lines.append(line)
-    values = np.zeros((len(lines), tables.line))
-    for number, line in enumerate(lines):
-        values[number, : len(line)] = line
-    return values.ravel()
-
-
 def _scale_block(scaler: LossScale, device: torch.device) -> Tensor:
     """The block of the loss scale, up to date; it is shared by all that use the scale."""
     if scaler._on_device is None:
@@ -312,13 +227,6 @@ def _scale_block(scaler: LossScale, device: torch.device) -> Tensor:
     scaler._on_device.refresh()
     block: Tensor = scaler._on_device.block
     return block
-
-
-def _same(now: Sequence[Tensor] | None, before: Sequence[Tensor] | None) -> bool:
-    """Whether both are None, or lists of the same objects."""
-    if now is None or before is None:
-        return now is before
-    return len(now) == len(before) and all(map(is_, now, before))
 
 
 def _present(tensors: Sequence[Tensor | None]) -> list[Tensor]:

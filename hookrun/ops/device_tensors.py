@@ -72,7 +72,8 @@ class DeviceTensors:
             parts.append(("step", counts))
         self._state_parts = [_state_part(name, self._states, column) for name, column in parts]
         without_grad = (step.params_without_grad, step.ema_without_grad)
-        fixed = (step.params, step.model_params, step.ema, *without_grad)
+        fixed: list[Sequence[Tensor | None]] = [step.params, step.model_params, step.ema]
+        fixed += [*without_grad, *states, counts]
         self._fixed = [t for column in fixed for t in column if t is not None]
         self._addresses = list(map(Tensor.data_ptr, self._fixed))
         self.partials = self._new_partials()

@@ -39,8 +39,8 @@ def ema_update_(ema: Iterable[Tensor], params: Iterable[Tensor], momentum: float
         check_unrecorded("ema_update_", columns[0])
         check_casts("ema_update_", *columns)
     if record_fallback("ema_update_", reason, *columns):
-        kernels = fallback_kernels("ema_update_", ema, params)
-        kernels.ema_update_(ema, params, momentum)
+        with fallback_kernels("ema_update_", ema, params) as kernels:
+            kernels.ema_update_(ema, params, momentum)
     increment_version(ema)
 
 

@@ -85,6 +85,7 @@ def unsupported_norm_reason(norm_type: float) -> str | None:
 
 def _norm64(op: str, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     parts = [local(t) for t in tensors]
-    kernels = fallback_kernels(op, parts, unsupported=unsupported_norm_reason(norm_type))
-    norm: Tensor = kernels.grad_norm(parts, norm_type, dtype=torch.float64)
+    unsupported = unsupported_norm_reason(norm_type)
+    with fallback_kernels(op, parts, unsupported=unsupported) as kernels:
+        norm: Tensor = kernels.grad_norm(parts, norm_type, dtype=torch.float64)
     return norm

@@ -38,5 +38,6 @@ def swap_(a: Iterable[Tensor], b: Iterable[Tensor]) -> None:
         check_casts("swap_", *columns)
         check_casts("swap_", *reversed(columns))
     if record_fallback("swap_", reason, *columns):
-        fallback_kernels("swap_", a, b).swap_(a, b)
+        with fallback_kernels("swap_", a, b) as kernels:
+            kernels.swap_(a, b)
     increment_version([*a, *b])

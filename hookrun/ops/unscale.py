@@ -48,8 +48,8 @@ def unscale_(grads: Iterable[Tensor], inv_scale: float | Tensor, found_inf: Tens
         factor = inv_scale.reshape(()) if isinstance(inv_scale, Tensor) else inv_scale
         parts = [local(grad) for grad in grads]
         unsupported = _unsupported_scalar_reason(parts, factor, found_inf)
-        kernels = fallback_kernels("unscale_", parts, unsupported=unsupported)
-        kernels.unscale_(parts, factor, found_inf)
+        with fallback_kernels("unscale_", parts, unsupported=unsupported) as kernels:
+            kernels.unscale_(parts, factor, found_inf)
     elif not finite:
         found_inf.fill_(1)
     increment_version(grads)

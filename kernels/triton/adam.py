@@ -44,6 +44,7 @@ from .control import (
     Phase,
     constants,
 )
+from .launch import Call, launch
 from .table import FORMS, NARROW, NARROW_GRAD, WIDE, Launch
 
 BLOCK = 512  # 4 elements per thread: all columns in one layout, 16 bytes of fp32 and 8 of fp16
@@ -162,7 +163,7 @@ def _adam(
                 _update(step, chunk, P, S, G1, M1, E, NARROW, BLOCK)
 
 
-def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+def adam_calls(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> list[Call]:
     """Pass 2: one launch per two kinds of parameters.
 
     It reads the gradients, and reads and writes what the rows of `phase` point to: parameters,
@@ -176,5 +177,12 @@ def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
         chunks: the table's, read.
         phase: the blocks, read; finalise.py has filled `control` and `bias_corrections`.
     """
-    for part in launches:
-        _adam[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)
+    return [
+        Call(_adam, part.chunks, (chunks, part.first, *phase, *constants(part.kinds), BLOCK))
+        for part in launches
+    ]
+
+
+def adam_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+    """Launch pass 2."""
+    launch(adam_calls(launches, chunks, phase))

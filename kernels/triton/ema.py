@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from . import tile
+from .launch import Call, launch
 from .table import WIDE, Table, table_of, triton_dtype
 
 BLOCK = 2048
@@ -66,20 +67,22 @@ def ema_update_(ema: Sequence[Tensor], params: Sequence[Tensor], momentum: float
     """
     if ema:
         table = table_of([ema, params], [momentum, 0.0])
-        launch(table, table.values[0], table.values[1].view(torch.int64))
+        launch(calls(table, table.values[0], table.values[1].view(torch.int64)))
         increment_version(ema)
 
 
-def launch(table: Table, momentum: Tensor, skip: Tensor) -> None:
-    """Start the kernels of a table of averages and parameters.
+def calls(table: Table, momentum: Tensor, skip: Tensor) -> list[Call]:
+    """What updates a table of averages and parameters.
 
     Args:
         table: its columns are the averages, read and written, and the parameters, read.
         momentum: weight of the parameters, from 0 to 1; 0-dim, fp64, on the device, read.
         skip: 0-dim, int64, on the device, read; nothing is written if it is not 0.
     """
+    made = []
     for part in table.launches:
-        average, param = map(triton_dtype, part.kinds[0])
-        _ema[(part.chunks,)](
-            table.chunks, part.first, table.addresses, momentum, skip, average, param, BLOCK
-        )
+        tensors = (table.addresses, momentum, skip)
+        dtypes = map(triton_dtype, part.kinds[0])
+        arguments = (table.chunks, part.first, *tensors, *dtypes, BLOCK)
+        made.append(Call(_ema, part.chunks, arguments))
+    return made

@@ -19,6 +19,8 @@ fp16 and bf16 numbers. Not those of fp64, for which pass 1 writes flags too.
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -43,6 +45,7 @@ from .control import (
     SKIPPED,
     STEP,
 )
+from .launch import Call
 
 BLOCK = 4096  # partials at a time: their number is a multiple, as masks would serialize the loads
 WARPS = 16
@@ -197,7 +200,7 @@ def _norm_of(sums, slots, norm_out, max_norm, factor_out, CLIP: tl.constexpr, BL
         tl.store(factor_out, _clip_factor(norm, tl.load(max_norm)))
 
 
-def finalise(
+def finalise_call(
     sums: Tensor,
     finite: Tensor | None,
     norm: Tensor,
@@ -212,8 +215,8 @@ def finalise(
     clip: bool,
     may_skip: bool,
     update_scale: bool = True,
-) -> None:
-    """Decide about a step, after its first pass and before its second: one launch.
+) -> Call:
+    """What decides about a step, after its first pass and before its second: one launch.
 
     Args:
         sums: fp64, the sums of squares of the chunks, padded with zeros to a multiple of BLOCK;
@@ -235,27 +238,16 @@ def finalise(
             were finite.
     """
     assert not with_norm or len(sums) % BLOCK == 0
-    _finalise[(triton.cdiv(len(rows), ROWS),)](
-        sums,
-        finite,
-        len(sums),
-        norm,
-        control if scale is None else scale,
-        control,
-        settings,
-        rows,
-        len(rows),
-        bias_corrections,
-        NORM=with_norm,
-        CLIP=clip,
-        SCALED=scale is not None,
-        UPDATE=update_scale,
-        MAY_SKIP=may_skip,
-        ADAM=adam,
-        ROWS=ROWS,
-        BLOCK=BLOCK,
-        num_warps=WARPS,
-    )
+    blocks = (control if scale is None else scale, control, settings)
+    parameters = (rows, len(rows), bias_corrections)
+    flags = (with_norm, clip, scale is not None, update_scale, may_skip, adam)
+    arguments = (sums, finite, len(sums), norm, *blocks, *parameters, *flags, ROWS, BLOCK)
+    return Call(_finalise, triton.cdiv(len(rows), ROWS), arguments, WARPS)
+
+
+def finalise(*arguments: Any, **settings: Any) -> None:
+    """Launch `finalise_call`."""
+    finalise_call(*arguments, **settings).launch()
 
 
 def update_scale(scale: Tensor) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from . import tile
 from .finalise import BLOCK as SLOTS
 from .finalise import norm_of
+from .launch import Call, launch
 from .table import (
     FORMS,
     NARROW,
@@ -146,10 +147,10 @@ class Partials:
         self.finite = torch.ones(slots, dtype=torch.int32, device=device) if fp64 else None
 
 
-def launch(
+def calls(
     launches: Sequence[Launch], chunks: Tensor, addresses: Tensor, partials: Partials
-) -> None:
-    """Fill the slots: one launch per two dtypes.
+) -> list[Call]:
+    """What fills the slots: one launch per two dtypes.
 
     Args:
         launches: of a table whose kinds are the gradients' dtypes.
@@ -157,18 +158,13 @@ def launch(
         addresses: of the gradients, int64, one per row; read, as the gradients are.
         partials: one slot per chunk, written.
     """
+    made = []
     for part in launches:
-        dtypes = [triton_dtype(dtype) for (dtype,) in part.kinds]
-        _norm[(part.chunks,)](
-            chunks,
-            part.first,
-            addresses,
-            partials.sums,
-            partials.finite,
-            dtypes[0],
-            dtypes[1] if len(dtypes) > 1 else None,
-            BLOCK,
-        )
+        dtypes = [*(triton_dtype(dtype) for (dtype,) in part.kinds), None]
+        tensors = (addresses, partials.sums, partials.finite)
+        arguments = (chunks, part.first, *tensors, dtypes[0], dtypes[1], BLOCK)
+        made.append(Call(_norm, part.chunks, arguments))
+    return made
 
 
 def grad_norm(
@@ -201,5 +197,5 @@ def partials_of(table: Table) -> Partials:
     """Run the first pass over a table whose one column is the gradients."""
     fp64 = any(torch.float64 in kind for part in table.launches for kind in part.kinds)
     partials = Partials(len(table.chunks), fp64, table.chunks.device)
-    launch(table.launches, table.chunks, table.addresses, partials)
+    launch(calls(table.launches, table.chunks, table.addresses, partials))
     return partials

@@ -40,6 +40,7 @@ from .control import (
     Phase,
     constants,
 )
+from .launch import Call, launch
 from .table import FORMS, NARROW, NARROW_GRAD, WIDE, Launch
 
 BLOCK = 512  # 4 elements per thread: all columns in one layout, 16 bytes of fp32 and 8 of fp16
@@ -140,7 +141,7 @@ def _sgd(
                 _update(step, chunk, P, S, G1, M1, E, NARROW, BLOCK)
 
 
-def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+def sgd_calls(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> list[Call]:
     """Pass 2: one launch per two kinds of parameters.
 
     It reads the gradients, and reads and writes what the rows of `phase` point to: parameters,
@@ -155,5 +156,12 @@ def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
         phase: the blocks, read; finalise.py has filled `control`, and `bias_corrections` with the
             step counts.
     """
-    for part in launches:
-        _sgd[(part.chunks,)](chunks, part.first, *phase, *constants(part.kinds), BLOCK)
+    return [
+        Call(_sgd, part.chunks, (chunks, part.first, *phase, *constants(part.kinds), BLOCK))
+        for part in launches
+    ]
+
+
+def sgd_(launches: Sequence[Launch], chunks: Tensor, phase: Phase) -> None:
+    """Launch pass 2."""
+    launch(sgd_calls(launches, chunks, phase))

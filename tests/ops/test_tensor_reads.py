@@ -12,7 +12,7 @@ from tests import programs
 def test_the_installed_torch_is_read_the_quick_way() -> None:
     """Where this fails, torch has changed its tensors: hookrun still works, more slowly."""
     quick = os.environ.get("HOOKRUN_TENSOR_READS") != "plain"
-    reads = ("flags", "autograd", "fingerprints", "versions")
+    reads = ("flags", "autograd", "fingerprints", "versions", "gradients")
     assert cpu.tensor_reads() == dict.fromkeys(reads, quick)
 
 
