@@ -18,13 +18,14 @@ from typing import Any
 from report import FOLDER, newest_results
 
 OUTPUT = FOLDER.parent / "docs" / "growth.png"
-COLORS = ("#1b6ca8", "#d1495b", "#6c757d")  # the first is hookrun's or the hooks that listen
-UNITS = {"us": ("µs", 1.0), "ns": ("ns", 1.0)}
+# Colour and line; the first is hookrun's, or that of hooks that listen.
+STYLES = (("#1b6ca8", "-"), ("#d1495b", "-"), ("#6c757d", "--"))
+UNITS = {"us": "µs", "ns": "ns"}
 
 
 def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
     """What the legend says of a line: its cost for each, and what is there without any."""
-    return f"{name}: {line['intercept']:,.3g} {unit} + {line['slope']:,.3g} {unit} per {counted}"
+    return f"{name}: {line['intercept']:,.2g} {unit} + {line['slope']:,.2g} {unit} per {counted}"
 
 
 def curve(line: Mapping[str, Any], counts: list[float]) -> list[float]:
@@ -39,20 +40,23 @@ def between(first: int, last: int, steps: int = 100) -> list[float]:
 
 def draw(axes: Any, figure: Mapping[str, Any], title: str) -> None:
     """Points and lines of one figure."""
-    unit = UNITS[figure["unit"]][0]
-    for color, (name, line) in zip(COLORS, figure["lines"].items(), strict=False):
+    unit = UNITS[figure["unit"]]
+    for (color, dashes), (name, line) in zip(STYLES, figure["lines"].items(), strict=False):
         counts = [count for count, _ in line["points"]]
         axes.plot(*zip(*line["points"], strict=True), "o", color=color, markersize=5)
         smooth = between(counts[0], counts[-1])
         text = label(name, line, unit, figure["counted"])
-        axes.plot(smooth, curve(line, smooth), color=color, linewidth=1.5, label=text)
+        axes.plot(smooth, curve(line, smooth), dashes, color=color, linewidth=1.5, label=text)
     axes.set(xscale="log", yscale="log", title=title)
     axes.set_xlabel(f"number of {figure['counted']}s")
     axes.set_ylabel(f"processor time, {unit}")
+    axes.set_ylim(top=8 * axes.get_ylim()[1])  # room for the legend
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.grid(color="#e5e5e5")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.42))
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
 
 
 def main() -> None:
@@ -69,7 +73,7 @@ def main() -> None:
     figures = (json.loads(given.read_text()) if given else newest_results())["figures"]
     if "growth/tensors" not in figures or "growth/hooks" not in figures:
         raise SystemExit("there is no growth among the results: run bench_growth.py first")
-    fig, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.8), dpi=120)
+    fig, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), dpi=120)
     draw(left, figures["growth/tensors"], "An optimizer step, tensors of 64 elements")
     draw(right, figures["growth/hooks"], "One event")
     fig.tight_layout()
