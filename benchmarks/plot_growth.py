@@ -25,7 +25,13 @@ UNITS = {"us": "µs", "ns": "ns"}
 
 def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
     """What the legend says of a line: its cost for each, and what is there without any."""
-    return f"{name}: {line['intercept']:,.2g} {unit} + {line['slope']:,.2g} {unit} per {counted}"
+    start, each = amount(line["intercept"]), amount(line["slope"])
+    return f"{name}: {start} {unit} + {each} {unit} per {counted}"
+
+
+def amount(number: float) -> str:
+    """A number with two digits, or all that it has before the point."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.2g}"
 
 
 def curve(line: Mapping[str, Any], counts: list[float]) -> list[float]:
@@ -72,7 +78,8 @@ def main() -> None:
     given = arguments.results
     figures = (json.loads(given.read_text()) if given else newest_results())["figures"]
     if "growth/tensors" not in figures or "growth/hooks" not in figures:
-        raise SystemExit("there is no growth among the results: run bench_growth.py first")
+        print("nothing to draw: there is no result of bench_growth.py yet")
+        return
     fig, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), dpi=120)
     draw(left, figures["growth/tensors"], "An optimizer step, tensors of 64 elements")
     draw(right, figures["growth/hooks"], "One event")

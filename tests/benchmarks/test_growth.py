@@ -77,8 +77,9 @@ def test_the_table_has_the_lines_and_no_others() -> None:
 
 
 def test_the_picture_says_what_is_drawn() -> None:
-    from plot_growth import between, curve, label
+    from plot_growth import amount, between, curve, label
 
+    assert [amount(n) for n in (1234.5, -3.14159, 0.00123)] == ["1,234", "-3.1", "0.0012"]
     line = {"intercept": 5.0, "slope": 0.25}
     assert label("hookrun", line, "µs", "tensor") == "hookrun: 5 µs + 0.25 µs per tensor"
     assert curve(line, [0.0, 4.0]) == [5.0, 6.0]
