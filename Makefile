@@ -72,6 +72,7 @@ sanitized-build: setup
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/pip install -q '.[bench]'
 	$(BENCH)/bin/pytest benchmarks $(ARGS)
+	$(BENCH)/bin/python benchmarks/plot_growth.py
 	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.installed: benchmarks/peers/install.py

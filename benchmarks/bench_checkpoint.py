@@ -35,6 +35,7 @@ from torch import nn
 from comparison import Comparison, Target
 from hookrun.checkpoint import Writer, make_checkpoint
 from hookrun.checkpoint.snapshot import map_tensors
+from peers.mmcv_runner import import_runner
 from timing import Case
 
 DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
@@ -99,7 +100,7 @@ def our_side(state: State, folder: Path) -> Side:
 
 def mmcv_side(state: State, folder: Path) -> Side | None:
     try:
-        from mmcv.runner import save_checkpoint
+        save_checkpoint = import_runner().save_checkpoint
     except ImportError as error:
         print(f"  without MMCV: {error}")
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from timing import Case, Samples, Summary, above, python_calls
+from timing import Case, Samples, Summary, above, python_calls, ratio
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,14 @@ class Target:
     """What a system must not exceed, or how much a peer must take.
 
     ``at_most`` is a multiple of the floor where ``of`` is "floor", else an amount in the figure's
-    unit; ``at_least`` is how many times the subject's time the system takes.
+    unit; ``at_least`` is how many times as long the system takes as the subject, or as ``than``.
     """
 
     system: str
     at_most: float | None = None
     of: str = "floor"
     at_least: float | None = None
+    than: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Comparison:
         subject: the case that the peers' ratios refer to.
         targets: what was promised.
         counts_calls: whether the Python functions that a call enters are counted.
+        by_round: whether a ratio is the median of the rounds' ratios rather than the ratio of the
+            medians; for turns that last long enough to see the machine change. Needs that there is
+            no baseline.
     """
 
     title: str
@@ -47,6 +51,7 @@ class Comparison:
     subject: str
     targets: tuple[Target, ...]
     counts_calls: bool = True
+    by_round: bool = False
 
     def figure(
         self, samples: Samples, cases: Mapping[str, Case], missing: Mapping[str, str]
@@ -59,13 +64,19 @@ class Comparison:
             missing: peers that could not take part, and why.
         """
         taken = {name: above(samples, name, self.baseline) for name in cases}
-        floor, subject = taken[self.floor], taken[self.subject]
+        floor = taken[self.floor]
+
+        def times(name: str, other: str) -> float | None:
+            if self.by_round:
+                return round(ratio(samples, name, other), 4)
+            return _ratio(taken[name].median, taken[other].median)
+
         systems = {
             name: {
                 **self._amounts(summary),
-                "times_floor": _ratio(summary.median, floor.median),
-                "share_that_is_floor": _ratio(floor.median, summary.median),
-                f"times_{self.subject}": _ratio(summary.median, subject.median),
+                "times_floor": times(name, self.floor),
+                "share_that_is_floor": times(self.floor, name),
+                f"times_{self.subject}": times(name, self.subject),
                 **({"python_calls": python_calls(cases[name])} if self.counts_calls else {}),
                 "calls_per_turn": cases[name].calls,
             }
@@ -82,7 +93,7 @@ class Comparison:
             "floor": {"name": self.floor, "is": self.floor_is, **self._amounts(floor)},
             "systems": systems,
             "missing": dict(missing),
-            "targets": [self._judged(target, systems) for target in self.targets],
+            "targets": [self._judged(target, systems, times) for target in self.targets],
         }
 
     def _amounts(self, summary: Summary) -> dict[str, float]:
@@ -91,10 +102,15 @@ class Comparison:
             "min": round(summary.least * self.per_second, 4),
         }
 
-    def _judged(self, target: Target, systems: Mapping[str, Any]) -> dict[str, Any]:
+    def _judged(
+        self,
+        target: Target,
+        systems: Mapping[str, Any],
+        times: Callable[[str, str], float | None],
+    ) -> dict[str, Any]:
         system = systems[target.system]
         if target.at_least is not None:
-            measured = system[f"times_{self.subject}"]
+            measured = times(target.system, target.than or self.subject)
             met = measured is not None and measured >= target.at_least
         else:
             measured = system["times_floor" if target.of == "floor" else "median"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peers import load_peers
+from peers import ALL_PEERS, load_peers
 from record import RESULTS, Record
 
 # The reference is measured beside the native dispatcher; it must not stand in for it.
@@ -38,3 +38,9 @@ def rounds(request: pytest.FixtureRequest) -> int:
 def peers():
     """The installed peers by name, and why the others are missing."""
     return load_peers()
+
+
+@pytest.fixture(scope="session")
+def all_peers():
+    """The same, with those that take part in whole trainings only."""
+    return load_peers(ALL_PEERS)

@@ -46,10 +46,12 @@ def make_runner(work_dir: str | None = None, reference: bool = False) -> EpochBa
     return runner
 
 
-def event(scenario: str, reference: bool = False, direct: bool = False) -> Statement:
-    """One event on ten hooks: through ``call_hook``, or ``direct`` to the dispatcher."""
+def event(
+    scenario: str, reference: bool = False, direct: bool = False, hooks: int = HOOKS
+) -> Statement:
+    """One event on so many hooks: through ``call_hook``, or ``direct`` to the dispatcher."""
     runner = make_runner(reference=reference)
-    for _ in range(HOOKS):
+    for _ in range(hooks):
         runner.register_hook(SCENARIOS[scenario]())
     if direct:
         return f"dispatcher({EVENT!r})", {"dispatcher": runner._dispatcher, "runner": runner}

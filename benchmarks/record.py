@@ -15,7 +15,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
-DISTRIBUTIONS = ("hookrun", "torch", "triton", "numpy", "mmcv", "mmengine", "pytorch-ignite")
+DISTRIBUTIONS = (
+    "hookrun",
+    "torch",
+    "triton",
+    "numpy",
+    "mmcv",
+    "mmengine",
+    "pytorch-ignite",
+    "lightning",
+    "transformers",
+    "accelerate",
+)
 
 
 class Record:

@@ -17,12 +17,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS
+from peers import ALL_PEERS
 
 FOLDER = Path(__file__).resolve().parent
 DOCUMENTS = [FOLDER.parent / "README.md", FOLDER / "README.md"]
 TIMES = "\N{MULTIPLICATION SIGN}"
-DISTRIBUTION = {"MMCV": "mmcv", "MMEngine": "mmengine", "Ignite": "pytorch-ignite"}
+DISTRIBUTION = {
+    "MMCV": "mmcv",
+    "MMEngine": "mmengine",
+    "Ignite": "pytorch-ignite",
+    "Lightning": "lightning",
+    "HF Trainer": "transformers",
+}
 
 
 def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
@@ -49,28 +55,51 @@ def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
 
 def summary(results: dict[str, Any]) -> str:
     """hookrun against floor and peers, and against what was promised."""
-    peers = [_with_version(name, results["versions"]) for name in PEERS]
-    rows = [_summary_row(figure) for figure in results["figures"].values()]
-    promises = [
-        _promise_row(figure, target)
-        for figure in results["figures"].values()
-        for target in figure["targets"]
-    ]
+    figures = _comparisons(results)
+    peers = [name for name in ALL_PEERS if any(name in figure["systems"] for figure in figures)]
+    heads = [_with_version(name, results["versions"]) for name in peers]
+    rows = [_summary_row(figure, peers) for figure in figures]
+    promises = [_promise_row(figure, target) for figure in figures for target in figure["targets"]]
     return "\n\n".join(
         [
             _origin(results),
-            _table(["", "floor", "hookrun", *peers, "best of torch"], rows),
+            _table(["", "floor", "hookrun", *heads, "best of torch"], rows),
             _table(["promise", "measured", "promised", "", "at the floor"], promises),
+            *_growth(results, "docs/growth.png"),
         ]
     )
 
 
 def details(results: dict[str, Any]) -> str:
     """Every system of every figure."""
-    return "\n\n".join([_origin(results), *map(_details_of, results["figures"].values())])
+    tables = map(_details_of, _comparisons(results))
+    return "\n\n".join([_origin(results), *tables, *_growth(results, "../docs/growth.png")])
 
 
-def _summary_row(figure: dict[str, Any]) -> list[str]:
+def _comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """All figures but those of how cost grows."""
+    return [figure for figure in results["figures"].values() if "systems" in figure]
+
+
+def _growth(results: dict[str, Any], picture: str) -> list[str]:
+    """The table of straight lines and the picture of them, if any was measured."""
+    rows = [
+        [
+            f"{figure['title']}: {name}",
+            f"{line['points'][0][0]:,} to {line['points'][-1][0]:,}",
+            f"{_number(line['intercept'])} {figure['unit']}",
+            f"{_number(line['slope'])} {figure['unit']} per {figure['counted']}",
+            f"{line['r_squared']:.3f}",
+            f"{line['farthest']:.1%}",
+        ]
+        for figure in results["figures"].values()
+        for name, line in figure.get("lines", {}).items()
+    ]
+    heads = ["how cost grows", "count", "without any", "for each", "R²", "farthest from the line"]
+    return [_table(heads, rows), f"![How cost grows]({picture})"] if rows else []
+
+
+def _summary_row(figure: dict[str, Any], peers: list[str]) -> list[str]:
     floor, systems = figure["floor"], figure["systems"]
     subject = systems[figure["subject"]]
     row = [f"{figure['title']}, {figure['unit']}", f"{_number(floor['median'])} ({floor['name']})"]
@@ -78,7 +107,7 @@ def _summary_row(figure: dict[str, Any]) -> list[str]:
     of_torch = sorted(
         (n for n in systems if n.startswith("torch")), key=lambda n: _median(systems, n)
     )
-    for name in [*PEERS, *of_torch[:1]]:
+    for name in [*peers, *of_torch[:1]]:
         if name in systems:
             slower = systems[name][f"times_{figure['subject']}"]
             row.append(f"{_number(systems[name]['median'])} ({_times(slower)})")
@@ -94,7 +123,7 @@ def _median(systems: dict[str, Any], name: str) -> float:
 def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
     at_floor = ""
     if target.get("at_least") is not None:
-        unit = f"{TIMES} {figure['subject']}"
+        unit = f"{TIMES} {target.get('than') or figure['subject']}"
         promised = f"at least {target['at_least']} {unit}"
         at_floor = _times(figure["systems"][target["system"]]["times_floor"])
     else:

@@ -25,10 +25,13 @@ class Case:
         make: given how many calls to make (events to fire, iterations to run), prepares and returns
             the function that makes them; only the function is timed.
         calls: how many to make in a turn: for at least ten milliseconds.
+        own_clock: whether the function returns the seconds that count, as one does that has a
+            start and an end beside its calls.
     """
 
     make: Callable[[int], Callable[[], object]]
     calls: int
+    own_clock: bool = False
 
     def prepare(self) -> Callable[[], object]:
         return self.make(self.calls)
@@ -62,8 +65,10 @@ def race(
     subject, *rivals = cases
     samples: Samples = {name: [] for name in cases}
 
-    def take_turn(name: str, function: Callable[[], object]) -> None:
-        samples[name].append(_seconds(function, clock) / cases[name].calls)
+    def take_turn(name: str, function: Callable[[], Any]) -> None:
+        case = cases[name]
+        seconds = function() if case.own_clock else _seconds(function, clock)
+        samples[name].append(seconds / case.calls)
 
     def time_rivals() -> tuple[tuple[str, Callable[[], object]], dict[str, Any]]:
         gc.collect()
@@ -105,6 +110,12 @@ def above(samples: Samples, name: str, baseline: str | None) -> Summary:
         median=statistics.median(own - base for own, base in pairs),
         least=min(samples[name]) - min(samples[baseline]),
     )
+
+
+def ratio(samples: Samples, name: str, other: str) -> float:
+    """How many times as long a contestant takes as another: the median of the rounds' ratios."""
+    pairs = zip(samples[name], samples[other], strict=True)
+    return statistics.median(own / others for own, others in pairs)
 
 
 def python_calls(case: Case, calls: int = 500) -> float:

@@ -3,8 +3,7 @@
     python benchmarks/peers/install.py .venv-bench
 
 MMCV 1.7.2 predates what pip does today: its ``setup.py`` needs ``pkg_resources``, hence an old
-setuptools and a build without isolation. It imports torchvision, of which it reads the version and
-one table: a stub stands in where torchvision is missing.
+setuptools and a build without isolation.
 """
 
 from __future__ import annotations
@@ -32,13 +31,20 @@ DEPENDENCIES = [
     "termcolor",
 ]
 WITHOUT_DEPENDENCIES = ["mmengine==0.10.7"]
-OTHERS = ["pytorch-ignite==0.5.5"]
-
-STUB = '"""Stands in for torchvision, of which MMCV reads the version and one table."""\n'
-STUB_FILES = {
-    "__init__.py": STUB + '\nfrom . import models\n\n__version__ = "0.0.0"\n',
-    "models/__init__.py": STUB + "\nmodel_urls = {}\n",
-}
+# Asked for together with torch, so that they take the one that is there.
+OTHERS = [
+    "pytorch-ignite==0.5.5",
+    "lightning==2.6.6",
+    "transformers==5.24.0",
+    "accelerate==1.15.0",
+]
+CHECK = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+from peers import ALL_PEERS, load_peers
+missing = load_peers(ALL_PEERS)[1]
+print(f"not usable: {{missing}}" if missing else "ready")
+"""
 
 
 def pip_install(python: Path, *arguments: str, **environment: str) -> None:
@@ -54,18 +60,6 @@ def output_of(python: Path, code: str) -> str:
     return done.stdout.strip()
 
 
-def stub_torchvision(python: Path) -> None:
-    """Write the stub package unless torchvision is there."""
-    find = "import importlib.util as u; print(u.find_spec('torchvision') is not None)"
-    if output_of(python, find) == "True":
-        return
-    site_packages = Path(output_of(python, "import sysconfig as s; print(s.get_path('purelib'))"))
-    for name, text in STUB_FILES.items():
-        path = site_packages / "torchvision" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("venv", type=Path, help="the environment's folder; made if missing")
@@ -76,8 +70,7 @@ def main() -> None:
     pip_install(python, *BUILD_TOOLS, *DEPENDENCIES, *OTHERS)
     pip_install(python, "--no-deps", *WITHOUT_DEPENDENCIES)
     pip_install(python, "--no-build-isolation", "--no-deps", MMCV, MMCV_WITH_OPS="0")
-    stub_torchvision(python)
-    print(output_of(python, "import mmcv.runner, mmengine.runner, ignite.engine; print('ready')"))
+    print(output_of(python, CHECK))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mmengine.hooks import Hook
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from timing import Statement
+from training import EMA_MOMENTUM, MAX_NORM, TimedBatches, Training
+from training import LEARNING_RATE as TRAINING_RATE
+from training import Work as WholeWork
 from work import EVENT, HOOKS, NEVER, Loader, Model, make_optimizer
 
 # MMEngine keeps its runners by name, and none works without a folder.
@@ -30,14 +36,14 @@ class LogVarsModel(Model):
 class FastDataLoader(DataLoader):
     """A loader that MMEngine accepts and that costs what the others' does."""
 
-    def __init__(self, length: int) -> None:
-        super().__init__(range(length))
-        self.batches = Loader(length)
+    def __init__(self, batches: Loader | TimedBatches) -> None:
+        super().__init__(range(len(batches)))
+        self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[None]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
 
 
@@ -72,7 +78,7 @@ def make_runner(iterations: int, schedule: bool, work_dir: str) -> Runner:
     return Runner(
         model,
         work_dir,
-        train_dataloader=FastDataLoader(iterations),
+        train_dataloader=FastDataLoader(Loader(iterations)),
         train_cfg={"by_epoch": True, "max_epochs": 1},
         optim_wrapper=OptimWrapper(make_optimizer(model)),
         param_scheduler=cosine if schedule else None,
@@ -106,3 +112,49 @@ def event(scenario: str) -> Statement:
 def training_run(iterations: int, schedule: bool, work_dir: str) -> Callable[[], object]:
     """One epoch with the default hooks, none due; no optimizer step."""
     return make_runner(iterations, schedule, work_dir).train
+
+
+class ModeModel(BaseModel):
+    """What MMEngine's models do in training."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any, labels: Any, mode: str) -> dict[str, torch.Tensor]:
+        return {"loss": cross_entropy(self.model(inputs), labels)}
+
+
+def whole_training(work: WholeWork, loader: TimedBatches, work_dir: str) -> Training:
+    """One epoch with the default hooks and MMEngine's own averages.
+
+    They begin as the weights after the first update.
+    """
+    model = ModeModel(work.model())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=TRAINING_RATE, fused=True)
+    averages = EMAHook(momentum=EMA_MOMENTUM)
+    runner = Runner(
+        model,
+        work_dir,
+        train_dataloader=FastDataLoader(loader),
+        train_cfg={"by_epoch": True, "max_epochs": 1},
+        optim_wrapper=OptimWrapper(optimizer, clip_grad={"max_norm": MAX_NORM}),
+        param_scheduler={
+            "type": "CosineAnnealingLR",
+            "T_max": len(loader),
+            "eta_min": 0.0,
+            "by_epoch": False,
+        },
+        default_hooks={
+            "checkpoint": None,
+            "logger": {"type": "LoggerHook", "interval": work.log_interval},
+        },
+        custom_hooks=[averages],
+        log_level="ERROR",
+        experiment_name=next(_names),
+    )
+    return Training(
+        run=runner.train,
+        weights=lambda: list(model.parameters()),
+        averages=lambda: list(averages.ema_model.module.parameters()),
+    )

@@ -1,0 +1,91 @@
+"""Draw how cost grows with the number of tensors and of hooks, from the results of bench_growth.py.
+
+    python benchmarks/plot_growth.py                    # docs/growth.png
+    python benchmarks/plot_growth.py --results FILE -o growth.png
+
+Both axes are logarithmic, so the straight line of a constant cost and so much for each bends where
+the two are equal: flat before, and one decade up for each to the right behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from report import FOLDER, newest_results
+
+OUTPUT = FOLDER.parent / "docs" / "growth.png"
+# Colour and line; the first is hookrun's, or that of hooks that listen.
+STYLES = (("#1b6ca8", "-"), ("#d1495b", "-"), ("#6c757d", "--"))
+UNITS = {"us": "µs", "ns": "ns"}
+
+
+def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
+    """What the legend says of a line: its cost for each, and what is there without any."""
+    start, each = amount(line["intercept"]), amount(line["slope"])
+    return f"{name}: {start} {unit} + {each} {unit} per {counted}"
+
+
+def amount(number: float) -> str:
+    """A number with two digits, or all that it has before the point."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.2g}"
+
+
+def curve(line: Mapping[str, Any], counts: list[float]) -> list[float]:
+    """The costs that the line says."""
+    return [line["intercept"] + line["slope"] * count for count in counts]
+
+
+def between(first: int, last: int, steps: int = 100) -> list[float]:
+    """Counts from the first to the last, evenly spaced on a logarithmic axis."""
+    return [first * (last / first) ** (i / steps) for i in range(steps + 1)]
+
+
+def draw(axes: Any, figure: Mapping[str, Any], title: str) -> None:
+    """Points and lines of one figure."""
+    unit = UNITS[figure["unit"]]
+    for (color, dashes), (name, line) in zip(STYLES, figure["lines"].items(), strict=False):
+        counts = [count for count, _ in line["points"]]
+        axes.plot(*zip(*line["points"], strict=True), "o", color=color, markersize=5)
+        smooth = between(counts[0], counts[-1])
+        text = label(name, line, unit, figure["counted"])
+        axes.plot(smooth, curve(line, smooth), dashes, color=color, linewidth=1.5, label=text)
+    axes.set(xscale="log", yscale="log", title=title)
+    axes.set_xlabel(f"number of {figure['counted']}s")
+    axes.set_ylabel(f"processor time, {unit}")
+    axes.set_ylim(top=8 * axes.get_ylim()[1])  # room for the legend
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.grid(color="#e5e5e5")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+
+
+def main() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    given = arguments.results
+    figures = (json.loads(given.read_text()) if given else newest_results())["figures"]
+    if "growth/tensors" not in figures or "growth/hooks" not in figures:
+        print("nothing to draw: there is no result of bench_growth.py yet")
+        return
+    fig, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), dpi=120)
+    draw(left, figures["growth/tensors"], "An optimizer step, tensors of 64 elements")
+    draw(right, figures["growth/hooks"], "One event")
+    fig.tight_layout()
+    fig.savefig(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
