@@ -1,6 +1,8 @@
 // What is done at each iteration to all parameters of an optimizer, as one call.
 #include "bind_parameters.hpp"
 
+#include "torch_tensors.hpp"
+
 namespace hookrun {
 namespace {
 
@@ -11,11 +13,12 @@ py::object as_sequence(py::handle given) {
 
 void clear_gradients(py::handle given) {
   static PyObject* const grad = PyUnicode_InternFromString("grad");
+  const Torch& torch = Torch::get();
   const py::object params = as_sequence(given);
   // The list may change meanwhile: releasing a gradient can run any Python.
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(params.ptr()); ++i) {
     const py::object param = borrow(PySequence_Fast_GET_ITEM(params.ptr(), i));
-    if (steal(PyObject_GetAttr(param.ptr(), grad)).is_none()) continue;
+    if (!torch.has_gradient(param.ptr())) continue;
     if (PyObject_SetAttr(param.ptr(), grad, Py_None) != 0) throw py::error_already_set();
   }
 }

@@ -17,11 +17,6 @@ py::buffer_info words(const py::buffer& buffer, bool writable) {
   return info;
 }
 
-PyObject* grad_name() {
-  static PyObject* const name = PyUnicode_InternFromString("grad");
-  return name;
-}
-
 }  // namespace
 
 DevicePlan::DevicePlan(py::handle optimizer, py::handle model_params, py::handle ema, bool is_sgd,
@@ -51,12 +46,12 @@ void DevicePlan::bind_gradients() {
   const std::vector<Member>& members = params_->members();
   std::int32_t last_group = -1;
   for (std::size_t i = 0; i < members.size(); ++i) {
-    const py::object gradient = steal(PyObject_GetAttr(members[i].source, grad_name()));
-    if (gradient.is_none()) {
+    BoundGradient gradient;
+    if (!gradient.read(*params_, members[i])) {
       without_gradient_.push_back(i);
       continue;
     }
-    gradients_.push_back({i, params_->read(gradient.ptr()).dtype});
+    gradients_.push_back({i, gradient.dtype(), gradient});
     if (members[i].row.group != last_group) {
       last_group = members[i].row.group;
       groups_.push_back(static_cast<std::size_t>(last_group));
@@ -131,66 +126,15 @@ void DevicePlan::read_gradients() {
   std::int64_t* address = block_ + settings_size_;
   const std::int64_t* sent = sent_ + settings_size_;
   for (Gradient& gradient : gradients_) {
-    read_gradient(gradient);
-    *address = gradient.address;
+    require(gradient.latest.read(*params_, members[gradient.member]),
+            "other parameters have gradients");
+    require(gradient.latest.dtype() == gradient.dtype, "a gradient has another dtype");
+    *address = gradient.latest.address();
     require(((*address++ ^ *sent++) & kAlignmentMask) == 0, "a gradient is aligned otherwise");
   }
   for (const std::size_t member : without_gradient_) {
-    require(!has_gradient(members[member]), "other parameters have gradients");
+    require(!Torch::get().has_gradient(members[member].source), "other parameters have gradients");
   }
-}
-
-void DevicePlan::read_gradient(Gradient& gradient) {
-  if (!is_like_last(gradient)) read_anew(gradient);
-}
-
-// Most gradients are those of the last step, or lie elsewhere and are like them.
-bool DevicePlan::is_like_last(Gradient& gradient) const {
-  const Torch& torch = Torch::get();
-  const Member& member = params_->members()[gradient.member];
-  if (!gradient.is_known || !torch.reads_gradients() || !torch.is_plain(member.source))
-    return false;
-  const Torch::Gradient now = torch.gradient(member.source);
-  if (!now.exists() || !now.is_plain() || now.layout() != gradient.layout) return false;
-  const std::uintptr_t storage = now.storage();
-  if (storage == 0 && member.elements.numel != 0) return false;
-  const auto address = static_cast<std::int64_t>(storage) + gradient.offset;
-  if (address == gradient.address) return true;
-  TensorElements elements = member.elements;
-  elements.address = reinterpret_cast<void*>(address);
-  elements.item_size = gradient.item_size;
-  if (params_->share_written_memory(elements)) return false;
-  gradient.address = address;
-  return true;
-}
-
-void DevicePlan::read_anew(Gradient& gradient) {
-  const Torch& torch = Torch::get();
-  const Member& member = params_->members()[gradient.member];
-  const py::object tensor = steal(PyObject_GetAttr(member.source, grad_name()));
-  require(!tensor.is_none(), "other parameters have gradients");
-  gradient.is_known = false;
-  const TensorElements elements = params_->read(tensor.ptr());
-  require(elements.dtype == gradient.dtype, "a gradient has another dtype");
-  require(elements.has_layout_of(member.elements), "a gradient has another layout");
-  require(!params_->share_written_memory(elements),
-          "a gradient shares memory with what is written");
-  gradient.address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(elements.address));
-  gradient.item_size = elements.item_size;
-  if (!torch.reads_gradients() || !torch.is_plain(member.source)) return;
-  const Torch::Gradient read = torch.gradient(member.source);
-  if (!read.exists()) return;
-  gradient.layout = read.layout();
-  gradient.offset = gradient.address - static_cast<std::int64_t>(read.storage());
-  gradient.is_known = true;
-}
-
-bool DevicePlan::has_gradient(const Member& member) const {
-  const Torch& torch = Torch::get();
-  if (torch.reads_gradients() && torch.is_plain(member.source)) {
-    return torch.gradient(member.source).exists();
-  }
-  return !steal(PyObject_GetAttr(member.source, grad_name())).is_none();
 }
 
 int DevicePlan::traverse(visitproc visit, void* arg) const {

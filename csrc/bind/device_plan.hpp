@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "bound_gradient.hpp"
 #include "bound_optimizer.hpp"
 #include "bound_params.hpp"
 #include "bound_versions.hpp"
@@ -38,15 +39,11 @@ class DevicePlan {
   void clear();
 
  private:
-  // A parameter that has a gradient, and what is known of the latest gradient.
+  // A parameter that has a gradient.
   struct Gradient {
     std::size_t member;
     cpu::DType dtype;
-    bool is_known = false;       // the rest holds
-    std::uint8_t item_size = 0;  // bytes
-    std::uint64_t layout = 0;    // of one that was read and checked
-    std::int64_t offset = 0;     // of its elements from the begin of its storage, in bytes
-    std::int64_t address = 0;    // of its elements
+    BoundGradient latest;
   };
 
   void bind_gradients();
@@ -54,10 +51,6 @@ class DevicePlan {
   py::object changed_part() const;
   void read_settings(double ema_momentum, double max_norm);
   void read_gradients();
-  void read_gradient(Gradient& gradient);
-  bool is_like_last(Gradient& gradient) const;
-  void read_anew(Gradient& gradient);
-  bool has_gradient(const Member& member) const;
 
   std::unique_ptr<BoundOptimizer> kind_;
   std::unique_ptr<BoundParams> params_;  // null: cleared

@@ -9,13 +9,27 @@
 namespace hookrun {
 namespace {
 
+// Elements of a step, of a few milliseconds at most, that keeps the GIL. So nothing can free the
+// gradients meanwhile, and no Python object must be made for each to refer to it.
+constexpr std::int64_t kMostWithGil = std::int64_t{1} << 20;
+
 std::int64_t count(const std::vector<cpu::Row>& rows) {
   return static_cast<std::int64_t>(rows.size());
 }
 
+class ReleasedGil {
+ public:
+  explicit ReleasedGil(bool release) {
+    if (release) released_.emplace();
+  }
+
+ private:
+  std::optional<py::gil_scoped_release> released_;
+};
+
 }  // namespace
 
-// While a step is taken: it releases the GIL, and another thread may ask for one.
+// While a step is taken: it may release the GIL, and another thread may ask for one.
 class StepPlan::Busy {
  public:
   explicit Busy(StepPlan& plan) : plan_(plan) { plan_.busy_ = true; }
@@ -34,8 +48,14 @@ StepPlan::StepPlan(py::handle optimizer, py::handle model_params, py::handle ema
     : kind_(is_sgd ? make_bound_sgd() : make_bound_adam()),
       params_(std::make_unique<BoundParams>(optimizer, model_params, ema, *kind_)),
       gradients_(params_->members().size()),
+      latest_(params_->members().size()),
       active_(params_->members().size()) {
-  for (const Member& member : params_->members()) member_rows_.push_back(member.row);
+  std::int64_t numel = 0;
+  for (const Member& member : params_->members()) {
+    member_rows_.push_back(member.row);
+    numel += member.row.numel;
+  }
+  keeps_gil_ = Torch::get().reads_gradients() && numel <= kMostWithGil;
 }
 
 py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::handle ema,
@@ -59,8 +79,8 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
   read_options();
   read_gradients();
   const double norm = settings.needs_norm ? norm_of(settings) : -1.0;
-  // Reading an option may run any Python, and the norm has released the GIL. From here on neither
-  // happens before the kernel runs, so what is verified now is what it writes.
+  // Reading an option may run any Python, and the norm may have released the GIL. From here on
+  // neither happens before the kernel runs, so what is verified now is what it writes.
   params_->verify_objects(optimizer, model_params, ema);
   params_->verify_memory();
   if (settings.needs_norm && !std::isfinite(norm)) {
@@ -76,7 +96,7 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
   const cpu::TensorList averages =
       cpu::number_rows(averages_without_grad_.data(), count(averages_without_grad_));
   {
-    py::gil_scoped_release released;
+    const ReleasedGil released(!keeps_gil_);
     kind_->run(list, {grad_scale, settings.ema_momentum}, settings.threads);
     if (settings.ema_momentum != 0.0) {
       cpu::ops().ema(averages, settings.ema_momentum, settings.threads);
@@ -101,30 +121,40 @@ void StepPlan::read_options() {
 }
 
 void StepPlan::read_gradients() {
-  static PyObject* const grad = PyUnicode_InternFromString("grad");
-  for (std::size_t number = 0; number < active_.size(); ++number) {
-    py::object& gradient = gradients_[number];
-    gradient = steal(PyObject_GetAttr(params_->members()[number].source, grad));
-    const bool active = !gradient.is_none();
-    selected_ = selected_ && active == (active_[number] != 0);
-    active_[number] = active;
-    if (active) read_gradient(number);
-  }
+  // Reading one through its Python object can run any Python, which may free others that were read
+  // before: in the second pass none is.
+  if (keeps_gil_ && read_all(Reference::kNone) && read_all(Reference::kNone)) keeps_gil_ = false;
+  if (!keeps_gil_) read_all(Reference::kHeld);
   if (!selected_) select_rows();
   require(!numbers_.empty(), "no parameter has a gradient");
 }
 
-void StepPlan::read_gradient(std::size_t number) {
-  const TensorElements elements = read_elements(gradients_[number].ptr());
-  const TensorElements& of_param = params_->members()[number].elements;
-  const unsigned types =
-      step_types(of_param.dtype, cpu::kGrad, kind_->copy_column(), kind_->ema_column());
-  require((types & only(elements.dtype)) != 0, "a gradient has another dtype");
-  require(elements.has_layout_of(of_param), "a gradient has another layout");
-  require(!params_->share_written_memory(elements),
-          "a gradient shares memory with what is written");
-  member_rows_[number].address[cpu::kGrad] = elements.address;
-  member_rows_[number].dtype[cpu::kGrad] = elements.dtype;
+// Returns whether any was read through its Python object.
+bool StepPlan::read_all(Reference reference) {
+  static PyObject* const grad = PyUnicode_InternFromString("grad");
+  bool anew = false;
+  for (std::size_t number = 0; number < active_.size(); ++number) {
+    const Member& member = params_->members()[number];
+    if (reference == Reference::kHeld) {
+      gradients_[number] = steal(PyObject_GetAttr(member.source, grad));
+    }
+    const bool active = latest_[number].read(*params_, member);
+    selected_ = selected_ && active == (active_[number] != 0);
+    active_[number] = active;
+    if (!active) continue;
+    anew = anew || latest_[number].was_read_anew();
+    take_gradient(number);
+  }
+  return anew;
+}
+
+void StepPlan::take_gradient(std::size_t number) {
+  const BoundGradient& gradient = latest_[number];
+  const unsigned types = step_types(params_->members()[number].elements.dtype, cpu::kGrad,
+                                    kind_->copy_column(), kind_->ema_column());
+  require((types & only(gradient.dtype())) != 0, "a gradient has another dtype");
+  member_rows_[number].address[cpu::kGrad] = reinterpret_cast<void*>(gradient.address());
+  member_rows_[number].dtype[cpu::kGrad] = gradient.dtype();
 }
 
 // Other parameters have gradients than before.
@@ -181,7 +211,7 @@ double StepPlan::norm_of(const StepSettings& settings) {
   partials_.resize(static_cast<std::size_t>(list.chunks()));
   double norm = 0.0;
   {
-    py::gil_scoped_release released;
+    const ReleasedGil released(!keeps_gil_);
     norm = std::sqrt(cpu::ops().sum_of_squares(list, partials_.data(), settings.threads));
   }
   require(!(wide && std::isinf(norm)), "the squares of fp64 gradients overflow");

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "bound_gradient.hpp"
 #include "bound_optimizer.hpp"
 #include "bound_params.hpp"
 #include "bound_versions.hpp"
@@ -49,8 +50,10 @@ class StepPlan {
   double take(py::handle optimizer, py::handle model_params, py::handle ema,
               const StepSettings& settings);
   void read_options();
+  enum class Reference { kNone, kHeld };
   void read_gradients();
-  void read_gradient(std::size_t number);
+  bool read_all(Reference reference);
+  void take_gradient(std::size_t number);
   void select_rows();
   void make_rows(double ema_momentum);
   double norm_of(const StepSettings& settings);
@@ -58,9 +61,11 @@ class StepPlan {
   std::unique_ptr<BoundOptimizer> kind_;
   std::unique_ptr<BoundParams> params_;  // null: cleared
   bool busy_ = false;
+  bool keeps_gil_;
 
   // By parameter, of the latest step.
-  std::vector<py::object> gradients_;  // only while the step is taken
+  std::vector<py::object> gradients_;  // only while a step is taken that releases the GIL
+  std::vector<BoundGradient> latest_;
   std::vector<cpu::Row> member_rows_;  // each with its gradient, if it has one
   std::vector<std::uint8_t> active_;   // whether it has one
 

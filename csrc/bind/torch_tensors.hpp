@@ -77,6 +77,9 @@ struct Torch {
   class Gradient;
   Gradient gradient(PyObject* item) const;
 
+  // Whether any tensor has a gradient; asks torch where it cannot be seen.
+  bool has_gradient(PyObject* item) const;
+
   // Whether the tensor has a grad_fn.
   bool is_recorded(PyObject* item) const;
 
@@ -137,6 +140,12 @@ inline Torch::Gradient Torch::gradient(PyObject* item) const {
   const void* metadata = word(word(item, impl_word), autograd_word);
   const void* impl = metadata == nullptr ? no_grad : word(metadata, grad_word);
   return Gradient(*this, impl == no_grad ? nullptr : impl);
+}
+
+inline bool Torch::has_gradient(PyObject* item) const {
+  if (reads_gradients() && is_plain(item)) return gradient(item).exists();
+  static PyObject* const grad = PyUnicode_InternFromString("grad");
+  return !steal(PyObject_GetAttr(item, grad)).is_none();
 }
 
 // Prefetches what reading the next tensors will need, in three steps: a tensor is a Python object

@@ -1,0 +1,37 @@
+// The gradient of a bound parameter: read at each step, and checked where it is not like the last.
+#pragma once
+
+#include <cstdint>
+
+#include "bound_params.hpp"
+
+namespace hookrun {
+
+class BoundGradient {
+ public:
+  // Reads the gradient that the member has now; false where it has none. Throws Mismatch where its
+  // layout is another one than the parameter's, or it shares memory with what is written.
+  //
+  // Nothing refers to the gradient afterwards.
+  bool read(const BoundParams& params, const Member& member);
+
+  // Of the latest gradient:
+  std::int64_t address() const { return address_; }
+  cpu::DType dtype() const { return dtype_; }
+  // Whether it was read through its Python object, which is made for that; any Python can run then.
+  bool was_read_anew() const { return was_read_anew_; }
+
+ private:
+  bool is_like_last(const BoundParams& params, const Member& member, const Torch::Gradient& now);
+  bool read_anew(const BoundParams& params, const Member& member);
+
+  bool is_known_ = false;  // the rest holds
+  bool was_read_anew_ = false;
+  cpu::DType dtype_ = cpu::DType::kNone;
+  std::uint8_t item_size_ = 0;  // bytes
+  std::uint64_t layout_ = 0;    // of one that was read and checked
+  std::int64_t offset_ = 0;     // of its elements from the begin of its storage, in bytes
+  std::int64_t address_ = 0;    // of its elements
+};
+
+}  // namespace hookrun
