@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -196,7 +195,7 @@ def unsupported_device_reason(device: torch.device) -> str | None:
     if choice == "reference":
         return "HOOKRUN_BACKEND=reference"
     if device.type == "cpu":
-        if choice == "triton" and ("HOOKRUN_CUDA_DRIVER" in os.environ or interprets()):
+        if choice == "triton" and (cpu.getenv("HOOKRUN_CUDA_DRIVER") is not None or interprets()):
             return None if _has_triton() else "Triton is not installed"
         return _ON_CPU
     if device.type != "cuda":
@@ -206,7 +205,7 @@ def unsupported_device_reason(device: torch.device) -> str | None:
 
 def interprets() -> bool:
     """Whether Triton's interpreter runs the kernels."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return cpu.getenv("TRITON_INTERPRET") == "1"
 
 
 def triton_kernels() -> ModuleType:

@@ -196,8 +196,8 @@ class DeviceStep:
 
     def _control_block(self, device: torch.device, settings: StepSettings) -> Tensor:
         """The control block, which also counts the skipped steps."""
-        control = triton_kernels().control
         if self._control is None:
+            control = triton_kernels().control
             self._control = torch.zeros(control.CONTROL_SIZE, dtype=torch.float64, device=device)
             self._skipped = self._control.view(torch.int64)[control.SKIPPED.value]
             self._norm = torch.empty((), dtype=torch.float32, device=device)

@@ -145,9 +145,12 @@ class FusedStep:
             raise TypeError("FusedStep: fused=True takes no closure; call it before step()")
         if closure is not None or not self._latest.is_bound or has_step_hooks(self.optimizer):
             return self._step(closure)
-        self._check_scale()
+        if self.loss_scaler is not None:
+            self._check_scale(self.loss_scaler)
         settings = self._settings()
-        result = self._latest.take_bound(self._inputs(), settings)
+        result = self._latest.take_bound(
+            StepInputs(self.optimizer, self.model_params, self.ema), settings
+        )
         if result is None:
             return self._step(None, settings)
         self._finish(result)
@@ -167,8 +170,9 @@ class FusedStep:
         closure_call = ClosureCall(closure)
         if not hooked or self._changes_gradients:
             closure_call.now()
-        self._check_scale()
-        inputs = self._inputs()
+        if self.loss_scaler is not None:
+            self._check_scale(self.loss_scaler)
+        inputs = StepInputs(self.optimizer, self.model_params, self.ema)
         settings = self._settings() if settings is None else settings
         self._grad_norm = None  # of no step, where this one raises
         result = self._own_step_reason(inputs) if hooked else self._take(inputs, settings)
@@ -176,9 +180,6 @@ class FusedStep:
             result = take_in_place(inputs, settings, result, closure_call, self._take)
         self._finish(result)
         return closure_call.result
-
-    def _inputs(self) -> StepInputs:
-        return StepInputs(self.optimizer, self.model_params, self.ema)
 
     def _finish(self, result: StepResult) -> None:
         self._grad_norm, self.skipped_steps = result
@@ -272,10 +273,7 @@ class FusedStep:
         check_momentum("FusedStep", momentum)
         return float(momentum)
 
-    def _check_scale(self) -> None:
-        scaler = self.loss_scaler
-        if scaler is None:
-            return
+    def _check_scale(self, scaler: LossScale) -> None:
         scaler.check()
         other = None if scaler._updated_by is None else scaler._updated_by()
         if self.update_scale and other is not None and other.optimizer is not self.optimizer:
