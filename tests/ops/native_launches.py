@@ -112,13 +112,13 @@ def the_launches_are_those_of_tritons_own_launcher(driver: StandIn) -> None:
             theirs = driver.launches()
             assert without_norm(native) == without_norm(theirs), name
             decision = next(i for i, each in enumerate(native) if each.kernel == "_finalise")
-            assert native[decision].parameters[3] == (8, norm.data_ptr()), name
+            assert native[decision].parameters[2] == (8, norm.data_ptr()), name
 
 
 def without_norm(launches: list[Launch]) -> list[Launch]:
     """The launches but for the address of the norm, which is another one each time."""
     return [
-        each._replace(parameters=(*each.parameters[:3], *each.parameters[4:]))
+        each._replace(parameters=(*each.parameters[:2], *each.parameters[3:]))
         if each.kernel == "_finalise"
         else each
         for each in launches
@@ -142,7 +142,7 @@ def each_step_launches_with_its_own_norm_and_every_pointer_is_a_tensors(driver: 
             step.step()
         assert isinstance(step.grad_norm, Tensor)
         (decision,) = (each for each in driver.launches() if each.kernel == "_finalise")
-        assert decision.parameters[3] == (8, step.grad_norm.data_ptr())
+        assert decision.parameters[2] == (8, step.grad_norm.data_ptr())
     driver.reset()
     driver.allocate(64, 16)
     with raises("cuLaunchKernel of the kernel _norm", "CUDA_ERROR_ILLEGAL_ADDRESS"):
@@ -171,7 +171,7 @@ def norm_call(offset: int = 0, first: int = 0) -> tuple[Any, Tensor]:
     table = table_of([[torch.randn(100), torch.randn(50000)]], kinds_per_launch=2)
     addresses = torch.zeros(8, dtype=torch.int64)[offset:]
     launches = [part._replace(first=first) for part in table.launches]
-    partials = norm.Partials(len(table.chunks), CPU)
+    partials = norm.Partials(len(table.chunks), False, CPU)
     (call,) = norm.calls(launches, table.chunks, addresses, partials)
     return call, addresses
 
@@ -199,7 +199,7 @@ def a_kernel_for_aligned_addresses_gets_no_others(driver: StandIn) -> None:
         True,
         False,
         False,
-        *[True] * 2,
+        True,
         *[False] * 2,
     ]
 
