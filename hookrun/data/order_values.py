@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _MAX_ITEMS = 4096  # of containers of anything but integers
-_MAX_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26  # of all tensors and arrays in a value
 _SEQUENCES: dict[str, Any] = {
     "list": list,
     "tuple": tuple,
@@ -120,10 +120,21 @@ def _encode_items(name: str, items: list[Any]) -> Any:
             return ("ints", name, torch.tensor(items, dtype=torch.int64))
         except (RuntimeError, OverflowError):  # more than 64 bits
             pass
-    if len(items) > _MAX_ITEMS:
+    if len(items) > _MAX_ITEMS or sum(map(_byte_count, items)) > _MAX_BYTES:
         return None
     encoded = [encode(each) for each in items]
     return None if any(each is None for each in encoded) else ("items", name, encoded)
+
+
+def _byte_count(value: Any) -> int:
+    """Bytes of the tensors and arrays in a value."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return value.nbytes
+    if type(value) is dict:
+        return sum(map(_byte_count, value.values()))
+    if type(value) in _SEQUENCES.values():
+        return sum(map(_byte_count, value))
+    return 0
 
 
 def _same_shape_and_dtype(first: Any, second: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hookrun import ClosureHook, EpochBasedRunner, EvalHook, IterBasedRunner, OptimizerHook
-from hookrun.data import rng_state
+from hookrun.data import order_values, rng_state
 
 from .data_kinds import BATCH, KINDS, SIZE, UNKNOWABLE, WORKER_KINDS, MakeLoader, numbers
 
@@ -287,3 +287,13 @@ def test_a_file_without_a_part_goes_on_in_order_or_says_so(
     warned = "may go on in another order" in "".join(warnings_in(caplog))
     assert warned or rest.batches == whole.behind(whole.stops[0])
     assert not warned or name not in ("in order", "ResumableSampler")
+
+
+def test_many_tensors_are_no_state_of_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the samples of a data set, which would be copied at each pass."""
+    monkeypatch.setattr(order_values, "_MAX_BYTES", 100)
+    small = torch.zeros(5)
+    assert order_values.encode([small] * 5) is not None
+    assert order_values.encode([small] * 6) is None
+    assert order_values.encode({"a": [small] * 3, "b": (small, small, np.zeros(5))}) is None
+    assert order_values.encode([[small] * 3, [small] * 3]) is None

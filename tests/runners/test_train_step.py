@@ -277,3 +277,16 @@ def test_a_loss_that_is_no_scalar_is_refused_by_name(
     step = TrainStep(nn.Linear(4, 2), loss_fn)
     with pytest.raises(error, match=message):
         step.train_step((torch.rand(8, 4), torch.zeros(8, dtype=torch.long)))
+
+
+def test_a_batch_goes_to_the_device_of_the_first_parameter_that_there_is_now() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Identity(), nn.Linear(2, 2)), nn.Linear(2, 2))
+    step = TrainStep(model, F.mse_loss)
+    batch = (torch.ones(1, 2), torch.ones(1, 2))
+    assert step.split_batch(batch)[0].device.type == "cpu"
+    model[1][0] = nn.Linear(2, 2, device="meta")
+    assert step.split_batch(batch)[0].device.type == "meta"
+    model[1][0].weight = None
+    model[1][0].bias = None
+    assert step.split_batch(batch)[0].device.type == "cpu"
+    assert TrainStep(nn.ReLU(), F.mse_loss).split_batch(batch)[0].device.type == "cpu"
