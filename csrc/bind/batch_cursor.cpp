@@ -18,7 +18,10 @@ PyObject* cursor_next(PyObject* self) {
   if (cursor->batches != nullptr && PyIter_Check(cursor->batches)) {
     // Owned, because fetching may run Python code that replaces it.
     PyObject* batches = Py_NewRef(cursor->batches);
-    PyObject* batch = PyIter_Next(batches);
+    // An iterator may come back here.
+    const bool entered = Py_EnterRecursiveCall(" while fetching a batch") == 0;
+    PyObject* batch = entered ? PyIter_Next(batches) : nullptr;
+    if (entered) Py_LeaveRecursiveCall();
     Py_DECREF(batches);
     if (batch != nullptr) ++cursor->position;
     if (batch != nullptr || PyErr_Occurred()) return batch;

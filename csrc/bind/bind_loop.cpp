@@ -1,10 +1,13 @@
 // The loop of a run: fetch a batch, fire, step, log, fire. The runners use it if no subclass
 // overrides a part of it; otherwise they run the same loop in Python.
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "batch_cursor.hpp"
+#include "bound_objects.hpp"
 #include "dispatcher.hpp"
 #include "log_buffer.hpp"
 #include "loop.hpp"
@@ -45,40 +48,55 @@ class Loop {
   void set_mode() { set(&state_->mode, train_ ? Names::get().train : Names::get().val); }
 
   // Calls model.train() before an iteration, since a hook may have left the model, or parts of it,
-  // in evaluation mode. Skipped where it would change nothing: while all modules that it put into
-  // training mode last time still are.
+  // in another mode. Skipped where it would change nothing: while all modules are as it left them
+  // last time, and there are no others.
   //
   // All are looked at after a hook was called. After an iteration that called none, only the
   // model itself is, and one module after the other: a step may have left them in another mode.
   void ensure_training() {
-    if (!train_ || (known_model_.ptr() == state_->model && in_training())) return;
+    if (!train_ || (known_model_.ptr() == state_->model && modules_are_as_left())) return;
     known_model_ = present(state_->model, "model");
     known_model_.attr("train")();
     seen_calls_ = state_->hook_calls;
-    in_training_.clear();
-    watched_ = py::hasattr(known_model_, "modules");
-    if (!watched_) return;
-    for (py::handle module : known_model_.attr("modules")()) {
-      if (is_training(module)) in_training_.push_back(borrow(module.ptr()));
-    }
+    modules_.clear();
+    if (!py::hasattr(known_model_, "modules")) return;
+    for (py::handle module : known_model_.attr("modules")()) modules_.emplace_back(module);
   }
 
  private:
-  static bool is_training(py::handle module) {
-    PyObject* training = PyObject_GetAttr(module.ptr(), Names::get().training);
-    if (training == nullptr) PyErr_Clear();
-    Py_XDECREF(training);
-    return training == Py_True;
-  }
+  // A module, and the mode and children that model.train() has left it with.
+  class Module {
+   public:
+    explicit Module(py::handle module)
+        : module_(borrow(module.ptr())), training_(attribute(Names::get().training)) {
+      const py::object children = attribute(Names::get().modules);
+      if (children && PyDict_Check(children.ptr())) children_.emplace(children.ptr());
+    }
 
-  bool in_training() {
-    if (!watched_ || in_training_.empty()) return false;
+    bool is_as_left() const {
+      return attribute(Names::get().training).is(training_) && (!children_ || children_->holds());
+    }
+
+   private:
+    // Null if there is none.
+    py::object attribute(PyObject* name) const {
+      PyObject* found = PyObject_GetAttr(module_.ptr(), name);
+      if (found == nullptr) PyErr_Clear();
+      return py::reinterpret_steal<py::object>(found);
+    }
+
+    py::object module_, training_;
+    std::optional<BoundDict> children_;
+  };
+
+  bool modules_are_as_left() {
+    if (modules_.empty()) return false;
     if (seen_calls_ != state_->hook_calls) {
       seen_calls_ = state_->hook_calls;
-      return std::all_of(in_training_.begin(), in_training_.end(), is_training);
+      return std::all_of(modules_.begin(), modules_.end(), std::mem_fn(&Module::is_as_left));
     }
-    next_module_ = (next_module_ + 1) % in_training_.size();
-    return is_training(in_training_.front()) && is_training(in_training_[next_module_]);
+    next_module_ = (next_module_ + 1) % modules_.size();
+    return modules_.front().is_as_left() && modules_[next_module_].is_as_left();
   }
 
   // An attribute of the runner; throws if a hook has deleted it.
@@ -154,9 +172,8 @@ class Loop {
   std::vector<py::object> keyword_values_;
   std::vector<PyObject*> arguments_;
   py::object known_model_;
-  std::vector<py::object> in_training_;  // modules that model.train() puts into training mode
-  bool watched_ = false;                 // whether the model can list its modules
-  std::uint64_t seen_calls_ = 0;         // of hooks, when all modules were looked at
+  std::vector<Module> modules_;   // empty: the model cannot list them
+  std::uint64_t seen_calls_ = 0;  // of hooks, when all modules were looked at
   std::size_t next_module_ = 0;
   py::object known_buffer_;
   bool native_update_ = false;

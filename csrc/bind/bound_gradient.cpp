@@ -2,16 +2,16 @@
 
 namespace hookrun {
 
-bool BoundGradient::read(const BoundParams& params, const Member& member) {
+bool BoundGradient::read(const BoundParams& params, const Member& member, PyObject* held) {
   const Torch& torch = Torch::get();
   was_read_anew_ = false;
-  if (torch.reads_gradients() && torch.is_plain(member.source)) {
+  if (held == nullptr && torch.reads_gradients() && torch.is_plain(member.source)) {
     const Torch::Gradient now = torch.gradient(member.source);
     if (!now.exists()) return false;
     if (is_like_last(params, member, now)) return true;
   }
   was_read_anew_ = true;
-  return read_anew(params, member);
+  return read_anew(params, member, held);
 }
 
 // Most gradients are those of the last step, or lie elsewhere and are like them.
@@ -30,11 +30,12 @@ bool BoundGradient::is_like_last(const BoundParams& params, const Member& member
   return true;
 }
 
-bool BoundGradient::read_anew(const BoundParams& params, const Member& member) {
+bool BoundGradient::read_anew(const BoundParams& params, const Member& member, PyObject* held) {
   static PyObject* const grad = PyUnicode_InternFromString("grad");
   const Torch& torch = Torch::get();
   is_known_ = false;
-  const py::object tensor = steal(PyObject_GetAttr(member.source, grad));
+  const py::object tensor =
+      held == nullptr ? steal(PyObject_GetAttr(member.source, grad)) : borrow(held);
   if (tensor.is_none()) return false;
   const TensorElements elements = params.read(tensor.ptr());
   require(elements.has_layout_of(member.elements), "a gradient has another layout");
@@ -42,7 +43,7 @@ bool BoundGradient::read_anew(const BoundParams& params, const Member& member) {
   address_ = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(elements.address));
   dtype_ = elements.dtype;
   item_size_ = elements.item_size;
-  if (!torch.reads_gradients() || !torch.is_plain(member.source)) return true;
+  if (held != nullptr || !torch.reads_gradients() || !torch.is_plain(member.source)) return true;
   const Torch::Gradient read = torch.gradient(member.source);
   if (!read.exists()) return true;
   layout_ = read.layout();

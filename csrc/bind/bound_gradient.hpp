@@ -12,18 +12,19 @@ class BoundGradient {
   // Reads the gradient that the member has now; false where it has none. Throws Mismatch where its
   // layout is another one than the parameter's, or it shares memory with what is written.
   //
-  // Nothing refers to the gradient afterwards.
-  bool read(const BoundParams& params, const Member& member);
+  //   held  the gradient's Python object or None, so that no Python runs; null: none is held, and
+  //         nothing refers to the gradient afterwards
+  bool read(const BoundParams& params, const Member& member, PyObject* held = nullptr);
 
   // Of the latest gradient:
   std::int64_t address() const { return address_; }
   cpu::DType dtype() const { return dtype_; }
-  // Whether it was read through its Python object, which is made for that; any Python can run then.
+  // Whether it was read through its Python object. Where none was held, any Python can run then.
   bool was_read_anew() const { return was_read_anew_; }
 
  private:
   bool is_like_last(const BoundParams& params, const Member& member, const Torch::Gradient& now);
-  bool read_anew(const BoundParams& params, const Member& member);
+  bool read_anew(const BoundParams& params, const Member& member, PyObject* held);
 
   bool is_known_ = false;  // the rest holds
   bool was_read_anew_ = false;

@@ -22,6 +22,20 @@ inline void require(bool holds, const char* otherwise) {
   if (!holds) throw Mismatch{otherwise};
 }
 
+// Whether the object is a dict or list that reads as the built-in one, such as a defaultdict: what
+// a subclass overrides would not be called.
+inline bool reads_as_dict(PyObject* object) {
+  const PyTypeObject* type = Py_TYPE(object);
+  return PyDict_Check(object) && type->tp_iter == PyDict_Type.tp_iter &&
+         type->tp_as_mapping->mp_subscript == PyDict_Type.tp_as_mapping->mp_subscript;
+}
+inline bool reads_as_list(PyObject* object) {
+  const PyTypeObject* type = Py_TYPE(object);
+  return PyTuple_CheckExact(object) ||
+         (PyList_Check(object) && type->tp_iter == PyList_Type.tp_iter &&
+          type->tp_as_sequence->sq_item == PyList_Type.tp_as_sequence->sq_item);
+}
+
 // A dict with the same keys and values, in the same order.
 class BoundDict {
  public:
@@ -63,7 +77,7 @@ class BoundDict {
 class BoundSequence {
  public:
   explicit BoundSequence(PyObject* sequence) : sequence_(borrow(sequence)) {
-    require(PyList_Check(sequence) || PyTuple_Check(sequence), "a list of tensors is no list");
+    require(reads_as_list(sequence), "a list of tensors is no list");
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); ++i) {
       items_.push_back(borrow(PySequence_Fast_GET_ITEM(sequence, i)));
     }

@@ -28,7 +28,7 @@ const py::object& known(const py::object& object) {
 }
 
 BoundDict bound_dict(const py::object& object) {
-  require(PyDict_Check(known(object).ptr()), "the optimizer's state is not made of dicts");
+  require(reads_as_dict(known(object).ptr()), "the optimizer's state is not made of dicts");
   return BoundDict(object.ptr());
 }
 
@@ -54,7 +54,7 @@ BoundParams::BoundParams(py::handle optimizer, py::handle model_params, py::hand
   }
   std::size_t count = 0;
   for (std::size_t g = 0; g < group_list_.size(); ++g) {
-    require(PyDict_Check(group_list_[g]), "a parameter group is no dict");
+    require(reads_as_dict(group_list_[g]), "a parameter group is no dict");
     const py::object params = known(find_item(group_list_[g], Attributes::get().params));
     groups_.push_back({group_list_[g], BoundSequence(params.ptr())});
     count += groups_.back().params.size();

@@ -84,7 +84,8 @@ py::object DevicePlan::verify(py::handle optimizer, py::handle model_params, py:
   } catch (const Mismatch& mismatch) {
     return py::str(mismatch.reason);
   } catch (const py::error_already_set& error) {
-    return py::str(error.what());  // the careful way raises it, or gets by
+    if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
+    return py::str(error.what());                // the careful way raises it, or gets by
   } catch (const py::builtin_exception& error) {
     return py::str(error.what());
   }

@@ -66,6 +66,7 @@ struct Names {
   PyObject* train_step = PyUnicode_InternFromString("train_step");
   PyObject* val_step = PyUnicode_InternFromString("val_step");
   PyObject* training = PyUnicode_InternFromString("training");
+  PyObject* modules = PyUnicode_InternFromString("_modules");
   PyObject* train = PyUnicode_InternFromString("train");
   PyObject* val = PyUnicode_InternFromString("val");
   PyObject* epoch = PyUnicode_InternFromString("_epoch");

@@ -62,13 +62,15 @@ py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::han
                           const StepSettings& settings) {
   if (!params_) return py::str("the plan has been cleared");
   if (busy_) return py::str("another thread takes a step");
+  if (settings.threads < 1) return py::str("no threads are given");
   const Busy busy(*this);
   try {
     return py::float_(take(optimizer, model_params, ema, settings));
   } catch (const Mismatch& mismatch) {
     return py::str(mismatch.reason);
   } catch (const py::error_already_set& error) {
-    return py::str(error.what());  // the careful way raises it, or gets by
+    if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
+    return py::str(error.what());                // the careful way raises it, or gets by
   } catch (const py::builtin_exception& error) {
     return py::str(error.what());
   }
@@ -83,6 +85,7 @@ double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle 
   // neither happens before the kernel runs, so what is verified now is what it writes.
   params_->verify_objects(optimizer, model_params, ema);
   params_->verify_memory();
+  if (settings.needs_norm && !keeps_gil_) verify_gradients();
   if (settings.needs_norm && !std::isfinite(norm)) {
     if (settings.may_skip) return norm;
     require(!settings.error_if_nonfinite, "the norm is not finite");
@@ -124,21 +127,38 @@ void StepPlan::read_gradients() {
   // Reading one through its Python object can run any Python, which may free others that were read
   // before: in the second pass none is.
   if (keeps_gil_ && read_all(Reference::kNone) && read_all(Reference::kNone)) keeps_gil_ = false;
-  if (!keeps_gil_) read_all(Reference::kHeld);
+  if (!keeps_gil_) {
+    hold_gradients();
+    read_all(Reference::kHeld);
+  }
   if (!selected_) select_rows();
   require(!numbers_.empty(), "no parameter has a gradient");
 }
 
+// All at first: making an object can run any Python, which may change others.
+void StepPlan::hold_gradients() {
+  static PyObject* const grad = PyUnicode_InternFromString("grad");
+  for (std::size_t number = 0; number < active_.size(); ++number) {
+    gradients_[number] = steal(PyObject_GetAttr(params_->members()[number].source, grad));
+  }
+}
+
+// The GIL was released: another thread may have moved the gradients, but not freed them.
+void StepPlan::verify_gradients() {
+  for (const std::size_t number : numbers_) {
+    const std::int64_t before = latest_[number].address();
+    latest_[number].read(*params_, params_->members()[number], gradients_[number].ptr());
+    require(latest_[number].address() == before, "a gradient has been moved");
+  }
+}
+
 // Returns whether any was read through its Python object.
 bool StepPlan::read_all(Reference reference) {
-  static PyObject* const grad = PyUnicode_InternFromString("grad");
   bool anew = false;
   for (std::size_t number = 0; number < active_.size(); ++number) {
     const Member& member = params_->members()[number];
-    if (reference == Reference::kHeld) {
-      gradients_[number] = steal(PyObject_GetAttr(member.source, grad));
-    }
-    const bool active = latest_[number].read(*params_, member);
+    PyObject* held = reference == Reference::kHeld ? gradients_[number].ptr() : nullptr;
+    const bool active = latest_[number].read(*params_, member, held);
     selected_ = selected_ && active == (active_[number] != 0);
     active_[number] = active;
     if (!active) continue;

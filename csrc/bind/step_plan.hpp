@@ -53,6 +53,8 @@ class StepPlan {
   enum class Reference { kNone, kHeld };
   void read_gradients();
   bool read_all(Reference reference);
+  void hold_gradients();
+  void verify_gradients();
   void take_gradient(std::size_t number);
   void select_rows();
   void make_rows(double ema_momentum);

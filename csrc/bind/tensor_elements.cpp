@@ -14,6 +14,7 @@ dlpack::Tensor read(PyObject* item) {
   require(torch.is_plain(item), "a tensor is of a class of its own");
   dlpack::Tensor tensor{};
   if (torch.api->tensor_from_object(item, &tensor) != 0) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
     PyErr_Clear();
     throw Mismatch{"a tensor has no plain memory"};
   }

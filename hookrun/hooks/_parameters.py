@@ -33,16 +33,22 @@ class ParameterWatch:
         self._devices = {name: each.device for name, each in self._parameters.items()}
         self._first = next(iter(self._parameters.items()), None)
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> bool:
         """Look at all of them.
+
+        Returns:
+            Whether there are new ones since the last time.
 
         Raises:
             ValueError: one is another tensor, or on another device.
         """
+        found_new = False
         for name, parameter in named_parameters(model):
             seen = self._parameters.get(name)
             if seen is None:
-                continue  # a new one: whoever registered it sees to it
+                self._parameters[name], self._devices[name] = parameter, parameter.device
+                found_new = True
+                continue
             if is_sharded(seen) and not is_sharded(parameter):
                 continue  # FSDP has the unsharded one there between forward and backward
             if parameter is not seen:
@@ -53,6 +59,7 @@ class ParameterWatch:
                     "after that."
                 )
             self._check_device(name, parameter)
+        return found_new
 
     def check_first(self) -> None:
         """Look at one of them, which finds a model that was moved; raises as :meth:`check`."""

@@ -147,10 +147,9 @@ class FusedStep:
             return self._step(closure)
         if self.loss_scaler is not None:
             self._check_scale(self.loss_scaler)
+        inputs = StepInputs(self.optimizer, self.model_params, self.ema)
         settings = self._settings()
-        result = self._latest.take_bound(
-            StepInputs(self.optimizer, self.model_params, self.ema), settings
-        )
+        result = self._latest.take_bound(inputs, settings)
         if result is None:
             return self._step(None, settings)
         self._finish(result)

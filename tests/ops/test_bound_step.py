@@ -222,3 +222,62 @@ def test_explain_says_whether_a_step_was_bound_and_why_not() -> None:
     assert after_a_step() == "cpu, bound"
     param.data = param.data.clone()
     assert after_a_step() == f"{anew} the memory of a tensor is another one"
+
+
+class _Interrupting:
+    """A rate that Ctrl-C comes upon once it is read."""
+
+    def __init__(self) -> None:
+        self.interrupts = False
+
+    def __float__(self) -> float:
+        if self.interrupts:
+            self.interrupts = False
+            raise KeyboardInterrupt
+        return 0.1
+
+
+def test_an_interruption_is_not_lost() -> None:
+    param, rate = torch.nn.Parameter(torch.ones(5)), _Interrupting()
+    optimizer = torch.optim.SGD([param], lr=0.1)
+    optimizer.param_groups[0]["lr"] = rate
+    step = FusedStep(optimizer)
+    for _ in range(2):
+        param.grad = torch.ones(5)
+        step.step()
+    rate.interrupts = True
+    before = param.detach().clone()
+    with pytest.raises(KeyboardInterrupt):
+        step.step()
+    assert torch.equal(param, before)
+
+
+class _Doubling(dict[str, Any]):
+    """A group that doubles its rate for whoever asks."""
+
+    def __getitem__(self, name: str) -> Any:
+        return 2 * super().__getitem__(name) if name == "lr" else super().__getitem__(name)
+
+
+def test_groups_that_override_reading_are_read_as_they_ask() -> None:
+    param = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([param], lr=0.25)
+    optimizer.param_groups[0] = _Doubling(optimizer.param_groups[0])
+    step = FusedStep(optimizer)
+    for _ in range(4):
+        param.grad = torch.ones(1)
+        step.step()
+    assert param.item() == -2.0
+
+
+def test_many_elements_are_stepped_as_few_are() -> None:
+    """Above a million elements a step releases the GIL, and refers to its gradients."""
+    params = [torch.nn.Parameter(torch.zeros(600_000)) for _ in range(2)]
+    step = FusedStep(torch.optim.SGD(params, lr=1.0), grad_clip={"max_norm": 1e9})
+    for number in range(1, 4):
+        for param in params:
+            param.grad = torch.full_like(param, float(number))
+        step.step()
+        params[0].grad = None
+    assert bound_step_of(step).reason is None
+    assert [param.unique().tolist() for param in params] == [[-6.0], [-6.0]]

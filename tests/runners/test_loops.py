@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from hookrun import ClosureHook, Hook, LogBuffer, OptimizerHook
 from tests.support import Recorder, TinyModel, make_loader
@@ -309,6 +310,50 @@ def test_modules_left_in_evaluation_mode_train_again_at_the_next_iteration(
     runner.register_hook(ClosureHook("after_train_iter", lambda r: part(r.model).eval()))
     runner.run([make_loader(2)], [("train", 3)])
     assert modes == [(True, True)] * 3
+
+
+def _unfreeze(model: nn.Module) -> None:
+    model.frozen.train()
+
+
+def _add_child(model: nn.Module) -> None:
+    model.fc.extra = nn.Linear(1, 1).eval()
+
+
+def _replace_child(model: nn.Module) -> None:
+    model.other = nn.Linear(1, 1).eval()
+
+
+@pytest.mark.parametrize("change", [_unfreeze, _add_child, _replace_child])
+@pytest.mark.parametrize("variant", LOOPS[2:])
+def test_a_hooks_change_is_put_right_as_the_models_own_train_does(
+    make_runner: Any, variant: Any, change: Any
+) -> None:
+    """A model may keep modules in evaluation mode, and get others."""
+    modes = []
+
+    class Model(TinyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.other = nn.BatchNorm1d(1), nn.Linear(1, 1)
+
+        def train(self, mode: bool = True) -> Any:
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+        def train_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> Any:
+            modes.append({name for name, each in self.named_modules() if not each.training})
+            return super().train_step(data_batch)
+
+    def hook(runner: Any) -> None:
+        if runner.iter == 1:
+            change(runner.model)
+
+    runner = make_runner(variant[0], model=Model(), max_iters=4)
+    runner.register_hook(ClosureHook("after_train_iter", hook))
+    runner.run([make_loader(2)], [("train", 4)])
+    assert modes == [{"frozen"}] * 4
 
 
 def test_a_part_that_a_step_leaves_in_evaluation_mode_trains_again_soon(make_runner: Any) -> None:

@@ -246,7 +246,9 @@ class OptimizerHook(Hook):
         """The phase, made anew where the runner has another model, optimizer or parameters."""
         if self._checks is not None:
             window = self._accumulation
-            self._checks.check(runner, iteration, window.iters > 1 and not window.is_open)
+            adds_up = window.iters > 1 and not window.is_open
+            if self._checks.check(runner, iteration, adds_up) and self._phase is not None:
+                self._phase.find_parameters()
         if self._precision.scaler is not None:
             self._precision.share_scale(runner)
         optimizers = optimizers_of(runner)

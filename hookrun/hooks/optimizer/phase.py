@@ -93,15 +93,19 @@ class OptimizerPhase:
         if fused is not False and self._torch_optimizers == self.optimizers:
             self._fuse("auto" if fused == "auto" else True)
         self._known = self._params_of_torch()  # all that there are, where the step is fused
-        self._zero_grads = self._find_zero_grads()
-        fuses_all = self.fused_step is not None
-        self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
+        self.find_parameters()
 
     @property
     def skipped_steps(self) -> Any:
         """Steps not taken because a gradient was not finite; on a GPU a 0-dim tensor."""
         fused = self.fused_step
         return self._skipped_by_calls + (0 if fused is None else fused.skipped_steps)
+
+    def find_parameters(self) -> None:
+        """Look which parameters the model has now, besides those that are stepped."""
+        self._zero_grads = self._find_zero_grads()
+        fuses_all = self.fused_step is not None
+        self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
 
     def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
         """Whether the phase was made for these, with the parameters that their groups have now."""
@@ -274,8 +278,8 @@ class OptimizerPhase:
     def _find_zero_grads(self) -> list[Callable[[], None]]:
         """What clears all gradients: natively, unless someone has replaced torch's ``zero_grad``.
 
-        There, the parameters are those of now: a phase is made anew where the optimizers' change,
-        and no others are stepped.
+        A phase is made anew where the optimizers' parameters change, and calls this again where the
+        model gets others.
         """
         clears_model = self.precision.clears_model or self._has_masters
         owners = [self.model, *self.optimizers] if clears_model else self.optimizers

@@ -33,13 +33,17 @@ class RunChecks:
         self._first: FirstIteration | None = FirstIteration(optimizers_of(runner))
         self.has_stepped = False
 
-    def check(self, runner: Any, iteration: int, adds_up: bool) -> None:
+    def check(self, runner: Any, iteration: int, adds_up: bool) -> bool:
         """Look at what an iteration has done before the hook's own work.
 
         Args:
             runner: whose iteration it is.
             iteration: its number, from 0.
             adds_up: whether gradients that are there would be added to the next step's.
+
+        Returns:
+            Whether the model has got parameters since they were last looked at, which is not done
+            at each iteration.
 
         Raises:
             ValueError: something else has trained in the first iteration, or parameters were
@@ -51,7 +55,8 @@ class RunChecks:
         if self._parameters is not None:
             self._parameters.check_first()
             if iteration % _WATCH_EVERY == 0 or iteration + 1 == runner.max_iters:
-                self._parameters.check(runner.model)
+                return self._parameters.check(runner.model)
+        return False
 
     def before_first_step(self, runner: Any, optimizers: Sequence[Any]) -> None:
         """Warn where the step has nothing to do."""
