@@ -88,9 +88,9 @@ BOTH_RUNNERS = Comparison(
 
 def bench_both_runners(benchmark, rounds, record):
     cases = {
-        BY_ITER: Case(partial(ours.run_by, IterBasedRunner, 7), 20_000),
+        BY_ITER: Case(partial(ours.run_by, IterBasedRunner, 7), 200_000),
         BARE: Case(ours.bare_loop, 500_000),
-        BY_ITER_LARGE: Case(partial(ours.run_by, IterBasedRunner, 161), 5_000),
+        BY_ITER_LARGE: Case(partial(ours.run_by, IterBasedRunner, 161), 200_000),
         BY_EPOCH: Case(partial(ours.run_by, EpochBasedRunner, 7), 200_000),
         BY_EPOCH_LARGE: Case(partial(ours.run_by, EpochBasedRunner, 161), 200_000),
         TIMED: Case(ours.timed_loop, 500_000),
