@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hookrun.core.interrupts import interruptible, uninterrupted
 
+from .iterate import iterate
+
 ALL = -1
 """In place of a number of indices to skip: skip all of them."""
 
@@ -208,7 +210,7 @@ class _Started:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.loader)
+        batches = iterate(self.loader)
         return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 

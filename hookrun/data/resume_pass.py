@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from hookrun.core.interrupts import interruptible, uninterrupted
 
 from .index_stream import IndexPass, follows_sampler, iter_through
+from .iterate import iterate
 from .order_search import describe_makers, unwrapped
 from .problems import Problem
 from .samples import (
@@ -100,7 +101,7 @@ def resume(
         return remaining
     if "state" in rank_state and has_state(loader):
         loader.load_state_dict(rank_state["state"])
-        return RemainingPass(iter(loader), batches, samples)
+        return RemainingPass(iterate(loader), batches, samples)
     remaining = begin(loader, counting)
     for _ in itertools.islice(remaining.batches, batches):
         pass
@@ -147,7 +148,7 @@ def _counted(loader: Any) -> Iterator[Any]:
 
     If the size of the first batch is unclear, none is counted: looking at each would cost time.
     """
-    batches: Iterator[Any] = iter(loader)
+    batches = iterate(loader)
     if not counts_samples(loader):
         return batches
     first = list(itertools.islice(batches, 1))
@@ -214,7 +215,7 @@ def _seek(loader: Any, position: Mapping[str, Any]) -> RemainingPass:
         if indices is not None:
             return RemainingPass(batches, first, samples, counted_from=first * per_batch)
     _start_sampler(sampler, position, samples)
-    return RemainingPass(iter(loader), first, samples)
+    return RemainingPass(iterate(loader), first, samples)
 
 
 def _start_sampler(sampler: Any, position: Mapping[str, Any], samples: int) -> None:
