@@ -18,6 +18,22 @@ struct Mismatch {
   std::string reason;
 };
 
+// What the body returns; or a text that says why a plan does not hold. Interruptions such as
+// KeyboardInterrupt go on; other errors are those of the careful way, which raises them or gets by.
+template <class Body>
+py::object or_reason(Body&& body) {
+  try {
+    return body();
+  } catch (const Mismatch& mismatch) {
+    return py::str(mismatch.reason);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
+    return py::str(error.what());
+  } catch (const py::builtin_exception& error) {
+    return py::str(error.what());
+  }
+}
+
 inline void require(bool holds, const char* otherwise) {
   if (!holds) throw Mismatch{otherwise};
 }

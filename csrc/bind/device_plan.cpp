@@ -74,21 +74,14 @@ void DevicePlan::bind_versions() {
 py::object DevicePlan::verify(py::handle optimizer, py::handle model_params, py::handle ema,
                               double ema_momentum, std::optional<double> max_norm) {
   if (!params_) return py::str("the plan has been cleared");
-  try {
+  return or_reason([&] {
     read_settings(ema_momentum, max_norm.value_or(0.0));
     read_gradients();
     // Reading an option or a gradient may run any Python. What follows runs none.
     params_->verify_objects(optimizer, model_params, ema);
     params_->verify_memory();
     return changed_part();
-  } catch (const Mismatch& mismatch) {
-    return py::str(mismatch.reason);
-  } catch (const py::error_already_set& error) {
-    if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
-    return py::str(error.what());                // the careful way raises it, or gets by
-  } catch (const py::builtin_exception& error) {
-    return py::str(error.what());
-  }
+  });
 }
 
 py::object DevicePlan::changed_part() const {
@@ -124,18 +117,29 @@ void DevicePlan::read_settings(double ema_momentum, double max_norm) {
 
 void DevicePlan::read_gradients() {
   const std::vector<Member>& members = params_->members();
+  for (const std::size_t member : without_gradient_) {
+    require(!Torch::get().has_gradient(members[member].source), "other parameters have gradients");
+  }
+  // Reading one through its Python object can run any Python, which may move others that were read
+  // before: in the second pass none is.
+  require(!read_all() || !read_all(), "a gradient cannot be read without its Python object");
+}
+
+// Returns whether any was read through its Python object.
+bool DevicePlan::read_all() {
+  const std::vector<Member>& members = params_->members();
+  bool anew = false;
   std::int64_t* address = block_ + settings_size_;
   const std::int64_t* sent = sent_ + settings_size_;
   for (Gradient& gradient : gradients_) {
     require(gradient.latest.read(*params_, members[gradient.member]),
             "other parameters have gradients");
+    anew = anew || gradient.latest.was_read_anew();
     require(gradient.latest.dtype() == gradient.dtype, "a gradient has another dtype");
     *address = gradient.latest.address();
     require(((*address++ ^ *sent++) & kAlignmentMask) == 0, "a gradient is aligned otherwise");
   }
-  for (const std::size_t member : without_gradient_) {
-    require(!Torch::get().has_gradient(members[member].source), "other parameters have gradients");
-  }
+  return anew;
 }
 
 int DevicePlan::traverse(visitproc visit, void* arg) const {

@@ -51,6 +51,7 @@ class DevicePlan {
   py::object changed_part() const;
   void read_settings(double ema_momentum, double max_norm);
   void read_gradients();
+  bool read_all();
 
   std::unique_ptr<BoundOptimizer> kind_;
   std::unique_ptr<BoundParams> params_;  // null: cleared

@@ -64,16 +64,8 @@ py::object StepPlan::step(py::handle optimizer, py::handle model_params, py::han
   if (busy_) return py::str("another thread takes a step");
   if (settings.threads < 1) return py::str("no threads are given");
   const Busy busy(*this);
-  try {
-    return py::float_(take(optimizer, model_params, ema, settings));
-  } catch (const Mismatch& mismatch) {
-    return py::str(mismatch.reason);
-  } catch (const py::error_already_set& error) {
-    if (!error.matches(PyExc_Exception)) throw;  // such as KeyboardInterrupt
-    return py::str(error.what());                // the careful way raises it, or gets by
-  } catch (const py::builtin_exception& error) {
-    return py::str(error.what());
-  }
+  return or_reason(
+      [&]() -> py::object { return py::float_(take(optimizer, model_params, ema, settings)); });
 }
 
 double StepPlan::take(py::handle optimizer, py::handle model_params, py::handle ema,

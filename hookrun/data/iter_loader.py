@@ -11,6 +11,9 @@ from hookrun.core.samplers import set_sampler_epoch
 from .data_pass import DataPass
 from .problems import Problem
 
+_END = object()
+_NATIVE = ("_batches", "_position", "_epoch")  # what the native base holds
+
 
 class IterLoader(BatchCursor):
     """Iterates over a data loader again and again; each new pass calls the sampler's ``set_epoch``.
@@ -107,14 +110,16 @@ class IterLoader(BatchCursor):
         """The next batch where the current pass has not begun, or has ended."""
         if self._batches is None:
             self._batches = self._pass.batches
-            for batch in self._batches:
+            batch = next(self._batches, _END)
+            if batch is not _END:
                 self._position += 1
                 return batch
         self._begin_next_pass()
-        for batch in self._batches:
-            self._position = 1
-            return batch
-        raise no_batches(self._dataloader)
+        batch = next(self._batches, _END)
+        if batch is _END:
+            raise no_batches(self._dataloader)
+        self._position = 1
+        return batch
 
     def _begin_next_pass(self) -> None:
         self._samples = self._add(self._pass.samples(self._position))
@@ -123,6 +128,13 @@ class IterLoader(BatchCursor):
         self._pass = DataPass(self._dataloader, self._epoch)
         self._position = 0
         self._batches = self._pass.batches
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), **{name: getattr(self, name) for name in _NATIVE}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def __len__(self) -> int:
         return len(self._dataloader)  # type: ignore[arg-type]  # raises TypeError if it has none

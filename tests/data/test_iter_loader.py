@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 from typing import Any
 
@@ -127,12 +129,53 @@ def test_a_batch_that_cannot_be_fetched_does_not_count() -> None:
         next(endless)
 
 
+class Counting:
+    """Its own iterator, which begins anew whenever it is asked for one."""
+
+    begun = 0
+
+    def __iter__(self) -> Any:
+        self.left = 3
+        self.begun += 1
+        return self
+
+    def __next__(self) -> int:
+        if self.left == 0:
+            raise StopIteration
+        self.left -= 1
+        return self.left
+
+
 def test_a_closed_loader_keeps_its_counts_and_lets_go_of_its_iterator() -> None:
-    endless = IterLoader("abc")
-    next(endless)
-    batches = weakref.ref(endless)
+    class Loader:
+        def __iter__(self) -> Any:
+            return iter(Counting())
+
+    endless = IterLoader(Loader())
+    assert next(endless) == 2
+    iterators = [each for each in gc.get_objects() if isinstance(each, Counting)]
+    assert len(iterators) == 1
+    iterator = weakref.ref(iterators.pop())
+    assert iterator() is not None
     endless.close()
-    assert (endless.position, endless.epoch) == (1, 0)
-    del endless
     gc.collect()
-    assert batches() is None
+    assert iterator() is None
+    assert (endless.position, endless.epoch) == (1, 0)
+
+
+def test_a_loader_is_asked_for_one_iterator_a_pass() -> None:
+    """Asking draws random numbers, where it shuffles."""
+    loader = Counting()
+    endless = IterLoader(loader)
+    assert [next(endless) for _ in range(7)] == [2, 1, 0, 2, 1, 0, 2]
+    assert loader.begun == 3
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_goes_on_where_the_loader_is(copied: Any) -> None:
+    endless = IterLoader(Counting())
+    taken = [next(endless) for _ in range(4)]
+    other = copied(endless)
+    assert taken == [2, 1, 0, 2]
+    assert (other.position, other.epoch) == (1, 1)
+    assert next(other) == 1
