@@ -79,7 +79,7 @@ $(BENCH)/.installed: benchmarks/peers/install.py
 	$(SYSTEM_PYTHON) benchmarks/peers/install.py $(BENCH)
 	touch $@
 
-setup: $(VENV)/.built
+setup: $(VENV)/.built $(VENV)/mmcv/.installed
 
 $(VENV)/.dependencies: constraints.txt pyproject.toml
 	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -91,6 +91,12 @@ $(VENV)/.dependencies: constraints.txt pyproject.toml
 $(VENV)/.built: $(VENV)/.dependencies CMakeLists.txt setup.py $(wildcard csrc/*/*) \
 		$(wildcard tests/native/*.cpp)
 	$(PYTHON) -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	touch $@
+
+# Beside our own packages, for the tests that compare with it; see tests/compat/mmcv_runs.py.
+$(VENV)/mmcv/.installed: $(VENV)/.dependencies tests/compat/requirements.txt
+	PIP_CONSTRAINT=tests/compat/build-constraints.txt MMCV_WITH_OPS=0 $(PYTHON) -m pip install -q \
+	  --upgrade --no-deps --target $(VENV)/mmcv -r tests/compat/requirements.txt
 	touch $@
 
 clean:

@@ -4,7 +4,10 @@ from hookrun import hooks
 from hookrun.amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
 from hookrun.checkpoint import (
     export_safetensors,
+    get_state_dict,
     load_checkpoint,
+    load_from_http,
+    load_from_local,
     load_state_dict,
     save_checkpoint,
     weights_to_cpu,
@@ -17,6 +20,7 @@ from hookrun.core import (
     SyncGuard,
     Trigger,
     get_priority,
+    obj_from_dict,
 )
 from hookrun.data import (
     DevicePrefetcher,
@@ -25,8 +29,16 @@ from hookrun.data import (
     ResumableSampler,
     SeededDataset,
 )
-from hookrun.distributed import allreduce_params, get_dist_info, master_only
+from hookrun.distributed import (
+    allreduce_grads,
+    allreduce_params,
+    get_dist_info,
+    is_module_wrapper,
+    master_only,
+    set_random_seed,
+)
 from hookrun.hooks import *  # noqa: F403 (hooks.__all__ says what)
+from hookrun.hooks.schedule.groups import format_param
 from hookrun.optim import (
     OPTIMIZER_BUILDERS,
     OPTIMIZERS,
@@ -45,6 +57,15 @@ from hookrun.runners import (
     Runner,
     TrainStep,
     build_runner,
+    build_runner_constructor,
+    get_host_info,
+    get_logger,
+    get_time_str,
+)
+from hookrun.schedules.formulas import (
+    annealing_cos,
+    annealing_linear,
+    get_position_from_periods,
 )
 from hookrun.storage import FileClient
 
@@ -76,20 +97,35 @@ __all__ = [
     "SyncGuard",
     "TrainStep",
     "Trigger",
+    "allreduce_grads",
     "allreduce_params",
+    "annealing_cos",
+    "annealing_linear",
     "auto_fp16",
     "build_optimizer",
     "build_optimizer_constructor",
     "build_runner",
+    "build_runner_constructor",
     "cast_tensor_type",
     "export_safetensors",
     "force_fp32",
+    "format_param",
     "get_dist_info",
+    "get_host_info",
+    "get_logger",
+    "get_position_from_periods",
     "get_priority",
+    "get_state_dict",
+    "get_time_str",
+    "is_module_wrapper",
     "load_checkpoint",
+    "load_from_http",
+    "load_from_local",
     "load_state_dict",
     "master_only",
+    "obj_from_dict",
     "save_checkpoint",
+    "set_random_seed",
     "weights_to_cpu",
     "wrap_fp16_model",
 ]

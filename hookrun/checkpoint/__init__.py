@@ -11,10 +11,13 @@ from .loading import (
     MapLocation,
     averages_for,
     load_checkpoint,
+    load_content,
+    load_from_http,
+    load_from_local,
     load_state_dict,
     state_dict_of,
 )
-from .model import make_checkpoint, save_checkpoint, weights_to_cpu
+from .model import get_state_dict, make_checkpoint, save_checkpoint, weights_to_cpu
 from .safetensors import export_safetensors
 from .scaler_layout import scaler_state
 from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
@@ -42,8 +45,12 @@ __all__ = [
     "find_not_finite",
     "fit",
     "free_name",
+    "get_state_dict",
     "is_of_a_run",
     "load_checkpoint",
+    "load_content",
+    "load_from_http",
+    "load_from_local",
     "load_state_dict",
     "local_path",
     "make_checkpoint",

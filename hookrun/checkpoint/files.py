@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -35,6 +36,8 @@ _SAFE_NUMPY: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
 ]
+# MMCV's configs, which are dicts: options of hooks are in `meta` as they were in the config.
+_CONFIGS: list[Any] = [(OrderedDict, "mmcv.utils.config.ConfigDict")]
 
 
 def write_checkpoint(
@@ -124,9 +127,24 @@ def read_checkpoint(
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
     try:
         check_tree(checkpoint)
-        return decode(checkpoint)
+        return decode(_plain_configs(checkpoint))
     except ValueError as error:
         raise ValueError(f"{name} is damaged: {error}") from error
+
+
+def _plain_configs(value: Any) -> Any:
+    """The value with plain dicts for what was a config: it has its own items as attributes too."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, (dict, list, tuple)):
+                value[key] = _plain_configs(item)
+        was_config = type(value) is OrderedDict and value and vars(value).keys() == value.keys()
+        return dict(value) if was_config else value
+    if isinstance(value, list):
+        value[:] = map(_plain_configs, value)
+    elif type(value) is tuple:
+        return tuple(map(_plain_configs, value))
+    return value
 
 
 def _reason(error: Exception, trust: bool) -> str:
@@ -182,7 +200,7 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
         _check_pickles(file)
     file.seek(0)
     try:
-        with torch.serialization.safe_globals(_SAFE_NUMPY):
+        with torch.serialization.safe_globals([*_SAFE_NUMPY, *_CONFIGS]):
             return torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError:
         if not trust:

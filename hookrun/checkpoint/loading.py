@@ -9,6 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from hookrun.core.interrupts import uninterrupted
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.core.schema import WrongValue, mapping, optional, record, text, whole
-from hookrun.distributed import get_dist_info, plain_name
+from hookrun.distributed import all_gather_objects, get_dist_info, plain_name
 from hookrun.storage import FileClient
 
 from .averages import Weights, check_choice, choose_weights, find_averages
@@ -107,20 +108,95 @@ def load_checkpoint(
     check_choice(weights)
     client = FileClient.infer_client(file_client_args, filename)
     checkpoint = read_checkpoint(filename, map_location, trust=trust, client=client)
+    fitting = _fit_content(model, checkpoint, filename, revise_keys, weights)
+    _load(fitting, repr(os.fspath(filename)), strict, logger)
+    return checkpoint
+
+
+def load_content(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    filename: str | os.PathLike[str],
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+    weights: Weights | None = None,
+) -> None:
+    """Load the weights in the content of a checkpoint file into a model.
+
+    Args:
+        checkpoint: the content.
+        filename: the file that it comes from, for messages; averages in MMCV's files depend on it.
+
+    The other arguments and the errors are those of :func:`load_checkpoint`.
+    """
+    fitting = _fit_content(model, checkpoint, filename, revise_keys, weights)
+    _load(fitting, repr(os.fspath(filename)), strict, logger)
+
+
+def _fit_content(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    filename: str | os.PathLike[str],
+    revise_keys: Sequence[tuple[str, str]],
+    weights: Weights | None,
+) -> Fit:
+    """What of the content fits the model; see :func:`load_checkpoint`."""
     found: Mapping[str, Any] = state_dict_of(checkpoint)
     averages = find_averages(checkpoint, found, source=filename)
     if weights is not None:
         found = choose_weights(found, averages, weights, filename)
     revise = _reviser(revise_keys)
-    source = repr(os.fspath(filename))
-    fitting = fit(
+    return fit(
         model,
-        _revised(found, revise, source),
+        _revised(found, revise, repr(os.fspath(filename))),
         averages=_renamed(averages.names, revise) if averages else {},
         tied=_renamed(_tied(checkpoint, found), revise),
     )
-    _load(fitting, source, strict, logger)
-    return checkpoint
+
+
+def load_from_local(
+    filename: str | os.PathLike[str], map_location: MapLocation = None
+) -> dict[str, Any]:
+    """The content of a checkpoint file of the local disk; see :func:`load_checkpoint`.
+
+    Args:
+        filename: the file; ``~`` is the user's home.
+        map_location: as for ``torch.load``.
+    """
+    return read_checkpoint(os.path.expanduser(filename), map_location)
+
+
+def load_from_http(
+    filename: str,
+    map_location: MapLocation = None,
+    model_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """The content of a checkpoint file on a web server; see :func:`load_checkpoint`.
+
+    Args:
+        filename: its address, ``http://...`` or ``https://...``.
+        map_location: as for ``torch.load``.
+        model_dir: a folder in which the file is kept and, if it is there, read from. Rank 0 writes
+            it, so that the function must be called on all ranks then.
+
+    Raises:
+        OSError: rank 0 could not get or write the file; on all ranks.
+    """
+    if model_dir is None:
+        return read_checkpoint(filename, map_location)
+    kept = os.path.join(model_dir, os.path.basename(urlsplit(filename).path))
+    failure = None
+    if get_dist_info()[0] == 0 and not os.path.exists(kept):
+        try:
+            content = FileClient.infer_client(uri=filename).get(filename)
+            FileClient("disk").put(content, kept)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+    failure = all_gather_objects(failure)[0]
+    if failure is not None:
+        raise OSError(f"{filename!r} could not be copied to {kept!r}: {failure}")
+    return read_checkpoint(kept, map_location)
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Any]:

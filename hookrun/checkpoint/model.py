@@ -30,6 +30,34 @@ def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
     return weights
 
 
+def get_state_dict(
+    module: nn.Module,
+    destination: OrderedDict[str, Any] | None = None,
+    prefix: str = "",
+    keep_vars: bool = False,
+) -> OrderedDict[str, Any]:
+    """A model's state dict without the parts of names that wrappers around it or its parts add.
+
+    Args:
+        module: the model.
+        destination: a dict to add the entries to; None for a new one.
+        prefix: what names begin with.
+        keep_vars: whether parameters stay part of the graph, as for ``Module.state_dict``.
+
+    Returns:
+        ``destination``, or the new dict.
+    """
+    weights = plain_state_dict(module, keep_vars)
+    found = OrderedDict() if destination is None else destination
+    versions = {
+        f"{prefix}{name}" if name else prefix.removesuffix("."): version
+        for name, version in layer_versions(weights).items()
+    }
+    found.update({f"{prefix}{name}": value for name, value in weights.items()})
+    set_layer_versions(found, {**layer_versions(found), **versions})
+    return found
+
+
 def make_checkpoint(
     model: nn.Module,
     optimizer: Optimizer | Mapping[str, Optimizer] | None = None,

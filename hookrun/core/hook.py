@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from .events import GENERIC, STAGES
 from .overrides import overrides
@@ -12,6 +12,7 @@ from .registry import Registry
 from .triggers import Trigger
 
 HOOKS = Registry("hook")
+H = TypeVar("H", bound="Hook")
 
 
 class Hook:
@@ -42,9 +43,21 @@ class Hook:
 
     state_layout: ClassVar[Any] = None
 
+    # The class whose settings instances start with, see `starts_with_defaults`; and those.
+    _defaults: ClassVar[tuple[type[Hook], Callable[[], Hook]] | None] = None
+
     # The runner sets these when the hook is registered.
     priority: int
     _refresh: Callable[[], Callable[[], None] | None]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A hook that has the default settings of the shipped class that its class extends."""
+        hook = super().__new__(cls)
+        if cls._defaults is not None:
+            shipped, make = cls._defaults
+            if cls.__init__ is not shipped.__init__:
+                vars(hook).update(vars(make()))
+        return hook
 
     def before_run(self, runner: Any) -> None: ...
 
@@ -149,6 +162,41 @@ class Hook:
         return {name: value for name, value in vars(self).items() if name != "_refresh"}
 
 
+def starts_with_defaults(**required: Any) -> Callable[[type[H]], type[H]]:
+    """Class decorator of shipped hooks: subclasses that never call ``super().__init__()`` work.
+
+    Code written for MMCV has such subclasses: they set the attributes that they know. Instances of
+    a class with another ``__init__`` start with the attributes of an instance of the decorated
+    class, made without arguments, and lose nothing if they do call ``super().__init__()``.
+
+    Args:
+        required: values for arguments that have no default. Attributes of that name are left out,
+            so that a subclass that forgets to set one gets an AttributeError.
+
+    >>> @starts_with_defaults()
+    ... class Report(Hook):
+    ...     def __init__(self, interval=10):
+    ...         self.interval = interval
+    >>> class MyReport(Report):
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> MyReport("mine").interval
+    10
+    """
+
+    def decorate(cls: type[H]) -> type[H]:
+        def make() -> Hook:
+            hook = cls(**required)
+            for name in required:
+                vars(hook).pop(name, None)
+            return hook
+
+        cls._defaults = (cls, make)
+        return cls
+
+    return decorate
+
+
 SCHEDULING_METHODS = (
     "every_n_epochs",
     "every_n_inner_iters",
@@ -181,6 +229,10 @@ class TriggerSetting:
 
     def __delete__(self, hook: Any) -> None:
         del vars(hook)[self.name]
+
+    def __repr__(self) -> str:
+        """What error messages show where a hook never set the attribute."""
+        return "unset"
 
 
 def tie_to_runner(hook: Hook, refresh: Callable[[], None]) -> None:

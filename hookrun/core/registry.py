@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,6 +172,49 @@ class Registry:
                     f"{each!r} is already in the {self._name} registry; force=True replaces it"
                 )
             self._modules[each] = module
+
+
+def obj_from_dict(
+    info: Mapping[str, Any],
+    parent: Any = None,
+    default_args: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build an object from a config dict without a registry; the dict is left as it is.
+
+    Args:
+        info: ``type``, a class or its name, and the arguments for it.
+        parent: the module that has the name; None if ``type`` is a full name such as
+            ``"torch.nn.Linear"``.
+        default_args: arguments used unless ``info`` has them.
+
+    Raises:
+        KeyError: no ``type``, or a name that is nowhere.
+        TypeError: the config is no dict, or an argument is unknown.
+
+    >>> half = dict(type="fractions.Fraction", numerator=1)
+    >>> obj_from_dict(half, default_args=dict(denominator=2))
+    Fraction(1, 2)
+    """
+    config = {**(default_args or {}), **info} if isinstance(info, Mapping) else info
+    if isinstance(config, dict) and isinstance(config.get("type"), str):
+        config["type"] = _find_object(config["type"], parent)
+    return Registry("object").build(config)
+
+
+def _find_object(name: str, parent: Any) -> Any:
+    """What has the name in the module, or the full name."""
+    if parent is None:
+        module, _, name = name.rpartition(".")
+        try:
+            parent = importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            full = f"{module}.{name}" if module else name
+            raise KeyError(f"{full!r} is not the full name of a class: {error}") from error
+    try:
+        return getattr(parent, name)
+    except AttributeError:
+        hint = did_you_mean(name, [each for each in dir(parent) if not each.startswith("_")])
+        raise KeyError(f"{parent.__name__} has no {name!r}. {hint}") from None
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

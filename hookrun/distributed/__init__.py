@@ -1,8 +1,9 @@
 """Ranks, collectives, parallel wrappers, and the agreement on when to stop."""
 
 from .agreement import StopAgreement
-from .collectives import all_gather_objects, allreduce_params
+from .collectives import all_gather_objects, allreduce_grads, allreduce_params
 from .environment import get_dist_info, master_only
+from .random_seed import set_random_seed
 from .wrappers import (
     INNER_NAMES,
     averages_gradients,
@@ -16,6 +17,7 @@ __all__ = [
     "INNER_NAMES",
     "StopAgreement",
     "all_gather_objects",
+    "allreduce_grads",
     "allreduce_params",
     "averages_gradients",
     "get_dist_info",
@@ -23,5 +25,6 @@ __all__ = [
     "master_only",
     "plain_name",
     "plain_state_dict",
+    "set_random_seed",
     "unwrap_model",
 ]

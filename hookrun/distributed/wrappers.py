@@ -51,9 +51,13 @@ def plain_name(model: nn.Module, name: str) -> str:
     return ".".join(parts)
 
 
-def plain_state_dict(model: nn.Module) -> OrderedDict[str, Any]:
-    """A model's state dict, under plain names: see :func:`plain_name`."""
-    state = model.state_dict()
+def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[str, Any]:
+    """A model's state dict, under plain names: see :func:`plain_name`.
+
+    Args:
+        keep_vars: whether parameters stay part of the graph, as for ``state_dict``.
+    """
+    state = model.state_dict(keep_vars=keep_vars)
     weights = OrderedDict((plain_name(model, name), value) for name, value in state.items())
     if len(weights) < len(state):  # two names would become one
         return OrderedDict(state)

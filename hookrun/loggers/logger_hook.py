@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting
+from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting, starts_with_defaults
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import Trigger
@@ -18,6 +18,7 @@ from .log_reader import LogReader, has_epochs
 _SCHEDULING = ("is_due", "after_train_iter")
 
 
+@starts_with_defaults()
 class LoggerHook(LogReader, Hook):
     """Base class of logger hooks: override :meth:`log`.
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import torch
 
-from hookrun.core import HOOKS, LogBuffer
+from hookrun.core import HOOKS, LogBuffer, starts_with_defaults
 from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
 
@@ -22,6 +22,7 @@ _FIELDS = _PREFIX_FIELDS | {"eta"}
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class TextLoggerHook(LoggerHook):
     """Writes lines of text to ``runner.logger``, and the same values as JSON to a file.
 

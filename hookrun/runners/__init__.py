@@ -1,9 +1,17 @@
 """Runners: the loop, the counters, and the registration of hooks."""
 
 from .base_runner import BaseRunner
-from .builder import RUNNER_BUILDERS, RUNNERS, DefaultRunnerConstructor, build_runner
+from .builder import (
+    RUNNER_BUILDERS,
+    RUNNERS,
+    DefaultRunnerConstructor,
+    build_runner,
+    build_runner_constructor,
+)
 from .epoch_based_runner import EpochBasedRunner, Runner
+from .host_info import get_host_info, get_time_str
 from .iter_based_runner import IterBasedRunner
+from .logger import get_logger
 from .stopping import Preempted
 from .train_step import TrainStep
 
@@ -18,4 +26,8 @@ __all__ = [
     "Runner",
     "TrainStep",
     "build_runner",
+    "build_runner_constructor",
+    "get_host_info",
+    "get_logger",
+    "get_time_str",
 ]

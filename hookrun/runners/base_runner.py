@@ -6,7 +6,6 @@ import contextlib
 import copy
 import logging
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,9 +21,10 @@ from hookrun.distributed import get_dist_info
 
 from . import resuming, saving
 from .checks import check_limit, check_optimizer, check_options, check_steps, make_work_dir
-from .default_logger import default_logger
 from .group_options import GroupOptions
+from .host_info import get_time_str
 from .loader_states import watch_loaders
+from .logger import default_logger
 from .rates import Rates, learning_rates, momentums
 from .registration import HookRegistration
 from .run_progress import RunProgress
@@ -86,7 +86,7 @@ class BaseRunner(HookRegistration, ABC):
         self.work_dir = None if work_dir is None else make_work_dir(work_dir)
         self._model_name = type(getattr(model, "module", model)).__name__
         self._rank, self._world_size = get_dist_info()
-        self.timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime())
+        self.timestamp = get_time_str()
         self._max_epochs = check_limit("max_epochs", max_epochs)
         self._max_iters = check_limit("max_iters", max_iters)
         self.log_buffer = LogBuffer()

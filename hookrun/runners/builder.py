@@ -32,6 +32,15 @@ class DefaultRunnerConstructor:
         return RUNNERS.build(self.runner_cfg, default_args=self.default_args)
 
 
+def build_runner_constructor(cfg: Mapping[str, Any]) -> Any:
+    """Build what builds a runner: ``cfg`` has its ``type`` in ``RUNNER_BUILDERS``.
+
+    Raises:
+        KeyError: an unknown type; the message has near spellings.
+    """
+    return RUNNER_BUILDERS.build(cfg)
+
+
 def build_runner(cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:
     """Build a runner from a config; the dicts are not modified.
 
@@ -45,7 +54,7 @@ def build_runner(cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None 
     """
     config = dict(cfg)
     constructor = config.pop("constructor", "DefaultRunnerConstructor")
-    build = RUNNER_BUILDERS.build(
+    build = build_runner_constructor(
         {"type": constructor, "runner_cfg": config, "default_args": default_args}
     )
     return build()

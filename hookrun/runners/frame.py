@@ -12,6 +12,7 @@ from hookrun.storage import folder_locked
 
 from . import saving, stopping
 from .any_runner import AnyRunner
+from .host_info import get_host_info
 from .optimizer_state import named_optimizers
 from .raw_weights import load_raw_weights
 from .run_options import watched
@@ -51,7 +52,9 @@ def run_in_frame(
 
 
 def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
-    runner.logger.info("start running, host: %s, work_dir: %s", _host(), runner.work_dir or "NONE")
+    runner.logger.info(
+        "start running, host: %s, work_dir: %s", get_host_info(), runner.work_dir or "NONE"
+    )
     runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
     runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
     for hook in list(runner.hooks):
@@ -134,14 +137,3 @@ def _close_hooks(runner: AnyRunner, error: BaseException | None) -> None:
             runner.logger.error("while closing hooks: %s", each, exc_info=each)
     if raised:
         raise raised[0]
-
-
-def _host() -> str:
-    """``user@host``, or ``unknown``."""
-    from getpass import getuser
-    from socket import gethostname
-
-    try:
-        return f"{getuser()}@{gethostname()}"
-    except (OSError, KeyError, ImportError):
-        return "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from hookrun import load_checkpoint, load_state_dict, save_checkpoint, weights_to_cpu
+from hookrun import (
+    get_state_dict,
+    load_checkpoint,
+    load_state_dict,
+    save_checkpoint,
+    weights_to_cpu,
+)
 from hookrun.checkpoint import make_checkpoint, read_checkpoint
 from tests.support import TinyModel
 
@@ -184,3 +191,20 @@ def test_weights_without_names_are_refused(tmp_path: Path) -> None:
     torch.save({1: torch.ones(1)}, tmp_path / "file.pth")
     with pytest.raises(TypeError, match="a key is 1"):
         load_checkpoint(torch.nn.Linear(1, 1), tmp_path / "file.pth")
+
+
+def test_state_dict_without_wrappers() -> None:
+    """Names of a model in a wrapper, or with wrapped parts, under a prefix and in a dict given."""
+    inner = nn.Sequential(nn.BatchNorm1d(2), nn.DataParallel(nn.Linear(2, 2)))
+    model = nn.DataParallel(inner)
+    plain = get_state_dict(model)
+    assert [*plain] == [name.replace("1.module.", "1.") for name in inner.state_dict()]
+    assert plain._metadata["0"] == {"version": 2}  # type: ignore[attr-defined]
+    given = OrderedDict(other=torch.zeros(1))
+    assert get_state_dict(model, given, "net.", keep_vars=True) is given
+    assert [*given] == ["other", *(f"net.{name}" for name in plain)]
+    assert given["net.1.weight"] is inner[1].module.weight
+    assert given._metadata["net.0"] == {"version": 2}  # type: ignore[attr-defined]
+    nn.ModuleDict({"net": nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))}).load_state_dict(
+        OrderedDict((name, value) for name, value in given.items() if name != "other")
+    )

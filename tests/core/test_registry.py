@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import pytest
 
-from hookrun import HOOKS, Registry
+from hookrun import HOOKS, Registry, obj_from_dict
 from hookrun.core.registry import known_arguments
 
 
@@ -118,3 +119,26 @@ def test_only_classes_and_functions_are_registered(shapes: Registry, module: Any
 
 def test_hooks_are_in_their_registry() -> None:
     assert {"CheckpointHook", "EvalHook", "EMAHook", "TextLoggerHook"} <= set(HOOKS)
+
+
+def test_obj_from_dict() -> None:
+    info = {"type": "OrderedDict", "a": 1}
+    assert obj_from_dict(info, collections, {"a": 0, "b": 2}) == {"a": 1, "b": 2}
+    assert obj_from_dict({"type": "fractions.Fraction", "numerator": 3}) == 3
+    assert obj_from_dict({"type": list}) == []
+    assert info == {"type": "OrderedDict", "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("info", "parent", "message"),
+    [
+        ({"a": 1}, None, "needs the key 'type'"),
+        ({"type": "OrderdDict"}, collections, "collections has no 'OrderdDict'. Did you mean"),
+        ({"type": "fractions.Fractoin"}, None, "fractions has no 'Fractoin'. Did you mean"),
+        ({"type": "list"}, None, "'list' is not the full name of a class"),
+        ({"type": "no.such.Thing"}, None, "'no.such.Thing' is not the full name of a class"),
+    ],
+)
+def test_obj_from_dict_of_a_wrong_type(info: Any, parent: Any, message: str) -> None:
+    with pytest.raises(KeyError, match=message):
+        obj_from_dict(info, parent)

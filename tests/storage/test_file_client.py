@@ -170,6 +170,27 @@ def server(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+def test_checkpoints_of_a_server_and_of_a_home(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from hookrun import load_from_http, load_from_local
+    from hookrun.checkpoint import write_checkpoint
+
+    write_checkpoint({"state_dict": {"w": torch.ones(3)}}, tmp_path / "a.pth")
+    assert load_from_http(f"{server}/a.pth")["state_dict"]["w"].tolist() == [1, 1, 1]
+    for _ in range(2):  # the second time from the folder
+        found = load_from_http(f"{server}/a.pth?token=1", model_dir=tmp_path / "kept")
+        assert found["state_dict"]["w"].tolist() == [1, 1, 1]
+        write_checkpoint({"state_dict": {"w": torch.zeros(3)}}, tmp_path / "a.pth")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.pth"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_from_local("~/a.pth")["state_dict"]["w"].tolist() == [0, 0, 0]
+    with pytest.raises(OSError, match=r"b\.pth' could not be copied to .*kept"):
+        load_from_http(f"{server}/b.pth", model_dir=tmp_path / "kept")
+
+
 def test_files_are_read_over_http(tmp_path: Path, server: str) -> None:
     import torch
 

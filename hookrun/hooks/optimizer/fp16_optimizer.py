@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS
+from hookrun.core import HOOKS, starts_with_defaults
 
 from .. import _layouts
 from .loss_scale import make_loss_scale
@@ -14,6 +14,7 @@ from .precision import MixedPrecision
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class Fp16OptimizerHook(OptimizerHook):
     """Takes optimizer steps in mixed precision; how follows from the model when a run starts.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS
+from hookrun.core import HOOKS, starts_with_defaults
 
 from .. import _layouts
 from .fp16_optimizer import Fp16OptimizerHook
@@ -12,6 +12,7 @@ from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook, Fp16OptimizerHook):
     """Accumulates as :class:`GradientCumulativeOptimizerHook`, in the precisions of
     :class:`Fp16OptimizerHook`.

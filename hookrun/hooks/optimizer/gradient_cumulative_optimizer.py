@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hookrun.core import HOOKS, last
+from hookrun.core import HOOKS, last, starts_with_defaults
 
 from .. import _arguments as check
 from .. import _layouts
@@ -17,6 +17,7 @@ from .reports import warn_of_short_window
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class GradientCumulativeOptimizerHook(OptimizerHook):
     """Takes an optimizer step every so many iterations, with the mean of their gradients.
 

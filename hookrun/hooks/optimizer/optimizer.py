@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hookrun.core import HOOKS, Hook, overrides
+from hookrun.core import HOOKS, Hook, overrides, starts_with_defaults
 from hookrun.ops import LossScale
 
 from .. import _arguments as check
@@ -25,6 +25,7 @@ from .run_checks import RunChecks
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class OptimizerHook(Hook):
     """Takes an optimizer step after each training iteration: zero, backward, clip, step.
 

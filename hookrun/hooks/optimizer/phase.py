@@ -15,7 +15,8 @@ from torch.optim import optimizer as torch_optimizer
 from hookrun._native import are_params_of, clear_gradients
 from hookrun.core.masters import model_parameter
 from hookrun.core.overrides import overrides
-from hookrun.ops import FusedStep, sync_buffers_, unscale_
+from hookrun.distributed import allreduce_grads
+from hookrun.ops import FusedStep, unscale_
 from hookrun.ops.step_hooks import own_step, why_replaced
 
 from .accumulation import Accumulation
@@ -170,7 +171,7 @@ class OptimizerPhase:
             ema_momentum: weight of the new parameters in the averages of ``average_in_step``.
         """
         if self._averages_gradients:
-            sync_buffers_(self._gradients())
+            allreduce_grads(map(model_parameter, self._params()))
         fused, outside = self.fused_step, self._params_outside_optimizer
         if fused is None or (outside and any(map(_has_gradient, outside))):
             return self._step_by_calls()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hookrun import schedules
-from hookrun.core.hook import HOOKS
+from hookrun.core.hook import HOOKS, starts_with_defaults
 from hookrun.schedules import STRATEGIES, Policy, Target
 
 from .. import _arguments as check
@@ -42,6 +42,7 @@ class AnnealingLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(min_lr=0.0)
 class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """Half a cosine wave over the run, from the initial learning rate down to the minimum.
 
@@ -56,6 +57,7 @@ class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(min_lr=0.0)
 class LinearAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """A straight line over the run: ``base + (min - base) * step / total``.
 
@@ -69,6 +71,7 @@ class LinearAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(min_lr=0.0)
 class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """The initial learning rate for the first part of the run, then half a cosine wave.
 
@@ -100,6 +103,7 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(decay_ratio=0.0, min_lr=0.0)
 class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
     """Warm-up, stable, decay: the initial learning rate until a decay over the last steps.
 
@@ -145,6 +149,7 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(periods=[1], min_lr=0.0)
 class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
     """Half a cosine wave down to the minimum, again and again (SGDR, arXiv:1608.03983).
 
@@ -219,6 +224,7 @@ class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(min_momentum=0.0)
 class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
     """Half a cosine wave over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
 
@@ -230,6 +236,7 @@ class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(min_momentum=0.0)
 class LinearAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
     """A straight line over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from hookrun import schedules
-from hookrun.core.hook import HOOKS
+from hookrun.core.hook import HOOKS, starts_with_defaults
 from hookrun.schedules import OneCycle, Policy
 
 from .. import _arguments as check
@@ -70,6 +70,7 @@ class _Cyclic(UpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class CyclicLrUpdaterHook(_Cyclic, LrUpdaterHook):
     """Cycles from the initial learning rate to the highest to the lowest (arXiv:1506.01186).
 
@@ -104,6 +105,7 @@ class CyclicLrUpdaterHook(_Cyclic, LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class CyclicMomentumUpdaterHook(_Cyclic, MomentumUpdaterHook):
     """Cycles from the initial momentum to the lowest to the highest (arXiv:1708.07120).
 
@@ -165,6 +167,7 @@ class _OneCycle(UpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(max_lr=1.0)
 class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
     """Up to ``max_lr``, then down far below the initial learning rate (arXiv:1708.07120).
 
@@ -246,6 +249,7 @@ class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
     """Down to ``base_momentum`` while the learning rate goes up, and back (arXiv:1708.07120).
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Number
 from operator import is_not
 from typing import Any
 
 from torch import Tensor
+
+from hookrun.core.errors import did_you_mean
 
 # One value per parameter group; for a dict of optimizers, such a list per name.
 Groups = list[float] | dict[str, list[float]]
@@ -39,6 +42,31 @@ def by_optimizer(optimizer: Any, groups: Any) -> list[tuple[Any, list[float]]]:
     if isinstance(optimizer, dict):
         return [(each, groups[name]) for name, each in optimizer.items()]
     return [(optimizer, groups)]
+
+
+def format_param(name: str, optim: Any, param: Any) -> Any:
+    """One value per parameter group of an optimizer, from an argument in any of its forms.
+
+    Args:
+        name: the optimizer's name, where there are several.
+        optim: the optimizer.
+        param: a number for all groups, a list or tuple with one per group, or a dict of these by
+            optimizer, of which the entry is returned as it is.
+
+    Raises:
+        ValueError: as many values as groups are needed.
+        KeyError: the dict has no such optimizer.
+    """
+    groups = len(optim.param_groups)
+    if isinstance(param, Number):
+        return [param] * groups
+    if isinstance(param, (list, tuple)):
+        if len(param) != groups:
+            raise ValueError(f"{name} needs {groups} values, one per parameter group: {param!r}")
+        return param
+    if name not in param:
+        raise KeyError(f"no value for the optimizer {name!r}. {did_you_mean(name, param)}")
+    return param[name]
 
 
 def separate_tensors(optimizer: Any, key: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hookrun import schedules
-from hookrun.core.hook import HOOKS
+from hookrun.core.hook import HOOKS, starts_with_defaults
 from hookrun.schedules import Policy
 
 from .. import _arguments as check
@@ -23,6 +23,7 @@ from .updater import UpdaterHook
 from .values import LEARNING_RATE
 
 
+@starts_with_defaults()
 class LrUpdaterHook(UpdaterHook):
     """Base class of the learning-rate hooks: override :meth:`get_lr`.
 
@@ -137,6 +138,7 @@ class LrUpdaterHook(UpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class FixedLrUpdaterHook(LrUpdaterHook):
     """The initial learning rate throughout, but for warm-up."""
 
@@ -152,6 +154,7 @@ class FixedLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(step=1)
 class StepLrUpdaterHook(LrUpdaterHook):
     """Multiplies the learning rate by ``gamma`` at steps: ``base * gamma ** steps_reached``.
 
@@ -186,6 +189,7 @@ class StepLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(gamma=1.0)
 class ExpLrUpdaterHook(LrUpdaterHook):
     """Multiplies the learning rate by ``gamma`` at every step: ``base * gamma ** step``.
 
@@ -206,6 +210,7 @@ class ExpLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class PolyLrUpdaterHook(LrUpdaterHook):
     """A polynomial down to the minimum: ``(base - min) * (1 - step / total) ** power + min``.
 
@@ -232,6 +237,7 @@ class PolyLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(gamma=1.0)
 class InvLrUpdaterHook(LrUpdaterHook):
     """Falls with the inverse of the step: ``base * (1 + gamma * step) ** -power``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hookrun.core.hook import HOOKS
+from hookrun.core.hook import HOOKS, starts_with_defaults
 from hookrun.schedules import Policy
 
 from .groups import Groups
@@ -18,6 +18,7 @@ from .updater import UpdaterHook
 from .values import MOMENTUM
 
 
+@starts_with_defaults()
 class MomentumUpdaterHook(UpdaterHook):
     """Base class of the momentum hooks: override :meth:`get_momentum`.
 
@@ -103,6 +104,7 @@ class MomentumUpdaterHook(UpdaterHook):
 
 
 @HOOKS.register_module()
+@starts_with_defaults(step=1)
 class StepMomentumUpdaterHook(MomentumUpdaterHook):
     """Multiplies the momentum by ``gamma`` at steps: ``base * gamma ** steps_reached``.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookrun import schedules
-from hookrun.core.hook import HOOKS
+from hookrun.core.hook import HOOKS, starts_with_defaults
 from hookrun.core.policy_config import policy_hook_config
 from hookrun.schedules import Policy
 
@@ -20,6 +20,7 @@ _SHARED = {"by_epoch", "warmup", "warmup_iters", "warmup_ratio", "warmup_by_epoc
 
 
 @HOOKS.register_module()
+@starts_with_defaults(policies=[{"policy": "Fixed"}] * 2, milestones=[1])
 class SequentialLrUpdaterHook(LrUpdaterHook):
     """One schedule after the other; new, MMCV has none like it.
 

@@ -12,7 +12,7 @@ from string import Formatter
 from typing import Any, ClassVar
 
 from hookrun.checkpoint import local_path, plain
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import allreduce_params, get_dist_info, master_only
@@ -73,6 +73,7 @@ def warn_without_epochs(hook: Any, runner: Any) -> None:
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class CheckpointHook(Hook):
     """Saves a checkpoint every ``interval`` epochs or iterations, on rank 0.
 

@@ -19,6 +19,7 @@ from hookrun.core import (
     declaring_class,
     listening_method,
     overrides,
+    starts_with_defaults,
 )
 from hookrun.core.interrupts import uninterrupted
 from hookrun.core.protocols import AveragesInStep, implements
@@ -38,6 +39,7 @@ _OTHER_CONVENTION = (
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class EMAHook(Hook):
     r"""Keeps an exponential moving average of the parameters, for evaluation and checkpoints.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hookrun import ops
-from hookrun.core import HOOKS, Hook
+from hookrun.core import HOOKS, Hook, starts_with_defaults
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class SyncBuffersHook(Hook):
     """Replaces the model's buffers by their mean over all ranks after each epoch.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hookrun import ops
 from hookrun.checkpoint import describe_not_finite, find_not_finite
-from hookrun.core import HOOKS, Hook, LogBuffer, Trigger, TriggerSetting
+from hookrun.core import HOOKS, Hook, LogBuffer, Trigger, TriggerSetting, starts_with_defaults
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import plain_name
@@ -26,6 +26,7 @@ _ADVICE = (
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class CheckInvalidLossHook(Hook):
     """Ends the run with a ValueError if the loss is infinite or NaN, before a checkpoint is saved.
 

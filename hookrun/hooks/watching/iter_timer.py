@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from hookrun import _native
-from hookrun.core import HOOKS, Hook, overrides
+from hookrun.core import HOOKS, Hook, overrides, starts_with_defaults
 
 _METHODS = tuple(
     f"{when}_{phase}{unit}"
@@ -19,6 +19,7 @@ _METHODS = tuple(
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class IterTimerHook(Hook):
     """Writes ``data_time`` (waiting for the batch) and ``time`` (the iteration) to the log buffer.
 

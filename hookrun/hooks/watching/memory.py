@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from hookrun.core import HOOKS, Hook, Trigger
+from hookrun.core import HOOKS, Hook, Trigger, starts_with_defaults
 from hookrun.core.triggers import NEVER
 
 _EVENTS = ("before_epoch", "after_epoch", "after_iter")
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class EmptyCacheHook(Hook):
     """Calls ``torch.cuda.empty_cache()`` at the chosen events.
 

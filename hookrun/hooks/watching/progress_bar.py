@@ -6,10 +6,11 @@ import contextlib
 import sys
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS, Hook
+from hookrun.core import HOOKS, Hook, starts_with_defaults
 
 
 @HOOKS.register_module()
+@starts_with_defaults()
 class ProgressBarHook(Hook):
     """Shows the iterations done, the elapsed and the remaining time of a run; needs ``rich``.
 

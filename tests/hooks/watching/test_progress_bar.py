@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hookrun import ClosureHook, EpochBasedRunner, IterBasedRunner, ProgressBarHook
-from hookrun.runners.default_logger import _TerminalHandler
+from hookrun.runners.logger import _TerminalHandler
 from tests.support import TinyModel, make_loader
 
 pty = pytest.importorskip("pty", reason="needs pseudo terminals")

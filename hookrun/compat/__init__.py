@@ -1,0 +1,1 @@
+"""What lets code written for other runners use hookrun unchanged."""

@@ -1,0 +1,68 @@
+"""hookrun's answers where code bases written on MMCV rely on what hookrun itself has not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+
+from hookrun.checkpoint import STRIP_MODULE, MapLocation, load_content
+from hookrun.checkpoint import load_checkpoint as load_checkpoint_file
+from hookrun.optim import OPTIMIZER_BUILDERS
+from hookrun.optim import DefaultOptimizerConstructor as StrictOptimizerConstructor
+
+# Prefixes of MMCV's CheckpointLoader that are no model zoo: hookrun reads these itself.
+_OWN_PREFIXES = ("", "http://", "https://")
+
+
+class DefaultOptimizerConstructor(StrictOptimizerConstructor):
+    """Warns about a custom key that is in no parameter's name: configs of model zoos share theirs.
+
+    Swin's, for example, name an ``absolute_pos_embed`` that most of its models do not have.
+    """
+
+    unmatched_keys: ClassVar[str] = "warn"
+
+
+def load_checkpoint(
+    model: nn.Module,
+    filename: str | os.PathLike[str],
+    map_location: MapLocation = None,
+    strict: bool = False,
+    logger: logging.Logger | None = None,
+    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+    **options: Any,
+) -> Any:
+    """hookrun's, also for files of model zoos, such as ``torchvision://resnet50``.
+
+    MMCV's CheckpointLoader reads these, and those whose scheme the code base has registered there.
+    """
+    if not _is_of_a_zoo(os.fspath(filename)):
+        return load_checkpoint_file(
+            model, filename, map_location, strict, logger, revise_keys, **options
+        )
+    from mmcv.runner import CheckpointLoader
+
+    checkpoint = CheckpointLoader.load_checkpoint(filename, map_location, logger)
+    load_content(model, checkpoint, filename, strict, logger, revise_keys)
+    return checkpoint
+
+
+def _is_of_a_zoo(filename: str) -> bool:
+    from mmcv.runner import CheckpointLoader
+
+    prefixes = [each for each in CheckpointLoader._schemes if each not in _OWN_PREFIXES]
+    return any(re.match(prefix, filename) for prefix in prefixes if "s3:" not in prefix)
+
+
+def lenient_answers() -> dict[str, Any]:
+    """By name, what is answered instead of hookrun's own; configs that name it get it too."""
+    OPTIMIZER_BUILDERS.register_module(force=True, module=DefaultOptimizerConstructor)
+    return {
+        "DefaultOptimizerConstructor": DefaultOptimizerConstructor,
+        "load_checkpoint": load_checkpoint,
+    }

@@ -1,0 +1,104 @@
+"""Loggers of runs: the default one, and those that also write a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from hookrun.distributed import get_dist_info
+
+FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+
+
+class _TerminalHandler(logging.StreamHandler[TextIO]):
+    """Writes to the current ``sys.stderr``, so that progress bars can redirect it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("the stream of this handler is always sys.stderr")
+
+
+def default_logger() -> logging.Logger:
+    """The logger ``hookrun``; it writes to the terminal unless the application set up logging."""
+    logger = logging.getLogger("hookrun")
+    if not logger.hasHandlers():
+        handler = _TerminalHandler()
+        handler.setFormatter(logging.Formatter(FORMAT))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger
+
+
+def get_logger(
+    name: str,
+    log_file: str | os.PathLike[str] | None = None,
+    log_level: int = logging.INFO,
+    file_mode: str = "w",
+) -> logging.Logger:
+    """A logger that writes to the terminal and to a text file.
+
+    A logger that has its handlers already, or whose parent has been set up here, is returned as it
+    is; a file that it does not write yet is added. Other ranks than the first write no file, and
+    only errors to the terminal.
+
+    Args:
+        name: the logger's; the part before a dot is that of its parent.
+        log_file: the file; its folder is made. None for the terminal alone.
+        log_level: the lowest level that is written, such as ``logging.INFO``.
+        file_mode: ``"w"`` for a new file, ``"a"`` to go on with the one there is.
+
+    Raises:
+        ValueError: another mode.
+        OSError: the file cannot be written.
+    """
+    if file_mode not in ("w", "a"):
+        raise ValueError(f"file_mode is 'w' or 'a', not {file_mode!r}")
+    logger = logging.getLogger(name)
+    is_master = get_dist_info()[0] == 0
+    if not any(_is_ours(each) for each in _with_parents(logger)):
+        logger.propagate = False
+        logger.setLevel(log_level if is_master else logging.ERROR)
+        _add(logger, _TerminalHandler(), log_level)
+    if log_file is not None and is_master and not _writes(logger, log_file):
+        os.makedirs(os.path.dirname(os.path.abspath(log_file)), exist_ok=True)
+        _add(logger, logging.FileHandler(log_file, file_mode, encoding="utf-8"), log_level)
+    return logger
+
+
+def _add(logger: logging.Logger, handler: logging.Handler, log_level: int) -> None:
+    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setLevel(log_level)
+    logger.addHandler(handler)
+
+
+def _is_ours(logger: logging.Logger) -> bool:
+    return any(isinstance(handler, _TerminalHandler) for handler in logger.handlers)
+
+
+def _with_parents(logger: logging.Logger) -> Iterator[logging.Logger]:
+    """The loggers whose handlers get what the logger is told."""
+    while True:
+        yield logger
+        if not logger.propagate or logger.parent is None:
+            return
+        logger = logger.parent
+
+
+def _writes(logger: logging.Logger, file: str | os.PathLike[str]) -> bool:
+    return any(
+        handler.baseFilename == os.path.abspath(file)
+        for each in _with_parents(logger)
+        for handler in each.handlers
+        if isinstance(handler, logging.FileHandler)
+    )

@@ -1,0 +1,1 @@
+model_urls: dict[str, str] = {}
