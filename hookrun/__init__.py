@@ -25,7 +25,13 @@ from hookrun.data import (
     ResumableSampler,
     SeededDataset,
 )
-from hookrun.distributed import allreduce_params, get_dist_info, master_only
+from hookrun.distributed import (
+    allreduce_params,
+    collect_results_cpu,
+    collect_results_gpu,
+    get_dist_info,
+    master_only,
+)
 from hookrun.hooks import *  # noqa: F403 (hooks.__all__ says what)
 from hookrun.optim import (
     OPTIMIZER_BUILDERS,
@@ -82,6 +88,8 @@ __all__ = [
     "build_optimizer_constructor",
     "build_runner",
     "cast_tensor_type",
+    "collect_results_cpu",
+    "collect_results_gpu",
     "export_safetensors",
     "force_fp32",
     "get_dist_info",

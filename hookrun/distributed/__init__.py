@@ -1,8 +1,22 @@
-"""Ranks, collectives, parallel wrappers, and the agreement on when to stop."""
+"""Ranks, collectives, collecting results, parallel wrappers, and the agreement on when to stop."""
 
 from .agreement import StopAgreement
-from .collectives import all_gather_objects, allreduce_params
+from .collecting import (
+    check_lengths,
+    collect_results_cpu,
+    collect_results_gpu,
+    gather_parts,
+    join_parts,
+    samples_of_rank,
+)
+from .collectives import (
+    all_gather_objects,
+    allreduce_params,
+    broadcast_object,
+    broadcast_tensors_,
+)
 from .environment import get_dist_info, master_only
+from .failures import fail_together, watch_failures
 from .wrappers import (
     INNER_NAMES,
     averages_gradients,
@@ -10,6 +24,7 @@ from .wrappers import (
     plain_name,
     plain_state_dict,
     unwrap_model,
+    without_buffer_sync,
 )
 
 __all__ = [
@@ -18,10 +33,21 @@ __all__ = [
     "all_gather_objects",
     "allreduce_params",
     "averages_gradients",
+    "broadcast_object",
+    "broadcast_tensors_",
+    "check_lengths",
+    "collect_results_cpu",
+    "collect_results_gpu",
+    "fail_together",
+    "gather_parts",
     "get_dist_info",
     "is_module_wrapper",
+    "join_parts",
     "master_only",
     "plain_name",
     "plain_state_dict",
+    "samples_of_rank",
     "unwrap_model",
+    "watch_failures",
+    "without_buffer_sync",
 ]

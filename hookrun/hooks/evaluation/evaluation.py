@@ -6,13 +6,12 @@ import contextlib
 import inspect
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
+from hookrun.core.log_output import EVALUATED
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
@@ -26,15 +25,18 @@ from .arguments import (
     LESS_KEYS,
     check_arguments,
     check_scoring,
+    first_score_of,
     normalize_keys,
-    resolve_rule,
+    normalize_rules,
+    normalize_save_best,
+    user_keys,
 )
-from .best import Best, refuse_several_save_best, reset_incomparable_best
+from .judge import COMPARE, Compare, Judge
+from .keeper import BestKeeper
+from .naming import label_of, resolve_names
 from .plan import evaluation_triggers, is_due
 from .scores import as_output, compute_scores, select_score
 from .testing import collect_predictions, restore_modes, single_gpu_test
-
-Compare = Callable[[float, float], bool]
 
 # The methods that decide when there are evaluations.
 _WHEN_TO_EVALUATE = (
@@ -100,10 +102,7 @@ class EvalHook(Hook):
     writes: ClassVar[frozenset[str]] = frozenset({"checkpoint", "log"})
     state_layout: ClassVar[Any] = staticmethod(_layouts.evaluation)
 
-    rule_map: ClassVar[Mapping[str, Compare]] = {
-        "greater": lambda x, y: x > y,
-        "less": lambda x, y: x < y,
-    }
+    rule_map: ClassVar[Mapping[str, Compare]] = COMPARE
     init_value_map: ClassVar[Mapping[str, float]] = {"greater": -math.inf, "less": math.inf}
     _default_greater_keys: ClassVar[Sequence[str]] = GREATER_KEYS
     _default_less_keys: ClassVar[Sequence[str]] = LESS_KEYS
@@ -118,8 +117,8 @@ class EvalHook(Hook):
         start: int | None = None,
         interval: int = 1,
         by_epoch: bool = True,
-        save_best: str | None = None,
-        rule: str | None = None,
+        save_best: str | Sequence[str] | None = None,
+        rule: str | Sequence[str | None] | None = None,
         test_fn: Callable[..., Any] | None = None,
         greater_keys: str | Sequence[str] | None = None,
         less_keys: str | Sequence[str] | None = None,
@@ -128,12 +127,17 @@ class EvalHook(Hook):
         *,
         metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
         background: bool = True,
+        name: str | None = None,
         **eval_kwargs: Any,
     ) -> None:
-        check_arguments(dataloader, start, interval, by_epoch, save_best, test_fn, metrics)
+        check_arguments(dataloader, start, interval, by_epoch, test_fn, metrics, name)
         if not overrides(self, EvalHook, ("_do_evaluate", "evaluate")):
-            signature = inspect.signature(EvalHook.__init__)
-            own_arguments = set(signature.parameters) - {"self", "eval_kwargs"}
+            own_arguments = {
+                name
+                for cls in (EvalHook, type(self))
+                for name, each in inspect.signature(cls.__init__).parameters.items()
+                if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and name != "self"
+            }
             check_scoring(own_arguments, dataloader, metrics, eval_kwargs)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.dataloader = dataloader
@@ -141,7 +145,7 @@ class EvalHook(Hook):
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_best = save_best
-        self.test_fn = test_fn or single_gpu_test
+        self.test_fn: Callable[..., Any] = test_fn or single_gpu_test
         self.metrics = metrics
         self.eval_kwargs = eval_kwargs
         self.greater_keys = normalize_keys("greater_keys", greater_keys, self._default_greater_keys)
@@ -153,8 +157,21 @@ class EvalHook(Hook):
         self._last_evaluated = 0  # the number of finished epochs or iterations at that time
         self._resumed = False  # whether that number comes from a resumed checkpoint
         self.best_ckpt_path: str | None = None
-        if save_best is not None:
-            self._init_rule(rule, save_best)
+        self.name = name
+        self.scores: dict[str, Any] = {}
+        """The scores of the latest evaluation, as they are logged."""
+        self.label = name or ""  # may be named after the dataset: see naming.py
+        self.keeper = BestKeeper(background)
+        self._key_scores: dict[str, float] = {}  # those that save_best names
+        self._together = False  # whether all ranks are in the same evaluation
+        names = normalize_save_best(save_best)
+        rules = normalize_rules(rule, names)
+        keys = user_keys(self.greater_keys, self.less_keys)
+        if names:
+            self._init_rule(rules[0], names[0])
+        for name_of_score, rule_of_score in zip(names[1:], rules[1:], strict=True):
+            judge = Judge.of(name_of_score, rule_of_score, *keys)
+            self.keeper.rules[judge.key] = judge.rule
 
     def triggers(self) -> Mapping[str, Trigger]:
         if overrides(self, EvalHook, ("_should_evaluate",)):
@@ -171,13 +188,13 @@ class EvalHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         warn_without_epochs(self, runner)
+        resolve_names([hook for hook in runner.hooks if isinstance(hook, EvalHook)])
         if self.save_best is None:
             return
-        refuse_several_save_best([h.save_best for h in runner.hooks if isinstance(h, EvalHook)])
         self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
-        key = self.save_best.replace(os.sep, "_")
-        pattern = rf"best_{'.+' if key == 'auto' else re.escape(key)}_(epoch|iter)_\d+\.pth"
-        check_can_write(self, [pattern], f"best_{key}_epoch_1.pth")
+        self.keeper.folder, self.keeper.client = self.out_dir, self.file_client
+        for pattern, example in self.keeper.file_patterns():
+            check_can_write(self, [pattern], example)
         if runner.meta is None:
             runner.meta = {}
         self._load_best(runner)
@@ -282,18 +299,32 @@ class EvalHook(Hook):
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
         with runner.eval_weights(), restore_modes(runner.model):
-            if self.metrics is not None:
-                results: Any = collect_predictions(runner.model, self.dataloader)
-            else:
-                results = self.test_fn(runner.model, self.dataloader)
-            with contextlib.suppress(TypeError):  # a loader without a length
-                runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
-            score = self.evaluate(runner, results)
-            self._last_evaluated = self._count_finished(runner)
-            if self.save_best is not None and runner.is_synchronized(self):
-                score = self._broadcast_score(runner, score)
-            if self.save_best is not None and score is not None:
-                self._save_ckpt(runner, score)
+            self._score(runner, self._test(runner))
+
+    def _test(self, runner: Any) -> Any:
+        """The results for :meth:`evaluate`."""
+        if self.metrics is not None:
+            return collect_predictions(runner.model, self.dataloader)
+        return self.test_fn(runner.model, self.dataloader)
+
+    def _score(self, runner: Any, results: Any) -> None:
+        """Compute the scores of the results, and save the checkpoint if it is the best so far."""
+        self._log_length(runner)
+        score = self.evaluate(runner, results)
+        self._last_evaluated = self._count_finished(runner)
+        if self.save_best is None:
+            return
+        self._together = runner.is_synchronized(self)
+        if self._together:
+            mine = score, self._key_scores
+            score_of_rank_0, self._key_scores = all_gather_objects(mine)[0]
+            score = None if score is None else score_of_rank_0
+        if score is not None:
+            self._save_ckpt(runner, score)
+
+    def _log_length(self, runner: Any) -> None:
+        with contextlib.suppress(TypeError):  # a loader without a length
+            runner.log_buffer.output[EVALUATED] = len(self.dataloader)
 
     def _flush_to_earlier_loggers(self, runner: Any) -> None:
         """Log the scores now if a logger precedes this hook: this event has passed it already."""
@@ -302,23 +333,19 @@ class EvalHook(Hook):
         if any(implements(hook, WritesLogs) and hook.enabled for hook in before):
             runner.flush_logs()
 
-    def _broadcast_score(self, runner: Any, score: float | None) -> float | None:
-        """The score of rank 0, on all ranks; if it is the best, gather all states for the file."""
-        score_of_rank_0, is_best = all_gather_objects((score, self._is_best(runner, score)))[0]
-        if is_best:
-            runner.gather_state()
-        return None if score is None else score_of_rank_0
-
     def evaluate(self, runner: Any, results: Any) -> float | None:
         """Compute the scores and write them to the output of the log buffer.
 
         Returns:
-            The score that ``save_best`` names; None if it is not set or there are no scores.
+            The score that ``save_best`` names, the first of several; None if it is not set or there
+            are no scores.
         """
         dataset = getattr(self.dataloader, "dataset", None)
         scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
-        runner.log_buffer.output.update(as_output(scores))
+        self.scores = as_output({label_of(self.label, k): v for k, v in scores.items()})
+        runner.log_buffer.output.update(self.scores)
         runner.log_buffer.ready = True
+        self._key_scores = {}
         if self.save_best is None:
             return None
         if not scores:
@@ -329,45 +356,35 @@ class EvalHook(Hook):
         if self.key_indicator == "auto":
             self._init_rule(self.rule, next(iter(scores)))
             self._load_best(runner)
-        return select_score(scores, self.key_indicator)
+        self._key_scores = {key: select_score(scores, key) for key in self.keeper.rules}
+        return self._key_scores[self.key_indicator]
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
-        """Save the checkpoint if its score is the best; then delete the previous best file."""
-        if not self._is_best(runner, float(key_score)):
-            return
-        best = Best(
-            self.key_indicator,
-            self.rule,
-            float(key_score),
-            "epoch" if self.by_epoch else "iter",
-            self._count_finished(runner),
-            self.out_dir or "",
-        )
-        set_path = partial(setattr, self, "best_ckpt_path")
-        best.save(
-            runner, self.file_client, self.background, self.best_ckpt_path, self._remove, set_path
-        )
+        """Save the checkpoint for each score that is the best; then delete the previous files.
+
+        Args:
+            runner: the runner.
+            key_score: the first score that ``save_best`` names; the others are those that
+                :meth:`evaluate` has computed.
+        """
+        scores = self._scores_with(key_score)
+        better = self.keeper.better(runner.meta["hook_msgs"], scores)
+        self._save_as_best(runner, scores, better)
+
+    def _scores_with(self, key_score: float) -> dict[str, float]:
+        """The scores that ``save_best`` names, with this one as the first."""
+        return {**self._key_scores, self.key_indicator: float(key_score)}
+
+    def _save_as_best(self, runner: Any, scores: Mapping[str, float], keys: Sequence[str]) -> None:
+        """Save the checkpoint as the best by the scores ``keys``."""
+        unit, number = "epoch" if self.by_epoch else "iter", self._count_finished(runner)
+        self.keeper.save(runner, scores, keys, unit, number, self._together)
+        self.best_ckpt_path = self.keeper.first_path(runner.meta["hook_msgs"])
 
     def _load_best(self, runner: Any) -> None:
-        """Go on from the best score in ``hook_msgs``, unless it is of another score or rule.
-
-        With ``'auto'`` the score is not known before the first evaluation, which calls this again.
-        """
         messages = runner.meta.setdefault("hook_msgs", {})
-        if self.rule is not None and self.key_indicator != "auto":
-            reset_incomparable_best(messages, self.key_indicator, self.rule, runner.logger)
-        self.best_ckpt_path = messages.get("best_ckpt")
-
-    def _is_best(self, runner: Any, score: float | None) -> bool:
-        if score is None or math.isnan(score):
-            return False
-        assert self.rule is not None
-        best = runner.meta["hook_msgs"].get("best_score", self.init_value_map[self.rule])
-        return bool(self.compare_func(score, best))
-
-    def _remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.file_client.remove(path)
+        self.keeper.load(messages, runner.logger)
+        self.best_ckpt_path = self.keeper.first_path(messages)
 
     def _count_finished(self, runner: Any) -> int:
         """The number of finished epochs or iterations, the current one included at its end."""
@@ -375,12 +392,20 @@ class EvalHook(Hook):
         return int(done + (runner.current_event in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
-        """Set ``rule``, ``key_indicator`` and ``compare_func``."""
+        """Set ``rule``, ``key_indicator`` and ``compare_func`` for the first score that decides.
+
+        With ``'auto'`` they are set again at the first evaluation, but where ``metrics.keys()``
+        lists the names of scores, the first one is checked now.
+        """
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        if rule is None:
-            rule = resolve_rule(key_indicator, self.metrics, self.greater_keys, self.less_keys)
+        name = first_score_of(self.metrics) if key_indicator == "auto" else key_indicator
         self.rule = rule
+        if name is not None:
+            judge = Judge.of(name, rule, *user_keys(self.greater_keys, self.less_keys))
+            self.rule = rule if key_indicator == "auto" else judge.rule
         self.key_indicator = key_indicator
-        if rule is not None:
-            self.compare_func = self.rule_map[rule]
+        further = dict(list(self.keeper.rules.items())[1:])
+        self.keeper.rules = {key_indicator: self.rule, **further}
+        if self.rule is not None:
+            self.compare_func = self.rule_map[self.rule]

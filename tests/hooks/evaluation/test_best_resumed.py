@@ -51,7 +51,7 @@ def files(folder: Path) -> list[str]:
 
 
 def without_key(checkpoint: Any) -> None:
-    for name in ("best_key", "best_rule"):
+    for name in ("best_key", "best_rule", "best"):
         del checkpoint["meta"]["hook_msgs"][name]
 
 
