@@ -126,8 +126,6 @@ def check_arguments(
         TypeError: an argument of another type.
     """
     _check_dataloader(dataloader)
-    if metrics is not None and not callable(metrics):
-        raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
     if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
         raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
     if start is not None and (not isinstance(start, int) or start < 0):
@@ -154,12 +152,12 @@ def _check_dataloader(dataloader: Any) -> None:
 
 
 def check_scoring(
-    own_arguments: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
+    hooks: Iterable[type], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
 ) -> None:
     """Refuse a dataset that cannot evaluate results, and keyword arguments that nothing accepts.
 
     Args:
-        own_arguments: the names of the arguments of EvalHook itself.
+        hooks: EvalHook and the class of the hook, whose own arguments are known.
         dataloader: the test set; its ``dataset.evaluate`` is used where ``metrics`` is None.
         metrics: the argument of EvalHook.
         eval_kwargs: the further keyword arguments, for ``dataset.evaluate``.
@@ -167,6 +165,12 @@ def check_scoring(
     Raises:
         TypeError: there are neither metrics nor an ``evaluate`` method, or an argument is unknown.
     """
+    own_arguments = {
+        name
+        for cls in hooks
+        for name, each in inspect.signature(cls).parameters.items()
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
     accepted: set[str] = set()
     if metrics is None:
         dataset: Any = getattr(dataloader, "dataset", None)

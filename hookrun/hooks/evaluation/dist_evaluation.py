@@ -19,7 +19,8 @@ from hookrun.distributed import (
     fail_together,
 )
 
-from .evaluation import EvalHook
+from .evaluation import EvalHook, Metrics
+from .metrics import stream_on_all_ranks
 from .testing import collect_predictions_of_all_ranks, multi_gpu_test, size_of_set
 
 
@@ -42,9 +43,12 @@ class DistEvalHook(EvalHook):
         tmpdir: the folder through which the results are collected; all ranks must share it. By
             default ``.eval_hook`` in the runner's ``work_dir``.
         gpu_collect: whether to collect results through the process group, without files. Outputs
-            and targets for ``metrics`` are always collected so.
+            and targets for a function ``metrics`` are always collected so.
+        metrics: as for EvalHook. Those of torchmetrics are reduced over the ranks on the device,
+            and so are others that have a method ``sync()`` which does it; any other metric is
+            updated on rank 0, with the batches of all ranks.
         start, interval, by_epoch, save_best, rule, greater_keys, less_keys, out_dir,
-            file_client_args, metrics, background, name, eval_kwargs: as for :class:`EvalHook`.
+            file_client_args, background, name, eval_kwargs: as for :class:`EvalHook`.
 
     Raises:
         RuntimeError: at the start of a run, there is no process group; at an evaluation, it failed
@@ -71,7 +75,7 @@ class DistEvalHook(EvalHook):
         out_dir: str | None = None,
         file_client_args: Mapping[str, Any] | None = None,
         *,
-        metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        metrics: Metrics | None = None,
         background: bool = True,
         name: str | None = None,
         **eval_kwargs: Any,
@@ -127,6 +131,8 @@ class DistEvalHook(EvalHook):
     def _test(self, runner: Any) -> Any:
         if self.broadcast_bn_buffer:
             broadcast_tensors_(_running_statistics(runner.model))
+        if self._streaming is not None:
+            return stream_on_all_ranks(runner.model, self.dataloader, self._streaming)
         if self.metrics is not None:
             return collect_predictions_of_all_ranks(runner.model, self.dataloader)
         tmpdir = self.tmpdir

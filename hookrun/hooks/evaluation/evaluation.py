@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import os
 import warnings
@@ -33,26 +32,14 @@ from .arguments import (
 )
 from .judge import COMPARE, Compare, Judge
 from .keeper import BestKeeper
+from .metrics import StreamingMetric, stream, streaming_metrics
 from .naming import label_of, resolve_names
-from .plan import evaluation_triggers, is_due
+from .plan import DECIDING_METHODS, evaluation_triggers, is_due
+from .random_state import keep_random_state
 from .scores import as_output, compute_scores, select_score
 from .testing import collect_predictions, restore_modes, single_gpu_test
 
-# The methods that decide when there are evaluations.
-_WHEN_TO_EVALUATE = (
-    "before_train_epoch",
-    "before_train_iter",
-    "after_train_epoch",
-    "after_train_iter",
-    "after_run",
-    "catch_up_evaluation",
-    "every_n_epochs",
-    "every_n_iters",
-    "_catch_up",
-    "_should_evaluate",
-    "_is_due",
-    "_do_evaluate",
-)
+Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[str, StreamingMetric]
 
 
 @HOOKS.register_module()
@@ -67,9 +54,10 @@ class EvalHook(Hook):
     Args:
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)``
             returns a dict of scores, unless ``metrics`` is given.
-        start: the first epoch or iteration, counted from 1, to evaluate. If the first run starts or
-            resumes at or after it, the model is evaluated before training too. A resumed run whose
-            checkpoint says when it was evaluated last does so only if an evaluation was missed.
+        start: the first epoch or iteration, counted from 1, to evaluate. If a run starts or resumes
+            at or after it, the model is evaluated before training too; where the resumed run had
+            done that already, training goes on with the same random numbers all the same. Without
+            ``start``, a resumed run is evaluated first only if an evaluation was missed.
         interval: the number of epochs or iterations from one evaluation to the next.
         by_epoch: whether ``start`` and ``interval`` count epochs.
         save_best: the name of the score that decides which checkpoint is the best, or ``'auto'``
@@ -86,8 +74,10 @@ class EvalHook(Hook):
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
-        metrics: ``metrics(outputs, targets)`` returns a dict of scores, for datasets without
-            ``evaluate``. Outputs and targets are those of all batches, concatenated.
+        metrics: for datasets without ``evaluate``: ``metrics(outputs, targets)`` returns a dict of
+            scores, with outputs and targets of all batches, concatenated. Or a metric with
+            ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics,
+            or a dict of such metrics: they are updated batch by batch, and no outputs are kept.
         background: write the best checkpoint in the background; see :class:`CheckpointHook`.
         eval_kwargs: passed on to ``dataset.evaluate``.
 
@@ -125,20 +115,14 @@ class EvalHook(Hook):
         out_dir: str | None = None,
         file_client_args: Mapping[str, Any] | None = None,
         *,
-        metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        metrics: Metrics | None = None,
         background: bool = True,
         name: str | None = None,
         **eval_kwargs: Any,
     ) -> None:
         check_arguments(dataloader, start, interval, by_epoch, test_fn, metrics, name)
         if not overrides(self, EvalHook, ("_do_evaluate", "evaluate")):
-            own_arguments = {
-                name
-                for cls in (EvalHook, type(self))
-                for name, each in inspect.signature(cls.__init__).parameters.items()
-                if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and name != "self"
-            }
-            check_scoring(own_arguments, dataloader, metrics, eval_kwargs)
+            check_scoring((EvalHook, type(self)), dataloader, metrics, eval_kwargs)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.dataloader = dataloader
         self.start = start
@@ -147,6 +131,7 @@ class EvalHook(Hook):
         self.save_best = save_best
         self.test_fn: Callable[..., Any] = test_fn or single_gpu_test
         self.metrics = metrics
+        self._streaming = None if metrics is None else streaming_metrics(metrics)
         self.eval_kwargs = eval_kwargs
         self.greater_keys = normalize_keys("greater_keys", greater_keys, self._default_greater_keys)
         self.less_keys = normalize_keys("less_keys", less_keys, self._default_less_keys)
@@ -252,7 +237,7 @@ class EvalHook(Hook):
         It is None without ``save_best``, where an overridden method may decide otherwise, and by
         iteration in a run whose number of iterations is unknown.
         """
-        if self.save_best is None or overrides(self, EvalHook, _WHEN_TO_EVALUATE):
+        if self.save_best is None or overrides(self, EvalHook, DECIDING_METHODS):
             return None
         if not self.by_epoch and runner.max_iters is None:
             return None  # their epochs may differ in length
@@ -269,18 +254,17 @@ class EvalHook(Hook):
     def _catch_up(self, runner: Any) -> None:
         """Evaluate before the first training iteration of a run, if that is due.
 
-        The checkpoint of an epoch is often written before the epoch is evaluated. A run that is
-        resumed from it evaluates first, so that it has the same best score as a run that was not
-        interrupted.
+        It is where ``start`` has been reached. And the checkpoint of an epoch is often written
+        before the epoch is evaluated: a run that is resumed from it evaluates first, so that it has
+        the same best score as a run that was not interrupted.
         """
         self.initial_flag = False
         done = runner.epoch if self.by_epoch else runner.iter
-        if self._resumed:
-            due = done > self._last_evaluated and self._is_due(done)
-        else:
-            due = self.start is not None and done >= self.start
-        if due:
-            with not_timed(runner):
+        missed = self._resumed and done > self._last_evaluated and self._is_due(done)
+        if missed or (self.start is not None and done >= self.start):
+            # An evaluation that the run has had before must not change how training goes on.
+            repeated = self._resumed and not missed
+            with not_timed(runner), keep_random_state(self.dataloader if repeated else None):
                 self._do_evaluate(runner)
             if runner.log_buffer.ready:  # log the scores before training writes to the output
                 runner.flush_logs()
@@ -303,6 +287,8 @@ class EvalHook(Hook):
 
     def _test(self, runner: Any) -> Any:
         """The results for :meth:`evaluate`."""
+        if self._streaming is not None:
+            return stream(runner.model, self.dataloader, self._streaming)
         if self.metrics is not None:
             return collect_predictions(runner.model, self.dataloader)
         return self.test_fn(runner.model, self.dataloader)
@@ -340,8 +326,10 @@ class EvalHook(Hook):
             The score that ``save_best`` names, the first of several; None if it is not set or there
             are no scores.
         """
-        dataset = getattr(self.dataloader, "dataset", None)
-        scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
+        scores = results  # of metrics that were updated batch by batch
+        if self._streaming is None:
+            dataset = getattr(self.dataloader, "dataset", None)
+            scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
         self.scores = as_output({label_of(self.label, k): v for k, v in scores.items()})
         runner.log_buffer.output.update(self.scores)
         runner.log_buffer.ready = True
@@ -399,7 +387,11 @@ class EvalHook(Hook):
         """
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        name = first_score_of(self.metrics) if key_indicator == "auto" else key_indicator
+        name = (
+            first_score_of(self._streaming or self.metrics)
+            if key_indicator == "auto"
+            else key_indicator
+        )
         self.rule = rule
         if name is not None:
             judge = Judge.of(name, rule, *user_keys(self.greater_keys, self.less_keys))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,18 @@ def first_samples(batch: Any, count: int) -> Any:
     if isinstance(batch, tuple):
         return tuple(first_samples(value, count) for value in batch)
     return batch if isinstance(batch, Tensor) and batch.ndim == 0 else batch[:count]
+
+
+def leaves(batch: Any) -> Iterator[Any]:
+    """The tensors and lists of what a batch gave, in tuples and dicts too."""
+    if isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from leaves(value)
+    elif isinstance(batch, tuple):
+        for value in batch:
+            yield from leaves(value)
+    else:
+        yield batch
 
 
 def _entries(batches: Sequence[Sequence[Any]], key: Any) -> list[list[Any]]:

@@ -7,6 +7,22 @@ from collections.abc import Mapping
 from hookrun.core import Trigger
 from hookrun.core.triggers import NEVER
 
+DECIDING_METHODS = (
+    "before_train_epoch",
+    "before_train_iter",
+    "after_train_epoch",
+    "after_train_iter",
+    "after_run",
+    "catch_up_evaluation",
+    "every_n_epochs",
+    "every_n_iters",
+    "_catch_up",
+    "_should_evaluate",
+    "_is_due",
+    "_do_evaluate",
+)
+"""The methods of EvalHook that decide when there are evaluations."""
+
 
 def is_due(finished: int, start: int | None, interval: int) -> bool:
     """Whether an evaluation is due after ``finished`` epochs or iterations.
