@@ -197,6 +197,19 @@ class SavesCheckpoints(Protocol):
         """
 
 
+class TakesScores(Protocol):
+    """A hook that uses the scores of evaluations, such as one that stops a run."""
+
+    def take_scores(self, runner: Any, scores: Mapping[str, Any]) -> None:
+        """Called after each evaluation; on all ranks that evaluate, with the same numbers.
+
+        Args:
+            runner: the runner.
+            scores: by the names under which they are logged. ``hookrun.hooks.evaluation.judge``
+                has what decides which of two is better.
+        """
+
+
 class GathersState(Protocol):
     """A hook whose state is distributed over the ranks."""
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
 from hookrun.core.log_output import EVALUATED
-from hookrun.core.protocols import WritesLogs, implements
+from hookrun.core.protocols import TakesScores, WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
 from hookrun.storage import FileClient
@@ -284,6 +284,9 @@ class EvalHook(Hook):
         """Evaluate, and save the checkpoint if it is the best so far."""
         with runner.eval_weights(), restore_modes(runner.model):
             self._score(runner, self._test(runner))
+        for hook in getattr(runner, "hooks", ()):
+            if implements(hook, TakesScores):
+                hook.take_scores(runner, self.scores)
 
     def _test(self, runner: Any) -> Any:
         """The results for :meth:`evaluate`."""

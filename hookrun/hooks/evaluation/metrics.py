@@ -23,6 +23,7 @@ from hookrun.distributed import (
 )
 
 from .joining import first_samples, join_ranks, leaves
+from .progress import progress_over
 from .testing import predict, size_of_set, target_of
 
 _WHAT = "updating metrics"
@@ -152,9 +153,10 @@ def stream(model: nn.Module, data_loader: Iterable[Any], metrics: StreamingMetri
     model.eval()
     metrics.reset()
     empty = True
-    for batch in data_loader:
-        metrics.update(predict(model, batch), target_of(model, batch))
-        empty = False
+    with progress_over(data_loader) as batches:
+        for batch in batches:
+            metrics.update(predict(model, batch), target_of(model, batch))
+            empty = False
     _check_not_empty(not empty)
     values = metrics.compute(all_ranks=False)
     metrics.reset()
@@ -209,16 +211,17 @@ def _update_each(model: nn.Module, data_loader: Any, metrics: StreamingMetrics) 
         own = samples_of_rank(rank, world_size, size_of_set(data_loader))
         model.eval()
         metrics.reset()
-        for batch in data_loader:
-            check()
-            outputs, targets = predict(model, batch), target_of(model, batch)
-            count = _count(outputs)
-            new = min(count, own - seen)
-            seen += count
-            if 0 < new < count:
-                outputs, targets = first_samples(outputs, new), first_samples(targets, new)
-            if new > 0:
-                metrics.update(outputs, targets)
+        with progress_over(data_loader) as batches:
+            for batch in batches:
+                check()
+                outputs, targets = predict(model, batch), target_of(model, batch)
+                count = _count(outputs)
+                new = min(count, own - seen)
+                seen += count
+                if 0 < new < count:
+                    outputs, targets = first_samples(outputs, new), first_samples(targets, new)
+                if new > 0:
+                    metrics.update(outputs, targets)
     return seen
 
 

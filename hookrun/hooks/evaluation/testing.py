@@ -22,11 +22,14 @@ from hookrun.distributed import (
 )
 
 from .joining import join_batches, join_ranks
+from .progress import progress_over
 
 
 @torch.no_grad()
 def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """Run the model over a loader and collect its results, in order.
+
+    A terminal shows how far it is; see :func:`~hookrun.hooks.evaluation.progress.progress_over`.
 
     Args:
         model: called as ``model(return_loss=False, **batch)``, or as ``predict_step(batch)`` if it
@@ -39,8 +42,9 @@ def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """
     model.eval()
     results: list[Any] = []
-    for batch in data_loader:
-        results.extend(predict(model, batch))
+    with progress_over(data_loader) as batches:
+        for batch in batches:
+            results.extend(predict(model, batch))
     return results
 
 
@@ -75,9 +79,10 @@ def multi_gpu_test(
         size = size_of_set(data_loader)
         model.eval()
         results: list[Any] = []
-        for batch in data_loader:
-            check()
-            results.extend(predict(model, batch))
+        with progress_over(data_loader) as batches:
+            for batch in batches:
+                check()
+                results.extend(predict(model, batch))
     if get_dist_info()[1] == 1:
         return results
     if gpu_collect:
@@ -125,9 +130,10 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
     """
     model.eval()
     outputs, targets = [], []
-    for batch in data_loader:
-        outputs.append(predict(model, batch))
-        targets.append(target_of(model, batch))
+    with progress_over(data_loader) as batches:
+        for batch in batches:
+            outputs.append(predict(model, batch))
+            targets.append(target_of(model, batch))
     _check_not_empty(outputs)
     return join_batches(outputs), join_batches(targets)
 
@@ -159,10 +165,11 @@ def collect_predictions_of_all_ranks(model: nn.Module, data_loader: Any) -> tupl
         size = size_of_set(data_loader)
         model.eval()
         outputs, targets = [], []
-        for batch in data_loader:
-            check()
-            outputs.append(predict(model, batch))
-            targets.append(target_of(model, batch))
+        with progress_over(data_loader) as batches:
+            for batch in batches:
+                check()
+                outputs.append(predict(model, batch))
+                targets.append(target_of(model, batch))
     parts = gather_parts((outputs, targets))
     joined = None
     with fail_together("collecting predictions"):

@@ -248,6 +248,22 @@ def test_scores_may_be_any_mapping_and_are_kept_for_others(make_runner: MakeRunn
     assert best_files(runner) == ["best_val_acc_epoch_1.pth"]
 
 
+def test_hooks_that_take_scores_get_those_of_each_evaluation(make_runner: MakeRunner) -> None:
+    class Stop(Hook):
+        def __init__(self) -> None:
+            self.taken: list[tuple[int, dict[str, Any]]] = []
+
+        def take_scores(self, runner: Any, scores: dict[str, Any]) -> None:
+            self.taken.append((runner.epoch, dict(scores)))
+
+    runner, stop = make_runner(max_epochs=3), Stop()
+    runner.register_hook(stop, "HIGHEST")
+    runner.register_hook(EvalHook(make_loader(scores=SCORES), interval=2, name="val"))
+    runner.register_hook(EvalHook(make_loader(scores=SCORES), start=3))
+    runner.run([make_loader(1)], TRAIN)
+    assert stop.taken == [(1, {"val/acc": 0.1, "val/loss": 1.0}), (2, SCORES[0])]
+
+
 def test_empty_scores_are_warned_about_and_training_goes_on(make_runner: MakeRunner) -> None:
     with pytest.warns(UserWarning, match=r"returned no scores"):
         runner = run(make_runner, [{}, SCORES[0]], save_best=["acc", "loss"])

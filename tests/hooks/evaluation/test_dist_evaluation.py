@@ -260,6 +260,12 @@ own = scores if rank == 0 else scores[::-1]
 runner = make_runner(max_epochs=len(scores))
 hook = DistEvalHook(loader_of(Unlike(5, scores=own)), save_best=save_best)
 runner.register_hook(hook)
+
+class Take(Hook):
+    def take_scores(self, runner, scores):
+        found.setdefault("taken", []).append(list(scores.values()))
+
+runner.register_hook(Take())
 runner.run([make_loader(1)], [("train", 1)])
 saved = sorted(path.name for path in (folder / "run").glob("best*"))
 messages = runner.meta["hook_msgs"]
@@ -281,6 +287,8 @@ def test_rank_0_evaluates_and_decides_for_all(tmp_path: Path, save_best: str) ->
     assert found[0]["messages"] == found[1]["messages"]
     assert found[0]["messages"]["best_score"] == 0.5
     assert [each["key"] for each in found] == ["acc", "acc"]
+    for each in found:
+        assert each["taken"][:3] == [[0.1, 3.0], [0.5, 2.0], [0.5, 1.0]]
 
 
 STATISTICS = """
