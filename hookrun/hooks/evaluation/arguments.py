@@ -10,7 +10,7 @@ from typing import Any
 
 from hookrun.core.errors import did_you_mean
 
-from .judge import COMPARE
+from .judge import COMPARE, Judge
 
 # The default keys of MMCV's EvalHook; score_rule.py knows more spellings of them.
 GREATER_KEYS = (
@@ -104,10 +104,28 @@ def user_keys(
     return greater, () if tuple(less_keys) == LESS_KEYS else less_keys
 
 
-def first_score_of(metrics: Any) -> str | None:
-    """The name of the first score, where ``metrics.keys()`` lists them before they are computed."""
+def resolve_rule(
+    key: str, rule: str | None, metrics: Any, greater_keys: Sequence[str], less_keys: Sequence[str]
+) -> str | None:
+    """The rule of the score ``key``; None with ``'auto'``, where the first evaluation decides.
+
+    Args:
+        key: the name of the score, or ``'auto'``.
+        rule: the given one, or None for what the name says.
+        metrics: those of EvalHook.
+        greater_keys, less_keys: of the user.
+
+    Raises:
+        ValueError: the name does not say which rule applies. With ``'auto'``, the first name is
+            checked where ``metrics.keys()`` lists the names of its scores.
+    """
+    if key != "auto":
+        return Judge.of(key, rule, greater_keys, less_keys).rule
     names = getattr(metrics, "keys", None)
-    return next(map(str, names()), None) if callable(names) else None
+    first = next(map(str, names()), None) if callable(names) else None
+    if first is not None:
+        Judge.of(first, rule, greater_keys, less_keys)
+    return rule
 
 
 def check_arguments(

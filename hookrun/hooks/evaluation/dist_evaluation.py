@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from hookrun.core import HOOKS
+from hookrun.core import HOOKS, overrides
 from hookrun.distributed import (
     all_gather_objects,
     broadcast_object,
@@ -21,6 +21,7 @@ from hookrun.distributed import (
 
 from .evaluation import EvalHook, Metrics
 from .metrics import stream_on_all_ranks
+from .scores import log_length
 from .testing import collect_predictions_of_all_ranks, multi_gpu_test, size_of_set
 
 
@@ -143,34 +144,21 @@ class DistEvalHook(EvalHook):
         )
 
     def _score(self, runner: Any, results: Any) -> None:
-        score = None
-        with fail_together(f"{type(self).__name__}: computing scores"):
+        score, name = None, type(self).__name__
+        with fail_together(f"{name}: computing scores"):
             if runner.rank == 0:
-                self._log_length(runner)
+                log_length(runner, self.dataloader)
                 score = self.evaluate(runner, results)
         self._last_evaluated = self._count_finished(runner)
         self.scores = broadcast_object(_plain(self.scores))
         if self.save_best is None:
             return
-        better: list[str] = []
-        if score is not None:
-            messages = runner.meta["hook_msgs"]
-            better = self.keeper.better(messages, self._scores_with(score))
-        decided = score, self._key_scores, self.key_indicator, self.rule, better
-        score, self._key_scores, key, rule, better = broadcast_object(decided)
-        if key != self.key_indicator:  # it was 'auto' until now
-            self._init_rule(rule, key)
-            self._load_best(runner)
-        if score is None:
+        if not overrides(self, DistEvalHook, ("_save_ckpt",)):
+            self._keep_best_of_rank_0(runner, score)
             return
-        self._together = True
-        try:
-            if runner.rank == 0:
+        with fail_together(f"{name}: saving the best checkpoint"):
+            if score is not None:  # on rank 0: as in MMCV, the others do not save
                 self._save_ckpt(runner, score)
-            else:
-                self._save_as_best(runner, self._scores_with(score), better)
-        finally:
-            self._together = False
 
 
 def _plain(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import warnings
@@ -10,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
-from hookrun.core.log_output import EVALUATED
-from hookrun.core.protocols import TakesScores, WritesLogs, implements
+from hookrun.core.protocols import TakesScores, implements
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import all_gather_objects
+from hookrun.distributed import broadcast_object, get_dist_info
 from hookrun.storage import FileClient
 
 from .. import _layouts
@@ -24,19 +22,19 @@ from .arguments import (
     LESS_KEYS,
     check_arguments,
     check_scoring,
-    first_score_of,
     normalize_keys,
     normalize_rules,
     normalize_save_best,
+    resolve_rule,
     user_keys,
 )
 from .judge import COMPARE, Compare, Judge
 from .keeper import BestKeeper
 from .metrics import StreamingMetric, stream, streaming_metrics
 from .naming import label_of, resolve_names
-from .plan import DECIDING_METHODS, evaluation_triggers, is_due
+from .plan import DECIDING_METHODS, evaluation_triggers, is_due, sync_signature
 from .random_state import keep_random_state
-from .scores import as_output, compute_scores, select_score
+from .scores import as_output, compute_scores, flush_to_earlier_loggers, log_length, select_score
 from .testing import collect_predictions, restore_modes, single_gpu_test
 
 Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[str, StreamingMetric]
@@ -63,10 +61,11 @@ class EvalHook(Hook):
         save_best: the name of the score that decides which checkpoint is the best, or ``'auto'``
             for the first score that is returned; None saves none. The file is
             ``best_KEY_epoch_N.pth``; ``runner.meta['hook_msgs']`` has ``best_score`` and
-            ``best_ckpt``. A score that is NaN is never the best.
-        rule: ``'greater'`` if a greater score is better, ``'less'`` if a smaller one is. By default
-            the words in the name of the score decide (see ``score_rule.py``); a name that says
-            nothing is refused.
+            ``best_ckpt``. With a list of names there is a best file for each: ``best_score`` is the
+            first one's, ``hook_msgs['best']`` has all. A score that is NaN is never the best.
+        rule: ``'greater'`` if a greater score is better, ``'less'`` if a smaller one is; or a list
+            with one for each name in ``save_best``. By default the words in the name of the score
+            decide (see ``score_rule.py``); a name that says nothing is refused.
         test_fn: ``test_fn(model, dataloader)`` returns the results; by default
             :func:`single_gpu_test`.
         greater_keys, less_keys: names of scores, or words or parts of them, for the two rules. They
@@ -79,12 +78,16 @@ class EvalHook(Hook):
             ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics,
             or a dict of such metrics: they are updated batch by batch, and no outputs are kept.
         background: write the best checkpoint in the background; see :class:`CheckpointHook`.
+        name: goes before the names of scores, in the log and in files, to tell several EvalHooks of
+            a run apart. By default the first one has none, and the others the names of their
+            datasets: ``dataset.name``, or the class.
         eval_kwargs: passed on to ``dataset.evaluate``.
 
     Raises:
         TypeError: an argument of another type, or an unknown one; a dataset without ``evaluate``.
         ValueError: ``interval`` or ``start`` is out of range; ``test_fn`` and ``metrics`` are both
-            given; the name of the score does not say which rule applies.
+            given; the name of the score does not say which rule applies. At the start of a run,
+            another EvalHook saves the best by the same score of the same dataset or name.
         KeyError: an unknown rule; at an evaluation, ``save_best`` is not among the scores.
     """
 
@@ -214,13 +217,13 @@ class EvalHook(Hook):
             runner.flush_logs()
             with not_timed(runner):
                 self._do_evaluate(runner)
-            self._flush_to_earlier_loggers(runner)
+            flush_to_earlier_loggers(runner, self)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
             self._do_evaluate(runner)
-            self._flush_to_earlier_loggers(runner)
+            flush_to_earlier_loggers(runner, self)
 
     def after_run(self, runner: Any) -> None:
         """Wait until the best checkpoint is written, so that later hooks find the file."""
@@ -232,17 +235,11 @@ class EvalHook(Hook):
         runner.checkpoint_writer.close()
 
     def sync_signature(self, runner: Any) -> Any:
-        """Values that all ranks must share to evaluate at the same points; None if unsynchronized.
-
-        It is None without ``save_best``, where an overridden method may decide otherwise, and by
-        iteration in a run whose number of iterations is unknown.
-        """
+        # Without `save_best` no collective is used; an overridden method may decide otherwise.
         if self.save_best is None or overrides(self, EvalHook, DECIDING_METHODS):
             return None
-        if not self.by_epoch and runner.max_iters is None:
-            return None  # their epochs may differ in length
-        plan = self.start, self.interval, self.by_epoch, self._resumed, self._last_evaluated
-        return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)
+        evaluated = self._resumed, self._last_evaluated
+        return sync_signature(runner, self.start, self.interval, self.by_epoch, evaluated)
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self._last_evaluated}
@@ -298,29 +295,37 @@ class EvalHook(Hook):
 
     def _score(self, runner: Any, results: Any) -> None:
         """Compute the scores of the results, and save the checkpoint if it is the best so far."""
-        self._log_length(runner)
+        log_length(runner, self.dataloader)
         score = self.evaluate(runner, results)
         self._last_evaluated = self._count_finished(runner)
         if self.save_best is None:
             return
-        self._together = runner.is_synchronized(self)
-        if self._together:
-            mine = score, self._key_scores
-            score_of_rank_0, self._key_scores = all_gather_objects(mine)[0]
-            score = None if score is None else score_of_rank_0
-        if score is not None:
+        if runner.is_synchronized(self) and not overrides(self, EvalHook, ("_save_ckpt",)):
+            self._keep_best_of_rank_0(runner, score)
+        elif score is not None:
             self._save_ckpt(runner, score)
 
-    def _log_length(self, runner: Any) -> None:
-        with contextlib.suppress(TypeError):  # a loader without a length
-            runner.log_buffer.output[EVALUATED] = len(self.dataloader)
-
-    def _flush_to_earlier_loggers(self, runner: Any) -> None:
-        """Log the scores now if a logger precedes this hook: this event has passed it already."""
-        hooks = list(runner.hooks)
-        before = hooks[: hooks.index(self)] if self in hooks else []
-        if any(implements(hook, WritesLogs) and hook.enabled for hook in before):
-            runner.flush_logs()
+    def _keep_best_of_rank_0(self, runner: Any, score: float | None) -> None:
+        """Save the checkpoint if rank 0 has a better score; called on all ranks."""
+        better: list[str] = []
+        if score is not None:
+            messages = runner.meta["hook_msgs"]
+            better = self.keeper.better(messages, self._scores_with(score))
+        decided = score, self._key_scores, self.key_indicator, self.rule, better
+        score, self._key_scores, key, rule, better = broadcast_object(decided)
+        if key != self.key_indicator:  # it was 'auto' until now
+            self._init_rule(rule, key)
+            self._load_best(runner)
+        if score is None:
+            return
+        self._together = True
+        try:
+            if get_dist_info()[0] == 0:
+                self._save_ckpt(runner, score)
+            else:
+                self._save_as_best(runner, self._scores_with(score), better)
+        finally:
+            self._together = False
 
     def evaluate(self, runner: Any, results: Any) -> float | None:
         """Compute the scores and write them to the output of the log buffer.
@@ -383,22 +388,11 @@ class EvalHook(Hook):
         return int(done + (runner.current_event in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
-        """Set ``rule``, ``key_indicator`` and ``compare_func`` for the first score that decides.
-
-        With ``'auto'`` they are set again at the first evaluation, but where ``metrics.keys()``
-        lists the names of scores, the first one is checked now.
-        """
+        """Set ``rule``, ``key_indicator`` and ``compare_func`` for the first score that decides."""
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        name = (
-            first_score_of(self._streaming or self.metrics)
-            if key_indicator == "auto"
-            else key_indicator
-        )
-        self.rule = rule
-        if name is not None:
-            judge = Judge.of(name, rule, *user_keys(self.greater_keys, self.less_keys))
-            self.rule = rule if key_indicator == "auto" else judge.rule
+        keys = user_keys(self.greater_keys, self.less_keys)
+        self.rule = resolve_rule(key_indicator, rule, self._streaming or self.metrics, *keys)
         self.key_indicator = key_indicator
         further = dict(list(self.keeper.rules.items())[1:])
         self.keeper.rules = {key_indicator: self.rule, **further}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hookrun.core import Trigger
 from hookrun.core.triggers import NEVER
@@ -53,3 +54,21 @@ def evaluation_triggers(start: int | None, interval: int, by_epoch: bool) -> Map
         "after_train_epoch": NEVER,
         "after_train_iter": Trigger(iters=interval, start=first),
     }
+
+
+def sync_signature(
+    runner: Any, start: int | None, interval: int, by_epoch: bool, evaluated: tuple[bool, int]
+) -> Any:
+    """Values that all ranks must share to evaluate at the same points; None if unsynchronized.
+
+    It is None by iteration in a run whose number of iterations is unknown.
+
+    Args:
+        runner: the runner.
+        start, interval, by_epoch: as for EvalHook.
+        evaluated: whether it is known when a resumed run was evaluated last, and when that was.
+    """
+    if not by_epoch and runner.max_iters is None:
+        return None  # their epochs may differ in length
+    plan = start, interval, by_epoch, *evaluated
+    return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)

@@ -1,9 +1,8 @@
-"""DistEvalHook: the metrics of one process, rank 0's decisions, and failures that end all ranks."""
+"""DistEvalHook: the metrics of one process, and rank 0's decisions."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,63 +15,7 @@ from hookrun.core import HOOKS
 from tests.distributed.workers import run_workers
 from tests.support import Points, TinyModel, make_loader
 
-BEGIN = """
-import copy, os, signal, time
-from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
-from hookrun import DistEvalHook, EpochBasedRunner, Hook, IterBasedRunner, TrainStep
-from tests.support import Points, TinyModel, make_loader
-
-def loader_of(dataset, batch_size=2, shuffle=False):
-    sampler = DistributedSampler(dataset, shuffle=shuffle)
-    return DataLoader(dataset, batch_size, sampler=sampler)
-
-def make_runner(model=None, kind=EpochBasedRunner, **arguments):
-    return kind(model or TinyModel(), work_dir=str(folder / "run"), **arguments)
-
-def error_of(work):
-    try:
-        work()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-"""
-
-SCORING = """
-class Scored(Points):
-    def evaluate(self, results, logger=None, **arguments):
-        found["arguments"] = arguments
-        distances = [abs(float(r) - float(y)) for r, y in zip(results, self.y, strict=True)]
-        weighted = sum(n * each for n, each in enumerate(distances))  # depends on the order
-        return {"weighted": weighted, "mae": sum(distances) / len(distances)}
-
-def mae(outputs, targets):
-    places = torch.arange(len(outputs))
-    distances = (outputs - targets).abs().flatten()
-    return {"weighted": float(distances @ places.float()), "mae": float(distances.mean())}
-
-class Step(TinyModel):
-    def predict_step(self, batch):
-        return self.fc(batch["x"])
-
-    def split_batch(self, batch):
-        return batch, batch["y"]
-
-class Keep(Hook):
-    def __init__(self):
-        self.outputs = []
-
-    def after_train_epoch(self, runner):
-        self.outputs.append({k: v for k, v in runner.log_buffer.output.items() if k != "loss"})
-
-def evaluate(size, **arguments):
-    runner = make_runner(Step(), max_epochs=2)
-    keep = Keep()
-    hook = DistEvalHook(loader_of(Scored(size)), **arguments)
-    runner.register_hook(hook)
-    runner.register_hook(keep)
-    runner.run([make_loader(1)], [("train", 1)])
-    return keep.outputs
-"""
+from .dist_support import BEGIN, SCORING
 
 ONE_PROCESS_IS_REFERENCE = """
 found["results"] = {
@@ -109,142 +52,6 @@ def test_several_ranks_give_the_metrics_of_one_process(tmp_path: Path, world_siz
                 assert output == pytest.approx(expected, rel=1e-5), (size, kind)
     assert found[0]["arguments"] == {}
     assert found[0]["left"] == []  # nothing of .eval_hook stays
-
-
-FAILURES = """
-class Failing(Step):
-    def __init__(self, at=None):
-        super().__init__()
-        self.at = at
-
-    def predict_step(self, batch):
-        if self.at == rank:
-            raise ArithmeticError("no such output")
-        return super().predict_step(batch)
-
-class Lambdas(Step):
-    def predict_step(self, batch):
-        results = list(super().predict_step(batch))
-        return [lambda: None] * len(results) if rank == 1 else results
-
-class Twice(Step):
-    def predict_step(self, batch):
-        results = list(super().predict_step(batch))
-        return results * 2 if rank == 1 else results
-
-class Endless:
-    dataset = Points(4)
-
-    def __iter__(self):
-        while True:
-            yield {"x": torch.zeros(2, 2), "y": torch.zeros(2, 1)}
-
-def no_dict(outputs, targets):
-    return 0.5
-
-def fails(outputs, targets):
-    raise OSError("no space left")
-
-def run(model, loader, **arguments):
-    runner = make_runner(model, max_epochs=1)
-    runner.register_hook(DistEvalHook(loader, **arguments))
-    error = error_of(lambda: runner.run([make_loader(1)], [("train", 1)]))
-    return [error, [module.training for module in model.modules()]]
-
-four = loader_of(Points(4))
-found = {
-    "model": run(Failing(1), four),
-    "endless": run(Failing(1), Endless()),
-    "lambdas": run(Lambdas(), four),
-    "lambdas, gpu_collect": run(Lambdas(), four, gpu_collect=True),
-    "twice": run(Twice(), four),
-    "twice, metrics": run(Twice(), four, metrics=no_dict),
-    "whole set each": run(Step(), DataLoader(Points(4), 2)),
-    "no dict": run(Step(), four, metrics=no_dict),
-    "evaluate": run(Step(), four, metrics=fails),
-    "key": run(Step(), four, save_best="mAP"),
-    "rule": run(Step(), loader_of(Points(4, scores=[{"score": 1}])), save_best="auto"),
-    "arguments": run(Step(), four, interval=1 + rank),
-    "sizes": run(Step(), loader_of(Points(4 + rank))),
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def failures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    program = BEGIN + SCORING + FAILURES
-    return run_workers(program, tmp_path_factory.mktemp("failures"), 2)
-
-
-@pytest.mark.parametrize(
-    ("case", "failing", "message"),
-    [
-        ("model", 1, "ArithmeticError: no such output"),
-        ("endless", 1, "ArithmeticError: no such output"),
-        ("lambdas", 1, "pickle"),
-        ("lambdas, gpu_collect", 1, "pickle"),
-        ("twice", 0, "ValueError: the ranks have [2, 4] results for 4 samples, where [2, 2] are"),
-        ("twice, metrics", 0, "ValueError: the ranks have [2, 4] results for 4 samples"),
-        ("whole set each", 0, "ValueError: each of 2 ranks has results for all 4 samples"),
-        ("no dict", 0, "TypeError: evaluation must return a dict of scores, not float"),
-        ("evaluate", 0, "OSError: no space left"),
-        ("key", 0, "save_best='mAP' is not among the scores. Known: acc."),
-        ("rule", 0, "ValueError: EvalHook: is a greater or a smaller 'score' better?"),
-    ],
-)
-def test_a_failure_on_one_rank_ends_all_and_names_rank_and_cause(
-    failures: list[dict[str, Any]], case: str, failing: int, message: str
-) -> None:
-    (own, own_modes), (other, other_modes) = (
-        failures[each][case] for each in (failing, 1 - failing)
-    )
-    assert message in own
-    assert "RuntimeError: " in other
-    assert f"failed on rank {failing}: " in other
-    assert message in other
-    assert all(own_modes)
-    assert all(other_modes)
-
-
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        ("arguments", r"must be the same on all ranks.*\(None, 1, .*\(None, 2, "),
-        ("sizes", r"must be the same on all ranks.*, 4\), .*, 5\)"),
-    ],
-)
-def test_ranks_that_differ_are_refused_on_all(
-    failures: list[dict[str, Any]], case: str, message: str
-) -> None:
-    for found in failures:
-        assert re.search(message, found[case][0])
-
-
-DYING = """
-class Dying(TinyModel):
-    def predict_step(self, batch):
-        if rank == 1:
-            (folder / "1.json").write_text("{}")
-            os._exit(0)
-        return [0.0, 0.0]
-
-class Endless:
-    dataset = Points(4)
-
-    def __iter__(self):
-        while True:
-            yield {}
-
-runner = make_runner(Dying(), max_epochs=1)
-runner.register_hook(DistEvalHook(Endless()))
-found["error"] = error_of(lambda: runner.run([make_loader(1)], [("train", 1)]))
-(folder / "0.json").write_text(json.dumps(found))
-os._exit(0)  # the group cannot be ended in the usual way
-"""
-
-
-def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
-    assert "RuntimeError" in run_workers(BEGIN + DYING, tmp_path)[0]["error"]
 
 
 DECISIONS = """
@@ -289,6 +96,116 @@ def test_rank_0_evaluates_and_decides_for_all(tmp_path: Path, save_best: str) ->
     assert [each["key"] for each in found] == ["acc", "acc"]
     for each in found:
         assert each["taken"][:3] == [[0.1, 3.0], [0.5, 2.0], [0.5, 1.0]]
+
+
+THIRD_PARTY = """
+class Theirs(DistEvalHook):
+    '''In the form of MMCV's own: rank 0 alone evaluates and saves.'''
+
+    def _do_evaluate(self, runner):
+        if self.broadcast_bn_buffer:
+            for name, module in runner.model.named_modules():
+                if isinstance(module, nn.BatchNorm1d) and module.track_running_stats:
+                    dist.broadcast(module.running_var, 0)
+        tmpdir = self.tmpdir
+        if tmpdir is None:
+            tmpdir = os.path.join(runner.work_dir, ".eval_hook")
+        results = self.test_fn(
+            runner.model, self.dataloader, tmpdir=tmpdir, gpu_collect=self.gpu_collect)
+        if runner.rank == 0:
+            runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+            key_score = self.evaluate(runner, results)
+            if self.save_best and key_score:
+                self._save_ckpt(runner, key_score)
+
+for save_best in ("acc", ["acc", "loss"], "auto"):
+    runner = make_runner(max_epochs=2)
+    scores = [{"acc": 0.1, "loss": 0.5}, {"acc": 0.2, "loss": 0.7}]
+    runner.register_hook(Theirs(loader_of(Points(5, scores=scores)), save_best=save_best))
+    runner.run([make_loader(1)], [("train", 1)])
+    paths = (folder / "run").glob("best*")
+    found[str(save_best)] = sorted(path.name for path in paths)
+    dist.barrier()
+"""
+
+
+def test_subclasses_in_mmcvs_form_work(tmp_path: Path) -> None:
+    found = run_workers(BEGIN + THIRD_PARTY, tmp_path)[0]
+    assert found["acc"] == ["best_acc_epoch_2.pth"]
+    assert found["['acc', 'loss']"] == ["best_acc_epoch_2.pth", "best_loss_epoch_1.pth"]
+    assert "best_acc_epoch_2.pth" in found["auto"]
+
+
+UNLIKE = """
+class Saving(DistEvalHook):
+    def _save_ckpt(self, runner, key_score):
+        found.setdefault("saved", []).append(key_score)
+        super()._save_ckpt(runner, key_score)
+
+def run(kind, scores, messages=None, **arguments):
+    meta = {"hook_msgs": messages or {}}
+    runner = make_runner(max_epochs=len(scores), meta=meta)
+    data = Points(4, scores=scores)
+    loader = loader_of(data) if issubclass(kind, DistEvalHook) else DataLoader(data, 4)
+    runner.register_hook(kind(loader, save_best="acc", **arguments))
+    runner.run([make_loader(1)], [("train", 1)])
+    return runner.meta["hook_msgs"]
+
+good, none = [{"acc": 0.3}, {"acc": 0.4}], [{}, {"acc": 0.9}]
+known = {"best_score": 0.9, "best_ckpt": "best_acc_epoch_1.pth"}
+for kind in (EvalHook, DistEvalHook):
+    case = kind.__name__
+    found[f"{case} none"] = run(kind, good if rank == 0 else none)
+    found[f"{case} known"] = run(kind, good, known if rank == 1 else None)
+run(Saving, good)
+"""
+
+
+def test_ranks_that_know_other_scores_follow_rank_0(tmp_path: Path) -> None:
+    program = BEGIN.replace("import DistEvalHook,", "import DistEvalHook, EvalHook,") + UNLIKE
+    found = run_workers(program, tmp_path)
+    for kind in ("EvalHook", "DistEvalHook"):
+        for case in ("none", "known"):
+            scores = [each[f"{kind} {case}"]["best_score"] for each in found]
+            assert scores == [0.4, 0.4], (kind, case)
+    assert found[0]["saved"] == [0.3, 0.4]
+    assert "saved" not in found[1]  # as in MMCV, where rank 0 alone saves
+
+
+SEVERAL = """
+class Scored(Points):
+    def evaluate(self, results, logger=None):
+        self.evaluated.append(results)
+        return self.scores[len(self.evaluated) - 1] | {"table": ["not", "sent"], "text": "sent"}
+
+scores = [{"acc": 0.1, "loss": 0.5}, {"acc": 0.2, "loss": 0.7}, {"acc": 0.1, "loss": 0.1}]
+runner = make_runner(max_epochs=len(scores))
+for name in ("one", None):
+    loader = loader_of(Scored(5, scores=scores))
+    runner.register_hook(DistEvalHook(loader, save_best=["acc", "loss"], name=name))
+runner.run([make_loader(1)], [("train", 1)])
+found = {"messages": runner.meta["hook_msgs"], "scores": [h.scores for h in runner.hooks]}
+if rank == 0:
+    found["states"] = {
+        path.name: sorted(torch.load(path)["hookrun"]["ranks"])
+        for path in (folder / "run").glob("best*")
+    }
+"""
+
+
+def test_several_scores_and_hooks(tmp_path: Path) -> None:
+    found = run_workers(BEGIN + SEVERAL, tmp_path)
+    assert found[0]["messages"] == found[1]["messages"]
+    best = {label: each["score"] for label, each in found[0]["messages"]["best"].items()}
+    assert best == {"one/acc": 0.2, "one/loss": 0.1, "acc": 0.2, "loss": 0.1}
+    assert found[0]["states"] == {
+        f"best_{front}{name}.pth": [0, 1]
+        for front in ("one_", "")
+        for name in ("acc_epoch_2", "loss_epoch_3")
+    }
+    named, plain = found[1]["scores"]
+    assert plain == {"acc": 0.1, "loss": 0.1, "text": "sent"}
+    assert named == {f"one/{key}": value for key, value in plain.items()}
 
 
 STATISTICS = """
