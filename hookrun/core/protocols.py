@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -37,6 +37,20 @@ class LendsWeights(Protocol):
 
     def applied(self) -> AbstractContextManager[Any]:
         """A context in which the model holds the other weights."""
+
+
+class WatchesEvaluation(Protocol):
+    """A hook that follows the batches of an evaluation, as a progress bar does."""
+
+    def watch_evaluation(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """A stand-in for the loader that yields the same batches.
+
+        Called at each evaluation by EvalHook, unless it has a ``test_fn``, which gets the loader
+        itself.
+
+        Args:
+            loader: the loader of the evaluation.
+        """
 
 
 class ResumesRun(Protocol):
@@ -194,19 +208,6 @@ class SavesCheckpoints(Protocol):
         configured to save none.
 
         ``runner.resume('auto')`` searches it too.
-        """
-
-
-class TakesScores(Protocol):
-    """A hook that uses the scores of evaluations, such as one that stops a run."""
-
-    def take_scores(self, runner: Any, scores: Mapping[str, Any]) -> None:
-        """Called after each evaluation; on all ranks that evaluate, with the same numbers.
-
-        Args:
-            runner: the runner.
-            scores: by the names under which they are logged. ``hookrun.hooks.evaluation.judge``
-                has what decides which of two is better.
         """
 
 

@@ -23,6 +23,7 @@ from .evaluation import EvalHook, Metrics
 from .metrics import stream_on_all_ranks
 from .scores import log_length
 from .testing import collect_predictions_of_all_ranks, multi_gpu_test, size_of_set
+from .watching import watched_loader
 
 
 @HOOKS.register_module()
@@ -132,25 +133,31 @@ class DistEvalHook(EvalHook):
     def _test(self, runner: Any) -> Any:
         if self.broadcast_bn_buffer:
             broadcast_tensors_(_running_statistics(runner.model))
+        own = self.metrics is None and self.test_fn is not multi_gpu_test
+        loader = self.dataloader if own else watched_loader(self.dataloader, runner)
         if self._streaming is not None:
-            return stream_on_all_ranks(runner.model, self.dataloader, self._streaming)
+            return stream_on_all_ranks(runner.model, loader, self._streaming)
         if self.metrics is not None:
-            return collect_predictions_of_all_ranks(runner.model, self.dataloader)
+            return collect_predictions_of_all_ranks(
+                runner.model, watched_loader(self.dataloader, runner)
+            )
         tmpdir = self.tmpdir
         if tmpdir is None and runner.work_dir is not None:
             tmpdir = os.path.join(runner.work_dir, ".eval_hook")
-        return self.test_fn(
-            runner.model, self.dataloader, tmpdir=tmpdir, gpu_collect=self.gpu_collect
-        )
+        return self.test_fn(runner.model, loader, tmpdir=tmpdir, gpu_collect=self.gpu_collect)
 
     def _score(self, runner: Any, results: Any) -> None:
         score, name = None, type(self).__name__
         with fail_together(f"{name}: computing scores"):
+            log_length(runner, self.dataloader)
             if runner.rank == 0:
-                log_length(runner, self.dataloader)
                 score = self.evaluate(runner, results)
         self._last_evaluated = self._count_finished(runner)
-        self.scores = broadcast_object(_plain(self.scores))
+        of_rank_0 = broadcast_object(_plain(self.scores))
+        if runner.rank != 0:
+            self.scores = of_rank_0
+            runner.log_buffer.output.update(of_rank_0)
+            runner.log_buffer.ready = True
         if self.save_best is None:
             return
         if not overrides(self, DistEvalHook, ("_save_ckpt",)):

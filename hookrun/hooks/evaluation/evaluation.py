@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
-from hookrun.core.protocols import TakesScores, implements
+from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import broadcast_object, get_dist_info
 from hookrun.storage import FileClient
@@ -32,10 +32,11 @@ from .judge import COMPARE, Compare, Judge
 from .keeper import BestKeeper
 from .metrics import StreamingMetric, stream, streaming_metrics
 from .naming import label_of, resolve_names
-from .plan import DECIDING_METHODS, evaluation_triggers, is_due, sync_signature
+from .plan import DECIDING_METHODS, evaluation_plan, evaluation_triggers, is_due
 from .random_state import keep_random_state
 from .scores import as_output, compute_scores, flush_to_earlier_loggers, log_length, select_score
 from .testing import collect_predictions, restore_modes, single_gpu_test
+from .watching import watched_loader
 
 Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[str, StreamingMetric]
 
@@ -189,11 +190,8 @@ class EvalHook(Hook):
 
     @may_sync
     def catch_up_evaluation(self, runner: Any) -> None:
-        """Evaluate in a run resumed in the middle of an epoch, before it fetches the next batch.
-
-        Evaluating and fetching both draw random numbers, so the order must be that of a run that
-        was not interrupted.
-        """
+        """Evaluate in a run resumed in the middle of an epoch, before it fetches the next batch."""
+        # Both draw random numbers: the order must be that of a run that was not interrupted.
         if not self.by_epoch and self.initial_flag:
             self._catch_up(runner)
 
@@ -216,13 +214,13 @@ class EvalHook(Hook):
             # scores are added to the same output.
             runner.flush_logs()
             with not_timed(runner):
-                self._do_evaluate(runner)
+                self._run_evaluation(runner)
             flush_to_earlier_loggers(runner, self)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
-            self._do_evaluate(runner)
+            self._run_evaluation(runner)
             flush_to_earlier_loggers(runner, self)
 
     def after_run(self, runner: Any) -> None:
@@ -235,11 +233,14 @@ class EvalHook(Hook):
         runner.checkpoint_writer.close()
 
     def sync_signature(self, runner: Any) -> Any:
-        # Without `save_best` no collective is used; an overridden method may decide otherwise.
-        if self.save_best is None or overrides(self, EvalHook, DECIDING_METHODS):
+        return None if self.save_best is None else self.evaluation_plan(runner)
+
+    def evaluation_plan(self, runner: Any) -> Any:
+        """Values that ranks must share to evaluate at the same points; None if unknown."""
+        if overrides(self, EvalHook, DECIDING_METHODS):
             return None
         evaluated = self._resumed, self._last_evaluated
-        return sync_signature(runner, self.start, self.interval, self.by_epoch, evaluated)
+        return evaluation_plan(runner, self.start, self.interval, self.by_epoch, evaluated)
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self._last_evaluated}
@@ -251,18 +252,18 @@ class EvalHook(Hook):
     def _catch_up(self, runner: Any) -> None:
         """Evaluate before the first training iteration of a run, if that is due.
 
-        It is where ``start`` has been reached. And the checkpoint of an epoch is often written
-        before the epoch is evaluated: a run that is resumed from it evaluates first, so that it has
-        the same best score as a run that was not interrupted.
+        It is where ``start`` has been reached, and where the checkpoint of a resumed run was
+        written before its evaluation: the best score is that of a run that was not interrupted.
         """
         self.initial_flag = False
         done = runner.epoch if self.by_epoch else runner.iter
-        missed = self._resumed and done > self._last_evaluated and self._is_due(done)
+        known = self._resumed and done > self._last_evaluated
+        missed = known and is_due(done, self.start, self.interval)
         if missed or (self.start is not None and done >= self.start):
             # An evaluation that the run has had before must not change how training goes on.
             repeated = self._resumed and not missed
             with not_timed(runner), keep_random_state(self.dataloader if repeated else None):
-                self._do_evaluate(runner)
+                self._run_evaluation(runner)
             if runner.log_buffer.ready:  # log the scores before training writes to the output
                 runner.flush_logs()
 
@@ -271,27 +272,28 @@ class EvalHook(Hook):
         if self.start is None:
             check = self.every_n_epochs if self.by_epoch else self.every_n_iters
             return check(runner, self.interval)
-        return self._is_due((runner.epoch if self.by_epoch else runner.iter) + 1)
+        done = runner.epoch if self.by_epoch else runner.iter
+        return is_due(done + 1, self.start, self.interval)
 
-    def _is_due(self, finished: int) -> bool:
-        """Whether an evaluation is due after ``finished`` epochs or iterations."""
-        return is_due(finished, self.start, self.interval)
+    def _run_evaluation(self, runner: Any) -> None:
+        runner.call_hook(EVALUATION_BEGINS)
+        self._do_evaluate(runner)
+        runner.call_hook(EVALUATION_ENDS)
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
         with runner.eval_weights(), restore_modes(runner.model):
             self._score(runner, self._test(runner))
-        for hook in getattr(runner, "hooks", ()):
-            if implements(hook, TakesScores):
-                hook.take_scores(runner, self.scores)
 
     def _test(self, runner: Any) -> Any:
         """The results for :meth:`evaluate`."""
+        own = self.metrics is None and self.test_fn is not single_gpu_test
+        loader = self.dataloader if own else watched_loader(self.dataloader, runner)
         if self._streaming is not None:
-            return stream(runner.model, self.dataloader, self._streaming)
+            return stream(runner.model, loader, self._streaming)
         if self.metrics is not None:
-            return collect_predictions(runner.model, self.dataloader)
-        return self.test_fn(runner.model, self.dataloader)
+            return collect_predictions(runner.model, loader)
+        return self.test_fn(runner.model, loader)
 
     def _score(self, runner: Any, results: Any) -> None:
         """Compute the scores of the results, and save the checkpoint if it is the best so far."""
@@ -368,11 +370,9 @@ class EvalHook(Hook):
         self._save_as_best(runner, scores, better)
 
     def _scores_with(self, key_score: float) -> dict[str, float]:
-        """The scores that ``save_best`` names, with this one as the first."""
         return {**self._key_scores, self.key_indicator: float(key_score)}
 
     def _save_as_best(self, runner: Any, scores: Mapping[str, float], keys: Sequence[str]) -> None:
-        """Save the checkpoint as the best by the scores ``keys``."""
         unit, number = "epoch" if self.by_epoch else "iter", self._count_finished(runner)
         self.keeper.save(runner, scores, keys, unit, number, self._together)
         self.best_ckpt_path = self.keeper.first_path(runner.meta["hook_msgs"])

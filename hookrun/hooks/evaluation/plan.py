@@ -19,7 +19,6 @@ DECIDING_METHODS = (
     "every_n_iters",
     "_catch_up",
     "_should_evaluate",
-    "_is_due",
     "_do_evaluate",
 )
 """The methods of EvalHook that decide when there are evaluations."""
@@ -56,12 +55,12 @@ def evaluation_triggers(start: int | None, interval: int, by_epoch: bool) -> Map
     }
 
 
-def sync_signature(
+def evaluation_plan(
     runner: Any, start: int | None, interval: int, by_epoch: bool, evaluated: tuple[bool, int]
 ) -> Any:
-    """Values that all ranks must share to evaluate at the same points; None if unsynchronized.
+    """Values that ranks must share to evaluate at the same points; None if they are unknown.
 
-    It is None by iteration in a run whose number of iterations is unknown.
+    They are by iteration in a run whose number of iterations is unknown.
 
     Args:
         runner: the runner.

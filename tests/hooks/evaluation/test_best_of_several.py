@@ -248,20 +248,31 @@ def test_scores_may_be_any_mapping_and_are_kept_for_others(make_runner: MakeRunn
     assert best_files(runner) == ["best_val_acc_epoch_1.pth"]
 
 
-def test_hooks_that_take_scores_get_those_of_each_evaluation(make_runner: MakeRunner) -> None:
-    class Stop(Hook):
+def test_hooks_are_told_of_each_evaluation_and_find_its_scores(make_runner: MakeRunner) -> None:
+    class Follow(Hook):
         def __init__(self) -> None:
-            self.taken: list[tuple[int, dict[str, Any]]] = []
+            self.seen: list[Any] = []
+            self.batches = 0
 
-        def take_scores(self, runner: Any, scores: dict[str, Any]) -> None:
-            self.taken.append((runner.epoch, dict(scores)))
+        def evaluation_begins(self, runner: Any) -> None:
+            self.seen.append(runner.epoch)
 
-    runner, stop = make_runner(max_epochs=3), Stop()
-    runner.register_hook(stop, "HIGHEST")
-    runner.register_hook(EvalHook(make_loader(scores=SCORES), interval=2, name="val"))
-    runner.register_hook(EvalHook(make_loader(scores=SCORES), start=3))
+        def watch_evaluation(self, loader: Any) -> Any:
+            for batch in loader:
+                self.batches += 1
+                yield batch
+
+        def evaluation_ends(self, runner: Any) -> None:
+            output = runner.log_buffer.output
+            self.seen.append({key: output[key] for key in output if "acc" in key})
+
+    runner, follow = make_runner(max_epochs=3), Follow()
+    runner.register_hook(follow, "HIGHEST")
+    runner.register_hook(EvalHook(make_loader(5, scores=SCORES), interval=2, name="val"))
+    runner.register_hook(EvalHook(make_loader(3, scores=SCORES), start=3))
     runner.run([make_loader(1)], TRAIN)
-    assert stop.taken == [(1, {"val/acc": 0.1, "val/loss": 1.0}), (2, SCORES[0])]
+    assert follow.seen == [1, {"val/acc": 0.1}, 2, {"val/acc": 0.1, "acc": 0.1}]
+    assert follow.batches == 8
 
 
 def test_empty_scores_are_warned_about_and_training_goes_on(make_runner: MakeRunner) -> None:

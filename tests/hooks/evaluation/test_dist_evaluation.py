@@ -68,11 +68,17 @@ runner = make_runner(max_epochs=len(scores))
 hook = DistEvalHook(loader_of(Unlike(5, scores=own)), save_best=save_best)
 runner.register_hook(hook)
 
-class Take(Hook):
-    def take_scores(self, runner, scores):
-        found.setdefault("taken", []).append(list(scores.values()))
+class Follow(Hook):
+    def watch_evaluation(self, loader):
+        for batch in loader:
+            found["batches"] = found.get("batches", 0) + 1
+            yield batch
 
-runner.register_hook(Take())
+    def evaluation_ends(self, runner):
+        output = runner.log_buffer.output
+        found.setdefault("taken", []).append([output["acc"], output["loss"]])
+
+runner.register_hook(Follow())
 runner.run([make_loader(1)], [("train", 1)])
 saved = sorted(path.name for path in (folder / "run").glob("best*"))
 messages = runner.meta["hook_msgs"]
@@ -96,6 +102,7 @@ def test_rank_0_evaluates_and_decides_for_all(tmp_path: Path, save_best: str) ->
     assert [each["key"] for each in found] == ["acc", "acc"]
     for each in found:
         assert each["taken"][:3] == [[0.1, 3.0], [0.5, 2.0], [0.5, 1.0]]
+        assert each["batches"] == 4 * 2
 
 
 THIRD_PARTY = """
