@@ -138,9 +138,7 @@ class DistEvalHook(EvalHook):
         if self._streaming is not None:
             return stream_on_all_ranks(runner.model, loader, self._streaming)
         if self.metrics is not None:
-            return collect_predictions_of_all_ranks(
-                runner.model, watched_loader(self.dataloader, runner)
-            )
+            return collect_predictions_of_all_ranks(runner.model, loader)
         tmpdir = self.tmpdir
         if tmpdir is None and runner.work_dir is not None:
             tmpdir = os.path.join(runner.work_dir, ".eval_hook")
