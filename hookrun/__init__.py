@@ -32,6 +32,8 @@ from hookrun.data import (
 from hookrun.distributed import (
     allreduce_grads,
     allreduce_params,
+    collect_results_cpu,
+    collect_results_gpu,
     get_dist_info,
     is_module_wrapper,
     master_only,
@@ -107,6 +109,8 @@ __all__ = [
     "build_runner",
     "build_runner_constructor",
     "cast_tensor_type",
+    "collect_results_cpu",
+    "collect_results_gpu",
     "export_safetensors",
     "force_fp32",
     "format_param",

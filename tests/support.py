@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -58,6 +61,16 @@ class Points(Dataset[dict[str, Tensor]]):
 def make_loader(batches: int = 4, **arguments: Any) -> DataLoader[Any]:
     """A loader of so many batches of two points."""
     return DataLoader(Points(2 * batches, **arguments), batch_size=2)
+
+
+@contextlib.contextmanager
+def group_of_one() -> Iterator[None]:
+    """A context with a process group of this process alone, for what needs one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 class Recorder(Hook):

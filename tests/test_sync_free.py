@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from hookrun import HOOKS, EpochBasedRunner, Hook, IterBasedRunner, OptimizerHook, SyncGuard
-from tests.support import make_loader
+from tests.support import group_of_one, make_loader
 
 ITERS = 250
 INTERVAL = 50
@@ -21,6 +22,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "CosineAnnealingLrUpdaterHook": {"min_lr": 0.0},
     "CosineAnnealingMomentumUpdaterHook": {"min_momentum": 0.5},
     "CosineRestartLrUpdaterHook": {"periods": [ITERS], "min_lr": 0.0},
+    "DistEvalHook": {"interval": 100, "save_best": "acc"},
     "EMAHook": {"momentum": 0.01},
     "EvalHook": {"interval": 100, "save_best": "acc"},
     "ExpLrUpdaterHook": {"gamma": 0.999},
@@ -48,7 +50,7 @@ SHIPPED = sorted(
 )
 
 
-COUNTING = {"CheckpointHook", "EvalHook", "TextLoggerHook"}  # take by_epoch
+COUNTING = {"CheckpointHook", "DistEvalHook", "EvalHook", "TextLoggerHook"}  # take by_epoch
 IN_BOTH_RUNNERS = [
     (name, runner_type)
     for name in SHIPPED
@@ -63,9 +65,9 @@ def build(name: str, by_epoch: bool) -> Hook:
         arguments["by_epoch"] = by_epoch
     if "UpdaterHook" in name and "OneCycle" not in name:
         arguments["by_epoch"] = False
-    if name in {"CheckpointHook", "EvalHook"} and by_epoch:
+    if name in {"CheckpointHook", "DistEvalHook", "EvalHook"} and by_epoch:
         arguments["interval"] = 2
-    if name == "EvalHook":
+    if name in {"DistEvalHook", "EvalHook"}:
         arguments["dataloader"] = make_loader(2)
     hook: Hook = HOOKS.build({"type": name, **arguments})
     return hook
@@ -85,6 +87,7 @@ def test_no_host_sync_in_many_iterations(
     if name != "TextLoggerHook":
         runner.register_hook(build("TextLoggerHook", by_epoch), priority="VERY_LOW")
     batches = list(make_loader(iters // 5))
-    runner.run([batches], [("train", 1)], sync_guard=SyncGuard(device="cpu"))
+    with group_of_one() if name == "DistEvalHook" else contextlib.nullcontext():
+        runner.run([batches], [("train", 1)], sync_guard=SyncGuard(device="cpu"))
     assert runner.iter == iters
     assert not runner.sync_guard.report, str(runner.sync_guard.report)

@@ -1,8 +1,23 @@
-"""Ranks, collectives, parallel wrappers, and the agreement on when to stop."""
+"""Ranks, collectives, collecting results, parallel wrappers, and the agreement on when to stop."""
 
 from .agreement import StopAgreement
-from .collectives import all_gather_objects, allreduce_grads, allreduce_params
+from .collecting import (
+    check_lengths,
+    collect_results_cpu,
+    collect_results_gpu,
+    gather_parts,
+    join_parts,
+    samples_of_rank,
+)
+from .collectives import (
+    all_gather_objects,
+    allreduce_grads,
+    allreduce_params,
+    broadcast_object,
+    broadcast_tensors_,
+)
 from .environment import get_dist_info, master_only
+from .failures import fail_together, watch_failures
 from .random_seed import set_random_seed
 from .wrappers import (
     INNER_NAMES,
@@ -11,6 +26,7 @@ from .wrappers import (
     plain_name,
     plain_state_dict,
     unwrap_model,
+    without_buffer_sync,
 )
 
 __all__ = [
@@ -20,11 +36,22 @@ __all__ = [
     "allreduce_grads",
     "allreduce_params",
     "averages_gradients",
+    "broadcast_object",
+    "broadcast_tensors_",
+    "check_lengths",
+    "collect_results_cpu",
+    "collect_results_gpu",
+    "fail_together",
+    "gather_parts",
     "get_dist_info",
     "is_module_wrapper",
+    "join_parts",
     "master_only",
     "plain_name",
     "plain_state_dict",
+    "samples_of_rank",
     "set_random_seed",
     "unwrap_model",
+    "watch_failures",
+    "without_buffer_sync",
 ]

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hookrun.ops import sync_buffers_
+from hookrun.ops import pack_, sync_buffers_, unpack_
 
 from .environment import get_dist_info
 
@@ -112,3 +112,36 @@ def all_gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size
     dist.all_gather_object(values, value)
     return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """The value of rank 0; must be called on all ranks.
+
+    Args:
+        value: anything that can be pickled; ignored on the other ranks.
+    """
+    rank, world_size = get_dist_info()
+    if world_size == 1:
+        return value
+    values = [value if rank == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+@torch.no_grad()
+def broadcast_tensors_(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by those of rank 0: one broadcast per device and dtype.
+
+    Args:
+        tensors: of the same shapes and dtypes, in the same order, on all ranks.
+    """
+    if get_dist_info()[1] == 1:
+        return
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    for (device, dtype), alike in kinds.items():
+        flat = torch.empty(sum(each.numel() for each in alike), dtype=dtype, device=device)
+        pack_(flat, alike)
+        dist.broadcast(flat, 0)
+        unpack_(alike, flat)

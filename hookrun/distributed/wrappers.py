@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -79,3 +81,23 @@ def averages_gradients(model: nn.Module) -> bool:
     if any(isinstance(module, tuple(kinds)) for module in model.modules()):
         return True
     return dtensor is not None and any(isinstance(p, dtensor.DTensor) for p in model.parameters())
+
+
+@contextlib.contextmanager
+def without_buffer_sync(model: nn.Module) -> Iterator[None]:
+    """A context in which DDP does not broadcast buffers when the model is called.
+
+    DDP does so at the first call after a training step, also in evaluation mode, and then waits for
+    ranks that have no batch. Training goes on afterwards as if the model had not been called.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrappers = [each for each in model.modules() if isinstance(each, DistributedDataParallel)]
+    before = [(each.broadcast_buffers, each.require_forward_param_sync) for each in wrappers]
+    for each in wrappers:
+        each.broadcast_buffers = False
+    try:
+        yield
+    finally:
+        for each, (broadcast, sync) in zip(wrappers, before, strict=True):
+            each.broadcast_buffers, each.require_forward_param_sync = broadcast, sync

@@ -5,8 +5,9 @@ from hookrun.core import HOOKS, Hook, every, last, once
 from hookrun.loggers import *  # noqa: F403 (the names in loggers.__all__)
 
 from .closure import ClosureHook
+from .evaluation.dist_evaluation import DistEvalHook
 from .evaluation.evaluation import EvalHook
-from .evaluation.testing import single_gpu_test
+from .evaluation.testing import multi_gpu_test, single_gpu_test
 from .optimizer.fp16_optimizer import Fp16OptimizerHook
 from .optimizer.gradient_cumulative_fp16_optimizer import GradientCumulativeFp16OptimizerHook
 from .optimizer.gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
@@ -55,6 +56,7 @@ __all__ = [
     "CosineRestartLrUpdaterHook",
     "CyclicLrUpdaterHook",
     "CyclicMomentumUpdaterHook",
+    "DistEvalHook",
     "DistSamplerSeedHook",
     "EMAHook",
     "EmptyCacheHook",
@@ -84,6 +86,7 @@ __all__ = [
     "WSDLrUpdaterHook",
     "every",
     "last",
+    "multi_gpu_test",
     "once",
     "single_gpu_test",
 ]

@@ -7,6 +7,7 @@ actions, and once without any, called at every event as MMCV would.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from hookrun import (
     CheckpointHook,
     ClosureHook,
     CosineAnnealingLrUpdaterHook,
+    DistEvalHook,
     DistSamplerSeedHook,
     EMAHook,
     EmptyCacheHook,
@@ -41,7 +43,7 @@ from hookrun import (
     TextLoggerHook,
 )
 from hookrun.core import EVENTS
-from tests.support import make_loader
+from tests.support import group_of_one, make_loader
 
 from .variants import CallHookEpochRunner, CallHookIterRunner
 
@@ -116,6 +118,11 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
         EvalHook,
         ("_do_evaluate", "_should_evaluate", "evaluate", "_save_ckpt"),
         lambda e: {"dataloader": make_loader(1), "by_epoch": e},
+    ),
+    (
+        DistEvalHook,
+        ("_do_evaluate", "_should_evaluate", "evaluate", "_save_ckpt"),
+        lambda e: {"dataloader": make_loader(1), "by_epoch": e, "save_best": "acc"},
     ),
     (EMAHook, ("_swap_ema_parameters",), lambda e: {"interval": 2}),
     (IterTimerHook, (), lambda e: {}),
@@ -207,7 +214,8 @@ def train(make_runner: Any, kind: type, hook: Hook, python_loop: bool) -> list[A
         runner.register_hook(TextLoggerHook(interval=3, by_epoch=by_epoch), priority=90)
     counts = (1, 1) if by_epoch else (3, 2)
     workflow = list(zip(("train", "val"), counts, strict=True))
-    runner.run([BATCHES, BATCHES[:2]], workflow)
+    with group_of_one() if isinstance(hook, DistEvalHook) else contextlib.nullcontext():
+        runner.run([BATCHES, BATCHES[:2]], workflow)
     return [[p.tolist() for p in runner.model.parameters()], runner.current_lr(), runner.iter]
 
 

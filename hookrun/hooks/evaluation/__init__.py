@@ -1,1 +1,1 @@
-"""EvalHook, its parts, and functions that run a model over a test set."""
+"""EvalHook and DistEvalHook, their parts, and functions that run a model over a test set."""

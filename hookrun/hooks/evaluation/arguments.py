@@ -10,7 +10,7 @@ from typing import Any
 
 from hookrun.core.errors import did_you_mean
 
-from .score_rule import rule_of
+from .judge import COMPARE, Judge
 
 # The default keys of MMCV's EvalHook; score_rule.py knows more spellings of them.
 GREATER_KEYS = (
@@ -47,30 +47,85 @@ def normalize_keys(argument: str, names: Any, default: Sequence[str]) -> Sequenc
     return given
 
 
-def resolve_rule(
-    save_best: str, metrics: Any, greater_keys: Sequence[str], less_keys: Sequence[str]
-) -> str | None:
-    """Whether a greater or a smaller value of the score ``save_best`` is better.
-
-    Returns:
-        ``'greater'`` or ``'less'``; None with ``'auto'``, where the first evaluation decides which
-        score it is.
+def normalize_save_best(save_best: Any) -> list[str]:
+    """The names of the scores that decide, the first one first; none for None.
 
     Raises:
-        ValueError: the name of the score does not say which is better. With ``'auto'``, the first
-            name is checked where ``metrics.keys()`` lists the names of its scores.
+        TypeError: ``save_best`` is neither a string nor a list of strings.
+        ValueError: it is empty, has a name twice, or ``'auto'`` among others.
     """
-    name: str | None = save_best
-    if save_best == "auto":
-        names = getattr(metrics, "keys", None)
-        name = next(map(str, names()), None) if callable(names) else None
-    if name is None:
-        return None
-    # Keys of the user take precedence over the words in score_rule.py; the default keys do not.
+    if save_best is None:
+        return []
+    given = [save_best] if isinstance(save_best, str) else save_best
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise TypeError(
+            f"EvalHook: save_best is the name of a score or a list of names, not {save_best!r}"
+        )
+    names = list(given)
+    if not all(names) or not names or len(set(names)) < len(names):
+        raise ValueError(f"EvalHook: save_best names no score, or one of them twice: {save_best!r}")
+    if "auto" in names and len(names) > 1:
+        raise ValueError(
+            "EvalHook: save_best='auto' takes the first score of all and cannot be one of several "
+            f"names: {save_best!r}"
+        )
+    return names
+
+
+def normalize_rules(rule: Any, names: Sequence[str]) -> list[str | None]:
+    """The rule of each score of ``save_best``; None for those whose name decides.
+
+    Args:
+        rule: one for all, a list with one for each, or None.
+        names: of the scores.
+
+    Raises:
+        KeyError: an unknown rule.
+        ValueError: a list of another length.
+    """
+    several = isinstance(rule, Sequence) and not isinstance(rule, str)
+    rules = list(rule) if several else [rule] * len(names)
+    for each in rules if several else [rule]:
+        if each is not None and each not in COMPARE:
+            raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {each!r}")
+    if len(rules) != len(names):
+        raise ValueError(f"EvalHook: there are {len(rules)} rules for {len(names)} scores")
+    return rules
+
+
+def user_keys(
+    greater_keys: Sequence[str], less_keys: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The keys that the user gave: they take precedence over the words in score_rule.py.
+
+    The default keys do not, and are left out.
+    """
     greater = () if tuple(greater_keys) == GREATER_KEYS else greater_keys
-    less = () if tuple(less_keys) == LESS_KEYS else less_keys
-    rule = rule_of(name, greater, less)
-    return None if save_best == "auto" else rule
+    return greater, () if tuple(less_keys) == LESS_KEYS else less_keys
+
+
+def resolve_rule(
+    key: str, rule: str | None, metrics: Any, greater_keys: Sequence[str], less_keys: Sequence[str]
+) -> str | None:
+    """The rule of the score ``key``; None with ``'auto'``, where the first evaluation decides.
+
+    Args:
+        key: the name of the score, or ``'auto'``.
+        rule: the given one, or None for what the name says.
+        metrics: those of EvalHook.
+        greater_keys, less_keys: of the user.
+
+    Raises:
+        ValueError: the name does not say which rule applies. With ``'auto'``, the first name is
+            checked where ``metrics.keys()`` lists the names of its scores.
+    """
+    if key != "auto":
+        return Judge.of(key, rule, greater_keys, less_keys).rule
+    names = getattr(metrics, "keys", None)
+    first = next(map(str, names()), None) if callable(names) else None
+    if first is not None:
+        Judge.of(first, rule, greater_keys, less_keys)
+    return rule
 
 
 def check_arguments(
@@ -78,9 +133,9 @@ def check_arguments(
     start: Any,
     interval: Any,
     by_epoch: Any,
-    save_best: Any,
     test_fn: Any,
     metrics: Any,
+    name: Any,
 ) -> None:
     """Check each argument by itself, and that ``test_fn`` and ``metrics`` are not both given.
 
@@ -89,16 +144,14 @@ def check_arguments(
         TypeError: an argument of another type.
     """
     _check_dataloader(dataloader)
-    if metrics is not None and not callable(metrics):
-        raise TypeError(f"EvalHook: metrics must be callable, not {metrics!r}")
     if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
         raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
     if start is not None and (not isinstance(start, int) or start < 0):
         raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
     if not isinstance(by_epoch, bool):
         raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
-    if save_best is not None and not isinstance(save_best, str):
-        raise TypeError(f"EvalHook: save_best is the name of a score, not {save_best!r}")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise TypeError(f"EvalHook: name is a text that is not empty, not {name!r}")
     if metrics is not None and test_fn is not None:
         raise ValueError("EvalHook: give metrics or test_fn, not both")
 
@@ -117,12 +170,12 @@ def _check_dataloader(dataloader: Any) -> None:
 
 
 def check_scoring(
-    own_arguments: set[str], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
+    hooks: Iterable[type], dataloader: Any, metrics: Any, eval_kwargs: Mapping[str, Any]
 ) -> None:
     """Refuse a dataset that cannot evaluate results, and keyword arguments that nothing accepts.
 
     Args:
-        own_arguments: the names of the arguments of EvalHook itself.
+        hooks: EvalHook and the class of the hook, whose own arguments are known.
         dataloader: the test set; its ``dataset.evaluate`` is used where ``metrics`` is None.
         metrics: the argument of EvalHook.
         eval_kwargs: the further keyword arguments, for ``dataset.evaluate``.
@@ -130,6 +183,12 @@ def check_scoring(
     Raises:
         TypeError: there are neither metrics nor an ``evaluate`` method, or an argument is unknown.
     """
+    own_arguments = {
+        name
+        for cls in hooks
+        for name, each in inspect.signature(cls).parameters.items()
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
     accepted: set[str] = set()
     if metrics is None:
         dataset: Any = getattr(dataloader, "dataset", None)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
-from hookrun.core.protocols import WritesLogs, implements
+from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import all_gather_objects
+from hookrun.distributed import broadcast_object, get_dist_info
 from hookrun.storage import FileClient
 
 from .. import _layouts
@@ -27,30 +23,22 @@ from .arguments import (
     check_arguments,
     check_scoring,
     normalize_keys,
+    normalize_rules,
+    normalize_save_best,
     resolve_rule,
+    user_keys,
 )
-from .best import Best, refuse_several_save_best, reset_incomparable_best
-from .plan import evaluation_triggers, is_due
-from .scores import as_output, compute_scores, select_score
+from .judge import COMPARE, Compare, Judge
+from .keeper import BestKeeper
+from .metrics import StreamingMetric, stream, streaming_metrics
+from .naming import label_of, resolve_names
+from .plan import DECIDING_METHODS, evaluation_plan, evaluation_triggers, is_due
+from .random_state import keep_random_state
+from .scores import as_output, compute_scores, flush_to_earlier_loggers, log_length, select_score
 from .testing import collect_predictions, restore_modes, single_gpu_test
+from .watching import watched_loader
 
-Compare = Callable[[float, float], bool]
-
-# The methods that decide when there are evaluations.
-_WHEN_TO_EVALUATE = (
-    "before_train_epoch",
-    "before_train_iter",
-    "after_train_epoch",
-    "after_train_iter",
-    "after_run",
-    "catch_up_evaluation",
-    "every_n_epochs",
-    "every_n_iters",
-    "_catch_up",
-    "_should_evaluate",
-    "_is_due",
-    "_do_evaluate",
-)
+Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[str, StreamingMetric]
 
 
 @HOOKS.register_module()
@@ -65,18 +53,20 @@ class EvalHook(Hook):
     Args:
         dataloader: the test set; its ``dataset.evaluate(results, logger=..., **eval_kwargs)``
             returns a dict of scores, unless ``metrics`` is given.
-        start: the first epoch or iteration, counted from 1, to evaluate. If the first run starts or
-            resumes at or after it, the model is evaluated before training too. A resumed run whose
-            checkpoint says when it was evaluated last does so only if an evaluation was missed.
+        start: the first epoch or iteration, counted from 1, to evaluate. If a run starts or resumes
+            at or after it, the model is evaluated before training too; where the resumed run had
+            done that already, training goes on with the same random numbers all the same. Without
+            ``start``, a resumed run is evaluated first only if an evaluation was missed.
         interval: the number of epochs or iterations from one evaluation to the next.
         by_epoch: whether ``start`` and ``interval`` count epochs.
         save_best: the name of the score that decides which checkpoint is the best, or ``'auto'``
             for the first score that is returned; None saves none. The file is
             ``best_KEY_epoch_N.pth``; ``runner.meta['hook_msgs']`` has ``best_score`` and
-            ``best_ckpt``. A score that is NaN is never the best.
-        rule: ``'greater'`` if a greater score is better, ``'less'`` if a smaller one is. By default
-            the words in the name of the score decide (see ``score_rule.py``); a name that says
-            nothing is refused.
+            ``best_ckpt``. With a list of names there is a best file for each: ``best_score`` is the
+            first one's, ``hook_msgs['best']`` has all. A score that is NaN is never the best.
+        rule: ``'greater'`` if a greater score is better, ``'less'`` if a smaller one is; or a list
+            with one for each name in ``save_best``. By default the words in the name of the score
+            decide (see ``score_rule.py``); a name that says nothing is refused.
         test_fn: ``test_fn(model, dataloader)`` returns the results; by default
             :func:`single_gpu_test`.
         greater_keys, less_keys: names of scores, or words or parts of them, for the two rules. They
@@ -84,15 +74,21 @@ class EvalHook(Hook):
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
-        metrics: ``metrics(outputs, targets)`` returns a dict of scores, for datasets without
-            ``evaluate``. Outputs and targets are those of all batches, concatenated.
+        metrics: for datasets without ``evaluate``: ``metrics(outputs, targets)`` returns a dict of
+            scores, with outputs and targets of all batches, concatenated. Or a metric with
+            ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics,
+            or a dict of such metrics: they are updated batch by batch, and no outputs are kept.
         background: write the best checkpoint in the background; see :class:`CheckpointHook`.
+        name: goes before the names of scores, in the log and in files, to tell several EvalHooks of
+            a run apart. By default the first one has none, and the others the names of their
+            datasets: ``dataset.name``, or the class.
         eval_kwargs: passed on to ``dataset.evaluate``.
 
     Raises:
         TypeError: an argument of another type, or an unknown one; a dataset without ``evaluate``.
         ValueError: ``interval`` or ``start`` is out of range; ``test_fn`` and ``metrics`` are both
-            given; the name of the score does not say which rule applies.
+            given; the name of the score does not say which rule applies. At the start of a run,
+            another EvalHook saves the best by the same score of the same dataset or name.
         KeyError: an unknown rule; at an evaluation, ``save_best`` is not among the scores.
     """
 
@@ -100,10 +96,7 @@ class EvalHook(Hook):
     writes: ClassVar[frozenset[str]] = frozenset({"checkpoint", "log"})
     state_layout: ClassVar[Any] = staticmethod(_layouts.evaluation)
 
-    rule_map: ClassVar[Mapping[str, Compare]] = {
-        "greater": lambda x, y: x > y,
-        "less": lambda x, y: x < y,
-    }
+    rule_map: ClassVar[Mapping[str, Compare]] = COMPARE
     init_value_map: ClassVar[Mapping[str, float]] = {"greater": -math.inf, "less": math.inf}
     _default_greater_keys: ClassVar[Sequence[str]] = GREATER_KEYS
     _default_less_keys: ClassVar[Sequence[str]] = LESS_KEYS
@@ -118,31 +111,31 @@ class EvalHook(Hook):
         start: int | None = None,
         interval: int = 1,
         by_epoch: bool = True,
-        save_best: str | None = None,
-        rule: str | None = None,
+        save_best: str | Sequence[str] | None = None,
+        rule: str | Sequence[str | None] | None = None,
         test_fn: Callable[..., Any] | None = None,
         greater_keys: str | Sequence[str] | None = None,
         less_keys: str | Sequence[str] | None = None,
         out_dir: str | None = None,
         file_client_args: Mapping[str, Any] | None = None,
         *,
-        metrics: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        metrics: Metrics | None = None,
         background: bool = True,
+        name: str | None = None,
         **eval_kwargs: Any,
     ) -> None:
-        check_arguments(dataloader, start, interval, by_epoch, save_best, test_fn, metrics)
+        check_arguments(dataloader, start, interval, by_epoch, test_fn, metrics, name)
         if not overrides(self, EvalHook, ("_do_evaluate", "evaluate")):
-            signature = inspect.signature(EvalHook.__init__)
-            own_arguments = set(signature.parameters) - {"self", "eval_kwargs"}
-            check_scoring(own_arguments, dataloader, metrics, eval_kwargs)
+            check_scoring((EvalHook, type(self)), dataloader, metrics, eval_kwargs)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.dataloader = dataloader
         self.start = start
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_best = save_best
-        self.test_fn = test_fn or single_gpu_test
+        self.test_fn: Callable[..., Any] = test_fn or single_gpu_test
         self.metrics = metrics
+        self._streaming = None if metrics is None else streaming_metrics(metrics)
         self.eval_kwargs = eval_kwargs
         self.greater_keys = normalize_keys("greater_keys", greater_keys, self._default_greater_keys)
         self.less_keys = normalize_keys("less_keys", less_keys, self._default_less_keys)
@@ -153,8 +146,21 @@ class EvalHook(Hook):
         self._last_evaluated = 0  # the number of finished epochs or iterations at that time
         self._resumed = False  # whether that number comes from a resumed checkpoint
         self.best_ckpt_path: str | None = None
-        if save_best is not None:
-            self._init_rule(rule, save_best)
+        self.name = name
+        self.scores: dict[str, Any] = {}
+        """The scores of the latest evaluation, as they are logged."""
+        self.label = name or ""  # may be named after the dataset: see naming.py
+        self.keeper = BestKeeper(background)
+        self._key_scores: dict[str, float] = {}  # those that save_best names
+        self._together = False  # whether all ranks are in the same evaluation
+        names = normalize_save_best(save_best)
+        rules = normalize_rules(rule, names)
+        keys = user_keys(self.greater_keys, self.less_keys)
+        if names:
+            self._init_rule(rules[0], names[0])
+        for name_of_score, rule_of_score in zip(names[1:], rules[1:], strict=True):
+            judge = Judge.of(name_of_score, rule_of_score, *keys)
+            self.keeper.rules[judge.key] = judge.rule
 
     def triggers(self) -> Mapping[str, Trigger]:
         if overrides(self, EvalHook, ("_should_evaluate",)):
@@ -171,24 +177,21 @@ class EvalHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         warn_without_epochs(self, runner)
+        resolve_names([hook for hook in runner.hooks if isinstance(hook, EvalHook)])
         if self.save_best is None:
             return
-        refuse_several_save_best([h.save_best for h in runner.hooks if isinstance(h, EvalHook)])
         self.out_dir, self.file_client = resolve_out_dir(self, self._given_out_dir, runner)
-        key = self.save_best.replace(os.sep, "_")
-        pattern = rf"best_{'.+' if key == 'auto' else re.escape(key)}_(epoch|iter)_\d+\.pth"
-        check_can_write(self, [pattern], f"best_{key}_epoch_1.pth")
+        self.keeper.folder, self.keeper.client = self.out_dir, self.file_client
+        for pattern, example in self.keeper.file_patterns():
+            check_can_write(self, [pattern], example)
         if runner.meta is None:
             runner.meta = {}
         self._load_best(runner)
 
     @may_sync
     def catch_up_evaluation(self, runner: Any) -> None:
-        """Evaluate in a run resumed in the middle of an epoch, before it fetches the next batch.
-
-        Evaluating and fetching both draw random numbers, so the order must be that of a run that
-        was not interrupted.
-        """
+        """Evaluate in a run resumed in the middle of an epoch, before it fetches the next batch."""
+        # Both draw random numbers: the order must be that of a run that was not interrupted.
         if not self.by_epoch and self.initial_flag:
             self._catch_up(runner)
 
@@ -211,14 +214,14 @@ class EvalHook(Hook):
             # scores are added to the same output.
             runner.flush_logs()
             with not_timed(runner):
-                self._do_evaluate(runner)
-            self._flush_to_earlier_loggers(runner)
+                self._run_evaluation(runner)
+            flush_to_earlier_loggers(runner, self)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
-            self._do_evaluate(runner)
-            self._flush_to_earlier_loggers(runner)
+            self._run_evaluation(runner)
+            flush_to_earlier_loggers(runner, self)
 
     def after_run(self, runner: Any) -> None:
         """Wait until the best checkpoint is written, so that later hooks find the file."""
@@ -230,17 +233,14 @@ class EvalHook(Hook):
         runner.checkpoint_writer.close()
 
     def sync_signature(self, runner: Any) -> Any:
-        """Values that all ranks must share to evaluate at the same points; None if unsynchronized.
+        return None if self.save_best is None else self.evaluation_plan(runner)
 
-        It is None without ``save_best``, where an overridden method may decide otherwise, and by
-        iteration in a run whose number of iterations is unknown.
-        """
-        if self.save_best is None or overrides(self, EvalHook, _WHEN_TO_EVALUATE):
+    def evaluation_plan(self, runner: Any) -> Any:
+        """Values that ranks must share to evaluate at the same points; None if unknown."""
+        if overrides(self, EvalHook, DECIDING_METHODS):
             return None
-        if not self.by_epoch and runner.max_iters is None:
-            return None  # their epochs may differ in length
-        plan = self.start, self.interval, self.by_epoch, self._resumed, self._last_evaluated
-        return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)
+        evaluated = self._resumed, self._last_evaluated
+        return evaluation_plan(runner, self.start, self.interval, self.by_epoch, evaluated)
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self._last_evaluated}
@@ -252,19 +252,18 @@ class EvalHook(Hook):
     def _catch_up(self, runner: Any) -> None:
         """Evaluate before the first training iteration of a run, if that is due.
 
-        The checkpoint of an epoch is often written before the epoch is evaluated. A run that is
-        resumed from it evaluates first, so that it has the same best score as a run that was not
-        interrupted.
+        It is where ``start`` has been reached, and where the checkpoint of a resumed run was
+        written before its evaluation: the best score is that of a run that was not interrupted.
         """
         self.initial_flag = False
         done = runner.epoch if self.by_epoch else runner.iter
-        if self._resumed:
-            due = done > self._last_evaluated and self._is_due(done)
-        else:
-            due = self.start is not None and done >= self.start
-        if due:
-            with not_timed(runner):
-                self._do_evaluate(runner)
+        known = self._resumed and done > self._last_evaluated
+        missed = known and is_due(done, self.start, self.interval)
+        if missed or (self.start is not None and done >= self.start):
+            # An evaluation that the run has had before must not change how training goes on.
+            repeated = self._resumed and not missed
+            with not_timed(runner), keep_random_state(self.dataloader if repeated else None):
+                self._run_evaluation(runner)
             if runner.log_buffer.ready:  # log the scores before training writes to the output
                 runner.flush_logs()
 
@@ -273,52 +272,78 @@ class EvalHook(Hook):
         if self.start is None:
             check = self.every_n_epochs if self.by_epoch else self.every_n_iters
             return check(runner, self.interval)
-        return self._is_due((runner.epoch if self.by_epoch else runner.iter) + 1)
+        done = runner.epoch if self.by_epoch else runner.iter
+        return is_due(done + 1, self.start, self.interval)
 
-    def _is_due(self, finished: int) -> bool:
-        """Whether an evaluation is due after ``finished`` epochs or iterations."""
-        return is_due(finished, self.start, self.interval)
+    def _run_evaluation(self, runner: Any) -> None:
+        runner.call_hook(EVALUATION_BEGINS)
+        self._do_evaluate(runner)
+        runner.call_hook(EVALUATION_ENDS)
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
         with runner.eval_weights(), restore_modes(runner.model):
-            if self.metrics is not None:
-                results: Any = collect_predictions(runner.model, self.dataloader)
-            else:
-                results = self.test_fn(runner.model, self.dataloader)
-            with contextlib.suppress(TypeError):  # a loader without a length
-                runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
-            score = self.evaluate(runner, results)
-            self._last_evaluated = self._count_finished(runner)
-            if self.save_best is not None and runner.is_synchronized(self):
-                score = self._broadcast_score(runner, score)
-            if self.save_best is not None and score is not None:
+            self._score(runner, self._test(runner))
+
+    def _test(self, runner: Any) -> Any:
+        """The results for :meth:`evaluate`."""
+        own = self.metrics is None and self.test_fn is not single_gpu_test
+        loader = self.dataloader if own else watched_loader(self.dataloader, runner)
+        if self._streaming is not None:
+            return stream(runner.model, loader, self._streaming)
+        if self.metrics is not None:
+            return collect_predictions(runner.model, loader)
+        return self.test_fn(runner.model, loader)
+
+    def _score(self, runner: Any, results: Any) -> None:
+        """Compute the scores of the results, and save the checkpoint if it is the best so far."""
+        log_length(runner, self.dataloader)
+        score = self.evaluate(runner, results)
+        self._last_evaluated = self._count_finished(runner)
+        if self.save_best is None:
+            return
+        if runner.is_synchronized(self) and not overrides(self, EvalHook, ("_save_ckpt",)):
+            self._keep_best_of_rank_0(runner, score)
+        elif score is not None:
+            self._save_ckpt(runner, score)
+
+    def _keep_best_of_rank_0(self, runner: Any, score: float | None) -> None:
+        """Save the checkpoint if rank 0 has a better score; called on all ranks."""
+        better: list[str] = []
+        if score is not None:
+            messages = runner.meta["hook_msgs"]
+            better = self.keeper.better(messages, self._scores_with(score))
+        decided = score, self._key_scores, self.key_indicator, self.rule, better
+        score, self._key_scores, key, rule, better = broadcast_object(decided)
+        if key != self.key_indicator:  # it was 'auto' until now
+            self._init_rule(rule, key)
+            self._load_best(runner)
+        if score is None:
+            return
+        self._together = True
+        try:
+            if get_dist_info()[0] == 0:
                 self._save_ckpt(runner, score)
-
-    def _flush_to_earlier_loggers(self, runner: Any) -> None:
-        """Log the scores now if a logger precedes this hook: this event has passed it already."""
-        hooks = list(runner.hooks)
-        before = hooks[: hooks.index(self)] if self in hooks else []
-        if any(implements(hook, WritesLogs) and hook.enabled for hook in before):
-            runner.flush_logs()
-
-    def _broadcast_score(self, runner: Any, score: float | None) -> float | None:
-        """The score of rank 0, on all ranks; if it is the best, gather all states for the file."""
-        score_of_rank_0, is_best = all_gather_objects((score, self._is_best(runner, score)))[0]
-        if is_best:
-            runner.gather_state()
-        return None if score is None else score_of_rank_0
+            else:
+                self._save_as_best(runner, self._scores_with(score), better)
+        finally:
+            self._together = False
 
     def evaluate(self, runner: Any, results: Any) -> float | None:
         """Compute the scores and write them to the output of the log buffer.
 
         Returns:
-            The score that ``save_best`` names; None if it is not set or there are no scores.
+            The score that ``save_best`` names, the first of several; None if it is not set or there
+            are no scores.
         """
-        dataset = getattr(self.dataloader, "dataset", None)
-        scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
-        runner.log_buffer.output.update(as_output(scores))
+        scores = results  # of metrics that were updated batch by batch
+        if self._streaming is None:
+            dataset = getattr(self.dataloader, "dataset", None)
+            scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
+        self.scores = as_output({label_of(self.label, k): v for k, v in scores.items()})
+        runner.log_buffer.output.update(self.scores)
         runner.log_buffer.ready = True
+        self._key_scores = {}
         if self.save_best is None:
             return None
         if not scores:
@@ -329,45 +354,33 @@ class EvalHook(Hook):
         if self.key_indicator == "auto":
             self._init_rule(self.rule, next(iter(scores)))
             self._load_best(runner)
-        return select_score(scores, self.key_indicator)
+        self._key_scores = {key: select_score(scores, key) for key in self.keeper.rules}
+        return self._key_scores[self.key_indicator]
 
     def _save_ckpt(self, runner: Any, key_score: float) -> None:
-        """Save the checkpoint if its score is the best; then delete the previous best file."""
-        if not self._is_best(runner, float(key_score)):
-            return
-        best = Best(
-            self.key_indicator,
-            self.rule,
-            float(key_score),
-            "epoch" if self.by_epoch else "iter",
-            self._count_finished(runner),
-            self.out_dir or "",
-        )
-        set_path = partial(setattr, self, "best_ckpt_path")
-        best.save(
-            runner, self.file_client, self.background, self.best_ckpt_path, self._remove, set_path
-        )
+        """Save the checkpoint for each score that is the best; then delete the previous files.
+
+        Args:
+            runner: the runner.
+            key_score: the first score that ``save_best`` names; the others are those that
+                :meth:`evaluate` has computed.
+        """
+        scores = self._scores_with(key_score)
+        better = self.keeper.better(runner.meta["hook_msgs"], scores)
+        self._save_as_best(runner, scores, better)
+
+    def _scores_with(self, key_score: float) -> dict[str, float]:
+        return {**self._key_scores, self.key_indicator: float(key_score)}
+
+    def _save_as_best(self, runner: Any, scores: Mapping[str, float], keys: Sequence[str]) -> None:
+        unit, number = "epoch" if self.by_epoch else "iter", self._count_finished(runner)
+        self.keeper.save(runner, scores, keys, unit, number, self._together)
+        self.best_ckpt_path = self.keeper.first_path(runner.meta["hook_msgs"])
 
     def _load_best(self, runner: Any) -> None:
-        """Go on from the best score in ``hook_msgs``, unless it is of another score or rule.
-
-        With ``'auto'`` the score is not known before the first evaluation, which calls this again.
-        """
         messages = runner.meta.setdefault("hook_msgs", {})
-        if self.rule is not None and self.key_indicator != "auto":
-            reset_incomparable_best(messages, self.key_indicator, self.rule, runner.logger)
-        self.best_ckpt_path = messages.get("best_ckpt")
-
-    def _is_best(self, runner: Any, score: float | None) -> bool:
-        if score is None or math.isnan(score):
-            return False
-        assert self.rule is not None
-        best = runner.meta["hook_msgs"].get("best_score", self.init_value_map[self.rule])
-        return bool(self.compare_func(score, best))
-
-    def _remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.file_client.remove(path)
+        self.keeper.load(messages, runner.logger)
+        self.best_ckpt_path = self.keeper.first_path(messages)
 
     def _count_finished(self, runner: Any) -> int:
         """The number of finished epochs or iterations, the current one included at its end."""
@@ -375,12 +388,13 @@ class EvalHook(Hook):
         return int(done + (runner.current_event in ("after_train_epoch", "after_train_iter")))
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
-        """Set ``rule``, ``key_indicator`` and ``compare_func``."""
+        """Set ``rule``, ``key_indicator`` and ``compare_func`` for the first score that decides."""
         if rule is not None and rule not in self.rule_map:
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {rule!r}")
-        if rule is None:
-            rule = resolve_rule(key_indicator, self.metrics, self.greater_keys, self.less_keys)
-        self.rule = rule
+        keys = user_keys(self.greater_keys, self.less_keys)
+        self.rule = resolve_rule(key_indicator, rule, self._streaming or self.metrics, *keys)
         self.key_indicator = key_indicator
-        if rule is not None:
-            self.compare_func = self.rule_map[rule]
+        further = dict(list(self.keeper.rules.items())[1:])
+        self.keeper.rules = {key_indicator: self.rule, **further}
+        if self.rule is not None:
+            self.compare_func = self.rule_map[self.rule]

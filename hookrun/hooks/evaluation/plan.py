@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hookrun.core import Trigger
 from hookrun.core.triggers import NEVER
+
+DECIDING_METHODS = (
+    "before_train_epoch",
+    "before_train_iter",
+    "after_train_epoch",
+    "after_train_iter",
+    "after_run",
+    "catch_up_evaluation",
+    "every_n_epochs",
+    "every_n_iters",
+    "_catch_up",
+    "_should_evaluate",
+    "_do_evaluate",
+)
+"""The methods of EvalHook that decide when there are evaluations."""
 
 
 def is_due(finished: int, start: int | None, interval: int) -> bool:
@@ -37,3 +53,21 @@ def evaluation_triggers(start: int | None, interval: int, by_epoch: bool) -> Map
         "after_train_epoch": NEVER,
         "after_train_iter": Trigger(iters=interval, start=first),
     }
+
+
+def evaluation_plan(
+    runner: Any, start: int | None, interval: int, by_epoch: bool, evaluated: tuple[bool, int]
+) -> Any:
+    """Values that ranks must share to evaluate at the same points; None if they are unknown.
+
+    They are by iteration in a run whose number of iterations is unknown.
+
+    Args:
+        runner: the runner.
+        start, interval, by_epoch: as for EvalHook.
+        evaluated: whether it is known when a resumed run was evaluated last, and when that was.
+    """
+    if not by_epoch and runner.max_iters is None:
+        return None  # their epochs may differ in length
+    plan = start, interval, by_epoch, *evaluated
+    return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)

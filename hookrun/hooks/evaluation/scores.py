@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from numbers import Real
@@ -11,6 +12,7 @@ import torch
 
 from hookrun.core.errors import did_you_mean
 from hookrun.core.log_output import EVALUATED, with_underscore
+from hookrun.core.protocols import WritesLogs, implements
 
 
 def compute_scores(
@@ -60,6 +62,20 @@ def as_output(scores: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def log_length(runner: Any, data_loader: Any) -> None:
+    """Add the length of the loader, if it has one, to the output of the log buffer."""
+    with contextlib.suppress(TypeError):
+        runner.log_buffer.output[EVALUATED] = len(data_loader)
+
+
+def flush_to_earlier_loggers(runner: Any, hook: Any) -> None:
+    """Log the scores now if a logger precedes this hook: this event has passed it already."""
+    hooks = list(runner.hooks)
+    before = hooks[: hooks.index(hook)] if hook in hooks else []
+    if any(implements(each, WritesLogs) and each.enabled for each in before):
+        runner.flush_logs()
+
+
 def select_score(scores: Mapping[str, Any], name: str) -> float:
     """The score that decides which checkpoint is the best.
 
@@ -68,8 +84,10 @@ def select_score(scores: Mapping[str, Any], name: str) -> float:
         TypeError: the score is not a number.
     """
     if name not in scores:
+        hint = did_you_mean(name, scores)
         raise KeyError(
-            f"EvalHook: save_best={name!r} is not among the scores. " + did_you_mean(name, scores)
+            f"EvalHook: save_best={name!r} is not among the scores: {', '.join(map(str, scores))}. "
+            + ("" if hint.startswith("Known") else hint)
         )
     score = as_plain(scores[name])
     if not isinstance(score, Real):

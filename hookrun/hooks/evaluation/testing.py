@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hookrun.distributed import unwrap_model
+from hookrun.distributed import (
+    collect_results_cpu,
+    collect_results_gpu,
+    fail_together,
+    gather_parts,
+    get_dist_info,
+    unwrap_model,
+    watch_failures,
+    without_buffer_sync,
+)
+
+from .joining import join_batches, join_ranks
+from .progress import progress_over
 
 
 @torch.no_grad()
 def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """Run the model over a loader and collect its results, in order.
+
+    A terminal shows how far it is; see :func:`~hookrun.hooks.evaluation.progress.progress_over`.
 
     Args:
         model: called as ``model(return_loss=False, **batch)``, or as ``predict_step(batch)`` if it
@@ -27,9 +42,73 @@ def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """
     model.eval()
     results: list[Any] = []
-    for batch in data_loader:
-        results.extend(_predict(model, batch))
+    with progress_over(data_loader) as batches:
+        for batch in batches:
+            results.extend(predict(model, batch))
     return results
+
+
+@torch.no_grad()
+def multi_gpu_test(
+    model: nn.Module,
+    data_loader: Any,
+    tmpdir: str | os.PathLike[str] | None = None,
+    gpu_collect: bool = False,
+) -> list[Any] | None:
+    """Run the model over this rank's part of a test set and collect the results of all ranks.
+
+    To be called on all ranks. If it fails on one, it fails on all.
+
+    Args:
+        model: as for :func:`single_gpu_test`.
+        data_loader: yields this rank's batches; its ``dataset`` is the test set of all ranks, its
+            sampler a ``DistributedSampler`` without shuffling.
+        tmpdir: as for :func:`~hookrun.collect_results_cpu`.
+        gpu_collect: whether to use :func:`~hookrun.collect_results_gpu` instead, without files.
+
+    Returns:
+        On rank 0, a list with one result per sample, in the order of the set and without those of
+        samples that the sampler repeated; else None.
+
+    Raises:
+        TypeError: the loader has no dataset with a length.
+        ValueError: the ranks do not have as many results as a ``DistributedSampler`` gives samples.
+        RuntimeError: it failed on another rank.
+    """
+    with watch_failures("multi_gpu_test") as check, without_buffer_sync(model):
+        size = size_of_set(data_loader)
+        model.eval()
+        results: list[Any] = []
+        with progress_over(data_loader) as batches:
+            for batch in batches:
+                check()
+                results.extend(predict(model, batch))
+    if get_dist_info()[1] == 1:
+        return results
+    if gpu_collect:
+        return collect_results_gpu(results, size)
+    return collect_results_cpu(results, size, tmpdir)
+
+
+def size_of_set(data_loader: Any) -> int:
+    """The number of samples in the test set of all ranks.
+
+    Raises:
+        TypeError: the loader has no dataset with a length.
+    """
+    try:
+        return len(data_loader.dataset)
+    except (AttributeError, TypeError):
+        raise TypeError(
+            "results of all ranks are put in the order of the test set: give a DataLoader whose "
+            f"dataset has a length, not {_kind_of(data_loader)}"
+        ) from None
+
+
+def _kind_of(data_loader: Any) -> str:
+    dataset = getattr(data_loader, "dataset", None)
+    kind = type(data_loader).__name__
+    return kind if dataset is None else f"a {kind} of {type(dataset).__name__}"
 
 
 @torch.no_grad()
@@ -51,16 +130,61 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
     """
     model.eval()
     outputs, targets = [], []
-    split = getattr(unwrap_model(model), "split_batch", _split)
-    for batch in data_loader:
-        outputs.append(_predict(model, batch))
-        targets.append(split(batch)[1])
-    if not outputs:
-        raise ValueError("the loader to evaluate on yields no batches")
-    return _concatenate(outputs), _concatenate(targets)
+    with progress_over(data_loader) as batches:
+        for batch in batches:
+            outputs.append(predict(model, batch))
+            targets.append(target_of(model, batch))
+    _check_not_empty(outputs)
+    return join_batches(outputs), join_batches(targets)
 
 
-def _predict(model: nn.Module, batch: Any) -> Any:
+@torch.no_grad()
+def collect_predictions_of_all_ranks(model: nn.Module, data_loader: Any) -> tuple[Any, Any] | None:
+    """Run the model over this rank's part of a test set and collect outputs and targets.
+
+    To be called on all ranks. If it fails on one, it fails on all.
+
+    Args:
+        model: as for :func:`single_gpu_test`.
+        data_loader: as for :func:`multi_gpu_test`, with batches as for :func:`collect_predictions`.
+
+    Returns:
+        On rank 0, what :func:`collect_predictions` would give in one process, on the CPU; else
+        None.
+
+    Raises:
+        TypeError: the loader has no dataset with a length.
+        ValueError: no rank has a batch, or the ranks do not have as many outputs as a
+            ``DistributedSampler`` gives samples.
+        KeyError: a batch is a dict without ``target``.
+        RuntimeError: it failed on another rank.
+    """
+    if get_dist_info()[1] == 1:
+        return collect_predictions(model, data_loader)
+    with watch_failures("collecting predictions") as check, without_buffer_sync(model):
+        size = size_of_set(data_loader)
+        model.eval()
+        outputs, targets = [], []
+        with progress_over(data_loader) as batches:
+            for batch in batches:
+                check()
+                outputs.append(predict(model, batch))
+                targets.append(target_of(model, batch))
+    parts = gather_parts((outputs, targets))
+    joined = None
+    with fail_together("collecting predictions"):
+        if parts is not None:
+            _check_not_empty([batch for part in parts for batch in part[0]])
+            joined = tuple(join_ranks(each, size) for each in zip(*parts, strict=True))
+    return joined
+
+
+def predict(model: nn.Module, batch: Any) -> Any:
+    """The outputs of the model for a batch; see :func:`single_gpu_test`.
+
+    Raises:
+        TypeError: the model has no ``predict_step``, and the batch is no dict.
+    """
     predict = getattr(unwrap_model(model), "predict_step", None)
     if predict is not None:
         return predict(batch)
@@ -73,25 +197,26 @@ def _predict(model: nn.Module, batch: Any) -> Any:
     return model(return_loss=False, **batch)
 
 
-def _split(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, dict):
-        if "target" not in batch:
-            raise KeyError(f"metrics need 'target' in a batch that is a dict; it has {list(batch)}")
-        return batch, batch["target"]
-    inputs, target = batch
-    return inputs, target
+def target_of(model: nn.Module, batch: Any) -> Any:
+    """The targets of a batch; see :func:`collect_predictions`.
+
+    Raises:
+        KeyError: the batch is a dict without ``target``.
+    """
+    split = getattr(unwrap_model(model), "split_batch", None)
+    if split is not None:
+        return split(batch)[1]
+    if not isinstance(batch, dict):
+        _, target = batch
+        return target
+    if "target" not in batch:
+        raise KeyError(f"metrics need 'target' in a batch that is a dict; it has {list(batch)}")
+    return batch["target"]
 
 
-def _concatenate(parts: list[Any]) -> Any:
-    """Concatenate the outputs of all batches; see :func:`collect_predictions`."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
-    if isinstance(first, Mapping):
-        return {name: _concatenate([part[name] for part in parts]) for name in first}
-    if isinstance(first, tuple):
-        return tuple(_concatenate(list(column)) for column in zip(*parts, strict=True))
-    return [item for part in parts for item in part]
+def _check_not_empty(batches: list[Any]) -> None:
+    if not batches:
+        raise ValueError("the loader to evaluate on yields no batches")
 
 
 @contextlib.contextmanager

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from hookrun import EpochBasedRunner, EvalHook, FileClient, IterBasedRunner
 from hookrun.hooks.evaluation.best import file_to_delete
-from tests.support import TinyModel, make_loader
+from tests.support import Points, TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
 TRAIN = [("train", 1)]
@@ -51,7 +54,7 @@ def files(folder: Path) -> list[str]:
 
 
 def without_key(checkpoint: Any) -> None:
-    for name in ("best_key", "best_rule"):
+    for name in ("best_key", "best_rule", "best"):
         del checkpoint["meta"]["hook_msgs"][name]
 
 
@@ -222,3 +225,49 @@ def test_the_best_file_of_another_storage_stays(tmp_path: Path) -> None:
     assert file_to_delete(f"s3://elsewhere/{name}", "acc", str(tmp_path), local) is None
     moved = file_to_delete(f"/nowhere/{name}", "acc", str(tmp_path), local)
     assert moved == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_resumed_run_with_start_is_evaluated_first_and_trains_as_it_would_have(
+    make_runner: MakeRunner, tmp_path: Path, by_epoch: bool
+) -> None:
+    """Also where the checkpoint was written after its evaluation, which is then repeated."""
+    evaluated: list[tuple[int, float]] = []
+
+    def go(folder: str, resume: Any = None, start: int | None = 1) -> Any:
+        kind, limit = (
+            (EpochBasedRunner, "max_epochs") if by_epoch else (IterBasedRunner, "max_iters")
+        )
+        runner = make_runner(kind, work_dir=str(tmp_path / folder), **{limit: 4})
+        generator = torch.Generator().manual_seed(3)
+        loader = DataLoader(Points(4), 2, shuffle=True, generator=generator)
+
+        def draw(results: Any, logger: Any = None) -> dict[str, float]:
+            numbers = [random.random(), np.random.rand(), torch.rand(()).item()]
+            evaluated.append((runner.epoch if by_epoch else runner.iter, sum(numbers)))
+            return {"acc": len(evaluated)}
+
+        loader.dataset.evaluate = draw  # type: ignore[attr-defined]
+        runner.register_optimizer_hook({})
+        runner.register_hook(EvalHook(loader, start=start, by_epoch=by_epoch, save_best="acc"), 40)
+        runner.register_checkpoint_hook({"interval": 1, "by_epoch": by_epoch})
+        if resume is not None:
+            runner.resume(resume)
+        train = DataLoader(Points(8), 2, shuffle=True)
+        runner.run([train], TRAIN)
+        return [p.tolist() for p in runner.model.parameters()], list(generator.get_state())
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    end = go("whole")
+    draws = evaluated.copy()
+    assert [at for at, _ in draws] == [0, 1, 2, 3]
+    file = tmp_path / "whole" / f"{'epoch' if by_epoch else 'iter'}_2.pth"
+    evaluated.clear()
+    assert go("resumed", file) == end
+    assert [at for at, _ in evaluated] == [2, 2, 3]  # before training, and after each
+    assert evaluated[1:] == draws[2:]
+    evaluated.clear()
+    assert go("without", file, start=None) == end
+    assert evaluated == draws[2:]

@@ -79,7 +79,7 @@ def test_two_evaluations_at_one_iteration_are_both_logged(make_runner: MakeRunne
     assert [set(output) - {"eval_iter_num"} for _, output in lines.lines] == [
         {"loss"},
         {"one"},
-        {"two"},
+        {"Points/two"},  # named after its dataset, as there is one EvalHook before
     ]
 
 
