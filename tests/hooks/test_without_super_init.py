@@ -14,6 +14,7 @@ from tests.support import TinyModel, make_loader
 
 # The attributes that such a subclass sets, where MMCV's hooks need them.
 NEEDED: dict[str, dict[str, Any]] = {
+    "EvalHook": {"dataloader": make_loader(1)},
     "OneCycleLrUpdaterHook": {"max_lr": 0.2},
     "StepLrUpdaterHook": {"step": [1]},
     "StepMomentumUpdaterHook": {"step": [1]},
@@ -31,8 +32,8 @@ NEEDED: dict[str, dict[str, Any]] = {
         "milestones": [1],
     },
 }
-# A ClosureHook is nothing but the function that it is given.
-SHIPPED = sorted(set(HOOKS.module_dict) - {"ClosureHook", "EvalHook"})
+# A ClosureHook is nothing but the function that it is given; DistEvalHook needs several ranks.
+SHIPPED = sorted(set(HOOKS.module_dict) - {"ClosureHook", "DistEvalHook"})
 
 
 def without_super_init(kind: type[Hook]) -> type[Hook]:
@@ -77,6 +78,13 @@ def test_it_trains(name: str, tmp_path: Any) -> None:
     assert hook.heard
     assert not model.fc.weight.equal(before)
     assert copy.copy(hook).note == "mine"
+
+
+def test_dist_eval_hook_too() -> None:
+    hook = without_super_init(HOOKS.module_dict["DistEvalHook"])("mine")
+    assert (hook.interval, hook.broadcast_bn_buffer, hook.gpu_collect) == (1, True, False)
+    with pytest.raises(AttributeError, match="dataloader"):
+        hook.dataloader  # noqa: B018
 
 
 def test_defaults_are_not_shared() -> None:

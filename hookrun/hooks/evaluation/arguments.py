@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from torch.utils.data import DataLoader, Dataset
+
 from hookrun.core.errors import did_you_mean
 
 from .judge import COMPARE, Judge
@@ -26,6 +28,18 @@ GREATER_KEYS = (
     "aAcc",
 )
 LESS_KEYS = ("loss",)
+
+
+class _NoData(Dataset[Any]):
+    def __len__(self) -> int:
+        return 0
+
+    def evaluate(self, results: list[Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+NO_LOADER = DataLoader(_NoData())
+"""In place of the loader that a subclass without ``super().__init__()`` sets by itself."""
 
 
 def normalize_keys(argument: str, names: Any, default: Sequence[str]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from hookrun.core import HOOKS, overrides
+from hookrun.core import HOOKS, overrides, starts_with_defaults
 from hookrun.distributed import (
     all_gather_objects,
     broadcast_object,
@@ -19,6 +19,7 @@ from hookrun.distributed import (
     fail_together,
 )
 
+from .arguments import NO_LOADER
 from .evaluation import EvalHook, Metrics
 from .metrics import stream_on_all_ranks
 from .scores import log_length
@@ -27,6 +28,7 @@ from .watching import watched_loader
 
 
 @HOOKS.register_module()
+@starts_with_defaults(dataloader=NO_LOADER)
 class DistEvalHook(EvalHook):
     """An :class:`EvalHook` for distributed training: all ranks test, each its part of the set.
 

@@ -8,7 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
+from hookrun.core import (
+    HOOKS,
+    Hook,
+    Trigger,
+    TriggerSetting,
+    overrides,
+    starts_with_defaults,
+)
 from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import broadcast_object, get_dist_info
@@ -20,6 +27,7 @@ from ..watching.iter_timer import not_timed
 from .arguments import (
     GREATER_KEYS,
     LESS_KEYS,
+    NO_LOADER,
     check_arguments,
     check_scoring,
     normalize_keys,
@@ -42,6 +50,7 @@ Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[st
 
 
 @HOOKS.register_module()
+@starts_with_defaults(dataloader=NO_LOADER)
 class EvalHook(Hook):
     """Evaluates every ``interval`` epochs or iterations, and can save the best checkpoint.
 

@@ -62,7 +62,7 @@ MMCV = {
 }
 # To come.
 MISSING = {
-    *("DistEvalHook", "init_dist", "TensorboardLoggerHook", "WandbLoggerHook"),
+    *("init_dist", "TensorboardLoggerHook", "WandbLoggerHook"),
 }
 
 
