@@ -12,6 +12,7 @@ from mmcv.utils import Registry as MMCVRegistry
 import hookrun
 from hookrun.core.registry import Registry
 
+from .fp16 import fp16_answers
 from .lenient import lenient_answers
 from .registries import SharedRegistry
 
@@ -21,6 +22,7 @@ class Names:
 
     def __init__(self) -> None:
         answers = {name: getattr(hookrun, name) for name in hookrun.__all__} | lenient_answers()
+        answers |= fp16_answers()
         self._answers = {
             name: SharedRegistry(answer) if isinstance(answer, Registry) else answer
             for name, answer in answers.items()
