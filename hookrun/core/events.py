@@ -36,3 +36,10 @@ CATCH_UP = "catch_up_evaluation"
 A hook that drew random numbers at this point of the original run draws them again here, so that the
 order of random numbers stays the same.
 """
+
+EVALUATION_BEGINS = "evaluation_begins"
+"""A custom event: fires before an evaluation by EvalHook."""
+
+EVALUATION_ENDS = "evaluation_ends"
+"""A custom event: fires after it, where the scores are in ``log_buffer.output``: on all ranks that
+evaluate, also on those that have no scores."""

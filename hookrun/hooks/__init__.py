@@ -41,6 +41,7 @@ from .state.checkpoint import CheckpointHook
 from .state.ema import EMAHook
 from .state.sync_buffer import SyncBuffersHook
 from .watching.check_invalid_loss import CheckInvalidLossHook
+from .watching.early_stopping import EarlyStoppingHook
 from .watching.iter_timer import IterTimerHook
 from .watching.memory import EmptyCacheHook
 from .watching.progress_bar import ProgressBarHook
@@ -57,6 +58,7 @@ __all__ = [
     "CyclicMomentumUpdaterHook",
     "DistSamplerSeedHook",
     "EMAHook",
+    "EarlyStoppingHook",
     "EmptyCacheHook",
     "EvalHook",
     "ExpLrUpdaterHook",

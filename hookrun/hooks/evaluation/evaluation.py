@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
+from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
@@ -211,13 +212,13 @@ class EvalHook(Hook):
             # scores are added to the same output.
             runner.flush_logs()
             with not_timed(runner):
-                self._do_evaluate(runner)
+                self._run_evaluation(runner)
             self._flush_to_earlier_loggers(runner)
 
     @may_sync
     def after_train_epoch(self, runner: Any) -> None:
         if self.by_epoch and self._should_evaluate(runner):
-            self._do_evaluate(runner)
+            self._run_evaluation(runner)
             self._flush_to_earlier_loggers(runner)
 
     def after_run(self, runner: Any) -> None:
@@ -232,10 +233,17 @@ class EvalHook(Hook):
     def sync_signature(self, runner: Any) -> Any:
         """Values that all ranks must share to evaluate at the same points; None if unsynchronized.
 
-        It is None without ``save_best``, where an overridden method may decide otherwise, and by
-        iteration in a run whose number of iterations is unknown.
+        It is None without ``save_best``, and where the points are unknown.
         """
-        if self.save_best is None or overrides(self, EvalHook, _WHEN_TO_EVALUATE):
+        return None if self.save_best is None else self.evaluation_plan(runner)
+
+    def evaluation_plan(self, runner: Any) -> Any:
+        """Values that ranks must share to evaluate at the same points; None if they are unknown.
+
+        They are where an overridden method may decide otherwise, and by iteration in a run whose
+        number of iterations is unknown.
+        """
+        if overrides(self, EvalHook, _WHEN_TO_EVALUATE):
             return None
         if not self.by_epoch and runner.max_iters is None:
             return None  # their epochs may differ in length
@@ -264,7 +272,7 @@ class EvalHook(Hook):
             due = self.start is not None and done >= self.start
         if due:
             with not_timed(runner):
-                self._do_evaluate(runner)
+                self._run_evaluation(runner)
             if runner.log_buffer.ready:  # log the scores before training writes to the output
                 runner.flush_logs()
 
@@ -278,6 +286,11 @@ class EvalHook(Hook):
     def _is_due(self, finished: int) -> bool:
         """Whether an evaluation is due after ``finished`` epochs or iterations."""
         return is_due(finished, self.start, self.interval)
+
+    def _run_evaluation(self, runner: Any) -> None:
+        runner.call_hook(EVALUATION_BEGINS)
+        self._do_evaluate(runner)
+        runner.call_hook(EVALUATION_ENDS)
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
