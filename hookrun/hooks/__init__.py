@@ -42,6 +42,7 @@ from .state.ema import EMAHook
 from .state.sync_buffer import SyncBuffersHook
 from .watching.check_invalid_loss import CheckInvalidLossHook
 from .watching.early_stopping import EarlyStoppingHook
+from .watching.hook_stats import HookStats
 from .watching.iter_timer import IterTimerHook
 from .watching.memory import EmptyCacheHook
 from .watching.progress_bar import ProgressBarHook
@@ -68,6 +69,7 @@ __all__ = [
     "GradientCumulativeFp16OptimizerHook",
     "GradientCumulativeOptimizerHook",
     "Hook",
+    "HookStats",
     "InvLrUpdaterHook",
     "IterTimerHook",
     "LinearAnnealingLrUpdaterHook",
