@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -37,6 +37,20 @@ class LendsWeights(Protocol):
 
     def applied(self) -> AbstractContextManager[Any]:
         """A context in which the model holds the other weights."""
+
+
+class WatchesEvaluation(Protocol):
+    """A hook that follows the batches of an evaluation, as a progress bar does."""
+
+    def watch_evaluation(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """A stand-in for the loader that yields the same batches.
+
+        Called at each evaluation by EvalHook, unless it has a ``test_fn``, which gets the loader
+        itself.
+
+        Args:
+            loader: the loader of the evaluation.
+        """
 
 
 class ResumesRun(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, overrides
 from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
-from hookrun.core.protocols import WritesLogs, implements
+from hookrun.core.protocols import WatchesEvaluation, WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import all_gather_objects
 from hookrun.storage import FileClient
@@ -296,7 +296,9 @@ class EvalHook(Hook):
         """Evaluate, and save the checkpoint if it is the best so far."""
         with runner.eval_weights(), restore_modes(runner.model):
             if self.metrics is not None:
-                results: Any = collect_predictions(runner.model, self.dataloader)
+                results: Any = collect_predictions(runner.model, self._watched_loader(runner))
+            elif self.test_fn is single_gpu_test:
+                results = single_gpu_test(runner.model, self._watched_loader(runner))
             else:
                 results = self.test_fn(runner.model, self.dataloader)
             with contextlib.suppress(TypeError):  # a loader without a length
@@ -307,6 +309,13 @@ class EvalHook(Hook):
                 score = self._broadcast_score(runner, score)
             if self.save_best is not None and score is not None:
                 self._save_ckpt(runner, score)
+
+    def _watched_loader(self, runner: Any) -> Any:
+        loader = self.dataloader
+        for hook in list(runner.hooks):
+            if implements(hook, WatchesEvaluation):
+                loader = hook.watch_evaluation(loader)
+        return loader
 
     def _flush_to_earlier_loggers(self, runner: Any) -> None:
         """Log the scores now if a logger precedes this hook: this event has passed it already."""
