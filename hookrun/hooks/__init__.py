@@ -45,7 +45,9 @@ from .watching.early_stopping import EarlyStoppingHook
 from .watching.hook_stats import HookStats
 from .watching.iter_timer import IterTimerHook
 from .watching.memory import EmptyCacheHook
+from .watching.profiler import ProfilerHook
 from .watching.progress_bar import ProgressBarHook
+from .watching.throughput import ThroughputHook
 
 __all__ = [
     "HOOKS",
@@ -80,11 +82,13 @@ __all__ = [
     "OneCycleMomentumUpdaterHook",
     "OptimizerHook",
     "PolyLrUpdaterHook",
+    "ProfilerHook",
     "ProgressBarHook",
     "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
     "StepMomentumUpdaterHook",
     "SyncBuffersHook",
+    "ThroughputHook",
     "WSDLrUpdaterHook",
     "every",
     "last",

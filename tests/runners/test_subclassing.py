@@ -37,10 +37,12 @@ from hookrun import (
     LoggerHook,
     MomentumUpdaterHook,
     OptimizerHook,
+    ProfilerHook,
     ProgressBarHook,
     StepLrUpdaterHook,
     SyncBuffersHook,
     TextLoggerHook,
+    ThroughputHook,
 )
 from hookrun.core import EVENTS
 from tests.support import make_loader
@@ -126,6 +128,8 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
     (ProgressBarHook, (), lambda e: {}),
     (EarlyStoppingHook, ("observe",), lambda e: {"monitor": "acc", "patience": 9}),
     (HookStats, (), lambda e: {}),
+    (ThroughputHook, (), lambda e: {"interval": 2}),
+    (ProfilerHook, (), lambda e: {"by_epoch": e, "activities": ["cpu"]}),
     (DistSamplerSeedHook, (), lambda e: {}),
     (SyncBuffersHook, (), lambda e: {}),
     (EmptyCacheHook, (), lambda e: {"after_epoch": False, "after_iter": True}),
