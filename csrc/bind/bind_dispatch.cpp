@@ -323,17 +323,11 @@ PyObject* dispatcher_stop_timing(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-PyObject* dispatcher_timings(PyObject* self, PyObject*) {
+template <auto report>  // of call_record.hpp
+PyObject* dispatcher_report(PyObject* self, PyObject*) {
+  const Dispatcher* dispatcher = as_dispatcher(self);
   return guarded<>(static_cast<PyObject*>(nullptr), [&] {
-    return timings_of(as_dispatcher(self)->record, *as_dispatcher(self)->event_names)
-        .release()
-        .ptr();
-  });
-}
-
-PyObject* dispatcher_spans(PyObject* self, PyObject*) {
-  return guarded<>(static_cast<PyObject*>(nullptr), [&] {
-    return spans_of(as_dispatcher(self)->record, *as_dispatcher(self)->event_names).release().ptr();
+    return report(dispatcher->record, *dispatcher->event_names).release().ptr();
   });
 }
 
@@ -351,10 +345,10 @@ PyMethodDef dispatcher_methods[] = {
      "latest."},
     {"stop_timing", dispatcher_stop_timing, METH_NOARGS,
      "stop_timing()\n--\n\nMeasure no more, and forget what was measured."},
-    {"timings", dispatcher_timings, METH_NOARGS,
+    {"timings", dispatcher_report<timings_of>, METH_NOARGS,
      "timings()\n--\n\n(hook, event, calls, total, median, maximum) by hook and event, times in "
      "seconds; None if nothing is measured."},
-    {"spans", dispatcher_spans, METH_NOARGS,
+    {"spans", dispatcher_report<spans_of>, METH_NOARGS,
      "spans()\n--\n\n(hook, event, start, duration) of the latest calls, in nanoseconds of the "
      "monotonic clock."},
     {nullptr, nullptr, 0, nullptr},

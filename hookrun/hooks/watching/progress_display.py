@@ -173,5 +173,7 @@ def as_text(progress: Progress, width: int) -> str:
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(render(progress, width))
+    # In a notebook, rich would write to the cell's output instead.
+    console = Console(file=file, width=width, color_system=None, force_jupyter=False)
+    console.print(render(progress, width))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
