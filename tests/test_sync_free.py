@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "CosineAnnealingMomentumUpdaterHook": {"min_momentum": 0.5},
     "CosineRestartLrUpdaterHook": {"periods": [ITERS], "min_lr": 0.0},
     "DistEvalHook": {"interval": 100, "save_best": "acc"},
+    "EarlyStoppingHook": {"monitor": "acc"},
     "EMAHook": {"momentum": 0.01},
     "EvalHook": {"interval": 100, "save_best": "acc"},
     "ExpLrUpdaterHook": {"gamma": 0.999},
@@ -35,6 +36,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "LinearAnnealingMomentumUpdaterHook": {"min_momentum": 0.5},
     "OneCycleLrUpdaterHook": {"max_lr": 0.1},
     "OptimizerHook": {"grad_clip": {"max_norm": 1.0}},
+    "ProfilerHook": {"activities": ["cpu"]},
     "SequentialLrUpdaterHook": {
         "policies": [{"policy": "fixed"}, {"policy": "poly"}],
         "milestones": [ITERS // 2],
@@ -42,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "StepLrUpdaterHook": {"step": 75},
     "StepMomentumUpdaterHook": {"step": 75},
     "TextLoggerHook": {"interval": INTERVAL},
+    "ThroughputHook": {"interval": 7},
     "WSDLrUpdaterHook": {"decay_steps": 100, "min_lr": 0.0},
 }
 
@@ -50,7 +53,8 @@ SHIPPED = sorted(
 )
 
 
-COUNTING = {"CheckpointHook", "DistEvalHook", "EvalHook", "TextLoggerHook"}  # take by_epoch
+# Those that take by_epoch.
+COUNTING = {"CheckpointHook", "DistEvalHook", "EvalHook", "ProfilerHook", "TextLoggerHook"}
 IN_BOTH_RUNNERS = [
     (name, runner_type)
     for name in SHIPPED
@@ -83,6 +87,8 @@ def test_no_host_sync_in_many_iterations(
     hook = build(name, by_epoch)
     if not isinstance(hook, OptimizerHook):
         runner.register_optimizer_hook({})
+    if name == "EarlyStoppingHook":
+        runner.register_hook(build("EvalHook", by_epoch))
     runner.register_hook(hook)
     if name != "TextLoggerHook":
         runner.register_hook(build("TextLoggerHook", by_epoch), priority="VERY_LOW")

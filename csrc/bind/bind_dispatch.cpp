@@ -4,39 +4,13 @@
 #include <vector>
 
 #include "../core/hook_table.hpp"
-#include "action.hpp"
+#include "call_record.hpp"
 #include "dispatcher.hpp"
+#include "target.hpp"
+#include "trigger.hpp"
 
 namespace hookrun {
 namespace {
-
-// What the table calls. A bound method is stored as its two parts, and an action as its C++ object:
-// both save a Python call layer at each event.
-struct Target {
-  py::object function;
-  py::object self;  // null unless `function` was a bound method
-  Action* action = nullptr;
-
-  explicit Target(py::object callable) : function(std::move(callable)) {
-    action = action_of(function.ptr());
-    if (PyMethod_Check(function.ptr())) {
-      self = borrow(PyMethod_GET_SELF(function.ptr()));
-      function = borrow(PyMethod_GET_FUNCTION(function.ptr()));
-    }
-  }
-
-  bool operator==(const Target& other) const {
-    return function.is(other.function) && self.is(other.self);
-  }
-
-  PyObject* call(PyObject* runner) const {
-    PyObject* arguments[] = {nullptr, self.ptr(), runner};
-    return self ? PyObject_Vectorcall(function.ptr(), arguments + 1,
-                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr)
-                : PyObject_Vectorcall(function.ptr(), arguments + 2,
-                                      1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
-  }
-};
 
 using Table = HookTable<Target>;
 
@@ -49,42 +23,12 @@ struct Dispatcher {
   PyObject* event_ids;       // dict: event name -> id
   std::vector<py::object>* event_names;  // by id
   std::vector<bool>* resolved;           // by id: whether all hooks have been resolved for it
+  Record* record;                        // of the calls' times; null while none are measured
 };
 
 PyTypeObject* dispatcher_type = nullptr;
 
 Dispatcher* as_dispatcher(PyObject* self) { return reinterpret_cast<Dispatcher*>(self); }
-
-std::int64_t int_field(py::handle trigger, const char* name) {
-  const py::object value = trigger.attr(name);
-  const std::int64_t number = PyLong_AsLongLong(value.ptr());
-  if (number == -1 && PyErr_Occurred()) PyErr_Clear();
-  if (number < 0 || number > Counters::kMaxCount) {
-    throw py::value_error(std::string("a trigger's ") + name +
-                          " must be an int of at least 0, not " +
-                          py::cast<std::string>(py::repr(value)));
-  }
-  return number;
-}
-
-bool flag_field(py::handle trigger, const char* name) { return py::cast<bool>(trigger.attr(name)); }
-
-Trigger to_trigger(py::handle spec) {
-  Trigger trigger;
-  if (spec.is_none()) return trigger;
-  trigger.always = false;
-  trigger.every_epochs = int_field(spec, "epochs");
-  trigger.every_iters = int_field(spec, "iters");
-  trigger.every_inner_iters = int_field(spec, "inner_iters");
-  trigger.start = int_field(spec, "start");
-  trigger.last_epoch = flag_field(spec, "last_epoch");
-  trigger.last_iter = flag_field(spec, "last_iter");
-  trigger.end_of_epoch = flag_field(spec, "end_of_epoch");
-  trigger.end_of_short_epoch = int_field(spec, "end_of_short_epoch");
-  trigger.log_ready = flag_field(spec, "log_ready");
-  trigger.once = flag_field(spec, "once");
-  return trigger;
-}
 
 std::optional<Table::Listener> resolve_listener(Dispatcher* self, py::handle hook,
                                                 py::handle event_name) {
@@ -198,6 +142,22 @@ bool invoke(Dispatcher* self, RunState* runner, const Table::Call& call, EventId
   return done;
 }
 
+bool invoke_timed(Dispatcher* self, RunState* runner, const Table::Call& call, EventId event) {
+  const std::int64_t start = monotonic_time();
+  const bool done = invoke(self, runner, call, event);
+  const std::int64_t duration = monotonic_time() - start;
+  if (self->record != nullptr) {  // the call may have ended the measurement
+    self->record->add(call.serial, call.hook.function, event, start, duration);
+  }
+  return done;
+}
+
+template <auto how>
+bool call_all(Dispatcher* self, RunState* runner, EventId event) {
+  return self->table->fire(event, runner->counters,
+                           [&](const Table::Call& call) { return how(self, runner, call, event); });
+}
+
 bool fire(Dispatcher* self, EventId event) {
   RunState* runner = **self->runner;
   if (runner == nullptr) {
@@ -210,9 +170,9 @@ bool fire(Dispatcher* self, EventId event) {
   // While a custom event fires, `firing` stays at the lifecycle event around it.
   const EventId outer = runner->firing;
   if (event < kEventCount) runner->firing = event;
-  const bool done = self->table->fire(event, runner->counters, [&](const Table::Call& call) {
-    return invoke(self, runner, call, event);
-  });
+  // Decided once per event, so that a call costs nothing more while none is measured.
+  const bool done = self->record == nullptr ? call_all<invoke>(self, runner, event)
+                                            : call_all<invoke_timed>(self, runner, event);
   runner->firing = outer;
   return done;
 }
@@ -276,6 +236,7 @@ int dispatcher_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(dispatcher->resolve);
   Py_VISIT(dispatcher->on_no_listener);
   Py_VISIT(dispatcher->event_ids);
+  if (const int code = traverse(dispatcher->record, visit, arg)) return code;
   return dispatcher->table->visit([&](const Target& target) {
     Py_VISIT(target.function.ptr());
     Py_VISIT(target.self.ptr());
@@ -283,8 +244,14 @@ int dispatcher_traverse(PyObject* self, visitproc visit, void* arg) {
   });
 }
 
+// Unset first: releasing the hooks can run code that uses the dispatcher.
+void set_record(Dispatcher* self, std::unique_ptr<Record> record) {
+  const std::unique_ptr<Record> before(std::exchange(self->record, record.release()));
+}
+
 int dispatcher_clear(PyObject* self) {
   Dispatcher* dispatcher = as_dispatcher(self);
+  set_record(dispatcher, nullptr);
   dispatcher->table->replace({});
   return 0;
 }
@@ -293,6 +260,7 @@ void dispatcher_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
   Dispatcher* dispatcher = as_dispatcher(self);
+  set_record(dispatcher, nullptr);
   delete dispatcher->table;
   delete dispatcher->runner;
   Py_XDECREF(dispatcher->resolve);
@@ -341,6 +309,28 @@ PyObject* dispatcher_listeners(PyObject* self, PyObject* name) {
   });
 }
 
+PyObject* dispatcher_start_timing(PyObject* self, PyObject* max_spans) {
+  return guarded<>(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+    const std::size_t count = PyLong_AsSize_t(max_spans);
+    if (PyErr_Occurred()) throw py::error_already_set();
+    set_record(as_dispatcher(self), std::make_unique<Record>(count));
+    Py_RETURN_NONE;
+  });
+}
+
+PyObject* dispatcher_stop_timing(PyObject* self, PyObject*) {
+  set_record(as_dispatcher(self), nullptr);
+  Py_RETURN_NONE;
+}
+
+template <auto report>  // of call_record.hpp
+PyObject* dispatcher_report(PyObject* self, PyObject*) {
+  const Dispatcher* dispatcher = as_dispatcher(self);
+  return guarded<>(static_cast<PyObject*>(nullptr), [&] {
+    return report(dispatcher->record, *dispatcher->event_names).release().ptr();
+  });
+}
+
 PyMethodDef dispatcher_methods[] = {
     {"insert", dispatcher_insert, METH_VARARGS,
      "insert(hook, priority)\n--\n\nAdd a hook after those of the same priority; return its "
@@ -350,6 +340,17 @@ PyMethodDef dispatcher_methods[] = {
      "given."},
     {"listeners", dispatcher_listeners, METH_O,
      "listeners(event)\n--\n\nThe hooks that listen to the event, in the order of their calls."},
+    {"start_timing", dispatcher_start_timing, METH_O,
+     "start_timing(max_spans)\n--\n\nMeasure calls from the next event on, and keep so many of the "
+     "latest."},
+    {"stop_timing", dispatcher_stop_timing, METH_NOARGS,
+     "stop_timing()\n--\n\nMeasure no more, and forget what was measured."},
+    {"timings", dispatcher_report<timings_of>, METH_NOARGS,
+     "timings()\n--\n\n(hook, event, calls, total, median, maximum) by hook and event, times in "
+     "seconds; None if nothing is measured."},
+    {"spans", dispatcher_report<spans_of>, METH_NOARGS,
+     "spans()\n--\n\n(hook, event, start, duration) of the latest calls, in nanoseconds of the "
+     "monotonic clock."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -6,10 +6,13 @@ The default dispatcher is C++ (``csrc/core/hook_table.hpp``); the one here is it
 from __future__ import annotations
 
 import os
+import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from types import MethodType
 from typing import Any, Protocol, SupportsIndex
 
@@ -38,6 +41,24 @@ class Dispatcher(Protocol):
 
     def listeners(self, event: str, /) -> list[Hook]:
         """The hooks that listen to the event, in the order of their calls."""
+
+    def start_timing(self, max_spans: int, /) -> None:
+        """Measure calls from the next event on, and keep so many of the latest one by one."""
+
+    def stop_timing(self) -> None:
+        """Measure no more, and forget what was measured."""
+
+    def timings(self) -> list[tuple[Hook, str, int, float, float, float]] | None:
+        """By hook and event: (hook, event, calls, total, median, maximum), times in seconds.
+
+        None if nothing is measured. The native dispatcher's medians are exact below 64 ns, and
+        within 1.6 % above.
+        """
+
+    def spans(self) -> list[tuple[Hook, str, int, int]]:
+        """(hook, event, start, duration) of the latest calls, in nanoseconds of the monotonic
+        clock, in the order in which they ended.
+        """
 
 
 def resolve(hook: Hook, event: str) -> Resolved | None:
@@ -105,6 +126,19 @@ class _Entry:
     calls: dict[str, _Call]
 
 
+@dataclass
+class _Record:
+    """The times of calls in nanoseconds: all by hook and event, and the latest one by one."""
+
+    spans: deque[tuple[Hook, str, int, int]]
+    times: dict[tuple[int, str], tuple[Hook, list[int]]] = field(default_factory=dict)
+
+    def add(self, call: _Call, event: str, start: int, duration: int) -> None:
+        _, times = self.times.setdefault((call.serial, event), (call.hook, []))
+        times.append(duration)
+        self.spans.append((call.hook, event, start, duration))
+
+
 class ReferenceDispatcher:
     """The dispatcher in plain Python: the definition of what the native one does.
 
@@ -128,6 +162,7 @@ class ReferenceDispatcher:
         self._events = list(EVENTS)
         self._entries: list[_Entry] = []
         self._serial = 0
+        self._record: _Record | None = None
 
     def insert(self, hook: Hook, priority: int, /) -> int:
         entry = self._entry(hook, priority)
@@ -162,11 +197,30 @@ class ReferenceDispatcher:
         finally:
             runner.current_event = outer
 
+    def start_timing(self, max_spans: int, /) -> None:
+        self._record = _Record(deque(maxlen=max_spans))
+
+    def stop_timing(self) -> None:
+        self._record = None
+
+    def timings(self) -> list[tuple[Hook, str, int, float, float, float]] | None:
+        if self._record is None:
+            return None
+        return [
+            (hook, event, len(times), sum(times) / 1e9, median(times) / 1e9, max(times) / 1e9)
+            for (_, event), (hook, times) in self._record.times.items()
+        ]
+
+    def spans(self) -> list[tuple[Hook, str, int, int]]:
+        return [] if self._record is None else list(self._record.spans)
+
     def _fire(self, runner: Any, event: str, calls: list[_Call]) -> None:
+        timed = self._record is not None
         for call in calls:
             if not call.due(runner):
                 continue
             call.fired[0] = True
+            start = time.perf_counter_ns() if timed else 0
             try:
                 call.function(runner)
             except BaseException as error:
@@ -175,6 +229,9 @@ class ReferenceDispatcher:
                     f"{event}, at epoch {runner.epoch}, iteration {runner.iter} (counted from 0)"
                 )
                 raise
+            finally:
+                if timed and self._record is not None:
+                    self._record.add(call, event, start, time.perf_counter_ns() - start)
 
     def _calls(self, event: str) -> list[_Call]:
         if event not in self._events:

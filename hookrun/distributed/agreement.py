@@ -54,7 +54,8 @@ class StopAgreement:
         return asked, self._steps
 
     def finish(self, stop: int) -> int:
-        """The last exchange of a rank that has taken all its steps; it waits for the result.
+        """The last exchange, which waits for its result: of a rank that has taken all its steps, or
+        of all ranks at one step at which all ask to stop.
 
         Returns:
             The largest ``stop``; if it is not 0, all ranks get it.

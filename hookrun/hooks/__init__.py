@@ -42,9 +42,13 @@ from .state.checkpoint import CheckpointHook
 from .state.ema import EMAHook
 from .state.sync_buffer import SyncBuffersHook
 from .watching.check_invalid_loss import CheckInvalidLossHook
+from .watching.early_stopping import EarlyStoppingHook
+from .watching.hook_stats import HookStats
 from .watching.iter_timer import IterTimerHook
 from .watching.memory import EmptyCacheHook
+from .watching.profiler import ProfilerHook
 from .watching.progress_bar import ProgressBarHook
+from .watching.throughput import ThroughputHook
 
 __all__ = [
     "HOOKS",
@@ -59,6 +63,7 @@ __all__ = [
     "DistEvalHook",
     "DistSamplerSeedHook",
     "EMAHook",
+    "EarlyStoppingHook",
     "EmptyCacheHook",
     "EvalHook",
     "ExpLrUpdaterHook",
@@ -68,6 +73,7 @@ __all__ = [
     "GradientCumulativeFp16OptimizerHook",
     "GradientCumulativeOptimizerHook",
     "Hook",
+    "HookStats",
     "InvLrUpdaterHook",
     "IterTimerHook",
     "LinearAnnealingLrUpdaterHook",
@@ -78,11 +84,13 @@ __all__ = [
     "OneCycleMomentumUpdaterHook",
     "OptimizerHook",
     "PolyLrUpdaterHook",
+    "ProfilerHook",
     "ProgressBarHook",
     "SequentialLrUpdaterHook",
     "StepLrUpdaterHook",
     "StepMomentumUpdaterHook",
     "SyncBuffersHook",
+    "ThroughputHook",
     "WSDLrUpdaterHook",
     "every",
     "last",

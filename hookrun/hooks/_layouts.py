@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,13 @@ _WINDOW = record(
         "gradients": mapping(text, tensor),
     }
 )
+
+
+def _score(value: Any, where: str) -> None:
+    if not isinstance(value, float) or math.isnan(value):
+        raise refuse(where, value, "a number")
+
+
 _STEPS = {"skipped_steps": count}
 _MASTERS = {"loss_scaler": scaler_state, "masters": items(tensor)}
 
@@ -52,6 +60,7 @@ accumulation = record({}, {**_STEPS, "window": _window})
 fp16_accumulation = record({}, {**_STEPS, **_MASTERS, "window": _window})
 ema = record({"swapped": boolean}, {"exact": mapping(count, tensor)})
 evaluation = record({"evaluated": count})
+early_stopping = record({"monitor": text, "rule": text, "waited": count}, {"best": _score})
 
 
 def check_masters(model: nn.Module, optimizers: list[Any], masters: Any, where: str) -> None:

@@ -19,6 +19,14 @@ from .group_options import GroupOptions
 from .run_progress import RunProgress
 
 
+class EndsRun(Protocol):
+    """What ends a run early; see stopping.py."""
+
+    def ask(self, reason: str, on_all_ranks: bool) -> None: ...
+    def check_between_steps(self) -> None: ...
+    def accepted(self) -> contextlib.AbstractContextManager[None]: ...
+
+
 class AnyRunner(Protocol):
     """A runner by epochs or by iterations."""
 
@@ -41,6 +49,8 @@ class AnyRunner(Protocol):
     # Once ``iter`` has reached ``check_at``, the boundary checks are called after each step.
     check_at: int
     boundary_checks: list[Callable[[Any], None]]
+    # Requests to end the run early; None outside of a run.
+    stop_requests: EndsRun | None
 
     @property
     def progress(self) -> RunProgress: ...

@@ -20,7 +20,15 @@ from hookrun.core.protocols import WritesLogs, implements
 from hookrun.distributed import get_dist_info
 
 from . import resuming, saving
-from .checks import check_limit, check_optimizer, check_options, check_steps, make_work_dir
+from .any_runner import EndsRun
+from .checks import (
+    check_limit,
+    check_new_limit,
+    check_optimizer,
+    check_options,
+    check_steps,
+    make_work_dir,
+)
 from .group_options import GroupOptions
 from .host_info import get_time_str
 from .loader_states import watch_loaders
@@ -51,8 +59,9 @@ class BaseRunner(HookRegistration, ABC):
             ``exp_name``.
         max_iters: iterations to train; not together with ``max_epochs``.
         max_epochs: epochs to train.
-        handle_signals: whether SIGTERM and SIGUSR1 end a run after the current step, with a
-            checkpoint and :class:`~hookrun.Preempted`; must be the same on all ranks.
+        handle_signals: whether SIGTERM, SIGUSR1 and the first Ctrl-C end a run after the current
+            step, with a checkpoint, and :class:`~hookrun.Preempted` or KeyboardInterrupt. A second
+            one ends it at once. Must be the same on all ranks.
 
     Raises:
         TypeError: an argument of a wrong type, or a model without a training step.
@@ -98,6 +107,7 @@ class BaseRunner(HookRegistration, ABC):
         self._progress: Any = self._make_progress()
         self.synchronized_hooks: list[Hook] = []
         self.boundary_checks: list[Callable[[Any], None]] = []
+        self.stop_requests: EndsRun | None = None
         self._init_hooks()
 
     @property
@@ -120,6 +130,75 @@ class BaseRunner(HookRegistration, ABC):
     def world_size(self) -> int:
         """The number of ranks."""
         return self._world_size
+
+    @property
+    def max_epochs(self) -> int | None:
+        """Epochs to train; None in a run by iterations. May be assigned, in mid-run too.
+
+        Assign it on all ranks at the same point. Schedules use the new value from then on. If more
+        has been trained already, the run ends after the step at work.
+
+        Raises:
+            TypeError: on assignment, no int.
+            ValueError: a negative number, or a run that is measured by the other limit.
+        """
+        return self._max_epochs
+
+    @max_epochs.setter
+    def max_epochs(self, epochs: int) -> None:
+        check_new_limit(self, "max_epochs", epochs)
+        self._max_epochs = epochs
+        self._apply_limit()
+
+    @property
+    def max_iters(self) -> int | None:
+        """Iterations to train; None if unknown. In a run by iterations it may be assigned as
+        ``max_epochs`` may be in a run by epochs, where the iterations follow from the epochs.
+        """
+        return self._max_iters
+
+    @max_iters.setter
+    def max_iters(self, iters: int) -> None:
+        check_new_limit(self, "max_iters", iters)
+        self._max_iters = iters
+        self._apply_limit()
+
+    def _apply_limit(self) -> None:
+        if self.progress.limit_changed():
+            limits = f"max_epochs={self._max_epochs}, max_iters={self._max_iters}"
+            self.stop(f"it is beyond its new limit, {limits}", on_all_ranks=True)
+
+    def stop(self, reason: str = "", *, on_all_ranks: bool = False) -> None:
+        """End the run after the step at work, on all ranks; may be called from any thread.
+
+        The run then ends as it does after its last step: ``after_run`` fires, and ``run`` returns.
+        An epoch that is not finished fires no ``after_train_epoch``. Nothing is saved. Between two
+        steps, such as at the end of an epoch, the run ends before the next one.
+
+        With several ranks, one call on any rank ends the run on all of them after a step that they
+        agree on within fractions of a second. Without ``handle_signals``, ranks agree on nothing,
+        and only this one ends.
+
+        Args:
+            reason: for the log.
+            on_all_ranks: whether all ranks make this call at the same point, so that the run ends
+                after this step. If only some do, the others wait for them forever.
+
+        Raises:
+            TypeError: the reason is no string.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"stop() takes a reason as a string, not {reason!r}")
+        requests = self.stop_requests
+        if requests is None:
+            self.logger.warning("stop(%r) has no effect: no run is at work", reason)
+        else:
+            requests.ask(reason, on_all_ranks)
+
+    def _end_if_asked(self) -> None:
+        """Leave the loop between two steps if ``stop()`` was called."""
+        if self.stop_requests is not None:
+            self.stop_requests.check_between_steps()
 
     @abstractmethod
     def run(self, data_loaders: list[Any], workflow: Workflow, **kwargs: Any) -> None:

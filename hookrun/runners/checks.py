@@ -67,6 +67,24 @@ def check_limit(name: str, value: Any) -> int | None:
     return value
 
 
+def check_new_limit(runner: Any, name: str, value: Any) -> None:
+    """Refuse a limit assigned to a runner: of a wrong type, or where the other one decides.
+
+    Raises:
+        TypeError, ValueError: what is wrong.
+    """
+    if value is None:
+        raise TypeError(f"{name} must be an int, not None")
+    check_limit(name, value)
+    by_epoch = runner.max_epochs is not None
+    other = "max_iters" if name == "max_epochs" else "max_epochs"
+    if getattr(runner, other) is not None and by_epoch == (name == "max_iters"):
+        raise ValueError(
+            f"{name} cannot be assigned: the length of this {type(runner).__name__}'s run is its "
+            f"{other}"
+        )
+
+
 def make_work_dir(work_dir: Any) -> str:
     if not isinstance(work_dir, (str, os.PathLike)):
         raise TypeError(f"work_dir must be a path or None, not {type(work_dir).__name__}")

@@ -58,6 +58,7 @@ class EpochBasedRunner(BaseRunner):
         progress = self.progress
         progress.begin_epoch(length_of(data_loader))
         self.call_hook("before_train_epoch")
+        self._end_if_asked()
         loader = self._loader_after_hooks(data_loader)
         length = length_of(loader)
         progress.enter_epoch(length)
@@ -88,6 +89,7 @@ class EpochBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self.epoch_length = length_of(data_loader)
         self.call_hook("before_val_epoch")
+        self._end_if_asked()
         loader = self._loader_after_hooks(data_loader)
         self.epoch_length = length_of(loader)
         data_pass = self.progress.val_pass = DataPass(loader, epoch=None)
@@ -217,6 +219,8 @@ class EpochBasedRunner(BaseRunner):
             # A run resumed between training and validation has not swapped the averages in.
             with self.eval_weights() if mode == "val" else contextlib.nullcontext():
                 phase(loader, **kwargs)
+            self.progress.phase = (index, number + 1)
+            self._end_if_asked()
 
     def save_checkpoint(
         self,

@@ -98,6 +98,22 @@ class EpochProgress(RunProgress):
         self.counters.epoch_length = self.counting.lengths[index].actual
         self._set_limits(self.epoch_start, self.counting.left(index, done, epochs))
 
+    def limit_changed(self) -> bool:
+        """Take up a new ``max_epochs``; returns whether the run has passed it already."""
+        (index, done), epochs = self.phase or (0, 0), self._epochs_left()
+        if self.phase is None or self.counting is None or epochs is None:
+            return False  # the next run begins with it
+        if self.ends_epoch("train"):  # it is not counted yet
+            left = self.counting.left(index, done + 1, max(epochs - 1, 0))
+            self._set_limits(self.counters.iter, left)
+        elif self.epoch_start is not None:
+            self.enter_epoch(self.counting.lengths[index].said)
+        else:
+            self._set_limits(self.counters.iter, self.counting.left(index, done, epochs))
+        limit, finished = self.counters.max_epochs, self.finished()["epoch"]
+        in_epoch = self.epoch_start is not None and not self.ends_epoch("train")
+        return limit is not None and finished + in_epoch > limit
+
     def note_replacement(self, loader: Any) -> list[Problem]:
         """Note that a hook has assigned this loader for the current epoch.
 

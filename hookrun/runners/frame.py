@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
@@ -29,7 +30,7 @@ def run_in_frame(
 ) -> None:
     """Fire before_run and after_run around a loop, and close every hook however the run ends.
 
-    Ctrl-C can interrupt what the frame calls, such as events and the loop, but never the frame
+    Signals can interrupt what the frame calls, such as events and the loop, but never the frame
     itself, so that everything it sets up is always undone.
 
     Args:
@@ -40,22 +41,30 @@ def run_in_frame(
     """
 
     def frame() -> None:
-        with _work_dir_locked(runner), _closing_hooks(runner), watched(runner, sync_guard):
+        with (
+            _work_dir_locked(runner),
+            _closing_hooks(runner),
+            watched(runner, sync_guard),
+            stopping.ending_early(runner),
+        ):
             interruptible(_begin, runner, workflow, limit)
-            with stopping.handling_signals(runner), watching_training(runner):
+            with stopping.accepting_requests(runner), watching_training(runner):
                 interruptible(find_synchronized_hooks, runner)
-                interruptible(loop)
+                interruptible(stopping.until_stopped, runner, loop)
             interruptible(runner.call_hook, "after_run")
         _raise_late_interrupt(runner)
 
-    uninterrupted(frame)
+    try:
+        uninterrupted(frame)
+    except stopping.Interrupted:
+        raise KeyboardInterrupt from None
 
 
 def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
-    runner.logger.info(
-        "start running, host: %s, work_dir: %s", get_host_info(), runner.work_dir or "NONE"
-    )
-    runner.logger.info("hooks will be called in this order:\n%s", runner.get_hook_info())
+    folder = runner.work_dir or "NONE"
+    runner.logger.info("start running, host: %s, work_dir: %s", get_host_info(), folder)
+    if runner.logger.isEnabledFor(logging.DEBUG):
+        runner.logger.debug("hooks will be called in this order:\n%s", runner.get_hook_info())
     runner.logger.info("workflow: %s, max: %s", list(workflow), limit)
     for hook in list(runner.hooks):
         if implements(hook, ResumesRun):

@@ -31,6 +31,7 @@ from .registration import HookConfig
 from .resume_point import ResumePoint
 from .run_options import prefetched, warn_of_misspelt_options
 from .step import can_run_natively, take_step
+from .stopping import RunStopped
 
 
 @RUNNERS.register_module()
@@ -145,7 +146,6 @@ class IterBasedRunner(BaseRunner):
 
     def _loop(self, data_loaders: list[Any], workflow: Workflow, kwargs: dict[str, Any]) -> None:
         """The iterations of a run."""
-        assert self._max_iters is not None
         first, done = self._begin(data_loaders, workflow)
         progress = self.progress
         point, progress.resume_point = progress.resume_point, None
@@ -158,19 +158,28 @@ class IterBasedRunner(BaseRunner):
         ]
         try:
             self._fire_before_epoch(first, point)
-            while self.iter < self._max_iters or (first, done) != (0, 0):
-                for index in range(first, len(workflow)):
-                    mode, iters = workflow[index]
-                    progress.phase = (index, 0)
-                    self._inner_iter = done
-                    again = iters if len(workflow) == 1 else 0
-                    self._run_phase(mode, index, iters - done, again, kwargs)
-                    done = 0
-                first, progress.phase = 0, None
+            with contextlib.suppress(RunStopped):  # after_epoch fires all the same
+                self._run_workflow(workflow, first, done, kwargs)
             self.call_hook("after_epoch")
         finally:
             for each in self.progress.endless:
                 each.close()
+
+    def _run_workflow(
+        self, workflow: Workflow, first: int, done: int, kwargs: dict[str, Any]
+    ) -> None:
+        """Go through the workflow until the end, from a phase of which ``done`` are done."""
+        assert self._max_iters is not None
+        self._end_if_asked()
+        while self.iter < self._max_iters or (first, done) != (0, 0):
+            for index in range(first, len(workflow)):
+                mode, iters = workflow[index]
+                self.progress.phase = (index, 0)
+                self._inner_iter = done
+                again = iters if len(workflow) == 1 else 0
+                self._run_phase(mode, index, iters - done, again, kwargs)
+                done = 0
+            first, self.progress.phase = 0, None
 
     def _fire_before_epoch(self, first: int, point: ResumePoint | None) -> None:
         """Fire ``before_epoch``, and restore the loaders and random numbers of a resumed run."""

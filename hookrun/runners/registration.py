@@ -11,6 +11,7 @@ from hookrun._native import RunState
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
 from hookrun.core.hook_order import resolve_position
+from hookrun.core.hook_times import HookTime
 from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner, implements
 from hookrun.core.spelling import check_spelling
@@ -18,6 +19,8 @@ from hookrun.core.spelling import check_spelling
 from .hook_configs import build_hook, config_hint, custom_configs, logger_configs
 
 HookConfig = Mapping[str, Any] | Hook | None
+
+_MAX_SPANS = 100_000_000
 
 
 class HookRegistration(RunState):
@@ -239,6 +242,51 @@ class HookRegistration(RunState):
             if lines:
                 parts.append("\n".join([f"{stage}:", *lines, " -------------------- "]))
         return "\n".join(parts)
+
+    def measure_hooks(self, on: bool = True, *, max_spans: int = 0) -> None:
+        """Begin or end to measure how much time hooks take; see :meth:`hook_stats`.
+
+        Without it nothing is measured, and calling hooks costs nothing more. Beginning again
+        forgets what was measured.
+
+        Args:
+            on: whether to measure, from the next event on.
+            max_spans: how many of the latest calls to keep one by one for :meth:`hook_spans`.
+
+        Raises:
+            ValueError: ``max_spans`` is negative or huge.
+        """
+        if not on:
+            self._dispatcher.stop_timing()
+            return
+        if not 0 <= max_spans <= _MAX_SPANS:
+            raise ValueError(f"max_spans must lie between 0 and {_MAX_SPANS}, not at {max_spans}")
+        self._dispatcher.start_timing(max_spans)
+
+    @property
+    def is_measuring_hooks(self) -> bool:
+        """Whether the time that hooks take is measured."""
+        return self._dispatcher.timings() is not None
+
+    def hook_stats(self) -> list[HookTime]:
+        """The calls and times of each hook at each event, since ``measure_hooks()``.
+
+        Raises:
+            RuntimeError: nothing is measured.
+        """
+        timings = self._dispatcher.timings()
+        if timings is None:
+            raise RuntimeError(
+                "the time of hooks is not measured: call runner.measure_hooks() before the run, or "
+                "register the hook HookStats()"
+            )
+        return [HookTime(*each) for each in timings]
+
+    def hook_spans(self) -> list[tuple[Hook, str, int, int]]:
+        """(hook, event, start, duration) of the latest calls, in nanoseconds of the monotonic
+        clock; see :meth:`measure_hooks`.
+        """
+        return self._dispatcher.spans()
 
     def _register_usual(self, config: HookConfig, *arguments: Any, **keywords: Any) -> None:
         if config is not None:

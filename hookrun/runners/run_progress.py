@@ -35,6 +35,8 @@ class Counters(Protocol):
     def inner_iter(self) -> int: ...
     @property
     def max_epochs(self) -> int | None: ...
+    @property
+    def max_iters(self) -> int | None: ...
     def set_counters(self, *, epoch: int, iter: int) -> None: ...
     def set_max_iters(self, max_iters: int | None) -> None: ...
 
@@ -91,6 +93,11 @@ class RunProgress:
     def index(self) -> int:
         """The index of the current phase; 0 if the user calls train() or val() directly."""
         return 0 if self.phase is None else self.phase[0]
+
+    def limit_changed(self) -> bool:
+        """Take up a new limit of the run; returns whether the run has passed it already."""
+        limit = self.counters.max_iters
+        return self.phase is not None and limit is not None and self.finished()["iter"] > limit
 
     # The current event
 

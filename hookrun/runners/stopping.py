@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 end a run after the current step, with a checkpoint."""
+"""Ending a run early, after the step at work: ``runner.stop()``, Ctrl-C, SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 
@@ -6,23 +6,34 @@ import contextlib
 import os
 import re
 import signal
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from hookrun.core.interrupts import interruptible
-from hookrun.distributed import StopAgreement, get_dist_info
+from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info
 from hookrun.storage import check_names
 
 from .any_runner import AnyRunner
+from .signal_handlers import SignalHandlers, print_from_handler
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, "try again later"; errors and fatal signals have other exit codes."""
 
 FILE_NAME = "preempted.pth"
 NEVER = 1 << 62
 """An iteration that no run reaches."""
+
+ASKED = 1
+"""The code of ``stop()``; of a signal it is its number, which is larger. Ranks take the largest."""
+
+
+class RunStopped(BaseException):
+    """Leaves the loop of a run that ends early by ``stop()``, and is never seen outside of it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C has ended the run after a step. The frame of the run raises KeyboardInterrupt for it,
+    without the traceback of the loop: the exit status of a process depends on that very class.
+    """
 
 
 class Preempted(SystemExit):
@@ -47,125 +58,171 @@ class Preempted(SystemExit):
 
 
 class StopRequests:
-    """Handles signals, and ends the run after a step that all ranks agree on.
+    """Requests to end a run early; ends it after a step that all ranks agree on.
 
-    After the first signal, the default handlers are restored, so that a second one ends the process
-    at once. Signals that the program handles or ignores itself are not changed, even if it sets
-    their handlers during the run; nor are any outside of the main thread, where Python does not
-    allow it.
+    Args:
+        runner: the runner.
     """
 
     def __init__(self, runner: AnyRunner) -> None:
         self._runner = runner
-        self._process = os.getpid()
         self._signum = 0
-        self._handled: list[signal.Signals] = []
-        self._finished = False
-        self._agreement = StopAgreement() if get_dist_info()[1] > 1 else None
+        self._asked = False
+        self._reason = ""
+        self._on_all_ranks = False  # whether all ranks have asked at this point
+        self._ended = False
+        self._handlers = SignalHandlers()
+        self._agreement: StopAgreement | None = None
 
-    def __enter__(self) -> StopRequests:
-        if threading.current_thread() is threading.main_thread():
-            for each in SIGNALS:
-                if signal.getsignal(each) is signal.SIG_DFL and not _is_caught(each):
-                    signal.signal(each, self._note_signal)
-                    self._handled.append(each)
-        if self._agreement is not None:
-            self._runner.check_at = self._runner.iter + 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._runner.check_at = NEVER
-        self._finished = True
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        """Restore the default handlers, except where the program has set another one meanwhile."""
-        for each in self._handled:
-            if getattr(signal.getsignal(each), "__self__", None) is self:
-                signal.signal(each, signal.SIG_DFL)
-
-    def check(self, runner: AnyRunner) -> None:
-        """End the run if a signal has come; called after a step once ``iter`` is at ``check_at``.
-
-        Raises:
-            Preempted: a signal has come; raised after the checkpoint has been written.
-        """
-        signum = self._signum
-        if self._agreement is not None and not self._agreement.over:
-            signum, steps = self._agreement.exchange(self._signum)
-            runner.check_at = runner.iter + steps
-        if signum:
-            self._stop(runner, signum)
-
-    def finish(self, runner: AnyRunner) -> None:
-        """The same as :meth:`check`, after the last step."""
-        if self._agreement is not None and not self._agreement.over:
-            signum = self._agreement.finish(self._signum)
-        else:
-            self._restore_handlers()  # first: no later signal would be handled
-            signum = self._signum
-        if signum:
-            self._stop(runner, signum)
-
-    def _note_signal(self, signum: int, frame: Any) -> None:
-        self._restore_handlers()
-        # In a forked child, or if this handler was restored by other code after the run, the signal
-        # has its default effect: there is nothing to save.
-        if os.getpid() != self._process or self._finished:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
-        self._signum = signum
-        if self._agreement is None or self._agreement.over:
+    def ask(self, reason: str, on_all_ranks: bool) -> None:
+        """Ask for the end of the run, from any thread; see ``stop`` of the runners."""
+        self._reason = self._reason or reason
+        self._on_all_ranks = self._on_all_ranks or on_all_ranks
+        self._asked = True
+        if on_all_ranks or not self._agrees:
             self._runner.check_at = 0
 
-    def _stop(self, runner: AnyRunner, signum: int) -> None:
-        runner.check_at = NEVER
-        together = self._agreement is not None and not self._agreement.over
-        path = None
+    @contextlib.contextmanager
+    def accepted(self) -> Iterator[None]:
+        """The context of the steps of a run."""
+        runner = self._runner
+        if runner.handle_signals and get_dist_info()[1] > 1:
+            self._agreement = StopAgreement()
+            runner.check_at = min(runner.check_at, runner.iter + 1)
+        runner.boundary_checks.append(self.check)
+        try:
+            if runner.handle_signals:
+                self._handlers.install(self._note_signal)
+            yield
+            interruptible(self._finish)
+        finally:
+            runner.boundary_checks.remove(self.check)
+            runner.check_at = NEVER
+            self._handlers.finish()
+
+    def check(self, runner: AnyRunner) -> None:
+        """End the run if it is to end; called after a step once ``iter`` is at ``check_at``.
+
+        Raises:
+            RunStopped: ``stop()`` was called.
+            Preempted, Interrupted: a signal has come; the checkpoint has been written.
+        """
+        code = self._code
+        if self._agrees and self._on_all_ranks:
+            code = self._agree_at_last(code)
+        elif self._agrees:
+            assert self._agreement is not None
+            code, steps = self._agreement.exchange(code)
+            runner.check_at = runner.iter + steps
+        if code:
+            self._end(code)
+
+    def check_between_steps(self) -> None:
+        """The same where no step is at work; what ranks have yet to agree on waits for a step."""
+        if self._asked and (self._on_all_ranks or not self._agrees):
+            self.check(self._runner)
+
+    @property
+    def _agrees(self) -> bool:
+        """Whether the run ends at a step that the ranks agree on."""
+        return self._agreement is not None and not self._agreement.over
+
+    @property
+    def _code(self) -> int:
+        return self._signum or int(self._asked)
+
+    def _agree_at_last(self, code: int) -> int:
+        assert self._agreement is not None
+        return self._agreement.finish(code)
+
+    def _finish(self) -> None:
+        """End the run by a signal that has come since the last check; called after the last step.
+
+        Other ranks may have steps to do yet, and be asked to stop.
+        """
+        code = self._signum if self._ended else self._code
+        if self._agrees:
+            code = self._agree_at_last(code)
+        else:
+            self._handlers.restore()  # first: no later signal would be handled
+            code = self._signum or code
+        if code:
+            with contextlib.suppress(RunStopped):
+                self._end(code)
+
+    def _note_signal(self, signum: int) -> None:
+        self._signum = signum
+        if not self._agrees:
+            self._runner.check_at = 0
+        if signum == signal.SIGINT and get_dist_info()[0] == 0:
+            print_from_handler("\nCtrl-C: the run ends after this step; a second one ends it now")
+
+    def _end(self, code: int) -> None:
+        self._runner.check_at = NEVER
+        if code == ASKED:
+            self._end_by_request()
+        else:
+            self._end_by_signal(code)
+
+    def _end_by_request(self) -> None:
+        self._ended = True
+        reasons = all_gather_objects(self._reason) if self._agrees else [self._reason]
+        if get_dist_info()[0] == 0:
+            reason = next(filter(None, reasons), "runner.stop() was called")
+            self._runner.logger.info(
+                "the run ends after iteration %d: %s", self._runner.iter, reason
+            )
+        raise RunStopped
+
+    def _end_by_signal(self, signum: int) -> None:
+        runner, agrees, path = self._runner, self._agrees, None
         if runner.work_dir is not None:
             path = os.path.join(runner.work_dir, FILE_NAME)
             with runner.eval_weights():
-                if together:
+                if agrees:
                     runner.gather_state()
                 if get_dist_info()[0] == 0:
                     runner.save_checkpoint(runner.work_dir, filename_tmpl=FILE_NAME)
-        if together:
+        if agrees:
             assert self._agreement is not None
             self._agreement.wait_for_all()  # launchers kill the other ranks when one exits
-        preempted = Preempted(signum, path)
+        by_user = signum == signal.SIGINT
+        error = Interrupted() if by_user else Preempted(signum, path)
         if get_dist_info()[0] == 0:
-            runner.logger.warning("after iteration %d: %s", runner.iter, preempted)
-        raise preempted
-
-
-def _is_caught(signum: int) -> bool:
-    """Whether a signal has a handler that Python does not know, such as faulthandler's."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            caught = next((line for line in status if line.startswith("SigCgt:")), "SigCgt: 0")
-    except OSError:  # not on Linux
-        return False
-    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+            then = f"saved to {path}; runner.resume('auto') goes on from there"
+            what = f"Ctrl-C, {then if path else 'nothing saved: no work_dir'}" if by_user else error
+            runner.logger.warning("after iteration %d: %s", runner.iter, what)
+        raise error
 
 
 @contextlib.contextmanager
-def handling_signals(runner: AnyRunner) -> Iterator[None]:
-    """A context in which signals end the run after a step, if ``runner.handle_signals`` is set.
+def ending_early(runner: AnyRunner) -> Iterator[None]:
+    """A context in which ``runner.stop()`` has an effect."""
+    runner.stop_requests = StopRequests(runner)
+    try:
+        yield
+    finally:
+        runner.stop_requests = None
+
+
+@contextlib.contextmanager
+def accepting_requests(runner: AnyRunner) -> Iterator[None]:
+    """A context of the steps of a run, which signals end if ``runner.handle_signals`` is set.
 
     Raises:
         ValueError: the checkpoint could not be written to ``work_dir``.
     """
-    if not runner.handle_signals:
-        yield
-        return
-    if runner.work_dir is not None and runner.rank == 0:
+    if runner.handle_signals and runner.work_dir is not None and runner.rank == 0:
         names = [re.compile(re.escape(name)) for name in (FILE_NAME, "latest.pth")]
         check_names(runner.work_dir, names, FILE_NAME, type(runner).__name__)
-    with StopRequests(runner) as requests:
-        runner.boundary_checks.append(requests.check)
-        try:
-            yield
-            interruptible(requests.finish, runner)
-        finally:
-            runner.boundary_checks.remove(requests.check)
+    assert runner.stop_requests is not None
+    with runner.stop_requests.accepted():
+        yield
+
+
+def until_stopped(runner: AnyRunner, loop: Callable[[], None]) -> None:
+    """Call the loop, which ``stop()`` may end early, or even before it begins."""
+    assert runner.stop_requests is not None
+    with contextlib.suppress(RunStopped):
+        runner.stop_requests.check_between_steps()
+        loop()

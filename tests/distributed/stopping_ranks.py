@@ -30,6 +30,7 @@ from hookrun import (
 from tests.support import Points, TinyModel
 
 RANKS, DEADLINE = 4, 30.0
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 SIZE, BATCH = 4 * 2 * 5, 2  # five batches for each process
 
 
@@ -56,6 +57,7 @@ def work(rank: int, folder: Path, kind: str, resume: bool, ready: int) -> int:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store{int(resume)}", rank=rank, world_size=RANKS
     )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     torch.manual_seed(100 + rank + 50 * resume)
     model = TinyModel()
     dataset = Points(SIZE)
@@ -78,6 +80,8 @@ def work(rank: int, folder: Path, kind: str, resume: bool, ready: int) -> int:
         runner.run([loader], [("train", 1)])
     except Preempted as preempted:
         code = preempted.code  # type: ignore[assignment]
+    except KeyboardInterrupt:  # of which the run knew: no other comes from this program
+        code = 75 if (folder / "preempted.pth").exists() else 1
     if runner.iter % (SIZE // BATCH // RANKS) == 0:  # the next pass begins, and draws its seed
         torch.empty((), dtype=torch.int64).random_()
     found = {
@@ -114,7 +118,7 @@ def job(folder: Path, kind: str, resume: bool, victim: int, delay: float) -> lis
     os.close(begun)
     if not resume:
         time.sleep(delay)
-        os.kill(children[victim], random.choice([signal.SIGTERM, signal.SIGUSR1]))
+        os.kill(children[victim], random.choice(SIGNALS))
     codes = [wait(child, time.monotonic() + DEADLINE) for child in children]
     for child, code in zip(children, codes, strict=True):
         if code is None:

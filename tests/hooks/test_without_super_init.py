@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 from torch.optim import SGD
 
-from hookrun import HOOKS, EpochBasedRunner, Fp16OptimizerHook, Hook, LossScaler, OptimizerHook
+from hookrun import (
+    HOOKS,
+    EpochBasedRunner,
+    EvalHook,
+    Fp16OptimizerHook,
+    Hook,
+    LossScaler,
+    OptimizerHook,
+)
 from hookrun.core import EVENTS, starts_with_defaults
 from tests.support import TinyModel, make_loader
 
 # The attributes that such a subclass sets, where MMCV's hooks need them.
 NEEDED: dict[str, dict[str, Any]] = {
+    "EarlyStoppingHook": {"monitor": "acc"},
     "EvalHook": {"dataloader": make_loader(1)},
     "OneCycleLrUpdaterHook": {"max_lr": 0.2},
     "StepLrUpdaterHook": {"step": [1]},
@@ -33,6 +42,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     },
 }
 # A ClosureHook is nothing but the function that it is given; DistEvalHook needs several ranks.
+EVALUATED = {"EarlyStoppingHook"}  # needs scores
 SHIPPED = sorted(set(HOOKS.module_dict) - {"ClosureHook", "DistEvalHook"})
 
 
@@ -72,6 +82,8 @@ def test_it_trains(name: str, tmp_path: Any) -> None:
     hook = without_super_init(kind)("mine")
     if not isinstance(hook, OptimizerHook):
         runner.register_optimizer_hook({})
+    if name in EVALUATED:
+        runner.register_hook(EvalHook(make_loader(1)))
     runner.register_hook(hook)
     before = model.fc.weight.detach().clone()
     runner.run([make_loader(3)], [("train", 1)])

@@ -152,7 +152,8 @@ class Watch(Hook):
         print("after_run", flush=True)
     def close(self, runner, error):
         # Where the signal came in between, the iteration counts as finished.
-        print("closed", type(error).__name__, runner.iter - self.step in (0, 1), flush=True)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        print("closed", interrupted, runner.iter - self.step in (0, 1), flush=True)
 
 class Endless:
     def __iter__(self):
@@ -178,8 +179,11 @@ def test_a_real_ctrl_c_ends_the_native_loop(kind: str) -> None:
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    assert out == "closed KeyboardInterrupt True\n"
-    assert "\nKeyboardInterrupt" in err
+    assert out == "closed True True\n"
+    assert "after iteration" in err
+    assert "Ctrl-C, nothing saved: no work_dir\n" in err
+    assert err.count("/hookrun/runners/") == 2  # run(), and the frame of the run
+    assert err.endswith("\nKeyboardInterrupt\n")
     assert process.returncode == -signal.SIGINT
 
 

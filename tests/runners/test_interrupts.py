@@ -49,14 +49,22 @@ def own_weights(model: nn.Module) -> list[Tensor]:
     return [each.detach().clone() for each in model.parameters()]
 
 
-def make_run(kind: str, folder: Path) -> tuple[Any, Any]:
-    """A runner with all that changes something and changes it back, and how to run it."""
+def make_run(kind: str, folder: Path, handle_signals: bool = False) -> tuple[Any, Any]:
+    """A runner with all that changes something and changes it back, and how to run it.
+
+    If it handles signals, Ctrl-C in the loop waits for the step at work.
+    """
     by_epoch = kind != "iter"
     model = Half().half() if kind == "half" else TinyModel()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     length: dict[str, int] = {"max_epochs": 2} if by_epoch else {"max_iters": 4}
     runner = (EpochBasedRunner if by_epoch else IterBasedRunner)(
-        model, optimizer=optimizer, work_dir=folder, meta={}, **length
+        model,
+        optimizer=optimizer,
+        work_dir=folder,
+        meta={},
+        handle_signals=handle_signals,
+        **length,
     )
     runner.logger.disabled = True
     runner.register_training_hooks(
@@ -116,8 +124,8 @@ def test_interrupted_at_any_instant(
     before = global_state()
     assert count > 1000
     tries = 1000 if request.config.getoption("--long") else 8
-    for at in sorted(random.Random(count).sample(range(1, count + 1), tries)):
-        runner, run = make_run(kind, tmp_path / str(at))
+    for number, at in enumerate(sorted(random.Random(count).sample(range(1, count + 1), tries))):
+        runner, run = make_run(kind, tmp_path / str(at), handle_signals=number % 2 == 0)
         instants = Instants(FILES, at)
         with pytest.raises(KeyboardInterrupt), instants.watching():
             run()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: a checkpoint after the current step, then exit code 75."""
+"""SIGTERM, SIGUSR1 and Ctrl-C: a checkpoint after the current step, then exit code 75 or 130."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from hookrun import ClosureHook, EpochBasedRunner, Hook, IterBasedRunner, OptimizerHook, Preempted
 from tests.programs import Program
-from tests.support import TinyModel, make_loader
+from tests.support import Points, Recorder, TinyModel, make_loader
 
 from .variants import LOOPS, limits
 
@@ -24,6 +25,7 @@ SIGNALS = [signal.SIGTERM, signal.SIGUSR1]
 @pytest.fixture(autouse=True)
 def default_handlers() -> Any:
     before = {each: signal.signal(each, signal.SIG_DFL) for each in SIGNALS}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
@@ -93,7 +95,51 @@ def test_a_signal_ends_the_run_after_the_step_at_work_and_it_goes_on_from_there(
     assert os.readlink(path.with_name("latest.pth")) == "preempted.pth"
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
+@pytest.mark.parametrize("variant", LOOPS)
+def test_the_first_ctrl_c_ends_the_run_after_the_step_at_work(
+    make_runner: Any, variant: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = variant[0]
+    whole = weights(train(make(make_runner, kind)))
+    runner = make(make_runner, kind, Kill("before_train_iter", 3, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(runner)
+    path = Path(runner.work_dir) / "preempted.pth"
+    assert caught.type is KeyboardInterrupt  # the exit status depends on it
+    assert len(caught.traceback) <= 5  # of them two are this test's
+    (line,) = [each for each in caplog.messages if "Ctrl-C" in each]
+    assert line == (
+        f"after iteration 4: Ctrl-C, saved to {path}; runner.resume('auto') goes on from there"
+    )
+    assert torch.load(path)["meta"]["iter"] == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = make(make_runner, kind)
+    again.resume("auto")
+    assert weights(train(again)) == whole
+
+
+@pytest.mark.parametrize("variant", LOOPS)
+def test_the_second_ctrl_c_ends_the_run_at_once(make_runner: Any, variant: Any) -> None:
+    first, second = (Kill("before_train_iter", 1, signal.SIGINT) for _ in range(2))
+    recorder = Recorder()
+    runner = make(make_runner, variant[0], recorder, first, second)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(runner)
+    assert recorder.names[-1] == "before_train_iter"
+    assert runner.iter == 1
+    assert not Path(runner.work_dir, "preempted.pth").exists()
+    assert any(each.name == "kill" for each in caught.traceback)
+
+
+def test_signals_of_the_end_come_before_a_request_to_stop(make_runner: Any) -> None:
+    stop = ClosureHook("after_train_iter", lambda runner: runner.stop())
+    runner = make(make_runner, EpochBasedRunner, Kill("before_train_iter", 0), stop)
+    with pytest.raises(Preempted):
+        train(runner)
+    assert runner.iter == 1
+
+
+@pytest.mark.parametrize("signum", [*SIGNALS, signal.SIGINT])
 def test_handlers_are_there_during_the_run_only(make_runner: Any, signum: int) -> None:
     seen = []
     runner = make(
@@ -102,12 +148,14 @@ def test_handlers_are_there_during_the_run_only(make_runner: Any, signum: int) -
         ClosureHook("before_train_iter", lambda r: seen.append(signal.getsignal(signum))),
     )
     train(runner)
+    default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
     assert callable(seen[0])
-    assert signal.getsignal(signum) is signal.SIG_DFL
+    assert seen[0] is not default
+    assert signal.getsignal(signum) is default
     runner = make(make_runner, EpochBasedRunner, Kill("before_train_iter", 2, signum))
-    with pytest.raises(Preempted):
+    with pytest.raises((Preempted, KeyboardInterrupt)):
         train(runner)
-    assert signal.getsignal(signum) is signal.SIG_DFL
+    assert signal.getsignal(signum) is default
 
 
 def test_hooks_are_closed_with_what_ended_the_run(make_runner: Any) -> None:
@@ -206,6 +254,8 @@ class Watch(Hook):
                 time.sleep(0.01)
 
 mode, folder = sys.argv[1:]
+# A parent in the background may have had Ctrl-C ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 runner = EpochBasedRunner(TinyModel(), max_epochs=1, work_dir=folder)
 runner.register_hook(Watch())
 runner.run([Endless()], [("train", 1)])
@@ -217,7 +267,9 @@ runner.run([Endless()], [("train", 1)])
     [
         ("once", signal.SIGTERM, 75),
         ("once", signal.SIGUSR1, 75),
+        ("once", signal.SIGINT, -signal.SIGINT),
         ("twice", signal.SIGTERM, -signal.SIGTERM),
+        ("twice", signal.SIGINT, -signal.SIGINT),
     ],
 )
 def test_a_real_process(mode: str, signum: int, code: int, tmp_path: Path) -> None:
@@ -230,7 +282,29 @@ def test_a_real_process(mode: str, signum: int, code: int, tmp_path: Path) -> No
         _, err = process.communicate()
     assert process.returncode == code
     assert (tmp_path / "preempted.pth").exists() == (mode == "once")
-    assert "Traceback" not in err
+    if signum != signal.SIGINT:
+        assert "Traceback" not in err
+    elif mode == "once":
+        assert "runner.resume('auto') goes on from there" in err
+        assert err.count("/hookrun/runners/") == 2
+
+
+def test_a_worker_that_gets_ctrl_c_too_still_fetches(make_runner: Any) -> None:
+    """A terminal sends it to all processes of the job."""
+
+    class Interrupting(Points):
+        def __getitem__(self, index: int) -> Any:
+            if index == 4:
+                os.kill(os.getppid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+            return super().__getitem__(index)
+
+    runner = make(make_runner, EpochBasedRunner)
+    loader = DataLoader(Interrupting(8), batch_size=2, num_workers=1, prefetch_factor=1)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run([loader], [("train", 1)])
+    assert runner.iter > 0
+    assert Path(runner.work_dir, "preempted.pth").exists()
 
 
 def test_a_child_forked_during_the_run_dies_of_the_signal(make_runner: Any) -> None:

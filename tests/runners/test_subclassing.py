@@ -23,6 +23,7 @@ from hookrun import (
     CosineAnnealingLrUpdaterHook,
     DistEvalHook,
     DistSamplerSeedHook,
+    EarlyStoppingHook,
     EMAHook,
     EmptyCacheHook,
     EpochBasedRunner,
@@ -32,15 +33,18 @@ from hookrun import (
     GradientCumulativeFp16OptimizerHook,
     GradientCumulativeOptimizerHook,
     Hook,
+    HookStats,
     IterBasedRunner,
     IterTimerHook,
     LoggerHook,
     MomentumUpdaterHook,
     OptimizerHook,
+    ProfilerHook,
     ProgressBarHook,
     StepLrUpdaterHook,
     SyncBuffersHook,
     TextLoggerHook,
+    ThroughputHook,
 )
 from hookrun.core import EVENTS
 from tests.support import group_of_one, make_loader
@@ -129,6 +133,10 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
     (CheckInvalidLossHook, (), lambda e: {"interval": 2}),
     (ClosureHook, (), lambda e: {"fn_name": "after_train_iter", "fn": lambda runner: None}),
     (ProgressBarHook, (), lambda e: {}),
+    (EarlyStoppingHook, ("observe",), lambda e: {"monitor": "acc", "patience": 9}),
+    (HookStats, (), lambda e: {}),
+    (ThroughputHook, (), lambda e: {"interval": 2}),
+    (ProfilerHook, (), lambda e: {"by_epoch": e, "activities": ["cpu"]}),
     (DistSamplerSeedHook, (), lambda e: {}),
     (SyncBuffersHook, (), lambda e: {}),
     (EmptyCacheHook, (), lambda e: {"after_epoch": False, "after_iter": True}),
@@ -382,6 +390,7 @@ def test_what_a_runner_subclass_overrides_is_called(
             {"interval": 3, "hooks": [{"type": "TextLoggerHook"}]},
             timer_config=None,
         )
+        runner.logger.setLevel("DEBUG")  # at which the order of hooks is logged
         counts = (1, 1) if kind is EpochBasedRunner else (3, 1)
         workflow = list(zip(("train", "val"), counts, strict=True))
         runner.run([make_loader(3), make_loader(1)], workflow)

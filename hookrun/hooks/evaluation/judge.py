@@ -65,6 +65,5 @@ class Judge:
             return False
         if best is None or math.isnan(best):
             return True
-        return COMPARE[self.rule](
-            score, best + threshold if self.rule == GREATER else best - threshold
-        )
+        gain = score - best if self.rule == GREATER else best - score
+        return gain > threshold

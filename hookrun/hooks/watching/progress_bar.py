@@ -1,118 +1,99 @@
-"""ProgressBarHook: a progress bar in the terminal."""
+"""ProgressBarHook: the progress of a run in the terminal."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, Hook, starts_with_defaults
+
+from .progress_display import Display, LineDisplay, Painter, choose_display
+from .progress_reading import CountedLoader, ProgressReader
 
 
 @HOOKS.register_module()
 @starts_with_defaults()
 class ProgressBarHook(Hook):
-    """Shows the iterations done, the elapsed and the remaining time of a run; needs ``rich``.
+    """Shows where a run is, and its loss, learning rate, samples per second, ETA and memory.
 
-    A separate thread reads the runner's counters a few times per second, so iterations take no
-    longer. Log lines that the default logger writes to the terminal appear above the bar. The bar
-    is shown on rank 0 only, and only if standard error is a terminal.
+    In a terminal there is a bar for the iterations of the run, with a second one below it during a
+    validation or an evaluation, and log lines that the default logger writes appear above; it needs
+    ``rich``. A notebook shows the same. Where standard error is no terminal, a line of text is
+    written now and then. Only rank 0 shows anything.
+
+    A separate thread reads the runner's counters and draws, for at most 4 ms per second, so
+    iterations take no longer. It never waits for a device: a loss on a GPU is shown when a logger
+    has read it. The memory is the peak that was allocated on the GPU, or that of the process.
 
     Args:
-        refresh_per_second: how often the bar is drawn.
+        refresh_per_second: how often the bar is drawn at most.
+        line_seconds: the time between two lines where there is no terminal.
 
     Raises:
-        ValueError: ``refresh_per_second`` is not positive.
+        ValueError: one of the two is not positive.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log"})
     writes: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, refresh_per_second: float = 4) -> None:
-        if not refresh_per_second > 0:
-            raise ValueError(
-                f"ProgressBarHook: refresh_per_second must be positive, not {refresh_per_second!r}"
-            )
+    def __init__(self, refresh_per_second: float = 4, line_seconds: float = 30) -> None:
+        given = {"refresh_per_second": refresh_per_second, "line_seconds": line_seconds}
+        for name, value in given.items():
+            if not value > 0:
+                raise ValueError(f"ProgressBarHook: {name} must be positive, not {value!r}")
         self.refresh_per_second = refresh_per_second
-        self._progress: Any = None
-        self._streams: tuple[Any, Any] = (None, None)  # sys.stdout and sys.stderr as rich set them
+        self.line_seconds = line_seconds
+        self._reader: ProgressReader | None = None
+        self._display: Display | None = None
+        self._painter: Painter | None = None
 
     def before_run(self, runner: Any) -> None:
-        if runner.rank != 0 or sys.stderr is None or not sys.stderr.isatty():
+        if runner.rank != 0:
             return
         try:
-            self._progress = _make_progress(runner, self.refresh_per_second)
+            display = choose_display()
         except ImportError:
             runner.logger.warning(
                 "ProgressBarHook shows nothing, because rich is not installed: "
                 "pip install 'hookrun[loggers]'"
             )
             return
-        self._progress.start()
-        self._streams = (sys.stdout, sys.stderr)
+        by_line = isinstance(display, LineDisplay)
+        reader = ProgressReader(runner)
+        self._reader, self._display = reader, display
+        if not by_line:
+            display.draw(reader.read())
+        seconds = self.line_seconds if by_line else 1 / self.refresh_per_second
+        self._painter = Painter(lambda: display.draw(reader.read()), seconds)
+
+    def evaluation_begins(self, runner: Any) -> None:
+        """Show that an evaluation is at work; a custom event of EvalHook."""
+        if self._reader is not None:
+            self._reader.counted, self._reader.is_evaluating = None, True
+
+    def watch_evaluation(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """Count the batches of an evaluation."""
+        if self._reader is None:
+            return loader
+        self._reader.counted = CountedLoader(loader)
+        return self._reader.counted
+
+    def evaluation_ends(self, runner: Any) -> None:
+        """Show no evaluation any more."""
+        if self._reader is not None:
+            self._reader.counted, self._reader.is_evaluating = None, False
 
     def close(self, runner: Any, error: BaseException | None) -> None:
-        if self._progress is None:
+        reader, display, painter = self._reader, self._display, self._painter
+        self._reader = self._display = self._painter = None
+        if reader is None or display is None:
             return
-        # stop() sets both streams back to what they were before the run. If someone else has
-        # replaced one since, theirs must stay.
-        (out, err), (rich_out, rich_err) = (sys.stdout, sys.stderr), self._streams
-        with contextlib.suppress(OSError):  # the terminal is closed
-            self._progress.stop()
-        if out is not rich_out:
-            sys.stdout = out
-        if err is not rich_err:
-            sys.stderr = err
-        self._progress, self._streams = None, (None, None)
+        if painter is not None:
+            painter.stop()
+        reader.is_finished = True
+        display.close(reader.read())
+        if painter is not None and painter.error is not None:
+            runner.logger.warning("ProgressBarHook drew no more: %r", painter.error)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_progress": None, "_streams": (None, None)}
-
-
-def _make_progress(runner: Any, refresh_per_second: float) -> Any:
-    # Imported here because rich is optional, and needed only if there is a terminal.
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    class RunnerProgress(Progress):
-        """Reads the counters of the runner each time it is drawn."""
-
-        def get_renderable(self) -> Any:
-            for task in self.tasks:
-                self.update(
-                    task.id,
-                    completed=runner.iter,
-                    total=runner.max_iters,
-                    description=_describe(runner),
-                )
-            return super().get_renderable()
-
-    progress = RunnerProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("iterations"),
-        TextColumn("elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, soft_wrap=True),  # do not break long log lines
-        refresh_per_second=refresh_per_second,
-    )
-    progress.add_task(_describe(runner), total=runner.max_iters, completed=runner.iter)
-    return progress
-
-
-def _describe(runner: Any) -> str:
-    evaluates = runner.mode == "val" or not getattr(runner.model, "training", True)
-    mode = "evaluating" if evaluates else "training"
-    if runner.max_epochs is None:
-        return mode
-    return f"{mode}, epoch {min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}"
+        return {**super().__getstate__(), "_reader": None, "_display": None, "_painter": None}

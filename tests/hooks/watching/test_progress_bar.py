@@ -1,4 +1,4 @@
-"""ProgressBarHook: a bar under the log on a terminal, and nothing anywhere else."""
+"""ProgressBarHook: a bar under the log on a terminal, and lines of text where there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hookrun import ClosureHook, EpochBasedRunner, IterBasedRunner, ProgressBarHook
+from hookrun import ClosureHook, EpochBasedRunner, EvalHook, IterBasedRunner, ProgressBarHook
 from hookrun.runners.logger import _TerminalHandler
 from tests.support import TinyModel, make_loader
 
@@ -77,7 +77,7 @@ def train(runner: Any, terminal: Terminal, loader: Any = None) -> None:
 def last_drawn(written: str) -> str:
     """The bar as it was drawn last, without control sequences."""
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
-    return [line for line in re.split(r"[\r\n]+", text) if "iterations" in line][-1]
+    return [line for line in re.split(r"[\r\n]+", text) if " eta " in line][-1]
 
 
 def test_the_bar_ends_full_and_the_cursor_is_shown_again(
@@ -87,9 +87,7 @@ def test_the_bar_ends_full_and_the_cursor_is_shown_again(
     runner.register_hook(ProgressBarHook(), "VERY_LOW")
     train(runner, terminal)
     written = terminal.written()
-    assert re.match(
-        r"training, epoch 3/3 ━* ?12/12 iterations elapsed 0:00:0\d", last_drawn(written)
-    )
+    assert re.match(r"epoch 3/3 ━{10,} 12/12 0:00:0\d eta 0:00:00", last_drawn(written))
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
@@ -97,7 +95,7 @@ def test_by_iteration_it_counts_iterations(make_runner: MakeRunner, terminal: Te
     runner = make_runner(IterBasedRunner, max_iters=5)
     runner.register_hook(ProgressBarHook(), "VERY_LOW")
     train(runner, terminal)
-    assert re.match(r"training ━+ 5/5 iterations", last_drawn(terminal.written()))
+    assert re.match(r"training ━+ 5/5 ", last_drawn(terminal.written()))
 
 
 def test_a_loader_without_length_has_no_total(make_runner: MakeRunner, terminal: Terminal) -> None:
@@ -108,7 +106,7 @@ def test_a_loader_without_length_has_no_total(make_runner: MakeRunner, terminal:
     runner = make_runner(max_epochs=1)
     runner.register_hook(ProgressBarHook(), "VERY_LOW")
     train(runner, terminal, Endless())
-    assert "4/? iterations" in last_drawn(terminal.written())
+    assert "4/? 0:00:0" in last_drawn(terminal.written())
 
 
 def test_log_lines_stand_whole_above_the_bar(make_runner: MakeRunner, terminal: Terminal) -> None:
@@ -124,7 +122,7 @@ def test_log_lines_stand_whole_above_the_bar(make_runner: MakeRunner, terminal: 
         runner.logger.removeHandler(handler)
     written = terminal.written()
     assert written.count(line) == 4
-    assert written.rindex("iterations") > written.rindex(line)
+    assert written.rindex(" eta ") > written.rindex(line)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -147,7 +145,7 @@ def test_the_terminal_is_restored_when_the_run_dies(
         thread.join(timeout=10)  # it was asked to stop, and ends when it wakes up
         assert not thread.is_alive()
     written = terminal.written()
-    assert "2/4 iterations" in last_drawn(written)
+    assert " 2/4 " in last_drawn(written)
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
 
 
@@ -157,7 +155,7 @@ def test_a_second_run_has_a_bar_of_its_own(make_runner: MakeRunner, terminal: Te
     train(runner, terminal)
     runner._max_epochs = 2
     train(runner, terminal)
-    assert "8/8 iterations" in last_drawn(terminal.written())
+    assert " 8/8 " in last_drawn(terminal.written())
 
 
 def test_without_rich_the_run_goes_on_and_says_so(
@@ -181,16 +179,78 @@ def test_without_rich_the_run_goes_on_and_says_so(
     assert terminal.written() == ""
 
 
-@pytest.mark.parametrize("stderr", [io.StringIO(), None])
-def test_nothing_is_drawn_where_there_is_no_terminal(
-    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, stderr: Any
+def test_lines_are_written_where_there_is_no_terminal(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
-    runner, hook = make_runner(max_epochs=1), ProgressBarHook()
-    runner.register_hook(hook, "VERY_LOW")
+    runner = make_runner(max_epochs=1)
+    drawn = threading.Event()
+
+    def wait_for_a_line(runner: Any) -> None:
+        while not drawn.is_set() and not stderr.getvalue():
+            drawn.wait(0.001)
+
+    runner.register_hook(ProgressBarHook(line_seconds=0.001), "VERY_LOW")
+    runner.register_hook(ClosureHook("before_train_iter", wait_for_a_line))
+    runner.run([make_loader(3)], TRAIN)
+    *first, last = stderr.getvalue().splitlines()
+    assert re.match(r"epoch 1/1  0/3  0:00:\d\d eta \?  lr 0.1", first[0])
+    assert re.match(r"epoch 1/1  3/3  0:00:\d\d eta 0:00:00  loss [\d.e-]+  lr 0.1", last)
+    assert "\x1b" not in stderr.getvalue()
+
+
+def test_only_one_line_is_written_in_a_short_run(
+    make_runner: MakeRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(ProgressBarHook(), "VERY_LOW")
     runner.run([make_loader(1)], TRAIN)
-    assert hook._progress is None
-    assert stderr is None or stderr.getvalue() == ""
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_standard_error_nothing_is_shown(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(ProgressBarHook(), "VERY_LOW")
+    runner.run([make_loader(1)], TRAIN)
+
+
+def test_a_validation_and_an_evaluation_have_a_bar_below(
+    make_runner: MakeRunner, terminal: Terminal
+) -> None:
+    """And it is gone in the end. The test draws itself: a thread would draw when it likes."""
+    hook = ProgressBarHook(refresh_per_second=1e-3)
+
+    def draw(runner: Any) -> None:
+        hook._display.draw(hook._reader.read())
+
+    class Drawing(TinyModel):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            draw(None)
+            return super().forward(*args, **kwargs)
+
+    runner = make_runner(max_epochs=1, model=Drawing())
+    runner.register_hook(hook, "VERY_LOW")
+    runner.register_hook(EvalHook(make_loader(3)))
+    runner.register_hook(EvalHook(make_loader(3), test_fn=lambda *_: draw(None) or []))
+    runner.register_hook(ClosureHook("after_val_iter", draw))
+    with contextlib.redirect_stderr(terminal.file):
+        runner.run([make_loader(4), make_loader(2)], [("train", 1), ("val", 1)])
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.written()))
+    nested = [re.sub(r"[━╸╺ ]+", " ", line) for line in lines if re.match("  (eval|valid)", line)]
+    evaluated = [f" evaluating {done}/3 " for done in range(3)]
+    assert [*dict.fromkeys(nested)] == [
+        *evaluated,
+        " evaluating ",
+        " validating 1/2 ",
+        " validating 2/2 ",
+    ]
+    end = "".join(lines[-4:])
+    assert "evaluating" not in end
+    assert "validating" not in end
 
 
 def test_nothing_is_drawn_by_other_processes_than_the_master(
@@ -204,6 +264,7 @@ def test_nothing_is_drawn_by_other_processes_than_the_master(
 
 
 def test_it_listens_to_nothing_while_the_run_goes() -> None:
+    """The custom events of an evaluation are no points of a run."""
     assert ProgressBarHook().get_triggered_stages() == ["before_run"]
 
 
@@ -229,10 +290,12 @@ def test_a_model_may_say_nothing_of_its_mode(
     workflow = [("train", 1), ("val", 1)] if phase == "val" else TRAIN
     with contextlib.redirect_stderr(terminal.file):
         runner.run([make_loader(4)] * len(workflow), workflow)
-    assert "iterations" in last_drawn(terminal.written())
+    assert " eta " in last_drawn(terminal.written())
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_bad_rates(rate: float) -> None:
     with pytest.raises(ValueError, match="refresh_per_second must be positive"):
         ProgressBarHook(rate)
+    with pytest.raises(ValueError, match="line_seconds must be positive"):
+        ProgressBarHook(line_seconds=rate)
