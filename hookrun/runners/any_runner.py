@@ -41,6 +41,8 @@ class AnyRunner(Protocol):
     # Once ``iter`` has reached ``check_at``, the boundary checks are called after each step.
     check_at: int
     boundary_checks: list[Callable[[Any], None]]
+    # What has been said about images and histograms already.
+    media_notes: set[str | tuple[str, str]]
 
     @property
     def progress(self) -> RunProgress: ...
