@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import random
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +68,10 @@ def log_run(
     settings = {name: getattr(hook, name) for name in ("interval", "ignore_last", "by_epoch")}
     for each in (ClientLoggerHook(collecting, **settings), hook):
         runner.register_hook(each, "VERY_LOW")
+    random_state = (random.getstate(), np.random.get_state()[1].tolist())
     runner.run([make_loader(5), make_loader(3)], [("train", 1), ("val", 1)])
+    # Clients draw names and the like; nothing else in this run draws.
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == random_state
     errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert errors == []
     assert hook.enabled
