@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -96,7 +97,11 @@ class TextLoggerHook(LoggerHook):
         if self.enabled and runner.rank == 0 and runner.work_dir is not None:
             with self.isolated(runner):
                 path = os.path.join(runner.work_dir, f"{runner.timestamp}.log")
-                self._messages.open(runner, path, lambda error: self.disable(runner, error))
+                self._messages.open(runner, path, partial(self._raise_isolated, runner))
+
+    def _raise_isolated(self, runner: Any, error: Exception) -> None:
+        with self.isolated(runner):
+            raise error
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)

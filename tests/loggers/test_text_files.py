@@ -156,6 +156,9 @@ def test_a_file_of_messages_on_a_full_disk_is_reported_once(
         "TextLoggerHook failed and is disabled; the run goes on. OSError: [Errno 28] No space left "
         "on device"
     ]
+    full = Path("/dev/full").open("w")  # noqa: SIM115 (closed by the logger)
+    with pytest.raises(OSError, match="No space left"):
+        train(make_runner(max_epochs=1), on_error="raise")
 
 
 def test_logs_are_copied_to_another_storage(make_runner: MakeRunner) -> None:
