@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +78,50 @@ def test_what_is_read_back_is_what_was_logged(
     models = client.search_logged_models([experiment.experiment_id])
     loaded = mlflow.pytorch.load_model(models[0].model_uri)
     assert torch.equal(loaded.fc.weight, runner.model.fc.weight)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server with a database, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    database = f"sqlite:///{tmp_path}/server.db"
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", *where, "--backend-store-uri", database]
+    with (tmp_path / "server.txt").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                threading.Event().wait(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.long
+def test_what_a_server_has_is_what_was_logged(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, uri: str, server: str
+) -> None:
+    import mlflow
+
+    hook = MlflowLoggerHook("try", interval=2, tracking_uri=server)
+    _, logged = log_run(make_runner, hook, caplog)
+    client = mlflow.MlflowClient(server)
+    run = client.get_run(str(hook.back_end.run_id))
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "val/acc")
+    assert [(each.step, each.value) for each in history] == logged["val/acc"]
+    images = client.list_artifacts(run.info.run_id, "images")
+    assert any("pictures" in each.path for each in images)
 
 
 def test_the_active_run_is_used_and_left_open(

@@ -121,6 +121,7 @@ def test_a_run_of_the_user_is_used_and_left_open(
     assert any("train/loss" in row for row in rows(tmp_path))
 
 
+@pytest.mark.long
 def test_the_death_of_its_service_does_not_change_the_run(tmp_path: Path) -> None:
     """wandb writes with a process of its own; it is killed in mid-run."""
     environment = {**os.environ, "WANDB_SILENT": "true"}
