@@ -168,7 +168,7 @@ class LogBuffer(_native.LogBuffer):
         tensors = [total for total, _, _ in folded.values()]
         tensors += [v for values in pending.values() for v, _ in values if isinstance(v, Tensor)]
         tensors += [value for value, _ in later]
-        numbers = iter(_read(tensors))
+        numbers = iter(read_numbers(tensors))
         for name, (_, count, pushes) in folded.items():
             self._push_totals(name, next(numbers), count, pushes)
         for name, values in pending.items():
@@ -201,7 +201,7 @@ def _describe(tensor: Tensor) -> str:
     return "a complex tensor" if tensor.is_complex() else "a tensor without data"
 
 
-def _read(tensors: list[Tensor]) -> list[float]:
+def read_numbers(tensors: list[Tensor]) -> list[float]:
     """The values of one-element tensors, with one transfer per device."""
     numbers: dict[int, float] = {}
     by_device: dict[torch.device, dict[torch.dtype, list[int]]] = {}

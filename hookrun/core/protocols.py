@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -186,6 +186,25 @@ class WritesLogs(Protocol):
         """Count the iterations of the run, not of epochs; called by runners without epochs, before
         the run.
         """
+
+
+class WritesMedia(Protocol):
+    """A logger whose back end has more than scalars."""
+
+    def media(self) -> Collection[str]:
+        """What it can write: ``"images"``, ``"histograms"``, both or none."""
+
+    def write_media(self, runner: Any, kind: str, name: str, array: Any) -> None:
+        """Write an image, as bytes of shape (height, width, channels), or the distribution of a
+        vector of finite values, now; called on rank 0 only. Must not modify the array.
+        """
+
+
+class RecordsMessages(Protocol):
+    """A hook that records what the runner's logger says, from the first message of a run on."""
+
+    def record_messages(self, runner: Any) -> None:
+        """Begin to; called when a run starts, before all else. Ends when the hook is closed."""
 
 
 class HasNativeCalls(Protocol):

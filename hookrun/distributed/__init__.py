@@ -18,6 +18,7 @@ from .collectives import (
 )
 from .environment import get_dist_info, master_only
 from .failures import fail_together, watch_failures
+from .launchers import init_dist
 from .random_seed import set_random_seed
 from .wrappers import (
     INNER_NAMES,
@@ -44,6 +45,7 @@ __all__ = [
     "fail_together",
     "gather_parts",
     "get_dist_info",
+    "init_dist",
     "is_module_wrapper",
     "join_parts",
     "master_only",

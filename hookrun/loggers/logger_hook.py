@@ -34,8 +34,10 @@ class LoggerHook(LogReader, Hook):
     Two exceptions: if the interval is longer than the epoch, the epoch is logged at its end; if no
     interval of a run was completed, the run is logged at its end.
 
-    The output is cleared after the last logger that is due. If a logger raises, the error is
-    reported once, the logger is disabled, and the run goes on.
+    The output is cleared after the last logger that is due.
+
+    A logger must not end a run: if :meth:`log` raises, the error is reported once, the logger is
+    disabled, and the run goes on. In other methods that may raise, enter :meth:`isolated`.
 
     Args:
         interval: the number of iterations from one line to the next.
@@ -45,9 +47,10 @@ class LoggerHook(LogReader, Hook):
             always cleared after the last logger, and never before it.
         by_epoch: whether iterations are counted within the epoch (True) or over the run (False). An
             IterBasedRunner has no epochs: it sets this to False, with a warning.
+        on_error: what to do if the logger raises: ``'disable'`` it, or ``'raise'`` the error.
 
     Raises:
-        ValueError: ``interval`` is not a positive int.
+        ValueError: ``interval`` is not a positive int, or another ``on_error``.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log", "learning_rate", "momentum"})
@@ -58,6 +61,7 @@ class LoggerHook(LogReader, Hook):
     by_epoch = TriggerSetting()
 
     enabled = True
+    on_error = "disable"
     _logged_iter: int | None = None  # the iteration at which the last interval was logged
     _logged_in_run = False
     _logged_in_epoch = True  # True before the first epoch: nothing is missing yet
@@ -68,11 +72,17 @@ class LoggerHook(LogReader, Hook):
         ignore_last: bool = True,
         reset_flag: bool = False,
         by_epoch: bool = True,
+        on_error: str = "disable",
     ) -> None:
         if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
             raise ValueError(
                 f"{type(self).__name__}: interval must be a positive int, not {interval!r}"
             )
+        if on_error not in ("disable", "raise"):
+            raise ValueError(
+                f"{type(self).__name__}: on_error must be 'disable' or 'raise', not {on_error!r}"
+            )
+        self.on_error = on_error
         self.interval = interval
         self.ignore_last = ignore_last
         self.reset_flag = reset_flag
@@ -225,7 +235,7 @@ class LoggerHook(LogReader, Hook):
 
     def _log_if_ready(self, runner: Any) -> None:
         if self.enabled and runner.log_buffer.ready:
-            with self.disabled_on_error(runner):
+            with self.isolated(runner):
                 self.log(runner)
 
     @contextlib.contextmanager
@@ -250,16 +260,24 @@ class LoggerHook(LogReader, Hook):
         return [hook for hook in later if isinstance(hook, LoggerHook) and hook.enabled]
 
     @contextlib.contextmanager
-    def disabled_on_error(self, runner: Any) -> Iterator[None]:
-        """A context that reports an exception, disables the logger, and lets the run go on."""
+    def isolated(self, runner: Any) -> Iterator[None]:
+        """A context that reports an exception, disables the logger, and lets the run go on.
+
+        With ``on_error='raise'`` it disables the logger and lets the exception through.
+        """
         try:
             yield
         except Exception as error:
             self.disable(runner, error)
+            if self.on_error == "raise":
+                raise
 
     def disable(self, runner: Any, error: Exception) -> None:
-        """Disable this logger and report the error: a logger must never end a run."""
+        """Disable this logger; report the error, unless it is raised."""
         self.enabled = False
+        if self.on_error == "raise":
+            error.add_note(f"raised by {type(self).__name__}")
+            return
         runner.logger.error(
             "%s failed and is disabled; the run goes on. %s: %s",
             type(self).__name__,

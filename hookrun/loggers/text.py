@@ -1,4 +1,4 @@
-"""TextLoggerHook: logs to ``runner.logger`` and to a file of JSON lines."""
+"""TextLoggerHook: logs to ``runner.logger`` and to files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +16,9 @@ from hookrun.core import HOOKS, LogBuffer, starts_with_defaults
 from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
 
+from .arguments import check_suffixes
 from .logger_hook import LoggerHook
+from .message_file import MessageFile
 
 _PREFIX_FIELDS = frozenset({"mode", "iter", "lr", "time", "data_time", "memory", "epoch"})
 _FIELDS = _PREFIX_FIELDS | {"eta"}
@@ -27,7 +30,8 @@ class TextLoggerHook(LoggerHook):
     """Writes lines of text to ``runner.logger``, and the same values as JSON to a file.
 
     The file is ``work_dir/TIMESTAMP.log.json`` with one JSON object per line, or
-    ``TIMESTAMP_2.log.json`` if another run has written that file.
+    ``TIMESTAMP_2.log.json`` if another run has written that file. Beside it, ``TIMESTAMP.log`` has
+    all that ``runner.logger`` says during a run, unless the logger writes that file already.
 
     A line has the fields ``mode``, ``epoch``, ``iter`` (for an evaluation, the length of its
     loader) and ``lr``, and if they are known ``time``, ``data_time`` and ``memory`` (the peak of
@@ -47,6 +51,7 @@ class TextLoggerHook(LoggerHook):
         keep_local: whether copied files stay in ``work_dir`` too.
         file_client_args: the storage of ``out_dir``, such as ``dict(backend="s3")``; see
             :class:`~hookrun.FileClient`. By default that of its URI, or the local disk.
+        on_error: what to do if a file cannot be written; see :class:`~hookrun.LoggerHook`.
 
     Raises:
         ValueError: ``file_client_args`` without ``out_dir``, or an unknown storage.
@@ -65,20 +70,17 @@ class TextLoggerHook(LoggerHook):
         out_suffix: str | tuple[str, ...] = (".log.json", ".log", ".py"),
         keep_local: bool = True,
         file_client_args: Mapping[str, Any] | None = None,
+        *,
+        on_error: str = "disable",
     ) -> None:
-        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        super().__init__(interval, ignore_last, reset_flag, by_epoch, on_error)
         if file_client_args is not None and out_dir is None:
             raise ValueError("TextLoggerHook: file_client_args needs out_dir")
         if out_dir is not None and not isinstance(out_dir, (str, os.PathLike)):
             raise TypeError(f"TextLoggerHook: out_dir must be a path or None, not {out_dir!r}")
-        suffixes = out_suffix if isinstance(out_suffix, (tuple, list)) else (out_suffix,)
-        if not all(isinstance(suffix, str) for suffix in suffixes):
-            raise TypeError(
-                f"TextLoggerHook: out_suffix must be strings such as '.log', not {out_suffix!r}"
-            )
         self.interval_exp_name = interval_exp_name
         self.out_dir = out_dir
-        self.out_suffix = tuple(suffixes)
+        self.out_suffix = check_suffixes("TextLoggerHook", out_suffix)
         self.keep_local = keep_local
         self.file_client_args = file_client_args
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
@@ -89,6 +91,18 @@ class TextLoggerHook(LoggerHook):
         self._counted_totals = (0.0, 0.0)
         self.json_log_path: str | None = None
         self._file: TextIO | None = None
+        self._messages = MessageFile()
+
+    def record_messages(self, runner: Any) -> None:
+        """Begin to write ``TIMESTAMP.log``; called before the first message of a run."""
+        if self.enabled and runner.rank == 0 and runner.work_dir is not None:
+            with self.isolated(runner):
+                path = os.path.join(runner.work_dir, f"{runner.timestamp}.log")
+                self._messages.open(runner, path, partial(self._raise_isolated, runner))
+
+    def _raise_isolated(self, runner: Any, error: Exception) -> None:
+        with self.isolated(runner):
+            raise error
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
@@ -97,7 +111,7 @@ class TextLoggerHook(LoggerHook):
         if runner.rank == 0 and runner.work_dir is not None:
             self.json_log_path = os.path.join(runner.work_dir, f"{runner.timestamp}.log.json")
         if runner.meta is not None:
-            with self.disabled_on_error(runner):
+            with self.isolated(runner):
                 self._dump_log(runner.meta, runner)
 
     def before_epoch(self, runner: Any) -> None:
@@ -111,11 +125,13 @@ class TextLoggerHook(LoggerHook):
     def after_run(self, runner: Any) -> None:
         if self.out_dir is not None and runner.rank == 0 and runner.work_dir is not None:
             self._close_file()
-            with self.disabled_on_error(runner):
+            self._messages.close()
+            with self.isolated(runner):
                 self._copy_logs(runner)
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         self._close_file()
+        self._messages.close()
 
     def log(self, runner: Any) -> dict[str, Any]:
         """Write the output of the log buffer; returns what was written."""
@@ -172,7 +188,8 @@ class TextLoggerHook(LoggerHook):
         return prefix
 
     def _format_timing(self, entry: Mapping[str, Any], runner: Any) -> str:
-        text = f"time: {entry['time']:.3f}, data_time: {entry.get('data_time', 0.0):.3f}, "
+        data_time = entry.get("data_time", 0.0)
+        text = f"time: {_seconds(entry['time'])}, data_time: {_seconds(data_time)}, "
         if isinstance(runner.log_buffer, LogBuffer):
             self._add_times(runner)
         else:
@@ -241,14 +258,19 @@ def _format_length(loader: Any) -> int | str:
         return "?"
 
 
+def _seconds(seconds: float) -> str:
+    """With three decimals, as MMCV writes it; two digits of what is below a millisecond."""
+    return f"{seconds:.3f}" if seconds >= 0.001 or seconds == 0 else f"{seconds:.2g}"
+
+
 def _as_json(value: Any) -> Any:
     """Arrays and tensors as numbers or lists; anything else as a string."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _round(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 5)
+    if isinstance(value, float):  # small learning rates and times must not become 0
+        return round(value, 5) if abs(value) >= 0.001 else float(f"{value:.5g}")
     if isinstance(value, (list, tuple)):
         return [_round(each) for each in value]
     if isinstance(value, dict):

@@ -51,6 +51,8 @@ class AnyRunner(Protocol):
     boundary_checks: list[Callable[[Any], None]]
     # Requests to end the run early; None outside of a run.
     stop_requests: EndsRun | None
+    # What has been said about images and histograms already.
+    media_notes: set[str | tuple[str, str]]
 
     @property
     def progress(self) -> RunProgress: ...

@@ -19,7 +19,7 @@ from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.distributed import get_dist_info
 
-from . import resuming, saving
+from . import media, resuming, saving
 from .any_runner import EndsRun
 from .checks import (
     check_limit,
@@ -108,6 +108,7 @@ class BaseRunner(HookRegistration, ABC):
         self.synchronized_hooks: list[Hook] = []
         self.boundary_checks: list[Callable[[Any], None]] = []
         self.stop_requests: EndsRun | None = None
+        self.media_notes: set[str | tuple[str, str]] = set()
         self._init_hooks()
 
     @property
@@ -261,6 +262,45 @@ class BaseRunner(HookRegistration, ABC):
             if implements(hook, WritesLogs):
                 hook.flush(self)
         self.log_buffer.clear_output()
+
+    def log_image(self, name: str, image: Any, layout: str | None = None) -> None:
+        """Write an image with all loggers that can, at the current iteration.
+
+        From any hook or model, at any time. Loggers that have no images ignore it, with one note in
+        the log. Only rank 0 writes.
+
+        Args:
+            name: its tag, such as ``'samples/first'``.
+            image: an array or tensor of shape (height, width), (height, width, channels) or
+                (channels, height, width), with 1, 3 or 4 channels. Integers are from 0 to 255,
+                floats and booleans from 0 to 1; values out of range are clipped, with a warning.
+            layout: ``'HWC'`` or ``'CHW'``. By default that which fits the shape; if both fit, CHW
+                for tensors and HWC for arrays.
+
+        Raises:
+            TypeError: the image is no array or tensor of real numbers.
+            ValueError: another shape or layout.
+        """
+        media.log_image(self, name, image, layout)
+
+    def log_figure(self, name: str, figure: Any) -> None:
+        """Write a figure of matplotlib as an image; as ``log_image``. The figure is not closed.
+
+        Raises:
+            TypeError: it is no figure.
+        """
+        media.log_figure(self, name, figure)
+
+    def log_histogram(self, name: str, values: Any) -> None:
+        """Write the distribution of an array's or tensor's values; as ``log_image``.
+
+        NaN and infinite values are left out, with a warning.
+
+        Raises:
+            TypeError: no array or tensor of real numbers.
+            ValueError: there is no finite value.
+        """
+        media.log_histogram(self, name, values)
 
     # Checkpoints
 

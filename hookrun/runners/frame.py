@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
-from hookrun.core.protocols import LendsWeights, ResumesRun, implements
+from hookrun.core.protocols import LendsWeights, RecordsMessages, ResumesRun, implements
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.storage import folder_locked
 
@@ -61,6 +61,9 @@ def run_in_frame(
 
 
 def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -> None:
+    for hook in list(runner.hooks):
+        if implements(hook, RecordsMessages):
+            hook.record_messages(runner)
     folder = runner.work_dir or "NONE"
     runner.logger.info("start running, host: %s, work_dir: %s", get_host_info(), folder)
     if runner.logger.isEnabledFor(logging.DEBUG):

@@ -10,6 +10,7 @@ from torch.optim import SGD
 
 from hookrun import (
     HOOKS,
+    ClientLoggerHook,
     EpochBasedRunner,
     EvalHook,
     Fp16OptimizerHook,
@@ -41,9 +42,15 @@ NEEDED: dict[str, dict[str, Any]] = {
         "milestones": [1],
     },
 }
-# A ClosureHook is nothing but the function that it is given; DistEvalHook needs several ranks.
+# A ClosureHook is nothing but the function that it is given; DistEvalHook needs several ranks; the
+# CSV logger stands for those of other tools.
 EVALUATED = {"EarlyStoppingHook"}  # needs scores
-SHIPPED = sorted(set(HOOKS.module_dict) - {"ClosureHook", "DistEvalHook"})
+SHIPPED = sorted(
+    name
+    for name, kind in HOOKS.module_dict.items()
+    if name not in ("ClosureHook", "DistEvalHook")
+    and (not issubclass(kind, ClientLoggerHook) or name == "CsvLoggerHook")
+)
 
 
 def without_super_init(kind: type[Hook]) -> type[Hook]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hookrun import ClosureHook, TextLoggerHook
-from hookrun.loggers import text
+from hookrun import ClosureHook, FileClient, Hook, TextLoggerHook
+from hookrun.loggers import message_file, text
 from tests.support import make_loader
 
 from .text_support import TRAIN, MakeRunner, printed, train, written
@@ -33,7 +33,8 @@ def test_logs_are_copied_after_the_run(make_runner: MakeRunner, tmp_path: Path) 
     train(runner, out_dir=str(tmp_path / "out"))
     copies = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file())
     names = [str(path.relative_to(tmp_path / "out" / "run")) for path in copies]
-    assert names == [f"{runner.timestamp}.log.json", "config.py", "sub/train.log"]
+    stamp = runner.timestamp
+    assert names == [f"{stamp}.log", f"{stamp}.log.json", "config.py", "sub/train.log"]
     for path in copies:
         kept = Path(runner.work_dir) / path.relative_to(tmp_path / "out" / "run")
         assert kept.read_bytes() == path.read_bytes()
@@ -44,7 +45,7 @@ def test_copied_logs_can_be_moved_and_chosen(make_runner: MakeRunner, tmp_path: 
     (Path(runner.work_dir) / "config.py").write_text("x = 1")
     train(runner, out_dir=str(tmp_path / "out"), out_suffix=".log.json", keep_local=False)
     assert os.listdir(tmp_path / "out" / "run") == [f"{runner.timestamp}.log.json"]
-    assert os.listdir(runner.work_dir) == ["config.py"]
+    assert sorted(os.listdir(runner.work_dir)) == [f"{runner.timestamp}.log", "config.py"]
 
 
 @pytest.mark.parametrize("out_dir", ["", "run/logs"])
@@ -107,3 +108,79 @@ def test_a_full_disk_does_not_end_the_run(
     reports = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(reports) == 1
     assert "TextLoggerHook failed and is disabled" in reports[0].getMessage()
+
+
+def test_all_that_the_logger_says_in_a_run_is_in_a_file(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(
+        ClosureHook("before_train_epoch", lambda runner: runner.logger.warning("of mine"))
+    )
+    train(runner)
+    text = (Path(runner.work_dir) / f"{runner.timestamp}.log").read_text()
+    lines = [line.split(" - ", 3) for line in text.splitlines() if line.count(" - ") >= 3]
+    assert lines[0][2:] == ["INFO", "start running, host: " + lines[0][3].split("host: ")[1]]
+    assert ["WARNING", "of mine"] in [line[2:] for line in lines]
+    assert [line[3] for line in lines if line[3].startswith("Epoch")] == printed(caplog)
+    runner.logger.info("after the run")
+    assert "after the run" not in (Path(runner.work_dir) / f"{runner.timestamp}.log").read_text()
+
+
+def test_a_file_that_the_logger_writes_already_is_left_to_it(
+    make_runner: MakeRunner, logger: logging.Logger
+) -> None:
+    runner = make_runner(max_epochs=1)
+    path = Path(runner.work_dir) / f"{runner.timestamp}.log"
+    handler = logging.FileHandler(path)
+    logger.addHandler(handler)
+    try:
+        train(runner)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert sorted(os.listdir(runner.work_dir)) == [path.name, f"{path.name}.json"]
+    assert path.read_text().count("start running") == 1
+
+
+def test_a_file_of_messages_on_a_full_disk_is_reported_once(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 (closed by the logger)
+    monkeypatch.setattr(message_file, "open_own", lambda *given: full)
+    runner = make_runner(max_epochs=1)
+    train(runner)
+    assert runner.iter == 4
+    reports = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in reports] == [
+        "TextLoggerHook failed and is disabled; the run goes on. OSError: [Errno 28] No space left "
+        "on device"
+    ]
+    full = Path("/dev/full").open("w")  # noqa: SIM115 (closed by the logger)
+    with pytest.raises(OSError, match="No space left"):
+        train(make_runner(max_epochs=1), on_error="raise")
+
+
+def test_logs_are_copied_to_another_storage(make_runner: MakeRunner) -> None:
+    runner = make_runner(max_epochs=1)
+    train(runner, out_dir="memory://logs", file_client_args={"backend": "memory"})
+    client = FileClient("memory")
+    for suffix in (".log", ".log.json"):
+        name = f"{runner.timestamp}{suffix}"
+        copy = client.get(f"memory://logs/run/{name}")
+        assert copy == (Path(runner.work_dir) / name).read_bytes()
+
+
+def test_a_time_below_a_millisecond_shows(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Microseconds(Hook):
+        def after_train_iter(self, runner: Any) -> None:
+            runner.log_buffer.update({"data_time": 0.0000041234, "time": 0.00042})
+
+    runner = make_runner(max_epochs=1)
+    runner.register_timer_hook(Microseconds())
+    train(runner, timer=False)
+    assert "time: 0.00042, data_time: 4.1e-06, " in printed(caplog)[0]
+    assert written(runner)[0]["time"] == 0.00042
+    assert written(runner)[0]["data_time"] == 4.1234e-06

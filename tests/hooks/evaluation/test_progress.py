@@ -115,7 +115,7 @@ def test_a_bar_of_the_run_stays_the_only_one(terminal: Terminal, make_runner: An
     with standard_error(terminal):
         runner.run([make_loader(1)], [("train", 1)])
     assert "batches, left" not in terminal.getvalue()
-    assert "iterations" in terminal.getvalue()
+    assert "epoch 1/1" in terminal.getvalue()
 
 
 PROGRAM = """
