@@ -21,6 +21,7 @@ from .model import get_state_dict, make_checkpoint, save_checkpoint, weights_to_
 from .safetensors import export_safetensors
 from .scaler_layout import scaler_state
 from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
+from .sharded import FullTensors, has_sharded, shard_like, shard_optimizer_state
 from .writer import Writer
 
 FORMAT = 1
@@ -31,6 +32,7 @@ __all__ = [
     "STRIP_MODULE",
     "Encoder",
     "Fit",
+    "FullTensors",
     "MapLocation",
     "NewestOfARun",
     "Weights",
@@ -46,6 +48,7 @@ __all__ = [
     "fit",
     "free_name",
     "get_state_dict",
+    "has_sharded",
     "is_of_a_run",
     "load_checkpoint",
     "load_content",
@@ -60,6 +63,8 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
     "scaler_state",
+    "shard_like",
+    "shard_optimizer_state",
     "state_dict_of",
     "unchanged_on_error",
     "weights_to_cpu",

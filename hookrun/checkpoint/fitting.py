@@ -21,6 +21,7 @@ from hookrun.distributed import plain_name, unwrap_model
 
 from .averages import average_names, averages_of_model
 from .names import Match, match_names
+from .sharded import shard_like
 from .tied import held_by, same_memory
 
 Shape = tuple[int, ...]
@@ -81,7 +82,12 @@ class Fit:
 
     def load(self) -> None:
         """Load what fits by the model's ``load_state_dict``, so that its hooks run."""
-        self.module.load_state_dict(self.entries, strict=False)
+        ours = self.module.state_dict()
+        entries = OrderedDict(
+            (name, shard_like(value, ours.get(name))) for name, value in self.entries.items()
+        )
+        set_layer_versions(entries, layer_versions(self.entries))
+        self.module.load_state_dict(entries, strict=False)
 
 
 def fit(

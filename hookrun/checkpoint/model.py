@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
-from hookrun.distributed import plain_state_dict, unwrap_model
+from hookrun.distributed import get_dist_info, plain_state_dict, unwrap_model
 from hookrun.storage import FileClient
 
 from .averages import KEY, averages_of_model
 from .encoding import Encoder
 from .files import write_checkpoint
+from .sharded import FullTensors, has_sharded
 
 
 def weights_to_cpu(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
@@ -121,6 +122,9 @@ def save_checkpoint(
 ) -> None:
     """Write a model's checkpoint atomically.
 
+    Parameters that are sharded over ranks (FSDP2) are written in full: then call it on all ranks;
+    rank 0 writes.
+
     Args:
         model: the model, possibly in a parallel wrapper.
         filename: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
@@ -136,4 +140,9 @@ def save_checkpoint(
         OSError: the storage refused. An old file of that name is unchanged.
     """
     client = FileClient.infer_client(file_client_args, filename)
-    write_checkpoint(make_checkpoint(model, optimizer, meta), filename, client)
+    checkpoint = make_checkpoint(model, optimizer, meta)
+    if has_sharded(checkpoint):
+        checkpoint = FullTensors([checkpoint]).fill_in(checkpoint)
+        if get_dist_info()[0] != 0:
+            return
+    write_checkpoint(checkpoint, filename, client)

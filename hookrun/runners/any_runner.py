@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim import Optimizer
 
-from hookrun.checkpoint import Writer
+from hookrun.checkpoint import FullTensors, Writer
 from hookrun.core.dispatcher import HookList
 from hookrun.core.hook import Hook
 
@@ -51,6 +51,8 @@ class AnyRunner(Protocol):
     boundary_checks: list[Callable[[Any], None]]
     # Requests to end the run early; None outside of a run.
     stop_requests: EndsRun | None
+    # What gather_state gathered of sharded tensors, for the next checkpoint.
+    full_tensors: FullTensors | None
     # What has been said about images and histograms already.
     media_notes: set[str | tuple[str, str]]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from hookrun.checkpoint import MapLocation, Weights, Writer, load_checkpoint
+from hookrun.checkpoint import FullTensors, MapLocation, Weights, Writer, load_checkpoint
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
@@ -108,6 +108,7 @@ class BaseRunner(HookRegistration, ABC):
         self.synchronized_hooks: list[Hook] = []
         self.boundary_checks: list[Callable[[Any], None]] = []
         self.stop_requests: EndsRun | None = None
+        self.full_tensors: FullTensors | None = None
         self.media_notes: set[str | tuple[str, str]] = set()
         self._init_hooks()
 
@@ -369,6 +370,7 @@ class BaseRunner(HookRegistration, ABC):
         """
         saving.check_state(self)
         gather_rank_states(self)
+        self.full_tensors = saving.gather_full_tensors(self)
 
     def is_synchronized(self, hook: Hook) -> bool:
         """Whether all ranks have this hook with the same signature, so that it may use collectives

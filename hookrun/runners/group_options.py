@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch.optim import Optimizer
 
+from hookrun.checkpoint import shard_optimizer_state
 from hookrun.core.errors import did_you_mean
 from hookrun.core.hook import Hook, writes_of
 from hookrun.distributed import get_dist_info
@@ -126,7 +127,8 @@ class GroupOptions:
             given = self._given[name]
             # Options that the file does not have stay as given.
             groups = [{**g, **f} for g, f in zip(given, state["param_groups"], strict=True)]
-            optimizer.load_state_dict({**state, "param_groups": groups})
+            sharded = shard_optimizer_state(optimizer, {**state, "param_groups": groups})
+            optimizer.load_state_dict(dict(sharded))
             if which == "given":
                 for group, options in zip(optimizer.param_groups, given, strict=True):
                     _take(group, options)

@@ -31,7 +31,7 @@ def load_raw_weights(runner: AnyRunner) -> None:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         value = entries.get(plain_name(model, name))
         if value is not None:
-            tensor.copy_(value)
+            tensor.copy_(ckpt.shard_like(value, tensor))
     # The state "swapped" is no longer true for the checkpoints that this run saves.
     runner.waiting_hook_states = {
         key: state for key, state in runner.waiting_hook_states.items() if not _says_swapped(state)

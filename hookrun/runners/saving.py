@@ -63,8 +63,27 @@ def save(
         "versions": _versions(),
     }
     encoder.add_notes(checkpoint)
+    checkpoint = _with_full_tensors(runner, checkpoint)
     latest = "latest.pth" if create_symlink else None
     runner.checkpoint_writer.save(checkpoint, out_dir, filename, latest)
+
+
+@may_sync
+def gather_full_tensors(runner: AnyRunner) -> ckpt.FullTensors | None:
+    """Gather what is sharded of the run's state; must be called on all ranks. None for nothing."""
+    optimizers = [each.state_dict() for each in named_optimizers(runner.optimizer).values()]
+    hooks = [hook.state_dict() for hook in runner.hooks]
+    state = [unwrap_model(runner.model).state_dict(), optimizers, hooks]
+    return ckpt.FullTensors(state) if ckpt.has_sharded(state) else None
+
+
+def _with_full_tensors(runner: AnyRunner, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint with full tensors in place of sharded ones, as they were gathered for it."""
+    gathered, runner.full_tensors = runner.full_tensors, None
+    if gathered is None and not ckpt.has_sharded(checkpoint):
+        return checkpoint
+    filled: dict[str, Any] = (gathered or ckpt.FullTensors([])).fill_in(checkpoint)
+    return filled
 
 
 def _hook_states(runner: AnyRunner) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.checkpoint import shard_like
 from hookrun.core.masters import STANDS_FOR, model_parameter
 from hookrun.ops import convert_
 
@@ -138,7 +139,7 @@ def load_masters(masters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
             f"{len(ours)} of this run"
         )
     for master, value in zip(masters, values, strict=True):
-        master.copy_(value)
+        master.copy_(shard_like(value, master))
 
 
 def update_model(optimizers: Iterable[Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from hookrun.checkpoint import averages_of_model, begin_averages, free_name
+from hookrun.checkpoint import averages_of_model, begin_averages, free_name, shard_like
 from hookrun.core.interrupts import uninterrupted
 from hookrun.distributed import plain_name, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
@@ -175,7 +175,7 @@ class Averages:
                     f"{tuple(pair.tensor.shape)}"
                 )
         for name, pair in self.by_name.items():
-            pair.average.copy_(entries.get(name, pair.source))
+            pair.average.copy_(shard_like(entries.get(name, pair.source), pair.average))
         return [name for name in self.by_name if name not in entries]
 
     def restart(self) -> None:
