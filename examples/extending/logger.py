@@ -17,7 +17,7 @@ from hookrun import HOOKS, EpochBasedRunner, LoggerHook, TrainStep
 
 
 @HOOKS.register_module()
-class CsvLoggerHook(LoggerHook):
+class ColumnsLoggerHook(LoggerHook):
     """Writes mode, epoch, iteration and all that is logged to ``work_dir/log.csv``.
 
     When it is due, what there is to write and that its errors don't end the run is LoggerHook's.
@@ -64,7 +64,7 @@ def main(work_dir: str) -> Path:
         optimizer_config={"grad_clip": None},
         log_config={
             "interval": 5,
-            "hooks": [{"type": "CsvLoggerHook", "columns": ("learning_rate", "train/loss")}],
+            "hooks": [{"type": "ColumnsLoggerHook", "columns": ("learning_rate", "train/loss")}],
         },
     )
     runner.run([torch.utils.data.DataLoader(data, 8)], [("train", 1)])
