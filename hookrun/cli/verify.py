@@ -18,6 +18,8 @@ from hookrun.core.printable import printable
 
 from .failures import Debug
 
+_SHOWN = 20  # differences that are printed one by one
+
 
 def run(
     target: Annotated[
@@ -168,7 +170,9 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
 
 
 def verify_resume(script: str, arguments: list[str], steps: int) -> int:
-    """Run a script in one go and resumed halfway, and compare the final checkpoints."""
+    """Run a script in one go and resumed halfway, compare the final checkpoints, and print the
+    verdict. What the script prints is shown only if it fails.
+    """
     from hookrun.checkpoint import read_checkpoint
 
     from .resume_both_ways import differences, run_script
@@ -180,22 +184,27 @@ def verify_resume(script: str, arguments: list[str], steps: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for resumed in (False, True):
-            status = run_script(script, arguments, folder, steps, resumed)
+            status, printed = run_script(script, arguments, folder, steps, resumed)
             if status:
-                return _refuse(f"{script} ended with status {status}")
+                sys.stderr.write(printed)
+                return _refuse(f"{script} ended with status {status}, and printed what is above")
             if not (folder / ("resumed.pth" if resumed else "straight.pth")).exists():
                 return _refuse(f"{script} trains for fewer than {steps} iterations")
         straight = read_checkpoint(folder / "straight.pth", "cpu")
         resumed_end = read_checkpoint(folder / "resumed.pth", "cpu")
     found = differences(straight, resumed_end)
-    for each in found[:20]:
-        print(each)
+    for each in found[:_SHOWN]:
+        print(printable(each))
     if found:
-        print(f"{script} does not resume bit for bit: {len(found)} values differ, above")
+        above = "above" if len(found) <= _SHOWN else f"the first {_SHOWN} above"
+        values = "1 value differs" if len(found) == 1 else f"{len(found)} values differ"
+        print(printable(f"{script} does not resume bit for bit: {values}, {above}"))
         return 1
     print(
-        f"{script} resumes bit for bit: the same after {steps} iterations in one go and when "
-        f"resumed after {steps // 2}"
+        printable(
+            f"{script} resumes bit for bit: the same after {steps} iterations in one go and when "
+            f"resumed after {steps // 2}"
+        )
     )
     return 0
 
