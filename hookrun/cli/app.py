@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from . import doctor, hooks, plot_log, plot_lr, train, verify
+from . import bench, doctor, hooks, plot_log, plot_lr, train, verify
 from .failures import Call, Debug, error_line
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for _name, _run, _example in (
     ("hooks", hooks.run, "hookrun hooks config.py"),
     ("plot-lr", plot_lr.run, "hookrun plot-lr config.py other.json -o lr.png"),
     ("plot-log", plot_log.run, "hookrun plot-log work_dirs/first work_dirs/second -o log.png"),
+    ("bench", bench.run, "hookrun bench -o bench.png"),
     ("doctor", doctor.run, "hookrun doctor"),
     ("verify", verify.run, "hookrun verify work_dirs/config"),
 ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -103,7 +103,7 @@ def _tensors(device: torch.device) -> list[torch.Tensor]:
     return [torch.ones(8, device=device)]
 
 
-_CALLS = {
+_CALLS: dict[str, Callable[[torch.device], object]] = {
     "FusedStep": _fused_step,
     "grad_norm": lambda d: ops.grad_norm(_tensors(d)),
     "unscale_": lambda d: ops.unscale_(_tensors(d), 1.0, torch.zeros((), device=d)),
