@@ -4,7 +4,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := python3
-EXTRAS := test,dev,examples,loggers
+EXTRAS := test,dev,examples,cli,loggers
 CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 ASAN_BUILD := build/asan
 BENCH := .venv-bench

@@ -1,20 +1,21 @@
-"""The command line: ``hookrun COMMAND ...``."""
+"""The command line: ``hookrun COMMAND ...``. Needs what ``hookrun[cli]`` brings: typer and rich."""
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
-
-from . import plot_lr, verify
-
-COMMANDS = (plot_lr, verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, by default with the arguments of the process; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="hookrun", description="A training runner with hooks.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+    try:
+        from .app import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        print(
+            f"hookrun: the command line needs {error.name}: pip install 'hookrun[cli]'",
+            file=sys.stderr,
+        )
+        return 1
+    return run(arguments)

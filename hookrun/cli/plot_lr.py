@@ -2,75 +2,69 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import runpy
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
 
 from hookrun.core.printable import printable
-from hookrun.storage import open_file
 
-EPILOG = """\
-A config is a Python file (it is executed), a JSON file or JSON text. It holds lr_config and
-momentum_config, or is itself an lr_config. Without the options, the initial lr and momentum are
-taken from its 'optimizer', and max_epochs or max_iters from its 'runner'.
-"""
+from .config import config_name, read_config
+from .failures import Debug
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to argparse's sub-commands."""
-    parser = commands.add_parser(
-        "plot-lr", help="draw learning-rate and momentum schedules", epilog=EPILOG
-    )
-    parser.add_argument(
-        "configs", nargs="*", metavar="CONFIG", help="CONFIG.py, CONFIG.json or JSON"
-    )
-    parser.add_argument("-o", "--output", default="lr.png", help="the picture (default: lr.png)")
-    parser.add_argument("--max-epochs", type=int, help="epochs of the run (default: 12)")
-    parser.add_argument("--iters-per-epoch", type=int, help="batches of an epoch (default: 100)")
-    parser.add_argument("--max-iters", type=int, help="length of a run measured in iterations")
-    parser.add_argument("--base-lr", type=float, help="the optimizer's lr (default: 0.1)")
-    parser.add_argument(
-        "--base-momentum", type=float, help="the optimizer's momentum (default: 0.9)"
-    )
-    parser.add_argument("--gallery", action="store_true", help="draw every policy there is instead")
-    parser.set_defaults(run=run)
+@dataclass(frozen=True)
+class Given:
+    """What the options say of a run; None is taken from the config."""
+
+    max_epochs: int | None = None
+    iters_per_epoch: int | None = None
+    max_iters: int | None = None
+    base_lr: float | None = None
+    base_momentum: float | None = None
 
 
-def run(options: argparse.Namespace) -> int:
-    """Draw the plot; returns the exit status."""
+def run(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="CONFIG.py, CONFIG.json or JSON."),
+    ] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="The picture.")] = "lr.png",
+    max_epochs: Annotated[int | None, typer.Option(help="Epochs of the run (12).")] = None,
+    iters_per_epoch: Annotated[int | None, typer.Option(help="Batches of an epoch (100).")] = None,
+    max_iters: Annotated[
+        int | None, typer.Option(help="Length of a run measured in iterations.")
+    ] = None,
+    base_lr: Annotated[float | None, typer.Option(help="The optimizer's lr (0.1).")] = None,
+    base_momentum: Annotated[
+        float | None, typer.Option(help="The optimizer's momentum (0.9).")
+    ] = None,
+    gallery: Annotated[bool, typer.Option("--gallery", help="Draw every policy instead.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Draw learning-rate and momentum schedules.
+
+    A config is a Python file (it is executed), a JSON file or JSON text. It holds lr_config and
+    momentum_config, or is itself an lr_config. Without the options, the initial lr and momentum
+    are taken from its 'optimizer', and max_epochs or max_iters from its 'runner'.
+    """
     from hookrun.schedules.gallery import draw_gallery
     from hookrun.schedules.plotting import draw
     from hookrun.schedules.preview import Curves, preview
 
-    if bool(options.configs) == options.gallery:
-        print("hookrun plot-lr: give configs or --gallery", file=sys.stderr)
-        return 2
-    try:
-        if options.gallery:
-            draw_gallery(options.output)
-        else:
-            curves: dict[str, Curves] = {}
-            for source in options.configs:
-                name, config = load_config(source)
-                curves[unique(name, curves)] = preview(**preview_arguments(config, options))
-            draw(curves, options.output)
-    except Exception as error:  # a config is code, and may raise anything
-        print(f"hookrun plot-lr: {_error_line(error)}", file=sys.stderr)
-        return 1
-    print(printable(options.output))
-    return 0
-
-
-def _error_line(error: Exception) -> str:
-    """The error in one line, with its type unless it is one that hookrun raises."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    line = printable(text.strip().split("\n", 1)[0])
-    expected = isinstance(error, (ValueError, TypeError, KeyError, OSError, ImportError))
-    return line if expected and line else f"{type(error).__name__}: {line}".rstrip(": ")
+    if bool(configs) == gallery:
+        raise typer.BadParameter("give configs or --gallery")
+    options = Given(max_epochs, iters_per_epoch, max_iters, base_lr, base_momentum)
+    if gallery:
+        draw_gallery(output)
+    else:
+        curves: dict[str, Curves] = {}
+        for source in configs or ():
+            name, config = load_config(source)
+            curves[unique(name, curves)] = preview(**preview_arguments(config, options))
+        draw(curves, output)
+    print(printable(output))
 
 
 def load_config(source: str) -> tuple[str, dict[str, Any]]:
@@ -80,18 +74,7 @@ def load_config(source: str) -> tuple[str, dict[str, Any]]:
         ValueError: the source is neither a file nor JSON, or holds no dict.
         OSError: the file cannot be read.
     """
-    if source.lstrip().startswith("{"):
-        name, content = "", json.loads(source)
-    elif source.endswith(".json"):
-        with open_file(source) as file:
-            name, content = Path(source).stem, json.loads(file.read())
-    elif source.endswith(".py"):
-        open_file(source).close()  # raises unless it is a regular file
-        name, content = Path(source).stem, runpy.run_path(source)
-    else:
-        raise ValueError(f"a config is a .py file, a .json file or JSON text, not {source!r}")
-    if not isinstance(content, dict):
-        raise ValueError(f"{source}: the config is a dict, not {type(content).__name__}")
+    content, name = read_config(source), config_name(source)
     if "policy" in content:
         content = {"lr_config": content}
     if "lr_config" not in content and "momentum_config" not in content:
@@ -105,7 +88,7 @@ def unique(name: str, taken: Mapping[str, Any]) -> str:
     return next(each for each in (name, *numbered) if each not in taken)
 
 
-def preview_arguments(config: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def preview_arguments(config: Mapping[str, Any], options: Given) -> dict[str, Any]:
     """Arguments for ``preview``: from the options, else from the config, else defaults."""
     optimizer, runner = config.get("optimizer") or {}, config.get("runner") or {}
     arguments = {

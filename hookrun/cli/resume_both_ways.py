@@ -46,8 +46,10 @@ class Probe(Hook):
             raise StepsDone
 
 
-def run_script(script: str, arguments: list[str], folder: Path, steps: int, resumed: bool) -> int:
-    """Run the script in a new process; returns its exit status.
+def run_script(
+    script: str, arguments: list[str], folder: Path, steps: int, resumed: bool
+) -> tuple[int, str]:
+    """Run the script in a new process; returns its exit status, and all that it printed.
 
     Args:
         script: a Python file.
@@ -57,7 +59,15 @@ def run_script(script: str, arguments: list[str], folder: Path, steps: int, resu
         resumed: whether to resume from ``halfway.pth``.
     """
     command = [sys.executable, "-m", __name__, str(folder), str(steps), str(int(resumed)), script]
-    return subprocess.run([*command, *arguments], check=False).returncode
+    done = subprocess.run(
+        [*command, *arguments],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return done.returncode, done.stdout
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:

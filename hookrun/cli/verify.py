@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from hookrun.checkpoint import NewestOfARun
 
 from hookrun.core.printable import printable
 
-EPILOG = """\
-With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its weights,
-averages and optimizer state are searched for NaN and infinite values; the exit status is 1 if one
-is damaged or not finite. With --resume, a training script is run twice for a few steps: once in one
-go, and once resumed halfway in a new process; the exit status is 1 if the two end differently. The
-script runs unchanged, except that its work_dir is a temporary folder.
-"""
+from .failures import Debug
+
+_SHOWN = 20  # differences that are printed one by one
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to argparse's sub-commands."""
-    parser = commands.add_parser(
-        "verify", help="check a run's files, or that a script resumes bit for bit", epilog=EPILOG
-    )
-    parser.add_argument("run_dir", nargs="?", metavar="RUN_DIR", help="a run's work_dir")
-    parser.add_argument(
-        "--resume",
-        nargs=argparse.REMAINDER,
-        metavar="SCRIPT",
-        help="a training script, and its arguments",
-    )
-    parser.add_argument(
-        "--steps", type=int, default=6, help="iterations to run with --resume (default: 6)"
-    )
-    parser.set_defaults(run=run)
+def run(
+    target: Annotated[
+        str | None, typer.Argument(metavar="RUN_DIR", help="A run's work_dir; or SCRIPT.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Of SCRIPT.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Check a training script, given with its arguments.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Iterations to run with --resume.")] = 6,
+    debug: Debug = False,
+) -> int:
+    """Check a run's files for damage; or, with --resume, that a script resumes bit for bit.
 
+    With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its
+    weights, averages and optimizer state are searched for NaN and infinite values; the exit status
+    is 1 if one is damaged or not finite.
 
-def run(options: argparse.Namespace) -> int:
-    """Check what was asked for; returns the exit status."""
-    if (options.run_dir is None) == (not options.resume):
+    With --resume SCRIPT, a training script is run twice for a few steps: once in one go, and once
+    resumed halfway in a new process; the exit status is 1 if the two end differently. The script
+    runs unchanged, except that its work_dir is a temporary folder.
+    """
+    if target is None or (arguments and not resume):
         return _refuse("give RUN_DIR, or --resume SCRIPT")
-    if options.resume:
-        return verify_resume(options.resume[0], options.resume[1:], options.steps)
-    return verify_folder(Path(options.run_dir))
+    if resume:
+        return verify_resume(target, arguments or [], steps)
+    return verify_folder(Path(target))
 
 
 def verify_folder(folder: Path) -> int:
@@ -170,7 +170,9 @@ def _not_finite(checkpoint: Mapping[str, Any]) -> str:
 
 
 def verify_resume(script: str, arguments: list[str], steps: int) -> int:
-    """Run a script in one go and resumed halfway, and compare the final checkpoints."""
+    """Run a script in one go and resumed halfway, compare the final checkpoints, and print the
+    verdict. What the script prints is shown only if it fails.
+    """
     from hookrun.checkpoint import read_checkpoint
 
     from .resume_both_ways import differences, run_script
@@ -182,22 +184,27 @@ def verify_resume(script: str, arguments: list[str], steps: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for resumed in (False, True):
-            status = run_script(script, arguments, folder, steps, resumed)
+            status, printed = run_script(script, arguments, folder, steps, resumed)
             if status:
-                return _refuse(f"{script} ended with status {status}")
+                sys.stderr.write(printed)
+                return _refuse(f"{script} ended with status {status}, and printed what is above")
             if not (folder / ("resumed.pth" if resumed else "straight.pth")).exists():
                 return _refuse(f"{script} trains for fewer than {steps} iterations")
         straight = read_checkpoint(folder / "straight.pth", "cpu")
         resumed_end = read_checkpoint(folder / "resumed.pth", "cpu")
     found = differences(straight, resumed_end)
-    for each in found[:20]:
-        print(each)
+    for each in found[:_SHOWN]:
+        print(printable(each))
     if found:
-        print(f"{script} does not resume bit for bit: {len(found)} values differ, above")
+        above = "above" if len(found) <= _SHOWN else f"the first {_SHOWN} above"
+        values = "1 value differs" if len(found) == 1 else f"{len(found)} values differ"
+        print(printable(f"{script} does not resume bit for bit: {values}, {above}"))
         return 1
     print(
-        f"{script} resumes bit for bit: the same after {steps} iterations in one go and when "
-        f"resumed after {steps // 2}"
+        printable(
+            f"{script} resumes bit for bit: the same after {steps} iterations in one go and when "
+            f"resumed after {steps // 2}"
+        )
     )
     return 0
 

@@ -238,3 +238,8 @@ def explain() -> str:
         lines.append(f"{op}: cpu takes {coverage}; what triton does not take is reference")
         lines.append(f"    latest call: {_latest.get(op, 'none yet')}")
     return "\n".join(lines)
+
+
+def latest_backends() -> dict[str, str]:
+    """By operation, what its latest call ran on, and why not on a faster one."""
+    return dict(_latest)

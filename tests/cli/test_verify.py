@@ -191,9 +191,13 @@ SCRIPT = """
 class InForks:
     """In the place of the module `subprocess`."""
 
+    PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
+
     @staticmethod
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         assert command[0] == sys.executable
+        assert options.pop("stdout") == subprocess.PIPE
+        assert options.pop("stderr") == subprocess.STDOUT
         return programs.run(*command[1:])
 
 
@@ -221,7 +225,20 @@ def test_a_script_is_run_both_ways(
     assert verify("--resume", script, tmp_path / "work", *arguments) == status
     printed = capsys.readouterr()
     assert message in printed.out + printed.err
+    assert len((printed.out + printed.err).splitlines()) <= 5  # the verdict, not the script's log
+    assert "start running" not in printed.out + printed.err
     assert not list((tmp_path / "work").glob("*.pth"))  # its own folder is left alone
+
+
+def test_what_a_failing_script_prints_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nprint('printed')\nprint(sys.argv[1:])\nraise OSError('why')\n")
+    assert verify("--resume", script, "--steps", "3") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("printed\n['--steps', '3']\nTraceback")
+    assert "OSError: why\nhookrun verify: " in said
 
 
 def test_differences_are_named() -> None:

@@ -1,0 +1,50 @@
+"""``hookrun train``: a run from a config."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from hookrun.core.printable import printable
+
+from .building import build_run
+from .config import importing_beside
+from .failures import Debug
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="CONFIG.py, CONFIG.json or JSON.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Another value for a key, such as optimizer.lr=0.05."
+    ),
+]
+
+
+def run(
+    config: Config,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A checkpoint, or 'auto' for the newest of the run."),
+    ] = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Train what a config describes: docs/config.md has its keys."""
+    with importing_beside(config):
+        built = build_run(config, settings or ())
+        runner = built.runner
+        if built.config["load_from"] is not None:
+            runner.load_checkpoint(built.config["load_from"])
+        start_from = resume or built.config["resume_from"]
+        if start_from is not None:
+            runner.resume(start_from)
+        start = time.perf_counter()
+        runner.run(built.loaders, built.workflow)
+    seconds = time.perf_counter() - start
+    print(
+        printable(
+            f"{runner.iter} iterations, {seconds:.1f} s; logs and checkpoints: {runner.work_dir}"
+        )
+    )
