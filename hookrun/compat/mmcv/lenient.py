@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -26,6 +26,20 @@ class DefaultOptimizerConstructor(StrictOptimizerConstructor):
     """
 
     unmatched_keys: ClassVar[str] = "warn"
+
+    def __init__(
+        self, optimizer_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(optimizer_cfg, paramwise_cfg)
+        self._validate_cfg()
+
+    def _validate_cfg(self) -> None:
+        """Where subclasses of MMCV's check their own keys."""
+
+    def _is_in(self, param_group: Mapping[str, Any], param_group_list: Sequence[Any]) -> bool:
+        """Whether a group has a parameter that is in one of several groups."""
+        listed = {id(param) for group in param_group_list for param in group["params"]}
+        return any(id(param) in listed for param in param_group["params"])
 
 
 def load_checkpoint(
