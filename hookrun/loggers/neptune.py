@@ -53,7 +53,7 @@ class NeptuneBackEnd(BackEnd):
 
     def close(self, run: RunInfo, failed: bool) -> None:
         ours, self.run = self.run, None
-        if ours is not None:
+        if ours is not None and ours.get_state() != "stopped":  # a subclass may have
             ours["sys/failed"] = failed
             ours.stop()
 
