@@ -87,6 +87,10 @@ class ClientLoggerHook(LoggerHook):
         step, epoch = self.get_iter(runner), self.get_epoch(runner)
         self._isolated_back_end.call(self.back_end.write, values, step, epoch)
 
+    def drain(self) -> None:
+        """Wait until all that was logged is written, for ``timeout`` seconds at most."""
+        self._isolated_back_end.drain()
+
     def media(self) -> Collection[str]:
         """``"images"`` and ``"histograms"``, as far as the back end has them."""
         return [kind for kind, method in _METHODS.items() if hasattr(self.back_end, method)]

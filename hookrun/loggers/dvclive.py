@@ -23,7 +23,7 @@ class DvcliveBackEnd(BackEnd):
         self.live = self._given = dvclive
 
     def open(self, run: RunInfo) -> None:
-        if self._given is None:
+        if self.live is None:
             from dvclive import Live
 
             self.live = Live(**self.arguments)

@@ -63,6 +63,14 @@ class IsolatedBackEnd:
         """
         self._submit(partial(method, *arguments), size)
 
+    def drain(self) -> None:
+        """Wait until all calls are done, as long as the back end may take to finish.
+
+        It raises nothing: the next call does.
+        """
+        if self._writer is not None:
+            self._writer.wait(self.timeout)
+
     def close(self, failed: bool) -> None:
         """Have all written, and close the back end; does nothing if it is not open.
 

@@ -32,7 +32,8 @@ class NeptuneBackEnd(BackEnd):
         import neptune
 
         defaults = {"mode": os.environ.get("NEPTUNE_MODE", "offline"), "name": run.name}
-        self.run = neptune.init_run(**{**defaults, **self.init_kwargs})
+        if self.run is None:  # a subclass may have set it
+            self.run = neptune.init_run(**{**defaults, **self.init_kwargs})
 
     def write(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         if not self.with_step:
@@ -52,7 +53,7 @@ class NeptuneBackEnd(BackEnd):
 
     def close(self, run: RunInfo, failed: bool) -> None:
         ours, self.run = self.run, None
-        if ours is not None:
+        if ours is not None and ours.get_state() != "stopped":  # a subclass may have
             ours["sys/failed"] = failed
             ours.stop()
 

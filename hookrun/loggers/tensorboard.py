@@ -33,7 +33,8 @@ class TensorboardBackEnd(BackEnd):
     def open(self, run: RunInfo) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(self.log_dir or run.folder("tf_logs"))
+        if self.writer is None:  # a subclass may have set it
+            self.writer = SummaryWriter(self.log_dir or run.folder("tf_logs"))
 
     def write(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
         for tag, value in values.items():

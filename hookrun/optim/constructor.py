@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from hookrun.core.errors import did_you_mean
+from hookrun.core.overrides import overrides
 
 from .registries import OPTIMIZER_BUILDERS, OPTIMIZERS
 
@@ -52,7 +53,8 @@ class DefaultOptimizerConstructor:
         paramwise_cfg: the above, or None.
 
     Raises:
-        TypeError: a config that is no dict, an unknown key, or a multiplier that is no number.
+        TypeError: a config that is no dict, an unknown key (unless a subclass makes the groups), or
+            a multiplier, learning rate or decay that is no number. When it is called: no model.
         ValueError: a multiplier that is negative or not finite; one of a learning rate or decay
             that the optimizer has not. When it is called: a custom key that is in no parameter's
             name, or parameters that come twice.
@@ -71,6 +73,7 @@ class DefaultOptimizerConstructor:
     ) -> None:
         if not isinstance(optimizer_cfg, Mapping):
             raise TypeError(f"optimizer_cfg is a dict, not {type(optimizer_cfg).__name__}")
+        _check_optimizer_config(optimizer_cfg)
         self.optimizer_cfg = optimizer_cfg
         self.paramwise_cfg: Mapping[str, Any] = {} if paramwise_cfg is None else paramwise_cfg
         self.base_lr = self._base("lr")
@@ -79,6 +82,8 @@ class DefaultOptimizerConstructor:
 
     def __call__(self, model: nn.Module) -> Any:
         """Build the optimizer of a model, which may be wrapped, as by DDP."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the model is an nn.Module, not {type(model).__name__}")
         model = _unwrapped(model)
         params: list[Any] = []
         if self.paramwise_cfg:
@@ -87,7 +92,8 @@ class DefaultOptimizerConstructor:
             self._check_duplicates(params)
         else:
             params = list(model.parameters())
-        return OPTIMIZERS.build({**self.optimizer_cfg, "params": params})
+        # Not a part of the config: errors show that.
+        return OPTIMIZERS.build(self.optimizer_cfg, {"params": params})
 
     def add_params(
         self,
@@ -177,7 +183,8 @@ class DefaultOptimizerConstructor:
     def _check(self) -> None:
         if not isinstance(self.paramwise_cfg, Mapping):
             raise TypeError(f"paramwise_cfg is a dict or None, not {self.paramwise_cfg!r}")
-        _check_keys("paramwise_cfg", self.paramwise_cfg, _KEYS)
+        if not overrides(self, DefaultOptimizerConstructor, ("add_params", "__call__")):
+            _check_keys("paramwise_cfg", self.paramwise_cfg, _KEYS)  # else there may be more
         for name in _MULTIPLIERS:
             if name in self.paramwise_cfg:
                 self._check_multiplier("paramwise_cfg", name, self.paramwise_cfg[name])
@@ -233,6 +240,21 @@ class DefaultOptimizerConstructor:
                 "is a group, so that the optimizer would step it more than once; "
                 "paramwise_cfg=dict(bypass_duplicate=True) takes the first place only"
             )
+
+
+def _check_optimizer_config(config: Mapping[str, Any]) -> None:
+    """Refuse what torch would report unclearly, or take."""
+    if "params" in config:
+        raise TypeError("an optimizer config has no params: they are those of the model")
+    for name in ("lr", "weight_decay"):
+        value = config.get(name)
+        if isinstance(value, str):
+            raise TypeError(
+                f"{name} must be a number, not the text {value!r}"
+                " (in YAML, 1e-4 is text and 1.0e-4 is a number)"
+            )
+        if isinstance(value, Real) and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, not {value!r}")
 
 
 def _check_keys(where: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -229,8 +229,43 @@ def test_constructors_and_optimizers_of_ones_own(monkeypatch: pytest.MonkeyPatch
             "multiplies weight_decay",
         ),
         ({**SGD, "paramwise_cfg": {"bypass_duplicate": 1}}, TypeError, "must be a bool"),
+        ({**SGD, "lr": "1e-4"}, TypeError, "lr must be a number, not the text '1e-4'"),
+        ({**SGD, "weight_decay": "1e-4"}, TypeError, "weight_decay must be a number"),
+        ({**SGD, "lr": float("nan")}, ValueError, "lr must be finite"),
+        ({**SGD, "params": []}, TypeError, "has no params"),
     ],
 )
 def test_bad_configs_say_what_is_wrong(config: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         build_optimizer(nn.Linear(2, 2), config)
+
+
+def test_what_is_no_model_is_named() -> None:
+    for config in (SGD, {**SGD, "paramwise_cfg": {"bias_lr_mult": 2}}):
+        with pytest.raises(TypeError, match=r"the model is an nn.Module, not dict"):
+            build_optimizer({}, config)  # type: ignore[arg-type]
+
+
+def test_errors_show_the_config_without_the_parameters() -> None:
+    with pytest.raises(TypeError) as caught:
+        build_optimizer(nn.Linear(2, 2), {**SGD, "momentun": 0.9})
+    [note] = caught.value.__notes__
+    assert "'momentun': 0.9" in note
+    assert "tensor(" not in note
+
+
+def test_a_constructor_that_makes_the_groups_has_keys_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(OPTIMIZER_BUILDERS, "_modules", dict(OPTIMIZER_BUILDERS.module_dict))
+
+    @OPTIMIZER_BUILDERS.register_module()
+    class Layerwise(DefaultOptimizerConstructor):
+        def add_params(self, params: Any, module: Any, prefix: str = "", *rest: Any) -> None:
+            for place, param in enumerate(module.parameters()):
+                rate = self.base_lr * self.paramwise_cfg["decay_rate"] ** place
+                params.append({"params": [param], "lr": rate})
+
+    config = {**SGD, "constructor": "Layerwise", "paramwise_cfg": {"decay_rate": 0.5}}
+    groups = build_optimizer(nn.Linear(2, 2), config).param_groups
+    assert [group["lr"] for group in groups] == [LR, LR / 2]

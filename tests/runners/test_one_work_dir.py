@@ -138,8 +138,9 @@ def test_two_runs_of_one_second_have_logs_of_their_own_and_whole_files(
         assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert names == {"run 1", "run 2"}
     assert warned(caplog) == 1
+    texts = [f"{stamp}.log", f"{stamp}_2.log"]
     assert sorted(os.listdir(folder)) == sorted(
-        [logs[0].name, logs[1].name, "epoch_3.pth", "latest.pth"]
+        [logs[0].name, logs[1].name, *texts, "epoch_3.pth", "latest.pth"]
     )
     assert read_checkpoint(folder / "latest.pth")["meta"]["epoch"] == 3
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
+from hookrun import hooks
 from hookrun.checkpoint import STRIP_MODULE, MapLocation, load_content
 from hookrun.checkpoint import load_checkpoint as load_checkpoint_file
+from hookrun.core import HOOKS, starts_with_defaults
 from hookrun.optim import OPTIMIZER_BUILDERS
 from hookrun.optim import DefaultOptimizerConstructor as StrictOptimizerConstructor
 
@@ -26,6 +28,35 @@ class DefaultOptimizerConstructor(StrictOptimizerConstructor):
     """
 
     unmatched_keys: ClassVar[str] = "warn"
+
+    def __init__(
+        self, optimizer_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(optimizer_cfg, paramwise_cfg)
+        self._validate_cfg()
+
+    def _validate_cfg(self) -> None:
+        """Where subclasses of MMCV's check their own keys."""
+
+    def _is_in(self, param_group: Mapping[str, Any], param_group_list: Sequence[Any]) -> bool:
+        """Whether a group has a parameter that is in one of several groups."""
+        listed = {id(param) for group in param_group_list for param in group["params"]}
+        return any(id(param) in listed for param in param_group["params"])
+
+
+@starts_with_defaults()
+class CheckpointHook(hooks.CheckpointHook):
+    """Has written the file when it returns, if the code base has hooks that may read it.
+
+    Such as MMDetWandbHook, or MMCV's PaviLoggerHook, which upload the file of this epoch.
+    """
+
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        self.background = all(
+            isinstance(hook, hooks.EvalHook) or type(hook).__module__.startswith("hookrun.")
+            for hook in runner.hooks
+        )
 
 
 def load_checkpoint(
@@ -62,7 +93,9 @@ def _is_of_a_zoo(filename: str) -> bool:
 def lenient_answers() -> dict[str, Any]:
     """By name, what is answered instead of hookrun's own; configs that name it get it too."""
     OPTIMIZER_BUILDERS.register_module(force=True, module=DefaultOptimizerConstructor)
+    HOOKS.register_module(force=True, module=CheckpointHook)
     return {
+        "CheckpointHook": CheckpointHook,
         "DefaultOptimizerConstructor": DefaultOptimizerConstructor,
         "load_checkpoint": load_checkpoint,
     }

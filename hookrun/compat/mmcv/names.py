@@ -14,6 +14,7 @@ from hookrun.core.registry import Registry
 
 from .fp16 import fp16_answers
 from .lenient import lenient_answers
+from .loggers import logger_answers
 from .registries import SharedRegistry
 
 
@@ -22,7 +23,7 @@ class Names:
 
     def __init__(self) -> None:
         answers = {name: getattr(hookrun, name) for name in hookrun.__all__} | lenient_answers()
-        answers |= fp16_answers()
+        answers |= fp16_answers() | logger_answers()
         self._answers = {
             name: SharedRegistry(answer) if isinstance(answer, Registry) else answer
             for name, answer in answers.items()

@@ -100,7 +100,7 @@ def normalize_rules(rule: Any, names: Sequence[str]) -> list[str | None]:
     several = isinstance(rule, Sequence) and not isinstance(rule, str)
     rules = list(rule) if several else [rule] * len(names)
     for each in rules if several else [rule]:
-        if each is not None and each not in COMPARE:
+        if each is not None and (not isinstance(each, str) or each not in COMPARE):
             raise KeyError(f"EvalHook: rule must be 'greater', 'less' or None, not {each!r}")
     if len(rules) != len(names):
         raise ValueError(f"EvalHook: there are {len(rules)} rules for {len(names)} scores")
@@ -160,12 +160,14 @@ def check_arguments(
     _check_dataloader(dataloader)
     if not isinstance(interval, int) or isinstance(interval, bool) or interval <= 0:
         raise ValueError(f"EvalHook: interval must be a positive int, not {interval!r}")
-    if start is not None and (not isinstance(start, int) or start < 0):
+    if start is not None and (not isinstance(start, int) or isinstance(start, bool) or start < 0):
         raise ValueError(f"EvalHook: start must be an int of at least 0, not {start!r}")
     if not isinstance(by_epoch, bool):
         raise TypeError(f"EvalHook: by_epoch must be a bool, not {by_epoch!r}")
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise TypeError(f"EvalHook: name is a text that is not empty, not {name!r}")
+    if test_fn is not None and not callable(test_fn):
+        raise TypeError(f"EvalHook: test_fn must be callable, not {test_fn!r}")
     if metrics is not None and test_fn is not None:
         raise ValueError("EvalHook: give metrics or test_fn, not both")
 

@@ -287,6 +287,7 @@ class EvalHook(Hook):
     def _run_evaluation(self, runner: Any) -> None:
         runner.call_hook(EVALUATION_BEGINS)
         self._do_evaluate(runner)
+        self._last_evaluated = self._count_finished(runner)  # a subclass may have replaced the rest
         runner.call_hook(EVALUATION_ENDS)
 
     def _do_evaluate(self, runner: Any) -> None:
@@ -349,6 +350,7 @@ class EvalHook(Hook):
         if self._streaming is None:
             dataset = getattr(self.dataloader, "dataset", None)
             scores = compute_scores(self.metrics, dataset, results, runner.logger, self.eval_kwargs)
+        scores = {str(name): value for name, value in scores.items()}  # a class may be its number
         self.scores = as_output({label_of(self.label, k): v for k, v in scores.items()})
         runner.log_buffer.output.update(self.scores)
         runner.log_buffer.ready = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .best import file_name
+
 
 def label_of(name: str, key: str) -> str:
     """The name of a score behind that of its EvalHook, if it has one."""
@@ -22,7 +24,8 @@ def resolve_names(hooks: Sequence[Any]) -> None:
         hooks: the EvalHooks of the run, in the order of their calls.
 
     Raises:
-        ValueError: two hooks would keep the best checkpoint by the same score under the same name.
+        ValueError: two hooks would keep the best checkpoint by the same score under the same name,
+            or two scores in the same file.
     """
     taken = {hook.name for hook in hooks if hook.name is not None}
     unnamed: dict[int, str] = {}  # by the id of the dataset
@@ -40,6 +43,7 @@ def resolve_names(hooks: Sequence[Any]) -> None:
         hook.keeper.holds_first = number == 0
         for earlier in saving[:number]:
             _check_apart(earlier, hook)
+    _check_files(saving)
 
 
 def _check_apart(one: Any, other: Any) -> None:
@@ -54,6 +58,21 @@ def _check_apart(one: Any, other: Any) -> None:
             "dataset or name would compare their scores with each other's and delete each other's "
             "files: give each of them a name, as in EvalHook(..., name='test')"
         )
+
+
+def _check_files(hooks: Sequence[Any]) -> None:
+    """Refuse names, such as ``a/b`` and ``a_b``, whose best checkpoints would be the same file."""
+    labels: dict[Any, str] = {}
+    for hook in hooks:
+        for key in hook.keeper.rules:
+            label = label_of(hook.label, key)
+            file = hook._given_out_dir, file_name(label, "epoch", "N")
+            if key != "auto" and file in labels:
+                raise ValueError(
+                    f"EvalHook: the best checkpoints by {labels[file]!r} and by {label!r} would be "
+                    f"the same file, {file[1]}: give one of the scores or hooks another name"
+                )
+            labels[file] = label
 
 
 def _name_of(dataset: Any) -> str:

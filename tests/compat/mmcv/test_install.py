@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hookrun.checkpoint import read_checkpoint
-from tests.compat.mmcv_runs import run_python
+from tests.compat.mmcv_runs import ROOT, run_python
 
 INSTALL = "from hookrun.compat.mmcv import install\ninstall()\n"
 
@@ -18,15 +18,16 @@ def outcome(code: str, folder: Path) -> str:
 
 
 def test_names_are_the_same_objects_everywhere(tmp_path: Path) -> None:
-    """In ``mmcv.runner``, in its submodules, and in hookrun itself."""
+    """In ``mmcv.runner``, in its submodules, and in hookrun's registry."""
     code = (
         INSTALL + "import importlib, pkgutil, hookrun, mmcv.runner\n"
         "count = 0\n"
         "for found in pkgutil.walk_packages(mmcv.runner.__path__, 'mmcv.runner.'):\n"
         "    module = importlib.import_module(found.name)\n"
         "    for name, value in vars(module).items():\n"
-        "        ours = getattr(hookrun, name, None)\n"
-        "        if isinstance(ours, type) and issubclass(ours, hookrun.Hook):\n"
+        "        if isinstance(getattr(hookrun, name, None), type) and name in hookrun.HOOKS:\n"
+        "            ours = hookrun.HOOKS.get(name)\n"
+        "            assert issubclass(ours, getattr(hookrun, name)), name\n"
         "            assert value is ours is getattr(mmcv.runner, name, ours), (found.name, name)\n"
         "            count += 1\n"
         "assert mmcv.runner.HOOKS is mmcv.runner.hooks.hook.HOOKS\n"
@@ -60,7 +61,7 @@ def test_mmcvs_build_from_cfg_takes_the_registries(tmp_path: Path) -> None:
         "class Own(hookrun.Hook): ...\n"
         "assert hookrun.HOOKS.get('A') is hookrun.HOOKS.get('B') is Own\n"
         "OWN = Registry('own hooks', parent=HOOKS, scope='own')\n"
-        "assert type(OWN.build(dict(type='mmcv.CheckpointHook'))) is hookrun.CheckpointHook\n"
+        "assert type(OWN.build(dict(type='mmcv.CheckpointHook'))) is HOOKS.get('CheckpointHook')\n"
         "print(HOOKS.build(dict(type='Own', name='x')) if 'Own' in HOOKS else 'no Own')"
     )
     assert outcome(code, tmp_path) == "no Own"
@@ -134,3 +135,31 @@ def test_configs_in_checkpoints_are_read_as_dicts(tmp_path: Path) -> None:
     meta = read_checkpoint(tmp_path / "file.pth")["meta"]
     assert meta == {"empty": {}, "note": {"a": 1, "deep": [{"b": (2, {"c": 3})}]}}
     assert type(meta["note"]) is type(meta["note"]["deep"][0]["b"][1]) is dict
+
+
+def test_hooks_of_the_code_base_find_the_checkpoint_of_this_epoch(tmp_path: Path) -> None:
+    """Which is written in the background only where nobody but hookrun looks at it."""
+    code = (
+        INSTALL + f"import logging, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from mmcv.runner import EpochBasedRunner, Hook\n"
+        "from tests.support import TinyModel, make_loader\n"
+        "class Upload(Hook):\n"
+        "    def after_train_epoch(self, runner):\n"
+        "        assert Path('epoch_1.pth').is_file()\n"
+        "found = []\n"
+        "for hooks in ([], [Upload()]):\n"
+        "    optimizer = torch.optim.SGD((model := TinyModel()).parameters(), lr=0.1)\n"
+        "    given = dict(optimizer=optimizer, work_dir='.', max_epochs=1)\n"
+        "    runner = EpochBasedRunner(model, logger=logging.getLogger('x'), **given)\n"
+        "    runner.register_training_hooks(dict(policy='fixed'), {}, dict(interval=1))\n"
+        "    for hook in hooks:\n"
+        "        runner.register_hook(hook)\n"
+        "    [saving] = [hook for hook in runner.hooks if 'Checkpoint' in type(hook).__name__]\n"
+        "    runner.run([make_loader(2)], [('train', 1)])\n"
+        "    found.append(saving.background)\n"
+        "    Path('epoch_1.pth').unlink()\n"
+        "print(found)"
+    )
+    assert outcome(code, tmp_path) == "[True, False]"

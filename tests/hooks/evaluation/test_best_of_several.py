@@ -215,6 +215,46 @@ def test_hooks_that_would_delete_each_others_files_are_refused(
         runner.run([make_loader(1)], TRAIN)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [{"save_best": "acc", "name": "a"}, {"save_best": "a_acc"}],
+        [{"save_best": "b/acc", "name": "a"}, {"save_best": "acc", "name": "a/b"}],
+        [{"save_best": ["a/acc", "a_acc"]}],
+    ],
+)
+def test_names_that_give_the_same_file_are_refused(
+    make_runner: MakeRunner, settings: list[dict[str, Any]]
+) -> None:
+    runner = make_runner()
+    for each in settings:
+        runner.register_hook(EvalHook(make_loader(), **each))
+    with pytest.raises(ValueError, match=r"would be the same file, best_a_.*acc_epoch_N\.pth"):
+        runner.run([make_loader(1)], TRAIN)
+
+
+def test_names_that_give_the_same_file_in_other_folders_are_not(
+    make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    runner = make_runner(max_epochs=1)
+    scores: list[Any] = [{"a_acc": 0.5}]
+    runner.register_hook(EvalHook(make_loader(scores=[{"acc": 1}]), save_best="acc", name="a"))
+    folder = str(tmp_path / "other")
+    runner.register_hook(EvalHook(make_loader(scores=scores), save_best="a_acc", out_dir=folder))
+    runner.run([make_loader(1)], TRAIN)
+    assert best_files(runner) == ["best_a_acc_epoch_1.pth"]
+    assert [path.name for path in (tmp_path / "other").rglob("*.pth")] == ["best_a_acc_epoch_1.pth"]
+
+
+def test_names_of_scores_need_not_be_texts(make_runner: MakeRunner) -> None:
+    """Such as the numbers of classes."""
+    runner = make_runner(max_epochs=2)
+    scores: list[Any] = [{1: 0.5, 2: 0.25}, {1: 0.25, 2: 1}]
+    runner.register_hook(EvalHook(make_loader(scores=scores), save_best="auto", rule="less"))
+    runner.run([make_loader(1)], TRAIN)
+    assert best_files(runner) == ["best_1_epoch_2.pth"]
+
+
 def test_the_best_of_named_hooks_survives_a_resume(make_runner: MakeRunner) -> None:
     def make(scores: list[Any], epochs: int) -> Any:
         runner = make_runner(IterBasedRunner, max_iters=epochs)

@@ -227,9 +227,20 @@ def test_the_best_file_of_another_storage_stays(tmp_path: Path) -> None:
     assert moved == str(tmp_path / name)
 
 
+class _OwnEvaluation(EvalHook):
+    """Evaluates as those of code bases on MMCV, which keep the results."""
+
+    def _do_evaluate(self, runner: Any) -> None:
+        self.latest_results = self.test_fn(runner.model, self.dataloader)
+        score = self.evaluate(runner, self.latest_results)
+        if self.save_best and score:
+            self._save_ckpt(runner, score)
+
+
 @pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("kind_of_hook", [EvalHook, _OwnEvaluation])
 def test_a_resumed_run_with_start_is_evaluated_first_and_trains_as_it_would_have(
-    make_runner: MakeRunner, tmp_path: Path, by_epoch: bool
+    make_runner: MakeRunner, tmp_path: Path, by_epoch: bool, kind_of_hook: type[EvalHook]
 ) -> None:
     """Also where the checkpoint was written after its evaluation, which is then repeated."""
     evaluated: list[tuple[int, float]] = []
@@ -249,7 +260,8 @@ def test_a_resumed_run_with_start_is_evaluated_first_and_trains_as_it_would_have
 
         loader.dataset.evaluate = draw  # type: ignore[attr-defined]
         runner.register_optimizer_hook({})
-        runner.register_hook(EvalHook(loader, start=start, by_epoch=by_epoch, save_best="acc"), 40)
+        hook = kind_of_hook(loader, start=start, by_epoch=by_epoch, save_best="acc")
+        runner.register_hook(hook, 40)
         runner.register_checkpoint_hook({"interval": 1, "by_epoch": by_epoch})
         if resume is not None:
             runner.resume(resume)
