@@ -32,9 +32,9 @@ def test_each_op_says_what_it_ran_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.keys() == COVERAGE.keys()
     assert all(each.startswith("reference") for each in found.values())
     monkeypatch.setenv("HOOKRUN_BACKEND", "triton")
-    assert all(
-        each.startswith("cannot run: HOOKRUN_BACKEND") for each in doctor.try_ops(cpu).values()
-    )
+    # Triton's interpreter, which other tests may have turned on, takes tensors on the CPU.
+    for each in doctor.try_ops(cpu).values():
+        assert each.startswith(("cannot run: HOOKRUN_BACKEND", "triton")), each
 
 
 def test_what_is_missing_is_listed_with_its_command(

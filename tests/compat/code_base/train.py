@@ -30,7 +30,7 @@ def main():
     model.init_weights()
     model = MMDataParallel(model, device_ids=[])
     optimizer = build_optimizer(model, cfg.optimizer)
-    logger = get_logger("project", osp.join(args.work_dir, "train.log"))
+    logger = get_logger("project", osp.join(args.work_dir, "run.log"))
     runner = build_runner(
         cfg.runner,
         default_args=dict(
