@@ -172,7 +172,7 @@ def phase_case(
         ours, theirs: equal parameters with equal gradients.
     """
     averages, their_averages = ([p.detach().clone() for p in each] for each in (ours, theirs))
-    move_averages = get_ema_multi_avg_fn(1 - _MOMENTUM)  # type: ignore[no-untyped-call]
+    move_averages = get_ema_multi_avg_fn(1 - _MOMENTUM)  # type: ignore[no-untyped-call]  # torch's
     fused = FusedStep(
         kind(ours, **options),
         grad_clip={"max_norm": _MAX_NORM},

@@ -94,7 +94,8 @@ class _ScalerMethodsInHook:
     @loss_scaler.setter
     def loss_scaler(self, scaler: Any) -> None:
         if scaler is None or isinstance(scaler, LossScale):
-            self._precision.scaler, self._scaler = scaler, None  # type: ignore[attr-defined]
+            self._scaler = None
+            self._precision.scaler = scaler  # type: ignore[attr-defined]  # of the hook
         else:
             self._scaler = scaler
 
