@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
+
+from hookrun.core.random_state import random_state_kept
 
 _MASK = (1 << 64) - 1
 
@@ -80,7 +82,7 @@ class SeededDataset(Dataset[Any]):
         if not isinstance(index, SampleIndex):
             return self.dataset[index]
         in_worker = get_worker_info() is not None
-        with contextlib.nullcontext() if in_worker else _generators_restored():
+        with contextlib.nullcontext() if in_worker else random_state_kept():
             _seed(index.random_seed)
             return self.dataset[int(index)]
 
@@ -90,15 +92,3 @@ def _seed(seed: int) -> None:
     # The extra word: from the same words, Python and NumPy would generate the same numbers.
     np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])
     torch.default_generator.manual_seed(seed)  # of the CPU only
-
-
-@contextlib.contextmanager
-def _generators_restored() -> Iterator[None]:
-    """A context after which the generators are as they were before."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)

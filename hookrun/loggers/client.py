@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .random_state import random_state_kept
+from hookrun.core.random_state import random_state_kept
 
 
 def import_client(module: str, extra: str, logger: str) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from hookrun.core.random_state import random_state_kept
+
 from .back_end import BackEnd, RunInfo
 from .background import BackgroundWriter
-from .random_state import random_state_kept
 
 
 class IsolatedBackEnd:

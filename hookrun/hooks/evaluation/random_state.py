@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
+
+from hookrun.core.random_state import random_state_kept
 
 
 @contextlib.contextmanager
@@ -22,15 +22,10 @@ def keep_random_state(data_loader: Any) -> Iterator[None]:
         yield
         return
     generators = [(each, each.get_state()) for each in _generators(data_loader)]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    has_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
-    devices = range(torch.cuda.device_count()) if has_cuda else ()
     try:
-        with torch.random.fork_rng(devices):
+        with random_state_kept(cuda=True):
             yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
         for generator, state in generators:
             generator.set_state(state)
 
