@@ -28,12 +28,16 @@ class FullTensors:
     Args:
         trees: dicts, lists and tuples of tensors, such as state dicts, in the same order on all
             ranks.
+        step: when it was, so that values of an earlier step are not taken for those of a later one.
     """
 
-    def __init__(self, trees: Iterable[Any]) -> None:
+    def __init__(self, trees: Iterable[Any], step: tuple[int, ...] = ()) -> None:
+        self.step = step
         self._full: dict[_Key, Tensor] = {}
+        # While they are alive, no other tensor has their memory, by which they are known.
+        self._sharded = list(_sharded_in(list(trees)))
         is_master = get_dist_info()[0] == 0
-        for tensor in _sharded_in(list(trees)):
+        for tensor in self._sharded:
             full = tensor.full_tensor()
             if is_master:
                 self._full[_key(tensor)] = full.detach().cpu()

@@ -74,12 +74,16 @@ def gather_full_tensors(runner: AnyRunner) -> ckpt.FullTensors | None:
     optimizers = [each.state_dict() for each in named_optimizers(runner.optimizer).values()]
     hooks = [hook.state_dict() for hook in runner.hooks]
     state = [unwrap_model(runner.model).state_dict(), optimizers, hooks]
-    return ckpt.FullTensors(state) if ckpt.has_sharded(state) else None
+    if not ckpt.has_sharded(state):
+        return None
+    return ckpt.FullTensors(state, step=(runner.epoch, runner.iter))
 
 
 def _with_full_tensors(runner: AnyRunner, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint with full tensors in place of sharded ones, as they were gathered for it."""
     gathered, runner.full_tensors = runner.full_tensors, None
+    if gathered is not None and gathered.step != (runner.epoch, runner.iter):
+        gathered = None
     if gathered is None and not ckpt.has_sharded(checkpoint):
         return checkpoint
     filled: dict[str, Any] = (gathered or ckpt.FullTensors([])).fill_in(checkpoint)

@@ -122,3 +122,68 @@ def test_a_resumed_run_goes_on(tmp_path: Path, world_size: int) -> None:
         torch.testing.assert_close(
             torch.tensor(resumed["weights"][name]), torch.tensor(values), rtol=1e-4, atol=1e-5
         )
+
+
+WINDOW = """
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from hookrun import CheckpointHook, GradientCumulativeOptimizerHook, IterBasedRunner, TrainStep
+from tests.checkpoint.test_sharded import make_batches, make_net, numbers
+
+def train(name, file=None):
+    net = make_net()
+    fully_shard(net, mesh=init_device_mesh("cpu", (world_size,)))
+    runner = IterBasedRunner(
+        TrainStep(net, torch.nn.functional.cross_entropy),
+        optimizer=torch.optim.AdamW(net.parameters(), lr=0.1),
+        work_dir=folder.parent / name,
+        max_iters=6,
+    )
+    runner.register_hook(GradientCumulativeOptimizerHook(cumulative_iters=2), "ABOVE_NORMAL")
+    runner.register_hook(CheckpointHook(interval=1, by_epoch=False))
+    if file is not None:
+        runner.resume(file)
+    runner.run([make_batches(rank, world_size) * 2], [("train", 1)])
+    return numbers(net.state_dict())
+
+found["whole"] = train("whole")
+found["resumed"] = train("resumed", folder.parent / "whole" / "iter_3.pth")
+"""
+
+
+def test_a_window_of_accumulation_goes_on(tmp_path: Path) -> None:
+    """A file saved between two iterations of a window has the gradients so far, in full.
+
+    The run goes on from them to rounding.
+    """
+    (tmp_path / "ranks").mkdir()
+    found = run_workers(WINDOW, tmp_path / "ranks")[0]
+    hooks = read_checkpoint(tmp_path / "whole" / "iter_3.pth")["hookrun"]["hooks"]
+    gradients = hooks["GradientCumulativeOptimizerHook/0"]["window"]["gradients"]
+    shapes = {name: tuple(each.shape) for name, each in make_net().named_parameters()}
+    assert {name.split(".", 1)[-1]: tuple(each.shape) for name, each in gradients.items()} == shapes
+    for name, values in found["whole"].items():
+        torch.testing.assert_close(
+            torch.tensor(found["resumed"][name]), torch.tensor(values), rtol=1e-6, atol=1e-7
+        )
+
+
+def test_full_tensors_of_an_earlier_step_are_not_saved(tmp_path: Path) -> None:
+    """Gathered on all ranks, but saved after another step: refused rather than old values."""
+    (tmp_path / "ranks").mkdir()
+    stale = """
+runner.register_hook(ClosureHook("before_train_iter", lambda runner: runner.gather_state()))
+def save(runner):
+    try:
+        if rank == 0:
+            runner.save_checkpoint(folder, filename_tmpl="late.pth")
+    except ValueError as error:
+        found["late"] = str(error)
+from hookrun import CheckpointHook
+for hook in list(runner.hooks):
+    if isinstance(hook, CheckpointHook):
+        runner.hooks.remove(hook)
+runner.register_hook(ClosureHook("after_train_epoch", save))
+"""
+    code = program("run", 1, stale).replace("import save_checkpoint", "import *")
+    assert "call runner.gather_state()" in run_workers(code, tmp_path / "ranks")[0]["late"]

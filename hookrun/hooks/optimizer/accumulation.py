@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookrun.checkpoint import shard_like
 from hookrun.distributed import get_dist_info
 from hookrun.ops import sync_buffers_
+from hookrun.ops.sharded import is_sharded
 
 from .._parameters import named_parameters
 
@@ -194,14 +196,23 @@ def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
 
 
 def mean_gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the gradients, averaged over the ranks; all ranks must call it."""
+    """Copies of the gradients, averaged over the ranks; all ranks must call it.
+
+    One that some ranks lack counts as zeros there; what no rank has is left out. Sharded gradients
+    (FSDP2) are averages already.
+    """
+    params = {name: each for name, each in named_parameters(model) if each.requires_grad}
     means = {
         name: torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
-        for name, each in named_parameters(model)
-        if each.requires_grad
+        for name, each in params.items()
     }
-    sync_buffers_(means.values())
-    return means
+    has_grad = torch.tensor([float(each.grad is not None) for each in params.values()])
+    dense = [each for each in means.values() if not is_sharded(each)]
+    if dense:
+        has_grad = has_grad.to(dense[0].device)
+        sync_buffers_([*dense, has_grad])
+    shares = dict(zip(params, has_grad.tolist(), strict=True))
+    return {name: mean for name, mean in means.items() if shares[name] > 0}
 
 
 def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
@@ -214,4 +225,5 @@ def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None
     for name, gradient in gradients.items():
         if name not in parameters or parameters[name].shape != gradient.shape:
             raise ValueError(f"the checkpoint has a gradient of {name!r}, which the model has not")
-        parameters[name].grad = gradient.to(parameters[name])
+        ours = parameters[name]
+        ours.grad = shard_like(gradient.to(ours.dtype), ours).to(ours.device)
