@@ -34,6 +34,25 @@ if "HOOKRUN_NATIVE" in os.environ:
     _use_native_from(os.environ["HOOKRUN_NATIVE"])
 
 
+_FILES = pytest.StashKey[set[str]]()
+ROOT = Path(__file__).parent.parent
+# What tools write into the project's folder while they run.
+CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".benchmarks", "build"}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_FILES] = set(os.listdir(ROOT))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tests write into folders of their own: what lies in the project's afterwards is a failure."""
+    new = set(os.listdir(ROOT)) - session.config.stash[_FILES] - CACHES
+    if new and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nERROR: tests left {sorted(new)} in {ROOT}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the heavier forms of tests too")
 

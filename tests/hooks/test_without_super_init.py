@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,7 +84,8 @@ def without_super_init(kind: type[Hook]) -> type[Hook]:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_it_trains(name: str, tmp_path: Any) -> None:
+def test_it_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where clients write that are told no folder
     kind = HOOKS.module_dict[name]
     model = TinyModel()
     runner = EpochBasedRunner(
