@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -14,10 +15,16 @@ FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
 class _TerminalHandler(logging.StreamHandler[TextIO]):
-    """Writes to the current ``sys.stderr``, so that progress bars can redirect it."""
+    """Writes to the current ``sys.stderr``, so that progress bars can redirect it.
+
+    A terminal that is too narrow for a line gets it broken between words.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return fold(super().format(record), _columns_of(self.stream))
 
     @property
     def stream(self) -> TextIO:
@@ -26,6 +33,29 @@ class _TerminalHandler(logging.StreamHandler[TextIO]):
     @stream.setter
     def stream(self, value: TextIO) -> None:
         raise AttributeError("the stream of this handler is always sys.stderr")
+
+
+def fold(text: str, width: int | None) -> str:
+    """A line, broken between words into lines that are no longer than ``width`` where words allow.
+
+    Text of several lines, such as a table or a traceback, stays as it is; so does any where
+    ``width`` is None.
+    """
+    if width is None or len(text.expandtabs()) <= width or "\n" in text:
+        return text
+    return textwrap.fill(
+        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _columns_of(stream: TextIO | None) -> int | None:
+    """The width of a terminal; None for anything else."""
+    try:
+        if stream is None or not stream.isatty():
+            return None
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):  # no file, or a closed one
+        return None
 
 
 def default_logger() -> logging.Logger:

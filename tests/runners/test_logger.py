@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import pty
+import struct
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +59,25 @@ def test_file_mode(name: str, mode: str, expected: list[str], tmp_path: Path) ->
 def test_a_wrong_mode(name: str) -> None:
     with pytest.raises(ValueError, match="file_mode is 'w' or 'a', not 'x'"):
         get_logger(name, file_mode="x")
+
+
+def test_a_narrow_terminal(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are broken between words, in the terminal only; tables stay as they are."""
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    text = "Epoch [1][10/100]\tlr: 1.000e-01, eta: 0:00:10, time: 0.010, loss: 0.6931, acc: 0.5000"
+    table = "a | " + "b " * 40 + "\n1 | 2"
+    with os.fdopen(its_end, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logger = get_logger(name, tmp_path / "run.log")
+        for each in (text, table, "x" * 100, "short"):
+            logger.info("%s", each)
+        stream.flush()
+        written = os.read(terminal, 4096).decode().replace("\r", "")
+    os.close(terminal)
+    first = written[: written.index("\n20", 1)]
+    assert max(len(line) for line in first.splitlines()) <= 60
+    assert first.split()[-len(text.split()) :] == text.split()
+    assert table in written
+    assert "x" * 100 in written
+    assert text in (tmp_path / "run.log").read_text()

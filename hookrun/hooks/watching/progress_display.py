@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .progress_reading import Progress, count_of
+from .progress_reading import COLUMNS, Progress, count_of
 
 _SHARE = 0.004  # of the time for drawing, at most: it holds the interpreter
 
@@ -103,14 +103,14 @@ class NotebookDisplay:
         self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
 
     def draw(self, progress: Progress) -> None:
-        self._handle.update({"text/plain": as_text(progress, 80)}, raw=True)
+        self._handle.update({"text/plain": as_text(progress, COLUMNS)}, raw=True)
 
     def close(self, progress: Progress) -> None:
         self.draw(progress)
 
 
 class LineDisplay:
-    """One line of text each time."""
+    """A line of text each time, or two."""
 
     def draw(self, progress: Progress) -> None:
         if sys.stderr is not None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from hookrun.core.sync_guard import may_sync
 
 _WINDOW_SECONDS = 30.0
+COLUMNS = 80
+"""Of a terminal, and of a notebook's output."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,28 @@ class Progress:
     @property
     def values(self) -> str:
         """Loss, learning rate, speed and memory, as far as they are known."""
+        return "  ".join(self._values())
+
+    @property
+    def line(self) -> str:
+        """All of it in one line; memory and elapsed time only if 80 columns have room for them."""
+        where = [self.title, self.count]
+        if self.inner is not None:
+            where.append(f"{self.phase} {count_of(*self.inner)}")
+        values = self._values()
+        without_memory = [each for each in values if "MiB" not in each]
+        eta = self.times.partition(" ")[2]
+        lines = [
+            "  ".join(each)
+            for each in (
+                [*where, self.times, *values],
+                [*where, self.times, *without_memory],
+                [*where, eta, *without_memory],
+            )
+        ]
+        return next((line for line in lines if len(line) <= COLUMNS), lines[-1])
+
+    def _values(self) -> list[str]:
         parts = []
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4g}")
@@ -76,16 +100,8 @@ class Progress:
             digits = 0 if self.samples_per_second >= 100 else 1
             parts.append(f"{self.samples_per_second:.{digits}f} samples/s")
         if self.memory is not None:
-            parts.append(f"memory {self.memory:.0f} MiB")
-        return "  ".join(parts)
-
-    @property
-    def line(self) -> str:
-        """All of it in one line."""
-        parts = [self.title, self.count, self.times, self.values]
-        if self.inner is not None:
-            parts.insert(2, f"{self.phase} {count_of(*self.inner)}")
-        return "  ".join(filter(None, parts))
+            parts.append(f"{self.memory:.0f} MiB")
+        return parts
 
 
 def count_of(done: int, total: int | None) -> str:

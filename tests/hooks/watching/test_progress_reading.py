@@ -37,16 +37,28 @@ def progress(**changed: Any) -> Progress:
 def test_how_it_looks_at_80_columns() -> None:
     assert as_text(progress(), 80).splitlines() == [
         "epoch 3/12 ━━━━━━━━╸                           2811/11244 0:01:22 eta 0:04:07",
-        "loss 0.1235  lr 0.00125  812 samples/s  memory 1203 MiB",
+        "loss 0.1235  lr 0.00125  812 samples/s  1203 MiB",
     ]
     nested = progress(phase="validating", inner=(30, 40), loss=None, samples_per_second=None)
     assert as_text(nested, 80).splitlines() == [
         "epoch 3/12   ━━━━━━━━                          2811/11244 0:01:22 eta 0:04:07",
         "  validating ━━━━━━━━━━━━━━━━━━━━━━━━╸         30/40",
-        "lr 0.00125  memory 1203 MiB",
+        "lr 0.00125  1203 MiB",
     ]
-    line = "epoch 3/12  2811/11244  0:01:22 eta 0:04:07  loss 0.1235  lr 0.00125  812 samples/s"
-    assert progress(memory=None).line == line
+
+
+def test_one_line_of_80_columns() -> None:
+    """Where there is no room for it, the memory is left out first, then the elapsed time."""
+    short = progress(samples_per_second=None)
+    assert short.line == (
+        "epoch 3/12  2811/11244  0:01:22 eta 0:04:07  loss 0.1235  lr 0.00125  1203 MiB"
+    )
+    assert progress(lr=0.1, done=1, total=9).line == (
+        "epoch 3/12  1/9  0:01:22 eta 0:04:07  loss 0.1235  lr 0.1  812 samples/s"
+    )
+    assert progress().line == (
+        "epoch 3/12  2811/11244  eta 0:04:07  loss 0.1235  lr 0.00125  812 samples/s"
+    )
     assert "  evaluating 1/?  " in progress(phase="evaluating", inner=(1, None)).line
 
 
