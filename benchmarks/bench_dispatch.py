@@ -8,6 +8,8 @@ Floors. Nobody fires an event from Python for less than one call; so where no ho
 the floor is one empty Python function with one argument. Where ten are, it is those ten calls: a
 ``for`` loop over ten bound methods with empty bodies. The empty ``for`` loop around every statement
 is measured too and taken off.
+
+Beside them stands the event whose calls ``runner.measure_hooks()`` has timed, for ``hook_stats()``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from timing import Case, Statement, race, repeated
 from work import EVENT, HOOKS
 
 CALL_HOOK, FIRE, REFERENCE = "hookrun", "hookrun, dispatcher alone", "hookrun, Python reference"
+MEASURED = "hookrun, timing each call"
 LOOP = "an empty for loop"
 CALL, TEN_CALLS = "an empty Python call", "a Python loop over ten bound methods"
 
@@ -74,6 +77,7 @@ def bench_event(scenario, benchmark, rounds, peers, record):
         FIRE: repeated(ours.event(scenario, direct=True), calls),
         comparison.floor: repeated(ten_calls() if scenario == "listening" else empty_call(), calls),
         LOOP: repeated(("pass", {}), 500_000),
+        MEASURED: repeated(ours.event(scenario, measured=True), calls),
         REFERENCE: repeated(ours.event(scenario, reference=True), 10_000),
         **{name: repeated(peer.event(scenario), 10_000) for name, peer in found.items()},
     }

@@ -47,12 +47,20 @@ def make_runner(work_dir: str | None = None, reference: bool = False) -> EpochBa
 
 
 def event(
-    scenario: str, reference: bool = False, direct: bool = False, hooks: int = HOOKS
+    scenario: str,
+    reference: bool = False,
+    direct: bool = False,
+    hooks: int = HOOKS,
+    measured: bool = False,
 ) -> Statement:
-    """One event on so many hooks: through ``call_hook``, or ``direct`` to the dispatcher."""
+    """One event on so many hooks: through ``call_hook``, or ``direct`` to the dispatcher.
+
+    ``measured`` has the time of each call taken, for ``hook_stats()``.
+    """
     runner = make_runner(reference=reference)
     for _ in range(hooks):
         runner.register_hook(SCENARIOS[scenario]())
+    runner.measure_hooks(measured)
     if direct:
         return f"dispatcher({EVENT!r})", {"dispatcher": runner._dispatcher, "runner": runner}
     return f"runner.call_hook({EVENT!r})", {"runner": runner}
