@@ -4,7 +4,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := python3
-EXTRAS := test,dev,examples,cli,loggers
+EXTRAS := test,dev,examples,cli,loggers,docs
 CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 ASAN_BUILD := build/asan
 BENCH := .venv-bench
@@ -21,7 +21,7 @@ ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: train test test-long lint native-test sanitized-build sanitize bench setup clean
+.PHONY: train test test-long lint native-test sanitized-build sanitize bench docs setup clean
 
 train: setup
 	$(PYTHON) examples/digits.py $(ARGS)
@@ -68,11 +68,16 @@ sanitized-build: setup
 	  -Dpybind11_DIR=$$($(PYTHON) -c 'import pybind11; print(pybind11.get_cmake_dir())') >/dev/null
 	cmake --build $(ASAN_BUILD) --target _native core_tests
 
+# As a site, in build/site.
+docs: setup
+	$(VENV)/bin/mkdocs build -q
+
 # Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/pip install -q '.[bench]'
 	$(BENCH)/bin/pytest benchmarks $(ARGS)
 	$(BENCH)/bin/python benchmarks/plot_growth.py
+	$(BENCH)/bin/python benchmarks/plot_headlines.py
 	$(BENCH)/bin/python benchmarks/report.py
 
 $(BENCH)/.installed: benchmarks/peers/install.py

@@ -30,7 +30,7 @@ DISTRIBUTIONS = (
 
 
 class Record:
-    """The figures of this machine and day; :meth:`save` adds them to those of earlier runs.
+    """The figures of this machine and day; `save` adds them to those of earlier runs.
 
     Args:
         folder: of the results files.

@@ -1,10 +1,11 @@
 """Write the tables of measured figures into the documents that have markers for them.
 
-    python benchmarks/report.py                 # README.md and benchmarks/README.md
+    python benchmarks/report.py                 # README.md and docs/benchmarks.md
     python benchmarks/report.py --check         # fails where a document is not up to date
 
-The summary goes between ``<!-- bench:start -->`` and ``<!-- bench:end -->``, every system of every
-figure between ``<!-- bench-details:start -->`` and ``<!-- bench-details:end -->``.
+Between markers such as ``<!-- bench:start -->`` and ``<!-- bench:end -->`` goes a table: the few
+headlines of ``bench-headlines``, the summary and the promises of ``bench``, and every system of
+every figure of ``bench-details``.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from headlines import HEADLINES, Headline, best_of_torch, times_hookrun, unit_of
 from peers import ALL_PEERS
 
 FOLDER = Path(__file__).resolve().parent
-DOCUMENTS = [FOLDER.parent / "README.md", FOLDER / "README.md"]
+DOCUMENTS = [FOLDER.parent / "README.md", FOLDER.parent / "docs" / "benchmarks.md"]
 TIMES = "\N{MULTIPLICATION SIGN}"
 DISTRIBUTION = {
     "MMCV": "mmcv",
@@ -53,6 +55,37 @@ def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
     return merged
 
 
+def headlines(results: dict[str, Any]) -> str:
+    """A table of the headlines, with the machine."""
+    machine, versions = results["machine"], results["versions"]
+    figures = results["figures"]
+    dates = sorted(
+        {figures[each.key]["measured"][:10] for each in HEADLINES if each.key in figures}
+    )
+    heads = ["", "hookrun", "MMCV 1.7.2", "torch, by hand"]
+    rows = [_headline_row(each, figures.get(each.key)) for each in HEADLINES]
+    origin = (
+        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
+        f"{' and '.join(dates)}; {TIMES} is times hookrun's time."
+    )
+    return _table(heads, rows) + "\n\n" + origin
+
+
+def _headline_row(headline: Headline, figure: dict[str, Any] | None) -> list[str]:
+    if figure is None:
+        return [headline.title, "not measured", "", ""]
+    systems, unit = figure["systems"], unit_of(figure)
+    row = [headline.title, f"**{_number(systems[figure['subject']]['median'])} {unit}**"]
+    for name in ("MMCV", best_of_torch(figure)):
+        known = name is not None and name in systems
+        row.append(
+            f"{_number(systems[name]['median'])} {unit} ({_times(times_hookrun(figure, name))})"
+            if known
+            else ""
+        )
+    return row
+
+
 def summary(results: dict[str, Any]) -> str:
     """hookrun against floor and peers, and against what was promised."""
     figures = _comparisons(results)
@@ -65,7 +98,7 @@ def summary(results: dict[str, Any]) -> str:
             _origin(results),
             _table(["", "floor", "hookrun", *heads, "best of torch"], rows),
             _table(["promise", "measured", "promised", "", "at the floor"], promises),
-            *_growth(results, "docs/growth.png"),
+            *_growth(results, "growth.png"),
         ]
     )
 
@@ -73,7 +106,7 @@ def summary(results: dict[str, Any]) -> str:
 def details(results: dict[str, Any]) -> str:
     """Every system of every figure."""
     tables = map(_details_of, _comparisons(results))
-    return "\n\n".join([_origin(results), *tables, *_growth(results, "../docs/growth.png")])
+    return "\n\n".join([_origin(results), *tables])
 
 
 def _comparisons(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,20 +137,14 @@ def _summary_row(figure: dict[str, Any], peers: list[str]) -> list[str]:
     subject = systems[figure["subject"]]
     row = [f"{figure['title']}, {figure['unit']}", f"{_number(floor['median'])} ({floor['name']})"]
     row.append(f"**{_number(subject['median'])}** ({_times(subject['times_floor'])})")
-    of_torch = sorted(
-        (n for n in systems if n.startswith("torch")), key=lambda n: _median(systems, n)
-    )
-    for name in [*peers, *of_torch[:1]]:
-        if name in systems:
-            slower = systems[name][f"times_{figure['subject']}"]
-            row.append(f"{_number(systems[name]['median'])} ({_times(slower)})")
-        else:
-            row.append("")
-    return row if of_torch else [*row, ""]
-
-
-def _median(systems: dict[str, Any], name: str) -> float:
-    return systems[name]["median"]
+    for name in [*peers, best_of_torch(figure)]:
+        known = name is not None and name in systems
+        row.append(
+            f"{_number(systems[name]['median'])} ({_times(times_hookrun(figure, name))})"
+            if known
+            else ""
+        )
+    return row
 
 
 def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
@@ -206,9 +233,12 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+RENDERERS = {"bench-headlines": headlines, "bench": summary, "bench-details": details}
+
+
 def filled_in(text: str, results: dict[str, Any]) -> str:
     """The document with the tables between its markers replaced."""
-    for marker, render in [("bench", summary), ("bench-details", details)]:
+    for marker, render in RENDERERS.items():
         start, end = f"<!-- {marker}:start -->", f"<!-- {marker}:end -->"
         pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
         if pattern.search(text):

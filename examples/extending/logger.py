@@ -24,7 +24,7 @@ class ColumnsLoggerHook(LoggerHook):
 
     Args:
         columns: the names to write, such as ``train/loss``; the others are left out.
-        kwargs: see :class:`~hookrun.LoggerHook`.
+        kwargs: see `LoggerHook`.
     """
 
     def __init__(self, columns: tuple[str, ...], **kwargs: Any) -> None:

@@ -39,8 +39,8 @@ class HalvingLrUpdaterHook(LrUpdaterHook):
     """Its policy is ``'Halving'`` in a config: the hook's name without ``LrUpdaterHook``.
 
     Args:
-        first: see :class:`Halving`.
-        kwargs: see :class:`~hookrun.LrUpdaterHook`, such as ``by_epoch`` and ``warmup``.
+        first: see `Halving`.
+        kwargs: see `LrUpdaterHook`, such as ``by_epoch`` and ``warmup``.
     """
 
     def __init__(self, first: int, **kwargs: Any) -> None:

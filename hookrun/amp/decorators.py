@@ -25,7 +25,7 @@ def auto_fp16(
     """Decorator: the method runs in half precision while its object's ``fp16_enabled`` is true.
 
     fp32 tensors among the arguments, in nested containers too, are cast to fp16, and the method
-    runs under ``torch.autocast``. :func:`~hookrun.wrap_fp16_model` sets ``fp16_enabled``, and the
+    runs under ``torch.autocast``. `wrap_fp16_model` sets ``fp16_enabled``, and the
     dtype if it is not fp16. While ``fp16_enabled`` is false or missing, the method runs unchanged.
 
     On a CPU, autocast covers convolutions, linear layers and matrix products, in bf16 and in fp16;
@@ -43,11 +43,12 @@ def auto_fp16(
             of none of ``supported_types``.
         ValueError: ``apply_to`` names an argument that the method does not have.
 
-    >>> class Net(nn.Module):
-    ...     fp16_enabled = False
-    ...
-    ...     @auto_fp16(apply_to=("image",))
-    ...     def forward(self, image, boxes): ...
+    Examples:
+        >>> class Net(nn.Module):
+        ...     fp16_enabled = False
+        ...
+        ...     @auto_fp16(apply_to=("image",))
+        ...     def forward(self, image, boxes): ...
     """
     supported = supported_types if isinstance(supported_types, tuple) else (supported_types,)
 
@@ -62,7 +63,7 @@ def force_fp32(
 ) -> Callable[[Method], Method]:
     """Decorator: the method runs in fp32 while its module's ``fp16_enabled`` is true.
 
-    The counterpart of :func:`auto_fp16`, for losses and the like: fp16 tensors among the arguments
+    The counterpart of `auto_fp16`, for losses and the like: fp16 tensors among the arguments
     are cast to fp32, and the method runs with autocast off.
 
     Args:
@@ -70,13 +71,14 @@ def force_fp32(
         out_fp16: whether to cast fp32 tensors of the result to fp16.
 
     Raises:
-        TypeError, ValueError: as for :func:`auto_fp16`.
+        TypeError, ValueError: as for `auto_fp16`.
 
-    >>> class Head(nn.Module):
-    ...     fp16_enabled = False
-    ...
-    ...     @force_fp32(apply_to=("features",))
-    ...     def loss(self, features, labels): ...
+    Examples:
+        >>> class Head(nn.Module):
+        ...     fp16_enabled = False
+        ...
+        ...     @force_fp32(apply_to=("features",))
+        ...     def loss(self, features, labels): ...
     """
 
     def decorate(method: Method) -> Method:

@@ -22,7 +22,7 @@ def wrap_fp16_model(
     """Turn half precision on in a model, in place.
 
     In every module that has the attribute ``fp16_enabled`` it is set to True, which turns on the
-    methods decorated with :func:`~hookrun.auto_fp16` and :func:`~hookrun.force_fp32`.
+    methods decorated with `auto_fp16` and `force_fp32`.
 
     By default that is all: the parameters stay fp32, and autocast casts them (MMCV on torch ≥ 1.6).
     With ``half=True`` the parameters and buffers become fp16, for training with fp32 master

@@ -20,7 +20,7 @@ from hookrun.distributed import INNER_NAMES, unwrap_model
 Weights = Literal["raw", "ema"]
 
 KEY = "averages"
-"""The key of a checkpoint under which :class:`FileAverages` are recorded."""
+"""The key of a checkpoint under which `FileAverages` are recorded."""
 
 _ATTRIBUTE = "_averages_record"
 

@@ -2,7 +2,7 @@
 
 Loading must not run code from a file, so only plain types and tensors can be saved. Arrays are
 saved as tensors, paths as strings, and so on; a list of notes beside the tree says which values
-were encoded and from what, and :func:`decode` restores them. Readers other than hookrun see the
+were encoded and from what, and `decode` restores them. Readers other than hookrun see the
 encoded values.
 """
 
@@ -64,7 +64,7 @@ class Encoder:
     """Encodes a tree part by part as plain types and tensors, and notes what was encoded.
 
     Beside plain types and tensors there may be NumPy arrays and scalars, sets, frozensets, deques,
-    ranges, paths, dates and times, and UUIDs, which :func:`decode` restores. Numbers, strings,
+    ranges, paths, dates and times, and UUIDs, which `decode` restores. Numbers, strings,
     lists, tuples and dicts of subclasses, such as members of IntEnum, are saved as the base class.
 
     Attributes:

@@ -47,12 +47,12 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint atomically: ``path`` names the old file until the new one is complete.
 
-    The file ends with a digest of its bytes; see :mod:`hookrun.checkpoint.digest`. On the local
+    The file ends with a digest of its bytes; see `hookrun.checkpoint.digest`. On the local
     disk, the data goes to a temporary file in the same folder, which is synced to the disk and then
     renamed; elsewhere it is uploaded in one piece and read back.
 
     Args:
-        checkpoint: plain types and tensors; see :mod:`hookrun.checkpoint.encoding`.
+        checkpoint: plain types and tensors; see `hookrun.checkpoint.encoding`.
         path: the file, a path or a URI such as ``s3://bucket/name``; missing folders are made.
         client: the storage; by default that of the URI.
 
@@ -215,7 +215,7 @@ def _load(file: BinaryIO, path: str, map_location: Any, trust: bool) -> Any:
 
 
 def _check_pickles(file: BinaryIO) -> None:
-    """Refuse pickles whose values would be too deep or too large; see :mod:`.pickle_scan`."""
+    """Refuse pickles whose values would be too deep or too large; see `pickle_scan`."""
     data = read_pickle(file)
     if data is not None:
         check_pickle(data)

@@ -40,7 +40,7 @@ def load_state_dict(
 ) -> None:
     """Load weights into a model.
 
-    Parts of names that wrappers add may differ; see :func:`load_checkpoint`.
+    Parts of names that wrappers add may differ; see `load_checkpoint`.
 
     Args:
         module: the model, possibly in wrappers.
@@ -81,7 +81,7 @@ def load_checkpoint(
         model: the model, possibly in wrappers.
         filename: the file: a checkpoint of hookrun or MMCV, a state dict, a dict with one under
             ``state_dict`` or ``model``, or a safetensors file. Its errors are those of
-            :func:`~hookrun.checkpoint.files.read_checkpoint`.
+            `read_checkpoint`.
         map_location: as for ``torch.load``.
         strict: whether names and shapes must match exactly. Tied weights need to be there once.
         logger: where mismatches are logged if not strict; by default they are a Python warning.
@@ -128,7 +128,7 @@ def load_content(
         checkpoint: the content.
         filename: the file that it comes from, for messages; averages in MMCV's files depend on it.
 
-    The other arguments and the errors are those of :func:`load_checkpoint`.
+    The other arguments and the errors are those of `load_checkpoint`.
     """
     fitting = _fit_content(model, checkpoint, filename, revise_keys, weights)
     _load(fitting, repr(os.fspath(filename)), strict, logger)
@@ -141,7 +141,7 @@ def _fit_content(
     revise_keys: Sequence[tuple[str, str]],
     weights: Weights | None,
 ) -> Fit:
-    """What of the content fits the model; see :func:`load_checkpoint`."""
+    """What of the content fits the model; see `load_checkpoint`."""
     found: Mapping[str, Any] = state_dict_of(checkpoint)
     averages = find_averages(checkpoint, found, source=filename)
     if weights is not None:
@@ -158,7 +158,7 @@ def _fit_content(
 def load_from_local(
     filename: str | os.PathLike[str], map_location: MapLocation = None
 ) -> dict[str, Any]:
-    """The content of a checkpoint file of the local disk; see :func:`load_checkpoint`.
+    """The content of a checkpoint file of the local disk; see `load_checkpoint`.
 
     Args:
         filename: the file; ``~`` is the user's home.
@@ -172,7 +172,7 @@ def load_from_http(
     map_location: MapLocation = None,
     model_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """The content of a checkpoint file on a web server; see :func:`load_checkpoint`.
+    """The content of a checkpoint file on a web server; see `load_checkpoint`.
 
     Args:
         filename: its address, ``http://...`` or ``https://...``.
@@ -240,7 +240,7 @@ def averages_for(
     Args:
         model: possibly in wrappers, which may differ from those of the saved model.
         checkpoint: the content of a file.
-        by_epoch: see :func:`~hookrun.checkpoint.averages.find_averages`.
+        by_epoch: see `find_averages`.
 
     Returns:
         (the entries that EMAHook keeps beside the weights, by the plain names of the model's

@@ -75,7 +75,7 @@ def make_checkpoint(
     Args:
         model: the model, possibly in a parallel wrapper.
         optimizer: an optimizer or a dict of them, or None to leave it out.
-        meta: values that :class:`~hookrun.checkpoint.encoding.Encoder` takes; the dict is not
+        meta: values that `Encoder` takes; the dict is not
             changed.
         encoder: to pass if more parts are encoded for the same checkpoint; by default a new one.
 
@@ -132,7 +132,7 @@ def save_checkpoint(
         meta: plain types to save too, including NumPy arrays, sets and paths; the dict is not
             changed.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
-            :class:`~hookrun.FileClient`. By default that of the URI, or the local disk.
+            `FileClient`. By default that of the URI, or the local disk.
 
     Raises:
         TypeError: ``meta`` is no dict, or holds values that cannot be saved.

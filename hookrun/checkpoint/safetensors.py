@@ -28,11 +28,11 @@ def export_safetensors(
     meta: Mapping[str, Any] | None = None,
     file_client_args: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights as a safetensors file; :func:`~hookrun.load_checkpoint` reads it back.
+    """Write weights as a safetensors file; `load_checkpoint` reads it back.
 
     Of tensors that share memory, such as tied weights, the one that spans it is written, as by
     ``safetensors.torch.save_model``, and the file records the names of the others, so that
-    ``safetensors.torch.load_model`` and :func:`~hookrun.load_checkpoint` read it with
+    ``safetensors.torch.load_model`` and `load_checkpoint` read it with
     ``strict=True`` too. Parts of names that wrappers add are removed, TrainStep's too unless its
     loss has weights, and EMAHook's averages are left out.
 

@@ -34,7 +34,7 @@ def newest_valid(
         folder: the run's ``work_dir``; it need not exist.
         logger: gets the warnings.
         map_location: as for ``torch.load``.
-        trust: as for :func:`~hookrun.checkpoint.files.read_checkpoint`.
+        trust: as for `read_checkpoint`.
         others: more folders, whose files are tried together with those of ``folder``.
         with_optimizer: whether to prefer the newest file with optimizer state to newer ones
             without; these are named in a warning.

@@ -105,7 +105,7 @@ class _Copying:
         self._devices: set[torch.device] = set()
 
     def add(self, tensor: Tensor) -> Tensor:
-        """The tensor's copy, which has its values after :meth:`start`."""
+        """The tensor's copy, which has its values after `start`."""
         if not _is_simple(tensor):
             _refuse_freed(tensor)
             tensor = tensor.detach()

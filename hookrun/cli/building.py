@@ -46,7 +46,7 @@ def build_run(source: str, settings: Sequence[str] = (), *, with_work_dir: bool 
 
     Args:
         source: ``CONFIG.py``, ``CONFIG.json`` or JSON text.
-        settings: ``key=value``, see :func:`~.run_config.apply_settings`.
+        settings: ``key=value``, see `apply_settings`.
         with_work_dir: whether to make the folder of the run.
 
     Raises:

@@ -59,8 +59,9 @@ def _line(hook: Hook, width: int, trigger: Trigger | None) -> str:
 def describe(trigger: Trigger | None) -> str:
     """When a method with this trigger is called, in words.
 
-    >>> describe(Trigger(iters=50, last_iter=True))
-    'every 50 iters, at the last iter'
+    Examples:
+        >>> describe(Trigger(iters=50, last_iter=True))
+        'every 50 iters, at the last iter'
     """
     if trigger is None:
         return "each time"

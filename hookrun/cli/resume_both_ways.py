@@ -113,7 +113,7 @@ def _describe_difference(one: Tensor, other: Tensor) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script in ``arguments``, with a :class:`Probe` in every run of a runner."""
+    """Run the script in ``arguments``, with a `Probe` in every run of a runner."""
     folder, steps, resumed, script, *rest = arguments
     probe = Probe(Path(folder), int(steps), resumed == "1")
     for kind in (EpochBasedRunner, IterBasedRunner):

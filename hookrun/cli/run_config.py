@@ -78,8 +78,9 @@ def apply_settings(config: Mapping[str, Any], settings: Sequence[str]) -> dict[s
         KeyError: the config has no such key; the message has near spellings.
         TypeError: the key leads into something that is neither a dict nor a list.
 
-    >>> apply_settings({"optimizer": {"lr": 0.1}}, ["optimizer.lr=0.2", "seed=3"])
-    {'optimizer': {'lr': 0.2}, 'seed': 3}
+    Examples:
+        >>> apply_settings({"optimizer": {"lr": 0.1}}, ["optimizer.lr=0.2", "seed=3"])
+        {'optimizer': {'lr': 0.2}, 'seed': 3}
     """
     changed = dict(config)
     for setting in settings:

@@ -145,7 +145,7 @@ class ReferenceDispatcher:
     Args:
         runner: passed to every call, and read by the triggers. It owns the dispatcher, which holds
             a weak reference to it.
-        resolve: returns what to call for a hook and an event; see :func:`resolve`.
+        resolve: returns what to call for a hook and an event; see `resolve`.
         on_no_listener: called with the name of a custom event that fires for the first time and has
             no listener.
     """

@@ -22,7 +22,7 @@ class Hook:
     overrides, and costs nothing at the others. ``before_epoch``, ``after_epoch``, ``before_iter``
     and ``after_iter`` serve training and validation unless the specific point is overridden.
 
-    Optional methods are protocols in :mod:`hookrun.core.protocols`: the runner calls them on hooks
+    Optional methods are protocols in `hookrun.core.protocols`: the runner calls them on hooks
     that have them.
 
     Class attributes:
@@ -30,7 +30,7 @@ class Hook:
             if not declared. Registration refuses or reorders hooks whose declarations would corrupt
             a run. EMAHook averages within the fused optimizer step only if all hooks between it and
             the optimizer hook declare ``writes`` without ``"parameters"``.
-        state_layout: the layout of ``state_dict()``: a check of :mod:`hookrun.core.schema`, as a
+        state_layout: the layout of ``state_dict()``: a check of `hookrun.core.schema`, as a
             static method. A checkpoint with another layout is refused. None: not checked.
     """
 
@@ -114,7 +114,7 @@ class Hook:
         """When the methods that this class defines are due, by event; other events are always due.
 
         A trigger applies only while no subclass overrides the event's method or one of the
-        ``every_n_*`` and ``is_last_*`` methods (:func:`hookrun.core.overrides`); otherwise the hook
+        ``every_n_*`` and ``is_last_*`` methods (`hookrun.core.overrides`); otherwise the hook
         is called at every event. The method itself must check again, so that ``super()`` works.
         """
         return {}
@@ -173,15 +173,16 @@ def starts_with_defaults(**required: Any) -> Callable[[type[H]], type[H]]:
         required: values for arguments that have no default. Attributes of that name are left out,
             so that a subclass that forgets to set one gets an AttributeError.
 
-    >>> @starts_with_defaults()
-    ... class Report(Hook):
-    ...     def __init__(self, interval=10):
-    ...         self.interval = interval
-    >>> class MyReport(Report):
-    ...     def __init__(self, name):
-    ...         self.name = name
-    >>> MyReport("mine").interval
-    10
+    Examples:
+        >>> @starts_with_defaults()
+        ... class Report(Hook):
+        ...     def __init__(self, interval=10):
+        ...         self.interval = interval
+        >>> class MyReport(Report):
+        ...     def __init__(self, name):
+        ...         self.name = name
+        >>> MyReport("mine").interval
+        10
     """
 
     def decorate(cls: type[H]) -> type[H]:
@@ -210,8 +211,9 @@ SCHEDULING_METHODS = (
 class TriggerSetting:
     """A hook attribute on which its triggers depend: assigning it updates the dispatcher.
 
-    >>> class Report(Hook):
-    ...     interval = TriggerSetting()
+    Examples:
+        >>> class Report(Hook):
+        ...     interval = TriggerSetting()
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -246,7 +248,7 @@ def writes_of(hook: Hook) -> frozenset[str]:
 
 
 def untie_from_runner(hook: Hook) -> None:
-    """Undo :func:`tie_to_runner`."""
+    """Undo `tie_to_runner`."""
     vars(hook).pop("_refresh", None)
 
 

@@ -34,7 +34,7 @@ class LogBuffer(_native.LogBuffer):
     name in ``output``.
 
     Attributes:
-        output: dict of the averages of the last :meth:`average`, and of what hooks put there.
+        output: dict of the averages of the last `average`, and of what hooks put there.
         ready: whether loggers are to log ``output``.
         averaged: whether ``output`` has averages; False if it has only what hooks, such as an
             evaluation, put there.

@@ -32,7 +32,7 @@ def split_output(
 
     Args:
         output: of a log buffer.
-        averaged: see :func:`has_averages`. Without averages, ``time`` is a metric of an evaluation
+        averaged: see `has_averages`. Without averages, ``time`` is a metric of an evaluation
             and not the timer's.
         fields: more reserved names.
 

@@ -9,8 +9,9 @@ def printable(text: str) -> str:
     Args:
         text: a name or value from a file or a dataset.
 
-    >>> printable("red: \\x1b[31m")
-    'red: \\\\x1b[31m'
+    Examples:
+        >>> printable("red: \\x1b[31m")
+        'red: \\\\x1b[31m'
     """
     if text.isprintable():
         return text

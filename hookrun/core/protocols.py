@@ -215,7 +215,7 @@ class HasNativeCalls(Protocol):
 
         Called when the hook is registered and when the runner's hooks are refreshed. A replacement
         may be returned only while no method that it replaces is overridden; see
-        :func:`hookrun.core.overrides`.
+        `hookrun.core.overrides`.
         """
 
 

@@ -19,13 +19,14 @@ class Registry:
     Args:
         name: what the registry holds, for error messages.
 
-    >>> SHAPES = Registry("shape")
-    >>> @SHAPES.register_module()
-    ... class Circle:
-    ...     def __init__(self, radius):
-    ...         self.radius = radius
-    >>> SHAPES.build(dict(type="Circle", radius=2)).radius
-    2
+    Examples:
+        >>> SHAPES = Registry("shape")
+        >>> @SHAPES.register_module()
+        ... class Circle:
+        ...     def __init__(self, radius):
+        ...         self.radius = radius
+        >>> SHAPES.build(dict(type="Circle", radius=2)).radius
+        2
     """
 
     def __init__(self, name: str) -> None:
@@ -191,9 +192,10 @@ def obj_from_dict(
         KeyError: no ``type``, or a name that is nowhere.
         TypeError: the config is no dict, or an argument is unknown.
 
-    >>> half = dict(type="fractions.Fraction", numerator=1)
-    >>> obj_from_dict(half, default_args=dict(denominator=2))
-    Fraction(1, 2)
+    Examples:
+        >>> half = dict(type="fractions.Fraction", numerator=1)
+        >>> obj_from_dict(half, default_args=dict(denominator=2))
+        Fraction(1, 2)
     """
     config = {**(default_args or {}), **info} if isinstance(info, Mapping) else info
     if isinstance(config, dict) and isinstance(config.get("type"), str):

@@ -1,6 +1,6 @@
 """Checks for a tree of plain types and tensors, such as a checkpoint.
 
-A *check* takes a value and its path in the tree, and raises a :class:`WrongValue` with the path.
+A *check* takes a value and its path in the tree, and raises a `WrongValue` with the path.
 Checks of containers are built from checks of their items.
 """
 

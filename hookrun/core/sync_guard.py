@@ -134,18 +134,19 @@ class SyncGuard:
         device: ``'cuda'`` or ``'cpu'``, or a torch.device of one; by default CUDA if available.
 
     Attributes:
-        report: a :class:`SyncReport`; it prints as a table.
+        report: a `SyncReport`; it prints as a table.
 
     Raises:
         ValueError: another action or device.
         RuntimeError: it is entered twice.
 
-    >>> from hookrun import SyncGuard
-    >>> with SyncGuard(device="cpu") as guard:
-    ...     torch.ones(1).item()
-    1.0
-    >>> len(guard.report)
-    1
+    Examples:
+        >>> from hookrun import SyncGuard
+        >>> with SyncGuard(device="cpu") as guard:
+        ...     torch.ones(1).item()
+        1.0
+        >>> len(guard.report)
+        1
     """
 
     def __init__(self, action: str = "report", device: str | torch.device | None = None) -> None:

@@ -1,10 +1,11 @@
 """Triggers: when a hook's method is due, as data that the dispatcher can evaluate natively.
 
->>> from hookrun import Hook, every
->>> class Report(Hook):
-...     @every(iters=50)
-...     def after_train_iter(self, runner):
-...         print(runner.iter + 1)
+Examples:
+    >>> from hookrun import Hook, every
+    >>> class Report(Hook):
+    ...     @every(iters=50)
+    ...     def after_train_iter(self, runner):
+    ...         print(runner.iter + 1)
 """
 
 from __future__ import annotations

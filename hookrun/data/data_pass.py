@@ -26,11 +26,11 @@ from .samples import (
 class DataPass:
     """One pass through a loader. A resumed pass skips to its position in the fastest exact way:
 
-    * a sampler that can ``seek`` (:class:`~hookrun.ResumableSampler`) starts there, and no sample
+    * a sampler that can ``seek`` (`ResumableSampler`) starts there, and no sample
       that has been seen is fetched again;
     * a loader that has a ``state_dict`` (torchdata's ``StatefulDataLoader``) loads it;
     * with any other loader, the seen batches are fetched again and thrown away. Before that, the
-      state that determines the order (see :mod:`.order_state`) is set back to the start of the
+      state that determines the order (see `order_state`) is set back to the start of the
       pass, so that the order and random augmentation repeat;
     * where the batch size has changed, samples are skipped rather than batches; the first batch may
       be smaller.
@@ -39,8 +39,8 @@ class DataPass:
         loader: anything that can be iterated.
         epoch: the number of the pass, for ``set_epoch`` of a sampler that can seek. None: it is not
             called.
-        loader_position: where a resumed run is in this pass: the result of :meth:`position`.
-        rank_state: the result of :meth:`rank_state` on this rank, if the checkpoint has it.
+        loader_position: where a resumed run is in this pass: the result of `position`.
+        rank_state: the result of `rank_state` on this rank, if the checkpoint has it.
 
     Attributes:
         first: batches that have been seen in this pass, in units of this loader's batches.
@@ -162,10 +162,10 @@ class DataPass:
         return position
 
     def rank_state(self, batches: int, taken_ahead: bool) -> dict[str, Any]:
-        """The part of the resume point that is specific to this rank, beside :meth:`position`.
+        """The part of the resume point that is specific to this rank, beside `position`.
 
         Args:
-            batches: as for :meth:`position`.
+            batches: as for `position`.
             taken_ahead: whether a batch has been fetched that is not finished. The loader's own
                 ``state_dict`` would already count it, and is left out then.
         """
@@ -187,7 +187,7 @@ class DataPass:
         return state
 
     def beginning(self) -> dict[str, Any]:
-        """The state to repeat the pass from its start: :func:`state_between_passes` as of then."""
+        """The state to repeat the pass from its start: `state_between_passes` as of then."""
         return {"now": self._beginning}
 
 

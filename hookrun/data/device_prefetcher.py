@@ -32,9 +32,10 @@ class DevicePrefetcher:
         TypeError: the loader cannot be iterated.
         ValueError: a device that is neither a CPU nor a CUDA device.
 
-    >>> batches = DevicePrefetcher([{"x": torch.ones(2)}], device="cpu")
-    >>> len(batches), [batch["x"].sum() for batch in batches]
-    (1, [tensor(2.)])
+    Examples:
+        >>> batches = DevicePrefetcher([{"x": torch.ones(2)}], device="cpu")
+        >>> len(batches), [batch["x"].sum() for batch in batches]
+        (1, [tensor(2.)])
     """
 
     def __init__(

@@ -96,8 +96,8 @@ class IndexPass:
 class IndexStream:
     """A wrapper around the batch sampler of a loader, or its sampler where it makes no batches.
 
-    In a pass that was prepared (:func:`iter_through`), the indices go through an
-    :class:`IndexPass`; in any other they are passed on unchanged. Persistent workers hold on to
+    In a pass that was prepared (`iter_through`), the indices go through an
+    `IndexPass`; in any other they are passed on unchanged. Persistent workers hold on to
     this object for later passes.
 
     Attributes:
@@ -141,14 +141,14 @@ class IndexStream:
 def iter_through(
     loader: Any, source: DataLoader[Any], skip: int = 0, counting: bool = False
 ) -> tuple[Iterator[Any], IndexPass | None]:
-    """An iterator of a loader whose indices go through an :class:`IndexPass`, and that pass.
+    """An iterator of a loader whose indices go through an `IndexPass`, and that pass.
 
     Afterwards the loader's attributes are as before, also where a signal interrupts this.
 
     Args:
         loader: what makes the iterator.
         source: the DataLoader that it is, or wraps.
-        skip: indices to skip on this rank, or :data:`ALL`.
+        skip: indices to skip on this rank, or `ALL`.
         counting: whether to keep ``ends`` and ``digests``.
 
     Returns:

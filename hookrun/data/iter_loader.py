@@ -22,10 +22,10 @@ class IterLoader(BatchCursor):
         dataloader: anything that can be iterated more than once.
         epoch: passes that a resumed run has finished, for the sampler's ``set_epoch``.
         position: batches that it has seen of the next pass. They are skipped, by the sampler where
-            it can seek; see :class:`~hookrun.data.DataPass`.
-        loader_position: the result of :meth:`loader_position`, instead of ``epoch`` and
+            it can seek; see `DataPass`.
+        loader_position: the result of `loader_position`, instead of ``epoch`` and
             ``position``.
-        rank_state: the result of :meth:`rank_state` on this rank that belongs to it.
+        rank_state: the result of `rank_state` on this rank that belongs to it.
 
     Raises:
         ValueError: from ``next``, when the loader yields no batch at all.
@@ -98,7 +98,7 @@ class IterLoader(BatchCursor):
         return self._pass.problems
 
     def restore_saved_order(self) -> None:
-        """See :meth:`hookrun.data.DataPass.restore_saved_order`."""
+        """See `hookrun.data.DataPass.restore_saved_order`."""
         self._pass.restore_saved_order()
 
     def close(self) -> None:

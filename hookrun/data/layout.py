@@ -32,7 +32,7 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def rng_state(value: Any, where: str) -> None:
-    """Check a result of :func:`hookrun.data.rng_state`."""
+    """Check a result of `hookrun.data.rng_state`."""
     _RNG(value, where)
     for index, each in enumerate(value.get("cuda") or []):
         if not isinstance(each, Tensor) or each.dtype != torch.uint8 or each.ndim != 1:

@@ -33,11 +33,11 @@ def order_state(loader: Any) -> dict[str, Any]:
     """The state that determines the order of later passes, beside the global generators.
 
     It has, of the loader, its samplers and whatever else determines the order: their random
-    generators, the attributes that have changed since :func:`watch`, their ``state_dict()``, and
+    generators, the attributes that have changed since `watch`, their ``state_dict()``, and
     which persistent workers have been started.
 
     Returns:
-        Plain types and tensors, for :func:`restore_order`; empty for an ordinary loader.
+        Plain types and tensors, for `restore_order`; empty for an ordinary loader.
     """
     makers = find_order_makers(loader)
     state: dict[str, Any] = {
@@ -54,7 +54,7 @@ def order_state(loader: Any) -> dict[str, Any]:
 
 
 def restore_order(loader: Any, state: Mapping[str, Any], in_pass: bool = False) -> list[Problem]:
-    """Restore the result of :func:`order_state`.
+    """Restore the result of `order_state`.
 
     Args:
         loader: the loader.

@@ -24,7 +24,7 @@ def encode(value: Any) -> Any:
     """The value as plain types and tensors that do not share its memory.
 
     Returns:
-        A tuple for :func:`decode` that begins with the kind of value; None for other objects, and
+        A tuple for `decode` that begins with the kind of value; None for other objects, and
         for what is too large.
     """
     if value is None or type(value) in (bool, int, float, str):
@@ -52,10 +52,10 @@ def encode(value: Any) -> Any:
 
 
 def decode(encoded: Any) -> Any:
-    """The value that :func:`encode` turned into ``encoded``.
+    """The value that `encode` turned into ``encoded``.
 
     Raises:
-        ValueError: ``encoded`` is no result of :func:`encode`.
+        ValueError: ``encoded`` is no result of `encode`.
     """
     try:
         kind, *parts = encoded
@@ -82,7 +82,7 @@ def decode(encoded: Any) -> Any:
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two results of :func:`encode` are of the same value."""
+    """Whether two results of `encode` are of the same value."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)):

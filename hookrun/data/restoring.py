@@ -34,7 +34,7 @@ def state_between_passes(loader: Any) -> dict[str, Any]:
 def restore_between_passes(
     loader: Any, rank_state: Mapping[str, Any], epoch: int = 0
 ) -> list[Problem]:
-    """Restore the result of :func:`state_between_passes`; global generators stay as they are.
+    """Restore the result of `state_between_passes`; global generators stay as they are.
 
     Args:
         loader: the loader.

@@ -144,7 +144,7 @@ def counts_samples(loader: Any) -> bool:
 
 
 def _counted(loader: Any) -> Iterator[Any]:
-    """A pass from its start, with its samples counted where :func:`counts_samples` says so.
+    """A pass from its start, with its samples counted where `counts_samples` says so.
 
     If the size of the first batch is unclear, none is counted: looking at each would cost time.
     """

@@ -28,7 +28,7 @@ def rng_state(cuda: bool = True) -> dict[str, Any]:
             wait for the devices.
 
     Returns:
-        Plain types and tensors, for :func:`set_rng_state`.
+        Plain types and tensors, for `set_rng_state`.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
@@ -49,7 +49,7 @@ def rng_state(cuda: bool = True) -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore the result of :func:`rng_state`; states of CUDA devices that are missing are ignored.
+    """Restore the result of `rng_state`; states of CUDA devices that are missing are ignored.
 
     Raises:
         ValueError: ``state`` is malformed.
@@ -82,7 +82,7 @@ def source_state(source: RandomSource) -> Any:
     """The state of one generator.
 
     Returns:
-        Plain types and tensors, for :func:`set_source_state`. None for a generator without a state,
+        Plain types and tensors, for `set_source_state`. None for a generator without a state,
         such as ``random.SystemRandom``.
     """
     try:
@@ -97,7 +97,7 @@ def source_state(source: RandomSource) -> Any:
 
 
 def set_source_state(source: RandomSource, state: Any) -> None:
-    """Restore the result of :func:`source_state` of a generator of the same kind.
+    """Restore the result of `source_state` of a generator of the same kind.
 
     Raises:
         ValueError: it is not the state of such a generator.

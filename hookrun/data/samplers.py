@@ -21,7 +21,7 @@ class ResumableDistributedSampler(Sampler[int]):
 
     The runners call ``set_epoch`` and, in a resumed run, ``seek``. In a loop of your own, call
     ``set_epoch`` before each epoch. For random augmentation that repeats too, wrap the dataset in
-    :class:`~hookrun.SeededDataset`.
+    `SeededDataset`.
 
     Args:
         dataset: anything with a length.
@@ -171,7 +171,7 @@ class ResumableDistributedSampler(Sampler[int]):
 class ResumableSampler(ResumableDistributedSampler):
     """A sampler of a dataset's indices, shuffled or not, that can start anywhere in an epoch.
 
-    As :class:`ResumableDistributedSampler`, for one process that sees all of the dataset.
+    As `ResumableDistributedSampler`, for one process that sees all of the dataset.
 
     Args:
         data_source: anything with a length.

@@ -142,7 +142,7 @@ def size_of(batch: Any) -> int | None:
 
 
 def rest_of(batch: Any, skip: int) -> Any:
-    """A batch without its first ``skip`` samples; its :func:`size_of` must be known."""
+    """A batch without its first ``skip`` samples; its `size_of` must be known."""
     if isinstance(batch, Mapping):
         kind: Any = type(batch)
         return kind({key: rest_of(each, skip) for key, each in batch.items()})

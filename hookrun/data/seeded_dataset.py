@@ -49,8 +49,8 @@ class SeededDataset(Dataset[Any]):
     index: not on the number of workers, nor on whether the run was resumed. The generators of the
     main process stay as they are.
 
-    It wraps the dataset that augments, and needs a :class:`~hookrun.ResumableSampler` or
-    :class:`~hookrun.ResumableDistributedSampler`, which provide the seeds. With any other sampler
+    It wraps the dataset that augments, and needs a `ResumableSampler` or
+    `ResumableDistributedSampler`, which provide the seeds. With any other sampler
     it changes nothing.
 
     Args:

@@ -77,7 +77,7 @@ def collect_results_gpu(result_part: Sequence[Any], size: int) -> list[Any] | No
     With NCCL they are sent from GPU to GPU; with gloo this needs no GPU. No files are written.
 
     Args:
-        result_part: as for :func:`collect_results_cpu`.
+        result_part: as for `collect_results_cpu`.
         size: the same.
 
     Returns:
@@ -120,7 +120,7 @@ def join_parts(parts: Sequence[Sequence[Any]], size: int) -> list[Any]:
         size: the number of samples in the set.
 
     Raises:
-        ValueError: see :func:`check_lengths`.
+        ValueError: see `check_lengths`.
     """
     check_lengths([len(part) for part in parts], size)
     return [parts[place % len(parts)][place // len(parts)] for place in range(size)]

@@ -50,7 +50,7 @@ def allreduce_grads(
 
     Args:
         params: the same parameters, in the same order, on all ranks; frozen ones are left out.
-        coalesce, bucket_size_mb: see :func:`allreduce_params`.
+        coalesce, bucket_size_mb: see `allreduce_params`.
 
     Raises:
         TypeError: a gradient is sparse.

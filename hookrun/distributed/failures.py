@@ -43,7 +43,7 @@ def fail_together(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_failures(what: str) -> Iterator[Callable[[], None]]:
-    """As :func:`fail_together`, for long work: the ranks need not finish before they end.
+    """As `fail_together`, for long work: the ranks need not finish before they end.
 
     Each call uses a process group of its own, over gloo, so that collectives of a model may come
     in between.

@@ -54,7 +54,7 @@ def plain_name(model: nn.Module, name: str) -> str:
 
 
 def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[str, Any]:
-    """A model's state dict, under plain names: see :func:`plain_name`.
+    """A model's state dict, under plain names: see `plain_name`.
 
     Args:
         keep_vars: whether parameters stay part of the graph, as for ``state_dict``.

@@ -62,7 +62,7 @@ class ParameterWatch:
         return found_new
 
     def check_first(self) -> None:
-        """Look at one of them, which finds a model that was moved; raises as :meth:`check`."""
+        """Look at one of them, which finds a model that was moved; raises as `check`."""
         if self._first is not None:
             name, parameter = self._first
             if parameter.device != self._devices[name]:

@@ -45,7 +45,7 @@ class BackEnd:
 
     Each method is called in a thread of its own, one call after the other, and may raise or block;
     it must not touch the runner, which goes on meanwhile. Subclasses may have the methods of
-    :class:`WritesImages` and :class:`WritesHistograms` too.
+    `WritesImages` and `WritesHistograms` too.
 
     Class attributes:
         allow_text: whether ``write`` takes strings.

@@ -14,7 +14,7 @@ _METHODS = {"images": "write_image", "histograms": "write_histogram"}
 
 
 class ClientLoggerHook(LoggerHook):
-    """Base class of the loggers of other tools; to write another one, write a :class:`BackEnd`.
+    """Base class of the loggers of other tools; to write another one, write a `BackEnd`.
 
     The run never waits for the back end but at its beginning and its end: values are read from the
     log buffer, as plain numbers, and put in a queue; a thread calls the back end. One that raises,
@@ -24,7 +24,7 @@ class ClientLoggerHook(LoggerHook):
 
     Args:
         back_end: what writes.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
         timeout: the seconds that the back end may take to open, and to finish at the end of a run.
 
     Raises:
@@ -67,7 +67,7 @@ class ClientLoggerHook(LoggerHook):
             self._isolated_back_end.close(failed=error is not None)
 
     def log(self, runner: Any) -> None:
-        """Have the values of :meth:`get_loggable_tags` written."""
+        """Have the values of `get_loggable_tags` written."""
         if runner.rank == 0:
             tags = self.get_loggable_tags(runner, allow_text=self.back_end.allow_text)
             self.write(runner, tags)

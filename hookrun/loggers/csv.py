@@ -81,8 +81,8 @@ class CsvLoggerHook(ClientLoggerHook):
     Args:
         filename: another name of the file, relative to ``work_dir``. If there is such a file, it is
             continued.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         TypeError: ``filename`` is no string.

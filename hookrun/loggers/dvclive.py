@@ -15,7 +15,7 @@ from .client_logger import ClientLoggerHook
 
 
 class DvcliveBackEnd(BackEnd):
-    """Writes with dvclive; the arguments are those of :class:`DvcliveLoggerHook`."""
+    """Writes with dvclive; the arguments are those of `DvcliveLoggerHook`."""
 
     def __init__(self, dvclive: Any = None, arguments: Mapping[str, Any] | None = None) -> None:
         import_client("dvclive", "dvclive", "DvcliveLoggerHook")
@@ -56,9 +56,9 @@ class DvcliveLoggerHook(ClientLoggerHook):
     Args:
         model_file: where a checkpoint is saved after each epoch, replacing that of the previous
             one; for DVC to track. None: nowhere.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
         dvclive: a ``dvclive.Live`` to use; it is not ended. By default one is made.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        timeout: see `ClientLoggerHook`.
         kwargs: for ``dvclive.Live``, such as ``dir``.
 
     Raises:

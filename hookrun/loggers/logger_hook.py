@@ -20,15 +20,15 @@ _SCHEDULING = ("is_due", "after_train_iter")
 
 @starts_with_defaults()
 class LoggerHook(LogReader, Hook):
-    """Base class of logger hooks: override :meth:`log`.
+    """Base class of logger hooks: override `log`.
 
-    What to write is returned by the methods of :class:`LogReader`: :meth:`get_loggable_tags`,
-    :meth:`get_output`, :meth:`get_mode`, :meth:`get_epoch` and :meth:`get_iter`.
+    What to write is returned by the methods of `LogReader`: `get_loggable_tags`,
+    `get_output`, `get_mode`, `get_epoch` and `get_iter`.
 
-    :meth:`log` is called after each interval of training iterations, with their averages; after
-    each validation epoch, or validation phase of an :class:`~hookrun.IterBasedRunner`; and when
+    `log` is called after each interval of training iterations, with their averages; after
+    each validation epoch, or validation phase of an `IterBasedRunner`; and when
     another hook, such as an evaluation, wrote values to the output of the log buffer and set
-    ``log_buffer.ready``. :meth:`get_mode` returns which kind of values it is.
+    ``log_buffer.ready``. `get_mode` returns which kind of values it is.
 
     Remaining iterations that do not fill an interval are logged only with ``ignore_last=False``.
     Two exceptions: if the interval is longer than the epoch, the epoch is logged at its end; if no
@@ -36,13 +36,13 @@ class LoggerHook(LogReader, Hook):
 
     The output is cleared after the last logger that is due.
 
-    A logger must not end a run: if :meth:`log` raises, the error is reported once, the logger is
-    disabled, and the run goes on. In other methods that may raise, enter :meth:`isolated`.
+    A logger must not end a run: if `log` raises, the error is reported once, the logger is
+    disabled, and the run goes on. In other methods that may raise, enter `isolated`.
 
     Args:
         interval: the number of iterations from one line to the next.
         ignore_last: whether to skip the last iterations of an epoch, or of the run of an
-            :class:`~hookrun.IterBasedRunner`, if they are fewer than ``interval``.
+            `IterBasedRunner`, if they are fewer than ``interval``.
         reset_flag: only for compatibility with MMCV's signature. It has no effect: the output is
             always cleared after the last logger, and never before it.
         by_epoch: whether iterations are counted within the epoch (True) or over the run (False). An
@@ -90,7 +90,7 @@ class LoggerHook(LogReader, Hook):
 
     @abstractmethod
     def log(self, runner: Any) -> Any:
-        """Write ``runner.log_buffer.output`` somewhere; see :meth:`get_output`."""
+        """Write ``runner.log_buffer.output`` somewhere; see `get_output`."""
 
     # When to log
 

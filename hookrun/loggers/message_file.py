@@ -24,7 +24,7 @@ class MessageFile:
         """Begin to write what ``runner.logger`` says, unless it writes this file itself.
 
         Args:
-            runner: whose file it is; see :func:`hookrun.storage.open_own`.
+            runner: whose file it is; see `hookrun.storage.open_own`.
             path: of the file.
             on_error: called once with what is raised when the file cannot be written.
 

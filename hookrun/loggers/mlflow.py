@@ -20,7 +20,7 @@ _NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
 
 
 class MlflowBackEnd(BackEnd):
-    """Writes with mlflow; the arguments are those of :class:`MlflowLoggerHook`.
+    """Writes with mlflow; the arguments are those of `MlflowLoggerHook`.
 
     Attributes:
         run_id: of the run that is written, or was written last.
@@ -127,9 +127,9 @@ class MlflowLoggerHook(ClientLoggerHook):
         tags: tags of the run.
         params: parameters of the run, such as the learning rate.
         log_model: whether to log the model after a run that has not failed.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
         tracking_uri: for ``mlflow.set_tracking_uri``, such as ``'sqlite:///runs.db'``.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: mlflow is not installed.

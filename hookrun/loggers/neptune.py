@@ -16,7 +16,7 @@ from .client_logger import ClientLoggerHook
 
 
 class NeptuneBackEnd(BackEnd):
-    """Writes with neptune; the arguments are those of :class:`NeptuneLoggerHook`."""
+    """Writes with neptune; the arguments are those of `NeptuneLoggerHook`."""
 
     allow_text: ClassVar[bool] = True
 
@@ -70,10 +70,10 @@ class NeptuneLoggerHook(ClientLoggerHook):
     Args:
         init_kwargs: for ``neptune.init_run``, such as ``project``. ``mode`` is by default
             ``NEPTUNE_MODE`` of the environment, else ``'offline'``.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
         with_step: whether values have the training iteration as their step. If not, it is logged
             as ``global_step``.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: neptune is not installed.

@@ -14,7 +14,7 @@ from .client_logger import ClientLoggerHook
 
 
 class SwanlabBackEnd(BackEnd):
-    """Writes with swanlab; the arguments are those of :class:`SwanlabLoggerHook`."""
+    """Writes with swanlab; the arguments are those of `SwanlabLoggerHook`."""
 
     allow_text: ClassVar[bool] = True
 
@@ -59,8 +59,8 @@ class SwanlabLoggerHook(ClientLoggerHook):
 
     Args:
         init_kwargs: for ``swanlab.init``, such as ``project``, ``mode`` and ``log_dir``.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: swanlab is not installed.

@@ -65,8 +65,8 @@ class TensorboardLoggerHook(ClientLoggerHook):
 
     Args:
         log_dir: the folder of the event files; by default ``work_dir/tf_logs``.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: TensorBoard is not installed.

@@ -44,14 +44,14 @@ class TextLoggerHook(LoggerHook):
         interval: the number of iterations from one line to the next.
         ignore_last: whether to skip the last iterations of an epoch if they are fewer than
             ``interval``.
-        reset_flag: only for compatibility with MMCV's signature; see :class:`~hookrun.LoggerHook`.
+        reset_flag: only for compatibility with MMCV's signature; see `LoggerHook`.
         interval_exp_name: the number of iterations after which ``meta['exp_name']`` is repeated.
         out_dir: after the run, the logs are copied to ``out_dir/basename(work_dir)``.
         out_suffix: the suffixes of the files that are copied.
         keep_local: whether copied files stay in ``work_dir`` too.
         file_client_args: the storage of ``out_dir``, such as ``dict(backend="s3")``; see
-            :class:`~hookrun.FileClient`. By default that of its URI, or the local disk.
-        on_error: what to do if a file cannot be written; see :class:`~hookrun.LoggerHook`.
+            `FileClient`. By default that of its URI, or the local disk.
+        on_error: what to do if a file cannot be written; see `LoggerHook`.
 
     Raises:
         ValueError: ``file_client_args`` without ``out_dir``, or an unknown storage.

@@ -16,7 +16,7 @@ from .client_logger import ClientLoggerHook
 
 
 class TrackioBackEnd(BackEnd):
-    """Writes with trackio; the arguments are those of :class:`TrackioLoggerHook`."""
+    """Writes with trackio; the arguments are those of `TrackioLoggerHook`."""
 
     allow_text: ClassVar[bool] = True
 
@@ -60,8 +60,8 @@ class TrackioLoggerHook(ClientLoggerHook):
 
     Args:
         init_kwargs: for ``trackio.init``; ``project`` is by default the model's class name.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: trackio is not installed.

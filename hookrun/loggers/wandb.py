@@ -17,7 +17,7 @@ from .client_logger import ClientLoggerHook
 
 
 class WandbBackEnd(BackEnd):
-    """Writes with wandb; the arguments are those of :class:`WandbLoggerHook`."""
+    """Writes with wandb; the arguments are those of `WandbLoggerHook`."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class WandbLoggerHook(ClientLoggerHook):
 
     Args:
         init_kwargs: for ``wandb.init``, such as ``project`` and ``name``.
-        interval, ignore_last, reset_flag, by_epoch, on_error: see :class:`~hookrun.LoggerHook`.
+        interval, ignore_last, reset_flag, by_epoch, on_error: see `LoggerHook`.
         commit: without ``with_step``, whether each call of ``wandb.log`` is a row of its own. With
             it, a row has all that is logged at its step.
         with_step: whether rows have the training iteration as their step. If not, it is logged as
@@ -107,7 +107,7 @@ class WandbLoggerHook(ClientLoggerHook):
         out_suffix: the suffixes of these files.
         define_metric_cfg: by metric, what its summary is: ``'min'``, ``'max'``, ``'mean'``,
             ``'best'``, ``'last'`` or ``'none'``.
-        timeout: see :class:`~hookrun.ClientLoggerHook`.
+        timeout: see `ClientLoggerHook`.
 
     Raises:
         ImportError: wandb is not installed.

@@ -28,19 +28,20 @@ def build_optimizer(model: nn.Module, cfg: Mapping[str, Any]) -> Any:
     Args:
         model: the model, possibly wrapped.
         cfg: ``type``, a name in ``OPTIMIZERS`` or a class, and the optimizer's arguments;
-            optionally ``paramwise_cfg``, see :class:`DefaultOptimizerConstructor`, and
+            optionally ``paramwise_cfg``, see `DefaultOptimizerConstructor`, and
             ``constructor``, a name in ``OPTIMIZER_BUILDERS``.
 
     Raises:
         KeyError: an unknown type or constructor; the message has near spellings.
         TypeError: the config is no dict, or has arguments that the optimizer has not.
-        ValueError: what :class:`DefaultOptimizerConstructor` or the optimizer refuses.
+        ValueError: what `DefaultOptimizerConstructor` or the optimizer refuses.
 
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    >>> paramwise_cfg = dict(norm_decay_mult=0.0)
-    >>> cfg = dict(type="AdamW", lr=0.1, weight_decay=0.05, paramwise_cfg=paramwise_cfg)
-    >>> [group["weight_decay"] for group in build_optimizer(model, cfg).param_groups]
-    [0.05, 0.05, 0.0, 0.0]
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        >>> paramwise_cfg = dict(norm_decay_mult=0.0)
+        >>> cfg = dict(type="AdamW", lr=0.1, weight_decay=0.05, paramwise_cfg=paramwise_cfg)
+        >>> [group["weight_decay"] for group in build_optimizer(model, cfg).param_groups]
+        [0.05, 0.05, 0.0, 0.0]
     """
     if not isinstance(cfg, Mapping):
         raise TypeError(f"an optimizer config is a dict, not {type(cfg).__name__}: {cfg!r}")

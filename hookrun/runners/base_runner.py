@@ -50,7 +50,7 @@ class BaseRunner(HookRegistration, ABC):
     Args:
         model: a module with ``train_step(data_batch, optimizer)`` and ``val_step``, which return a
             dict with ``loss`` and optionally ``log_vars`` (names to numbers or one-element
-            tensors) and ``num_samples``. :class:`~hookrun.TrainStep` adds them to any module.
+            tensors) and ``num_samples``. `TrainStep` adds them to any module.
         batch_processor: deprecated; ``f(model, data_batch, train_mode)`` to call instead.
         optimizer: an optimizer, a dict of optimizers by name, or None.
         work_dir: folder for logs and checkpoints; created if missing.
@@ -60,7 +60,7 @@ class BaseRunner(HookRegistration, ABC):
         max_iters: iterations to train; not together with ``max_epochs``.
         max_epochs: epochs to train.
         handle_signals: whether SIGTERM, SIGUSR1 and the first Ctrl-C end a run after the current
-            step, with a checkpoint, and :class:`~hookrun.Preempted` or KeyboardInterrupt. A second
+            step, with a checkpoint, and `Preempted` or KeyboardInterrupt. A second
             one ends it at once. Must be the same on all ranks.
 
     Raises:
@@ -315,7 +315,7 @@ class BaseRunner(HookRegistration, ABC):
         weights: Weights | None = None,
         trust: bool = False,
     ) -> dict[str, Any]:
-        """Load weights only; see :func:`hookrun.load_checkpoint`."""
+        """Load weights only; see `hookrun.load_checkpoint`."""
         return load_checkpoint(
             self.model,
             filename,
@@ -374,7 +374,7 @@ class BaseRunner(HookRegistration, ABC):
 
     def is_synchronized(self, hook: Hook) -> bool:
         """Whether all ranks have this hook with the same signature, so that it may use collectives
-        during the run; see :class:`hookrun.core.protocols.SynchronizesRanks`.
+        during the run; see `hookrun.core.protocols.SynchronizesRanks`.
         """
         return any(each is hook for each in self.synchronized_hooks)
 

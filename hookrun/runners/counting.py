@@ -114,7 +114,7 @@ def resume_counting(
     run: a loader that changes its length may have either.
 
     Args:
-        state: what :meth:`Counting.state_dict` returned, and as ``loaders`` the ``len()`` of the
+        state: what `Counting.state_dict` returned, and as ``loaders`` the ``len()`` of the
             loaders when it was saved; a length is None for a phase that the original run did not
             have.
         workflow: the phases.
@@ -154,7 +154,7 @@ def batches_before(loader: Any, loader_position: Mapping[str, Any] | None, batch
 
     Args:
         loader: the loader.
-        loader_position: see :meth:`hookrun.data.DataPass.position`.
+        loader_position: see `hookrun.data.DataPass.position`.
         batches: returned if the number of samples is not known.
     """
     samples = (loader_position or {}).get("samples")

@@ -29,7 +29,7 @@ from .step import can_run_natively, take_step
 
 @RUNNERS.register_module()
 class EpochBasedRunner(BaseRunner):
-    """Trains and validates epoch by epoch; see :class:`BaseRunner` for the arguments."""
+    """Trains and validates epoch by epoch; see `BaseRunner` for the arguments."""
 
     _prefetch: bool | Mapping[str, Any] = False
 
@@ -82,7 +82,7 @@ class EpochBasedRunner(BaseRunner):
     @torch.no_grad()
     def val(self, data_loader: Any, **kwargs: Any) -> None:
         """Validate one epoch, without gradients; a hook may replace the loader as in
-        :meth:`train`.
+        `train`.
         """
         self.model.eval()
         self.mode = "val"
@@ -160,9 +160,9 @@ class EpochBasedRunner(BaseRunner):
                 name of one of the runner's methods.
             max_epochs: deprecated; pass it to the runner's constructor.
             prefetch: whether to copy batches to the model's device ahead of time; or a dict of
-                arguments of :class:`~hookrun.DevicePrefetcher`.
+                arguments of `DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
-                :class:`~hookrun.SyncGuard`. The report is logged at the end.
+                `SyncGuard`. The report is logged at the end.
             kwargs: passed to the phases, and by ``train`` to ``train_step``.
 
         Raises:
@@ -252,7 +252,7 @@ class EpochBasedRunner(BaseRunner):
 
 @RUNNERS.register_module()
 class Runner(EpochBasedRunner):
-    """The old name of :class:`EpochBasedRunner`."""
+    """The old name of `EpochBasedRunner`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         warnings.warn(

@@ -18,7 +18,7 @@ from .run_progress import Counters, RunProgress, sum_if_known
 
 
 class EpochProgress(RunProgress):
-    """The progress of a run by epochs, whose lengths may differ; see :class:`RunProgress`.
+    """The progress of a run by epochs, whose lengths may differ; see `RunProgress`.
 
     Attributes:
         epoch_start: the first iteration of the current training epoch; None outside of one.

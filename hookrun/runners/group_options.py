@@ -108,7 +108,7 @@ class GroupOptions:
 
         Args:
             states: each optimizer with its state in the file.
-            record: what :meth:`state_dict` returned for the file; None if the file has none.
+            record: what `state_dict` returned for the file; None if the file has none.
             which: which options to use.
 
         Returns:

@@ -49,7 +49,7 @@ class Record:
 
     @classmethod
     def read(cls, state: Any) -> Record | None:
-        """From what :meth:`state_dict` returned, whose layout has been checked; None for None."""
+        """From what `state_dict` returned, whose layout has been checked; None for None."""
         if state is None:
             return None
         known = frozenset(SCHEDULED) & frozenset(state["scheduled"])

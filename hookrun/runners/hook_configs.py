@@ -23,7 +23,7 @@ def build_hook(
         name: what the config is called, for error messages.
         default_type: the type if the config has none.
         policy_suffix: for configs with ``policy`` instead of ``type``; see
-            :func:`~hookrun.core.policy_config.policy_hook_config`.
+            `policy_hook_config`.
 
     Raises:
         TypeError: neither a dict nor a hook, or an unknown argument of the hook.

@@ -36,7 +36,7 @@ from .stopping import RunStopped
 
 @RUNNERS.register_module()
 class IterBasedRunner(BaseRunner):
-    """Trains and validates iteration by iteration; see :class:`BaseRunner` for the arguments.
+    """Trains and validates iteration by iteration; see `BaseRunner` for the arguments.
 
     ``before_epoch`` and ``after_epoch`` fire once, around the whole run. ``epoch`` counts the
     finished passes over the training loader.
@@ -111,9 +111,9 @@ class IterBasedRunner(BaseRunner):
                 the name of one of the runner's methods.
             max_iters: deprecated; pass it to the runner's constructor.
             prefetch: whether to copy batches to the model's device ahead of time; or a dict of
-                arguments of :class:`~hookrun.DevicePrefetcher`.
+                arguments of `DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
-                :class:`~hookrun.SyncGuard`. The report is logged at the end.
+                `SyncGuard`. The report is logged at the end.
             kwargs: passed to the phases, and by them to ``train_step`` and ``val_step``.
 
         Raises:

@@ -10,7 +10,7 @@ from .run_progress import Counters, RunProgress, sum_if_known
 
 
 class IterProgress(RunProgress):
-    """The progress of a run by iterations; see :class:`RunProgress`.
+    """The progress of a run by iterations; see `RunProgress`.
 
     Attributes:
         endless: for each phase, its loader wrapped so that it starts over at its end.

@@ -47,7 +47,7 @@ class StateByName:
     names of the parameters in the file.
 
     Args:
-        theirs: what :func:`names_of_groups` returned for the file; None if the file has no names.
+        theirs: what `names_of_groups` returned for the file; None if the file has no names.
         ours: the same for the run.
         renamed: from names in the file to names in the run's model.
         record: the file's record of the options of groups.

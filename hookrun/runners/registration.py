@@ -244,14 +244,14 @@ class HookRegistration(RunState):
         return "\n".join(parts)
 
     def measure_hooks(self, on: bool = True, *, max_spans: int = 0) -> None:
-        """Begin or end to measure how much time hooks take; see :meth:`hook_stats`.
+        """Begin or end to measure how much time hooks take; see `hook_stats`.
 
         Without it nothing is measured, and calling hooks costs nothing more. Beginning again
         forgets what was measured.
 
         Args:
             on: whether to measure, from the next event on.
-            max_spans: how many of the latest calls to keep one by one for :meth:`hook_spans`.
+            max_spans: how many of the latest calls to keep one by one for `hook_spans`.
 
         Raises:
             ValueError: ``max_spans`` is negative or huge.
@@ -284,7 +284,7 @@ class HookRegistration(RunState):
 
     def hook_spans(self) -> list[tuple[Hook, str, int, int]]:
         """(hook, event, start, duration) of the latest calls, in nanoseconds of the monotonic
-        clock; see :meth:`measure_hooks`.
+        clock; see `measure_hooks`.
         """
         return self._dispatcher.spans()
 

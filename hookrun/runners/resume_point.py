@@ -19,11 +19,11 @@ class ResumePoint:
         index, done: the current phase of the workflow, and how much of its count is done.
         workflow: the phases; None if the file does not have them.
         loader_positions: for each phase, its loader position
-            (:meth:`hookrun.data.DataPass.position`); None between two passes.
+            (`hookrun.data.DataPass.position`); None between two passes.
         rank_state: the state of this rank: ``rng``, ``loaders`` for each phase, and ``hooks`` with
             the states of their loaders.
         rank_states: the states of all ranks, as in the file.
-        counting: the lengths of epochs (:mod:`.counting`), and ``uncounted`` iterations; None if
+        counting: the lengths of epochs (`counting`), and ``uncounted`` iterations; None if
             the file does not have them.
         iter: the finished iterations in the file.
         given_iter: the same, rescaled to the number of ranks when the file was read.
@@ -97,7 +97,7 @@ class ResumePoint:
 
 
 def read_resume_point(own: Mapping[str, Any]) -> ResumePoint:
-    """Read the resume point from what :meth:`RunProgress.state_dict` returned.
+    """Read the resume point from what `RunProgress.state_dict` returned.
 
     Args:
         own: that state, whose layout has been checked; an empty mapping for a file of MMCV.

@@ -163,7 +163,7 @@ class RunProgress:
         """The state of this rank: random numbers and loaders.
 
         Args:
-            of_hooks: the states of the hooks' loaders; see :mod:`.loader_states`.
+            of_hooks: the states of the hooks' loaders; see `loader_states`.
         """
         if self.resume_point is not None:
             return self.resume_point.rank_state
@@ -181,7 +181,7 @@ class RunProgress:
         """For a checkpoint: plain types and tensors.
 
         Args:
-            of_hooks: as for :meth:`rank_state`.
+            of_hooks: as for `rank_state`.
         """
         rank, world_size = get_dist_info()
         gathered, self._gathered = self._gathered, None
@@ -205,7 +205,7 @@ class RunProgress:
         """Prepare to resume from a checkpoint.
 
         Args:
-            state: what :meth:`state_dict` returned; empty for a file of MMCV.
+            state: what `state_dict` returned; empty for a file of MMCV.
             epoch, iter: the counters of the file.
         """
         counters = self.counters
@@ -227,7 +227,7 @@ class RunProgress:
         point.given_iter = iter
 
     def snapshot(self) -> Any:
-        """The state for :meth:`restore`."""
+        """The state for `restore`."""
         counters = self.counters
         return dict(vars(self)), counters.epoch, counters.iter, counters.uncounted_iters
 

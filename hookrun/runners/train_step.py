@@ -29,11 +29,12 @@ class TrainStep(nn.Module):
             Fp16OptimizerHook) to run module, loss and metrics under autocast. The parameters keep
             their dtype, and predictions are returned in fp32.
 
-    >>> import torch.nn.functional as F
-    >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)
-    >>> outputs = step.train_step((torch.rand(8, 4), torch.zeros(8, dtype=torch.long)))
-    >>> sorted(outputs), outputs["num_samples"]
-    (['log_vars', 'loss', 'num_samples'], 8)
+    Examples:
+        >>> import torch.nn.functional as F
+        >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)
+        >>> outputs = step.train_step((torch.rand(8, 4), torch.zeros(8, dtype=torch.long)))
+        >>> sorted(outputs), outputs["num_samples"]
+        (['log_vars', 'loss', 'num_samples'], 8)
     """
 
     wrapped_network: ClassVar[str] = "model"
@@ -96,7 +97,7 @@ class TrainStep(nn.Module):
         return {"loss": loss, "log_vars": log_vars, "num_samples": _batch_size(target)}
 
     def val_step(self, data_batch: Any, optimizer: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """The same as :meth:`train_step`; the runner has switched the module's mode."""
+        """The same as `train_step`; the runner has switched the module's mode."""
         return self.train_step(data_batch, optimizer, **kwargs)
 
     def predict_step(self, data_batch: Any) -> Any:

@@ -97,7 +97,7 @@ class TrainingWatch:
         self.end()
 
     def check_if_due(self, runner: AnyRunner) -> None:
-        """Call :meth:`check` after a step, once enough iterations are done."""
+        """Call `check` after a step, once enough iterations are done."""
         due_at = self.due_at()
         if due_at is not None and runner.iter >= due_at:
             self.check(runner)

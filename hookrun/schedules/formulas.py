@@ -15,8 +15,9 @@ def annealing_cos(start: float, end: float, factor: float, weight: float = 1.0) 
         factor: the fraction of the way, from 0 to 1.
         weight: how much of the way there is.
 
-    >>> annealing_cos(1.0, 0.0, 0.5)
-    0.5
+    Examples:
+        >>> annealing_cos(1.0, 0.0, 0.5)
+        0.5
     """
     return anneal_cos(start, end, factor, weight)
 
@@ -24,8 +25,9 @@ def annealing_cos(start: float, end: float, factor: float, weight: float = 1.0) 
 def annealing_linear(start: float, end: float, factor: float) -> float:
     """A straight line from ``start`` (factor 0) to ``end`` (factor 1).
 
-    >>> annealing_linear(1.0, 3.0, 0.25)
-    1.5
+    Examples:
+        >>> annealing_linear(1.0, 3.0, 0.25)
+        1.5
     """
     return anneal("linear", start, end, factor)
 
@@ -41,8 +43,9 @@ def get_position_from_periods(iteration: int, cumulative_periods: Sequence[int])
     Raises:
         ValueError: the iteration lies after the last period.
 
-    >>> get_position_from_periods(100, [100, 300])
-    1
+    Examples:
+        >>> get_position_from_periods(100, [100, 300])
+        1
     """
     if not cumulative_periods or iteration >= cumulative_periods[-1]:
         raise ValueError(

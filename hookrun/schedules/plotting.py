@@ -20,7 +20,7 @@ def draw(curves: Mapping[str, Curves], path: str | os.PathLike[str]) -> None:
     """Draw learning rates, and momentum where it changes, over iterations and epochs.
 
     Args:
-        curves: what :func:`preview` gave, by the name for the legend. Parameter groups after the
+        curves: what `preview` gave, by the name for the legend. Parameter groups after the
             first are drawn as thin lines.
         path: the picture's file; its extension is the format.
 

@@ -19,12 +19,13 @@ class Policy(ABC):
 
     A policy of your own needs ``__call__`` only, and is then computed in Python:
 
-    >>> class HalveEvery(Policy):
-    ...     def __init__(self, steps: int) -> None:
-    ...         self.steps = steps
-    ...
-    ...     def __call__(self, base: float, step: int, total: int = 0) -> float:
-    ...         return base * 0.5 ** (step // self.steps)
+    Examples:
+        >>> class HalveEvery(Policy):
+        ...     def __init__(self, steps: int) -> None:
+        ...         self.steps = steps
+        ...
+        ...     def __call__(self, base: float, step: int, total: int = 0) -> float:
+        ...         return base * 0.5 ** (step // self.steps)
 
     Class attributes:
         needs_total: whether the value depends on the length of the run.

@@ -113,9 +113,10 @@ def preview(
         ValueError, TypeError: a wrong length; and whatever the hooks find wrong.
         KeyError: an unknown policy.
 
-    >>> curves = preview(dict(policy="step", step=[1]), max_epochs=2, iters_per_epoch=2)
-    >>> curves.lr.round(3).tolist()
-    [0.1, 0.1, 0.01, 0.01]
+    Examples:
+        >>> curves = preview(dict(policy="step", step=[1]), max_epochs=2, iters_per_epoch=2)
+        >>> curves.lr.round(3).tolist()
+        [0.1, 0.1, 0.01, 0.01]
     """
     length = _length(max_epochs, iters_per_epoch, max_iters)
     rates = [base_lr] if isinstance(base_lr, (int, float)) else list(base_lr)

@@ -56,7 +56,7 @@ def walk(
         entries: lists a folder.
         join: joins two paths.
         root: the folder.
-        root_identity: the ``identity`` of its :class:`Entry`.
+        root_identity: the ``identity`` of its `Entry`.
         deep: whether to list subfolders too.
     """
     above, linked = frozenset((root_identity,)), None

@@ -3,7 +3,7 @@
     python -m hookrun.compat.mmcv tools/train.py CONFIG ...
 
 runs a script with every name of ``mmcv.runner`` that hookrun has answered by hookrun;
-:func:`install` does it from code. MMCV must be installed: its configs, registries, image
+`install` does it from code. MMCV must be installed: its configs, registries, image
 transforms and building blocks of models stay MMCV's.
 """
 

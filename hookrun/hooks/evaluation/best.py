@@ -156,7 +156,7 @@ def load_best(
 
     Args:
         messages: ``hook_msgs`` of the run.
-        label: the score that decides, as in :class:`Best`.
+        label: the score that decides, as in `Best`.
         is_first: whether ``best_score`` and ``best_ckpt`` are this score's.
         rule: ``'greater'`` or ``'less'``, whichever is better.
         logger: gets the warning.

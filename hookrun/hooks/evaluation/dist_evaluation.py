@@ -30,7 +30,7 @@ from .watching import watched_loader
 @HOOKS.register_module()
 @starts_with_defaults(dataloader=NO_LOADER)
 class DistEvalHook(EvalHook):
-    """An :class:`EvalHook` for distributed training: all ranks test, each its part of the set.
+    """An `EvalHook` for distributed training: all ranks test, each its part of the set.
 
     All ranks must have it, with the same arguments. The results come together on rank 0, which
     computes the scores and decides which checkpoint is the best; the other ranks get the numbers
@@ -41,7 +41,7 @@ class DistEvalHook(EvalHook):
     Args:
         dataloader: a ``DataLoader`` with a ``DistributedSampler(dataset, shuffle=False)``.
         test_fn: ``test_fn(model, dataloader, tmpdir=..., gpu_collect=...)`` returns the results of
-            all ranks on rank 0; by default :func:`multi_gpu_test`.
+            all ranks on rank 0; by default `multi_gpu_test`.
         broadcast_bn_buffer: whether all ranks evaluate with the running statistics of rank 0's
             batch normalization; those of the ranks differ otherwise.
         tmpdir: the folder through which the results are collected; all ranks must share it. By
@@ -51,8 +51,8 @@ class DistEvalHook(EvalHook):
         metrics: as for EvalHook. Those of torchmetrics are reduced over the ranks on the device,
             and so are others that have a method ``sync()`` which does it; any other metric is
             updated on rank 0, with the batches of all ranks.
-        start, interval, by_epoch, save_best, rule, greater_keys, less_keys, out_dir,
-            file_client_args, background, name, eval_kwargs: as for :class:`EvalHook`.
+        start, interval, by_epoch, save_best, rule, greater_keys, less_keys: as for EvalHook.
+        out_dir, file_client_args, background, name, eval_kwargs: as for EvalHook.
 
     Raises:
         RuntimeError: at the start of a run, there is no process group; at an evaluation, it failed

@@ -77,17 +77,17 @@ class EvalHook(Hook):
             with one for each name in ``save_best``. By default the words in the name of the score
             decide (see ``score_rule.py``); a name that says nothing is refused.
         test_fn: ``test_fn(model, dataloader)`` returns the results; by default
-            :func:`single_gpu_test`.
+            `single_gpu_test`.
         greater_keys, less_keys: names of scores, or words or parts of them, for the two rules. They
             take precedence over the words that are known.
         out_dir: the best checkpoint goes to ``out_dir/basename(work_dir)``.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
-            :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
+            `FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         metrics: for datasets without ``evaluate``: ``metrics(outputs, targets)`` returns a dict of
             scores, with outputs and targets of all batches, concatenated. Or a metric with
             ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics,
             or a dict of such metrics: they are updated batch by batch, and no outputs are kept.
-        background: write the best checkpoint in the background; see :class:`CheckpointHook`.
+        background: write the best checkpoint in the background; see `CheckpointHook`.
         name: goes before the names of scores, in the log and in files, to tell several EvalHooks of
             a run apart. By default the first one has none, and the others the names of their
             datasets: ``dataset.name``, or the class.
@@ -296,7 +296,7 @@ class EvalHook(Hook):
             self._score(runner, self._test(runner))
 
     def _test(self, runner: Any) -> Any:
-        """The results for :meth:`evaluate`."""
+        """The results for `evaluate`."""
         own = self.metrics is None and self.test_fn is not single_gpu_test
         loader = self.dataloader if own else watched_loader(self.dataloader, runner)
         if self._streaming is not None:
@@ -374,7 +374,7 @@ class EvalHook(Hook):
         Args:
             runner: the runner.
             key_score: the first score that ``save_best`` names; the others are those that
-                :meth:`evaluate` has computed.
+                `evaluate` has computed.
         """
         scores = self._scores_with(key_score)
         better = self.keeper.better(runner.meta["hook_msgs"], scores)

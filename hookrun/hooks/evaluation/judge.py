@@ -44,7 +44,7 @@ class Judge:
         Args:
             key: the name of the score.
             rule: ``'greater'``, ``'less'``, or None for what the name says.
-            greater_keys, less_keys: as for :func:`~hookrun.hooks.evaluation.score_rule.rule_of`.
+            greater_keys, less_keys: as for `rule_of`.
             caller: the class that needs the rule, for the error message.
 
         Raises:

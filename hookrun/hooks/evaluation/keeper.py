@@ -83,7 +83,7 @@ class BestKeeper:
         """Save a checkpoint for each of the scores ``keys``; then delete the previous ones.
 
         Args:
-            runner: as for :func:`~hookrun.hooks.evaluation.best.save_best`.
+            runner: as for `save_best`.
             scores: by name.
             keys: the names of those that are the best.
             unit: ``'epoch'`` or ``'iter'``.

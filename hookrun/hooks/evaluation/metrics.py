@@ -139,8 +139,8 @@ def stream(model: nn.Module, data_loader: Iterable[Any], metrics: StreamingMetri
     """Run the model over a loader and compute metrics of it.
 
     Args:
-        model: as for :func:`~hookrun.single_gpu_test`; it too stays in evaluation mode.
-        data_loader: with batches as for :func:`~.testing.collect_predictions`.
+        model: as for `single_gpu_test`; it too stays in evaluation mode.
+        data_loader: with batches as for `collect_predictions`.
         metrics: reset before and after.
 
     Returns:
@@ -171,8 +171,8 @@ def stream_on_all_ranks(model: nn.Module, data_loader: Any, metrics: StreamingMe
     repeated do not count.
 
     Args:
-        model: as for :func:`stream`.
-        data_loader: as for :func:`~hookrun.multi_gpu_test`, but that its sampler may shuffle.
+        model: as for `stream`.
+        data_loader: as for `multi_gpu_test`, but that its sampler may shuffle.
         metrics: reset before and after. Those that cannot combine their states over ranks are
             updated on rank 0, with the batches of all ranks in the order of the set.
 

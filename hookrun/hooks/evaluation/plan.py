@@ -37,7 +37,7 @@ def is_due(finished: int, start: int | None, interval: int) -> bool:
 
 
 def evaluation_triggers(start: int | None, interval: int, by_epoch: bool) -> Mapping[str, Trigger]:
-    """The triggers for :func:`is_due`, and one for the evaluation before the first iteration."""
+    """The triggers for `is_due`, and one for the evaluation before the first iteration."""
     first = start or 0
     at_first = Trigger(once=True)
     if by_epoch:

@@ -15,7 +15,7 @@ def progress_over(data_loader: Iterable[Any]) -> Iterator[Iterable[Any]]:
     """A context with the batches of a loader, to go through once, and a bar that shows how far.
 
     The bar is on rank 0 only, and only where standard error is a terminal, ``rich`` is installed
-    and no other bar of it is shown, as that of :class:`~hookrun.ProgressBarHook`. It disappears at
+    and no other bar of it is shown, as that of `ProgressBarHook`. It disappears at
     the end.
     """
     if not _has_place():

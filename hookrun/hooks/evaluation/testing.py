@@ -29,11 +29,11 @@ from .progress import progress_over
 def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """Run the model over a loader and collect its results, in order.
 
-    A terminal shows how far it is; see :func:`~hookrun.hooks.evaluation.progress.progress_over`.
+    A terminal shows how far it is; see `progress_over`.
 
     Args:
         model: called as ``model(return_loss=False, **batch)``, or as ``predict_step(batch)`` if it
-            has that method, as :class:`~hookrun.TrainStep` does. It is put into evaluation mode and
+            has that method, as `TrainStep` does. It is put into evaluation mode and
             stays in it.
         data_loader: yields the batches.
 
@@ -60,11 +60,11 @@ def multi_gpu_test(
     To be called on all ranks. If it fails on one, it fails on all.
 
     Args:
-        model: as for :func:`single_gpu_test`.
+        model: as for `single_gpu_test`.
         data_loader: yields this rank's batches; its ``dataset`` is the test set of all ranks, its
             sampler a ``DistributedSampler`` without shuffling.
-        tmpdir: as for :func:`~hookrun.collect_results_cpu`.
-        gpu_collect: whether to use :func:`~hookrun.collect_results_gpu` instead, without files.
+        tmpdir: as for `collect_results_cpu`.
+        gpu_collect: whether to use `collect_results_gpu` instead, without files.
 
     Returns:
         On rank 0, a list with one result per sample, in the order of the set and without those of
@@ -116,7 +116,7 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
     """Run the model over a loader and collect its outputs and the targets.
 
     Args:
-        model: as for :func:`single_gpu_test`; it too stays in evaluation mode.
+        model: as for `single_gpu_test`; it too stays in evaluation mode.
         data_loader: yields batches that are pairs ``(inputs, target)`` or dicts with ``target``.
             A model with ``split_batch(batch)`` may have others: it returns ``(inputs, target)``.
 
@@ -145,11 +145,11 @@ def collect_predictions_of_all_ranks(model: nn.Module, data_loader: Any) -> tupl
     To be called on all ranks. If it fails on one, it fails on all.
 
     Args:
-        model: as for :func:`single_gpu_test`.
-        data_loader: as for :func:`multi_gpu_test`, with batches as for :func:`collect_predictions`.
+        model: as for `single_gpu_test`.
+        data_loader: as for `multi_gpu_test`, with batches as for `collect_predictions`.
 
     Returns:
-        On rank 0, what :func:`collect_predictions` would give in one process, on the CPU; else
+        On rank 0, what `collect_predictions` would give in one process, on the CPU; else
         None.
 
     Raises:
@@ -180,7 +180,7 @@ def collect_predictions_of_all_ranks(model: nn.Module, data_loader: Any) -> tupl
 
 
 def predict(model: nn.Module, batch: Any) -> Any:
-    """The outputs of the model for a batch; see :func:`single_gpu_test`.
+    """The outputs of the model for a batch; see `single_gpu_test`.
 
     Raises:
         TypeError: the model has no ``predict_step``, and the batch is no dict.
@@ -198,7 +198,7 @@ def predict(model: nn.Module, batch: Any) -> Any:
 
 
 def target_of(model: nn.Module, batch: Any) -> Any:
-    """The targets of a batch; see :func:`collect_predictions`.
+    """The targets of a batch; see `collect_predictions`.
 
     Raises:
         KeyError: the batch is a dict without ``target``.

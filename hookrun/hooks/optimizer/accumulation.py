@@ -216,7 +216,7 @@ def mean_gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
 
 
 def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`gradients_by_name` gave.
+    """Put back what `gradients_by_name` gave.
 
     Raises:
         ValueError: a name or shape that the model does not have.

@@ -30,15 +30,15 @@ class Fp16OptimizerHook(OptimizerHook):
     is not waited for, the log has ``skipped_steps``. The log has ``loss_scale``.
 
     Args:
-        grad_clip: as for :class:`OptimizerHook`; norms are those of unscaled gradients.
+        grad_clip: as for `OptimizerHook`; norms are those of unscaled gradients.
         coalesce, bucket_size_mb: kept for MMCV's signature; gradients are always coalesced.
         loss_scale: a number for a static scale; ``'dynamic'``; a dict of arguments of torch's
             GradScaler or MMCV's LossScaler; or None for no scaling.
         distributed: average fp16 gradients over the ranks of a job, where no wrapper does.
-        kwargs: of :class:`OptimizerHook`.
+        kwargs: of `OptimizerHook`.
 
     Attributes:
-        loss_scaler: the :class:`~hookrun.ops.LossScale`, or None. Its state is in checkpoints under
+        loss_scaler: the `LossScale`, or None. Its state is in checkpoints under
             ``meta['fp16']['loss_scaler']`` too, as MMCV writes and reads it.
 
     Raises:

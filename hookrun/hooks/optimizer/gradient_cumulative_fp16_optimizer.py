@@ -14,8 +14,8 @@ from .gradient_cumulative_optimizer import GradientCumulativeOptimizerHook
 @HOOKS.register_module()
 @starts_with_defaults()
 class GradientCumulativeFp16OptimizerHook(GradientCumulativeOptimizerHook, Fp16OptimizerHook):
-    """Accumulates as :class:`GradientCumulativeOptimizerHook`, in the precisions of
-    :class:`Fp16OptimizerHook`.
+    """Accumulates as `GradientCumulativeOptimizerHook`, in the precisions of
+    `Fp16OptimizerHook`.
 
     The loss scale changes between steps only, so that all gradients of a step have one scale.
 

@@ -29,7 +29,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
 
     Args:
         cumulative_iters: iterations per step.
-        kwargs: of :class:`OptimizerHook`.
+        kwargs: of `OptimizerHook`.
 
     Raises:
         TypeError, ValueError: ``cumulative_iters`` is no positive int.

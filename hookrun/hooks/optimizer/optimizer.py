@@ -38,7 +38,7 @@ class OptimizerHook(Hook):
         detect_anomalous_params: warn about trainable parameters that take no part in the loss, by
             name, once for each set of them. For debugging: it walks through the graph at every
             iteration.
-        fused: False takes torch's own calls one by one. Otherwise :class:`~hookrun.ops.FusedStep`
+        fused: False takes torch's own calls one by one. Otherwise `FusedStep`
             does all of it in two passes over memory, with the same result to rounding.
         skip_nonfinite: skip a step whose gradients are not finite, and count it. It hides
             divergence.

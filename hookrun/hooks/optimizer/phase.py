@@ -125,7 +125,7 @@ class OptimizerPhase:
             max_iters: how many the run has, if that is known.
 
         Returns:
-            Whether a window begins late, see :meth:`Accumulation.enter`.
+            Whether a window begins late, see `Accumulation.enter`.
         """
         begins_late = self.accumulation.enter(iteration, max_iters, self.model)
         if self.accumulation.done == 0:

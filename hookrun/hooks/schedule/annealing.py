@@ -23,7 +23,7 @@ class AnnealingLrUpdaterHook(LrUpdaterHook):
         min_lr: the minimum, or
         min_lr_ratio: the minimum as a fraction of the initial learning rate, in [0, 1]. Exactly one
             of the two.
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
     """
 
     min_lr = ScheduleSetting()
@@ -47,7 +47,7 @@ class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """Half a cosine wave over the run, from the initial learning rate down to the minimum.
 
     ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983). The arguments are
-    those of :class:`AnnealingLrUpdaterHook`.
+    those of `AnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again.
     """
@@ -61,7 +61,7 @@ class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 class LinearAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """A straight line over the run: ``base + (min - base) * step / total``.
 
-    The arguments are those of :class:`AnnealingLrUpdaterHook`.
+    The arguments are those of `AnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's falls on.
     """
@@ -79,7 +79,7 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
         start_percent: the fraction of the run, in [0, 1], after which the learning rate falls;
             rounded to whole steps, half to even. It moves by up to half a step where the length of
             the run changes.
-        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again
     or divides by zero.
@@ -116,7 +116,7 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
             even. Exactly one of the two.
         anneal_strategy: the shape of the decay: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which
             falls fast first (arXiv:2405.18392).
-        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
     """
 
     decay_steps = ScheduleSetting()
@@ -156,7 +156,7 @@ class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
     Args:
         periods: the steps that each wave lasts.
         restart_weights: where each wave starts: 0 is the minimum, 1 the initial learning rate.
-        min_lr, min_lr_ratio, kwargs: see :class:`AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
 
     Raises:
         ValueError: in ``before_run``, the run is longer than all periods together. MMCV fails in
@@ -202,7 +202,7 @@ class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
         min_momentum: the momentum at the end of the run, or
         min_momentum_ratio: the same as a fraction of the initial momentum; it may be above 1.
             Exactly one of the two.
-        kwargs: see :class:`MomentumUpdaterHook`.
+        kwargs: see `MomentumUpdaterHook`.
     """
 
     min_momentum = ScheduleSetting()
@@ -226,7 +226,7 @@ class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
 @HOOKS.register_module()
 @starts_with_defaults(min_momentum=0.0)
 class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
-    """Half a cosine wave over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+    """Half a cosine wave over the run; the arguments of `AnnealingMomentumUpdaterHook`.
 
     Different from MMCV: past the end of the run the momentum stays where it is.
     """
@@ -238,7 +238,7 @@ class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
 @HOOKS.register_module()
 @starts_with_defaults(min_momentum=0.0)
 class LinearAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
-    """A straight line over the run; the arguments of :class:`AnnealingMomentumUpdaterHook`.
+    """A straight line over the run; the arguments of `AnnealingMomentumUpdaterHook`.
 
     Different from MMCV: past the end of the run the momentum stays where it is.
     """

@@ -83,7 +83,7 @@ class CyclicLrUpdaterHook(_Cyclic, LrUpdaterHook):
         anneal_strategy: ``"cos"`` or ``"linear"``.
         gamma: the distance of the highest from the initial learning rate is multiplied by it from
             cycle to cycle; in (0, 1].
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
 
     Different from MMCV: where no iteration of a cycle goes up, ``gamma`` still acts on the highest
     learning rate; MMCV applies it to the lowest.
@@ -109,7 +109,7 @@ class CyclicLrUpdaterHook(_Cyclic, LrUpdaterHook):
 class CyclicMomentumUpdaterHook(_Cyclic, MomentumUpdaterHook):
     """Cycles from the initial momentum to the lowest to the highest (arXiv:1708.07120).
 
-    The counterpart of :class:`CyclicLrUpdaterHook`.
+    The counterpart of `CyclicLrUpdaterHook`.
 
     Args:
         by_epoch: must be False; the policy counts iterations.
@@ -120,7 +120,7 @@ class CyclicMomentumUpdaterHook(_Cyclic, MomentumUpdaterHook):
         anneal_strategy: ``"cos"`` or ``"linear"``.
         gamma: the distance of the lowest from the initial momentum is multiplied by it from cycle
             to cycle; in (0, 1].
-        kwargs: see :class:`MomentumUpdaterHook`.
+        kwargs: see `MomentumUpdaterHook`.
 
     Different from MMCV: ``gamma`` outside of its range is refused here too; and where no iteration
     of a cycle goes to the lowest momentum, ``gamma`` still acts on that.
@@ -187,7 +187,7 @@ class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
         final_div_factor: the initial learning rate is divided by it at the end.
         three_phase: whether to come back to the initial learning rate in as many steps as it takes
             to go up, and only then go below.
-        kwargs: see :class:`LrUpdaterHook`; ``by_epoch`` must be False, which is the default here.
+        kwargs: see `LrUpdaterHook`; ``by_epoch`` must be False, which is the default here.
 
     Different from MMCV: a schedule that goes up in a single iteration starts at ``max_lr``, where
     MMCV and torch divide by zero; past the end the learning rate stays as it is, where MMCV fails.
@@ -253,7 +253,7 @@ class OneCycleLrUpdaterHook(_OneCycle, LrUpdaterHook):
 class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
     """Down to ``base_momentum`` while the learning rate goes up, and back (arXiv:1708.07120).
 
-    The counterpart of :class:`OneCycleLrUpdaterHook`. Every parameter group remembers its two
+    The counterpart of `OneCycleLrUpdaterHook`. Every parameter group remembers its two
     momenta, as in torch, under ``base_momentum`` and ``max_momentum``.
 
     Args:
@@ -265,7 +265,7 @@ class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
         pct_start: the fraction of the run that goes down, in [0, 1].
         anneal_strategy: ``"cos"`` or ``"linear"``.
         three_phase: whether to be back in as many steps as it takes to go down.
-        kwargs: see :class:`MomentumUpdaterHook`; ``by_epoch`` must be False, the default here.
+        kwargs: see `MomentumUpdaterHook`; ``by_epoch`` must be False, the default here.
 
     Different from MMCV: a cycle that goes down in a single iteration starts at ``base_momentum``,
     where MMCV divides by zero; past the end of the run the momentum stays as it is.

@@ -1,6 +1,6 @@
 """Learning-rate schedules.
 
-The formulas are those of :mod:`hookrun.schedules`; "step" in a class's description is the epoch or
+The formulas are those of `hookrun.schedules`; "step" in a class's description is the epoch or
 iteration, counted from 0, and "total" the epochs or iterations of the run.
 """
 
@@ -25,7 +25,7 @@ from .values import LEARNING_RATE
 
 @starts_with_defaults()
 class LrUpdaterHook(UpdaterHook):
-    """Base class of the learning-rate hooks: override :meth:`get_lr`.
+    """Base class of the learning-rate hooks: override `get_lr`.
 
     The learning rate of each parameter group follows from its initial one (``initial_lr`` of the
     group, which is ``lr`` at the start of the first run and travels with the optimizer's state).
@@ -162,7 +162,7 @@ class StepLrUpdaterHook(LrUpdaterHook):
         step: every so many steps (int), or at these steps (list, ascending).
         gamma: the factor, above 0.
         min_lr: what the learning rate does not fall below, or None for no limit.
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
 
     Different from MMCV: steps out of order are refused, where MMCV skips some.
     """
@@ -195,7 +195,7 @@ class ExpLrUpdaterHook(LrUpdaterHook):
 
     Args:
         gamma: the factor, above 0.
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
     """
 
     gamma = ScheduleSetting()
@@ -217,7 +217,7 @@ class PolyLrUpdaterHook(LrUpdaterHook):
     Args:
         power: the exponent, at least 0.
         min_lr: the minimum.
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's falls below
     it or becomes a complex number.
@@ -244,7 +244,7 @@ class InvLrUpdaterHook(LrUpdaterHook):
     Args:
         gamma: the pace, at least 0.
         power: the exponent.
-        kwargs: see :class:`LrUpdaterHook`.
+        kwargs: see `LrUpdaterHook`.
     """
 
     gamma = ScheduleSetting()

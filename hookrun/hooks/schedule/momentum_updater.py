@@ -20,7 +20,7 @@ from .values import MOMENTUM
 
 @starts_with_defaults()
 class MomentumUpdaterHook(UpdaterHook):
-    """Base class of the momentum hooks: override :meth:`get_momentum`.
+    """Base class of the momentum hooks: override `get_momentum`.
 
     The momentum of each parameter group follows from its initial one (``initial_momentum`` of the
     group, which is what the group has at the start of the first run).
@@ -112,7 +112,7 @@ class StepMomentumUpdaterHook(MomentumUpdaterHook):
         step: every so many steps (int), or at these steps (list, ascending).
         gamma: the factor, above 0.
         min_momentum: what the momentum does not fall below, or None for no limit.
-        kwargs: see :class:`MomentumUpdaterHook`.
+        kwargs: see `MomentumUpdaterHook`.
 
     Different from MMCV: steps out of order are refused, where MMCV skips some.
     """

@@ -30,14 +30,15 @@ class SequentialLrUpdaterHook(LrUpdaterHook):
     Args:
         policies: policy configs such as ``dict(policy="CosineAnnealing", min_lr=0)``, or hooks.
         milestones: the step at which the second schedule begins, the third and so on; ascending.
-        kwargs: see :class:`LrUpdaterHook`; ``by_epoch`` applies to every schedule.
+        kwargs: see `LrUpdaterHook`; ``by_epoch`` applies to every schedule.
 
-    >>> SequentialLrUpdaterHook(
-    ...     policies=[dict(policy="fixed"), dict(policy="CosineAnnealing", min_lr=0.0)],
-    ...     milestones=[1000],
-    ...     by_epoch=False,
-    ... ).policy(0.1, step=1000, total=2000)
-    0.1
+    Examples:
+        >>> SequentialLrUpdaterHook(
+        ...     policies=[dict(policy="fixed"), dict(policy="CosineAnnealing", min_lr=0.0)],
+        ...     milestones=[1000],
+        ...     by_epoch=False,
+        ... ).policy(0.1, step=1000, total=2000)
+        0.1
     """
 
     policies = ScheduleSetting()

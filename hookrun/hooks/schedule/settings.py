@@ -14,7 +14,7 @@ class ScheduleSetting(TriggerSetting):
 
     Args:
         decides_calls: whether it also decides at which events the hook is called; then assigning it
-            updates the dispatcher, as any :class:`TriggerSetting` does.
+            updates the dispatcher, as any `TriggerSetting` does.
     """
 
     def __init__(self, decides_calls: bool = False) -> None:

@@ -107,7 +107,7 @@ class Averages:
         }
 
     def besides(self, moved: Mapping[int, Tensor]) -> list[AveragedTensor]:
-        """Those that a step does not update which updates the ones of :meth:`for_step`."""
+        """Those that a step does not update which updates the ones of `for_step`."""
         return [pair for pair in self._pairs if id(pair.source) not in moved]
 
     def update(self, momentum: float, pairs: list[AveragedTensor] | None = None) -> None:

@@ -92,7 +92,7 @@ class CheckpointHook(Hook):
             epoch, even if the loader yields more or fewer batches than its ``len()`` says.
         sync_buffer: whether to average the model's buffers over all ranks first.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
-            :class:`~hookrun.FileClient`. By default that of ``out_dir``'s URI, or the local disk.
+            `FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         background: write in the background, so that training waits only until the state is copied.
             The next save and the end of the run wait for the file, and raise its errors.
         kwargs: passed on to ``runner.save_checkpoint``: ``filename_tmpl``, ``meta``,

@@ -42,7 +42,7 @@ class EarlyStoppingHook(Hook):
         patience: the number of evaluations without improvement that end the run.
         mode: ``'greater'`` (or ``'max'``) if a greater score is better, ``'less'`` (or ``'min'``)
             if a smaller one is. By default the words in the name decide, as for ``save_best`` of
-            :class:`EvalHook`; a name that says nothing is refused.
+            `EvalHook`; a name that says nothing is refused.
         threshold: by how much a score must be better than the best one to be an improvement, in
             units of the score. A score that is NaN is never an improvement.
 

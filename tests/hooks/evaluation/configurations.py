@@ -71,7 +71,7 @@ def run(library: Any, configuration: dict[str, Any], folder: Path) -> dict[str, 
 
     Args:
         library: ``mmcv.runner`` or ``hookrun``.
-        configuration: see :func:`draw`.
+        configuration: see `draw`.
         folder: an empty one.
     """
     by_iter, length = configuration["kind"] == "iters", configuration["length"]

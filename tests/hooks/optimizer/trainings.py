@@ -149,7 +149,7 @@ def train(
     Args:
         library: ``hookrun``, or ``mmcv.runner``.
         kind: of model and data.
-        case: of :data:`CASES`.
+        case: of `CASES`.
         by_epoch: five epochs with EpochBasedRunner, or IterBasedRunner.
         work_dir: for the runner.
         hooks: to be registered besides.
