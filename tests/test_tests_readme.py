@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests"
-PAGE = TESTS / "README.md"
-
-
-def table_rows(name: str) -> list[list[str]]:
-    """The cells of a table of the page, without its head; the table stands between two marks."""
-    found = re.search(rf"<!-- {name}:start -->\n(.*)<!-- {name}:end -->", PAGE.read_text(), re.S)
-    assert found is not None, f"tests/README.md has no table {name!r}"
-    lines = found[1].strip().splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def paths_in(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
-
+from tests.quick import ROOT, TESTS, mirrored_test, paths_in, quick_tests, table_rows
 
 ROWS = [(paths_in(source), paths_in(tests)) for source, tests in table_rows("elsewhere")]
 LISTED = Counter(path for sources, _ in ROWS for path in sources)
@@ -39,16 +23,6 @@ def is_source(path: Path) -> bool:
         body = ast.parse(path.read_text()).body
         return any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in body)
     return path.suffix in (".py", ".pyi", ".cpp", ".hpp")
-
-
-def mirrored_test(source: Path) -> Path | None:
-    """Where a test file of the source file's name would be; None for bindings, which have none."""
-    room, *folders = source.parts[:-1]
-    if room == "csrc":
-        plain_cpp = folders != ["bind"]
-        return TESTS / "native" / f"test_{source.stem}.cpp" if plain_cpp else None
-    below = folders if room == "hookrun" else [room, *folders]
-    return TESTS.joinpath(*below, f"test_{source.stem}.py")
 
 
 def has_mirrored_test(source: Path) -> bool:
@@ -86,3 +60,9 @@ def test_each_support_file_has_a_row() -> None:
     }
     listed = [path for name, _ in table_rows("support") for path in paths_in(name)]
     assert sorted(listed) == sorted(support)
+
+
+def test_the_quick_run_has_the_quick_tests_what_has_changed() -> None:
+    chosen = {str(each) for each in quick_tests(["hookrun/hooks/state/ema.py", "csrc/bind/timer.hpp"])}
+    assert {"tests/hooks/state/test_ema.py", "tests/hooks/watching/test_iter_timer.py"} < chosen
+    assert len(chosen) == 5  # and those about the whole project

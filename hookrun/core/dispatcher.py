@@ -12,7 +12,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from statistics import median
 from types import MethodType
 from typing import Any, Protocol, SupportsIndex
 
@@ -204,6 +203,8 @@ class ReferenceDispatcher:
         self._record = None
 
     def timings(self) -> list[tuple[Hook, str, int, float, float, float]] | None:
+        from statistics import median  # its import takes as long as that of ten files of ours
+
         if self._record is None:
             return None
         return [
