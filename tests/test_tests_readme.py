@@ -62,7 +62,8 @@ def test_each_support_file_has_a_row() -> None:
     assert sorted(listed) == sorted(support)
 
 
-def test_the_quick_run_has_the_quick_tests_what_has_changed() -> None:
-    chosen = {str(each) for each in quick_tests(["hookrun/hooks/state/ema.py", "csrc/bind/timer.hpp"])}
+def test_the_quick_run_has_the_tests_of_what_has_changed() -> None:
+    changed = ["hookrun/hooks/state/ema.py", "csrc/bind/timer.hpp"]
+    chosen = {str(each) for each in quick_tests(changed)}
     assert {"tests/hooks/state/test_ema.py", "tests/hooks/watching/test_iter_timer.py"} < chosen
     assert len(chosen) == 5  # and those about the whole project
