@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from hookrun.core.interrupts import interruptible
-from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info
+from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info, is_joining
 from hookrun.storage import check_names
 
 from .any_runner import AnyRunner
@@ -86,7 +86,7 @@ class StopRequests:
     def accepted(self) -> Iterator[None]:
         """The context of the steps of a run."""
         runner = self._runner
-        if runner.handle_signals and get_dist_info()[1] > 1:
+        if runner.reports is not None and not is_joining(runner.model):
             self._agreement = StopAgreement()
             runner.check_at = min(runner.check_at, runner.iter + 1)
         runner.boundary_checks.append(self.check)
