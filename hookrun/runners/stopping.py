@@ -13,7 +13,8 @@ from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info
 from hookrun.storage import check_names
 
 from .any_runner import AnyRunner
-from .signal_handlers import SignalHandlers, print_from_handler
+from .second_signal import print_from_handler
+from .signal_handlers import SignalHandlers
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, "try again later"; errors and fatal signals have other exit codes."""
