@@ -108,11 +108,11 @@ def run(rank: int, folder: Path, fault: str, wrapper: str, kind: str) -> None:
 
 def write_file(runner: Any, rank: int) -> None:
     """A checkpoint that only rank 0 sees."""
+    runner._iter = 2
     runner.gather_state()
     if rank == 0:
-        runner._iter = 2
         runner.save_checkpoint(runner.work_dir)
-        runner._iter = 0
+    runner._iter = 0
     dist.barrier()
 
 
