@@ -49,7 +49,7 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
             0 under Slurm and MPI; by default ``MASTER_PORT``, or one that follows from the job.
 
     Raises:
-        ValueError: an unknown launcher; an environment variable, or the port, is no number or out
+        ValueError: an unknown launcher or backend; an environment variable, or the port, is no number or out
             of range.
         RuntimeError: environment variables are missing (the message names them); nccl without a
             GPU; or there is a process group already.
@@ -61,7 +61,11 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
         raise RuntimeError("there is a process group already: call init_dist once")
     has_gpu = torch.cuda.is_available()
     backend = backend or ("nccl" if has_gpu else "gloo")
-    if backend == "nccl" and not has_gpu:
+    known = dist.Backend.backend_list
+    for name in (part.rpartition(":")[2].lower() for part in backend.split(",")):
+        if name not in known:
+            raise ValueError(f"unknown backend {backend!r}. {did_you_mean(name, known)}")
+    if backend.lower() == "nccl" and not has_gpu:
         raise RuntimeError("backend='nccl' needs a GPU, and there is none here; use 'gloo'")
     process = _LAUNCHERS[launcher](kwargs.pop("port", None))
     if has_gpu:

@@ -189,6 +189,11 @@ def test_nccl_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         init_dist("pytorch", "nccl")
 
 
+def test_an_unknown_backend() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'glo'. Did you mean 'gloo'"):
+        init_dist("pytorch", "glo")
+
+
 def test_a_group_that_is_there() -> None:
     with (
         group_of_one(),
