@@ -49,8 +49,8 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
             0 under Slurm and MPI; by default ``MASTER_PORT``, or one that follows from the job.
 
     Raises:
-        ValueError: an unknown launcher or backend; an environment variable, or the port, is no number or out
-            of range.
+        ValueError: an unknown launcher or backend; an environment variable, or the port, is no
+            number or out of range.
         RuntimeError: environment variables are missing (the message names them); nccl without a
             GPU; or there is a process group already.
     """

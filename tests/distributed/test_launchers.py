@@ -190,7 +190,7 @@ def test_nccl_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="unknown backend 'glo'. Did you mean 'gloo'"):
+    with pytest.raises(ValueError, match=r"unknown backend 'glo'\. Did you mean 'gloo'"):
         init_dist("pytorch", "glo")
 
 
