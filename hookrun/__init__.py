@@ -30,6 +30,7 @@ from hookrun.data import (
     SeededDataset,
 )
 from hookrun.distributed import (
+    RankError,
     allreduce_grads,
     allreduce_params,
     collect_results_cpu,
@@ -92,6 +93,7 @@ __all__ = [
     "LossScaler",
     "Preempted",
     "Priority",
+    "RankError",
     "Registry",
     "ResumableDistributedSampler",
     "ResumableSampler",

@@ -253,6 +253,18 @@ class SynchronizesRanks(Protocol):
         """
 
 
+class RequiresAllRanks(Protocol):
+    """A hook that all ranks must have, since they would wait for each other, or part, otherwise."""
+
+    def required_signature(self, runner: Any) -> Any:
+        """Values that must be the same on all ranks, such as when the hook acts; None if a rank may
+        be without it.
+
+        Called before ``before_run``. Return plain values. Where ranks differ, the run is refused on
+        all of them.
+        """
+
+
 class OwnsDataLoaders(Protocol):
     """A hook that has data loaders, as EvalHook does."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class IterLoader(BatchCursor):
         loader_position: the result of `loader_position`, instead of ``epoch`` and
             ``position``.
         rank_state: the result of `rank_state` on this rank that belongs to it.
+        max_batches: the batches after which a pass ends at the latest; None for all.
 
     Raises:
         ValueError: from ``next``, when the loader yields no batch at all.
@@ -38,8 +40,10 @@ class IterLoader(BatchCursor):
         position: int = 0,
         loader_position: Mapping[str, Any] | None = None,
         rank_state: Mapping[str, Any] | None = None,
+        max_batches: int | None = None,
     ) -> None:
         self._dataloader = dataloader
+        self._max_batches = max_batches
         if loader_position is None and position:
             loader_position = {"epoch": epoch, "batches": position}
         self._epoch = epoch if loader_position is None else loader_position["epoch"]
@@ -109,7 +113,7 @@ class IterLoader(BatchCursor):
     def _first_batch(self) -> Any:
         """The next batch where the current pass has not begun, or has ended."""
         if self._batches is None:
-            self._batches = self._pass.batches
+            self._batches = self._batches_of_pass()
             batch = next(self._batches, _END)
             if batch is not _END:
                 self._position += 1
@@ -127,7 +131,12 @@ class IterLoader(BatchCursor):
         set_sampler_epoch(self._dataloader, self._epoch)
         self._pass = DataPass(self._dataloader, self._epoch)
         self._position = 0
-        self._batches = self._pass.batches
+        self._batches = self._batches_of_pass()
+
+    def _batches_of_pass(self) -> Iterator[Any]:
+        if self._max_batches is None:
+            return self._pass.batches
+        return itertools.islice(self._pass.batches, max(self._max_batches - self._pass.first, 0))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), **{name: getattr(self, name) for name in _NATIVE}}
@@ -137,7 +146,9 @@ class IterLoader(BatchCursor):
             setattr(self, name, value)
 
     def __len__(self) -> int:
-        return len(self._dataloader)  # type: ignore[arg-type]  # raises TypeError if it has none
+        # Raises TypeError if it has none.
+        length = len(self._dataloader)  # type: ignore[arg-type]
+        return length if self._max_batches is None else min(length, self._max_batches)
 
 
 def no_batches(dataloader: Any) -> ValueError:

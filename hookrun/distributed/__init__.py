@@ -16,10 +16,12 @@ from .collectives import (
     broadcast_object,
     broadcast_tensors_,
 )
-from .environment import get_dist_info, master_only
+from .environment import get_dist_info, group_timeout, master_only
 from .failures import fail_together, watch_failures
+from .join import is_joining
 from .launchers import init_dist
 from .random_seed import set_random_seed
+from .reports import RankError, RunReports, is_lost
 from .wrappers import (
     INNER_NAMES,
     averages_gradients,
@@ -32,6 +34,8 @@ from .wrappers import (
 
 __all__ = [
     "INNER_NAMES",
+    "RankError",
+    "RunReports",
     "StopAgreement",
     "all_gather_objects",
     "allreduce_grads",
@@ -45,7 +49,10 @@ __all__ = [
     "fail_together",
     "gather_parts",
     "get_dist_info",
+    "group_timeout",
     "init_dist",
+    "is_joining",
+    "is_lost",
     "is_module_wrapper",
     "join_parts",
     "master_only",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from .environment import group_timeout
 
 PERIOD = 0.1
 """Approximate seconds between two exchanges; a request takes at most two, and one step."""
@@ -25,13 +26,12 @@ class StopAgreement:
     uses gloo in a separate process group, whatever the job's backend. To be created on all ranks.
 
     Raises:
-        RuntimeError: from its methods, if another rank has died.
+        RuntimeError: from its methods, if another rank has died, or has not called its own within
+            the timeout of the default process group.
     """
 
     def __init__(self) -> None:
-        # A long timeout, because evaluation on rank 0 alone may take long. A rank that has died is
-        # reported at once all the same.
-        self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
+        self._group: Any = dist.new_group(backend="gloo", timeout=group_timeout())
         self._pending: tuple[Any, Tensor] | None = None
         self._steps = 1  # until the next exchange
         self._since = time.monotonic()

@@ -1,11 +1,13 @@
-"""Rank and world size."""
+"""Rank, world size and timeout of the default process group."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,6 +18,21 @@ def get_dist_info() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def group_timeout() -> timedelta:
+    """How long the collectives of the default process group wait; 30 minutes if that is unknown.
+
+    Process groups of our own wait no longer than that.
+    """
+    group = dist.group.WORLD
+    for device in ("cuda", "cpu"):
+        try:
+            timeout = group._get_backend(torch.device(device)).options._timeout  # type: ignore[union-attr]
+        except (AttributeError, RuntimeError):  # no back end for this device, or one without it
+            continue
+        return cast(timedelta, timeout)
+    return timedelta(minutes=30)
 
 
 def master_only(function: F) -> F:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from .collectives import all_gather_objects
-from .environment import get_dist_info
+from .environment import get_dist_info, group_timeout
 
 PERIOD = 0.1
 """Seconds from one exchange to the next while all ranks work."""
@@ -87,9 +86,7 @@ class _Exchanges:
     """
 
     def __init__(self) -> None:
-        # The timeout is long, because a rank may need long for one batch. A rank that has died is
-        # reported at once all the same.
-        self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
+        self._group: Any = dist.new_group(backend="gloo", timeout=group_timeout())
         self._pending: tuple[Any, torch.Tensor] | None = None
         self._next = time.monotonic() + PERIOD
         self._over = False

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,15 @@ class _Process:
     address: str
     port: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size or self.local_rank < 0:
+            raise ValueError(
+                f"the environment says rank {self.rank} (local rank {self.local_rank}) of "
+                f"{self.world_size} processes: ranks count from 0, and are below their number"
+            )
+        if not 0 < self.port < 2**16:
+            raise ValueError(f"a port is from 1 to 65535, not {self.port}")
+
 
 def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
     """Start the default process group, and choose this process's GPU.
@@ -41,17 +49,23 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
             0 under Slurm and MPI; by default ``MASTER_PORT``, or one that follows from the job.
 
     Raises:
-        ValueError: an unknown launcher.
+        ValueError: an unknown launcher or backend; an environment variable, or the port, is no
+            number or out of range.
         RuntimeError: environment variables are missing (the message names them); nccl without a
             GPU; or there is a process group already.
     """
-    if launcher not in _LAUNCHERS:
-        raise ValueError(f"unknown launcher {launcher!r}. {did_you_mean(launcher, _LAUNCHERS)}")
+    if not isinstance(launcher, str) or launcher not in _LAUNCHERS:
+        hint = did_you_mean(str(launcher), _LAUNCHERS)
+        raise ValueError(f"unknown launcher {launcher!r}. {hint}")
     if dist.is_initialized():
         raise RuntimeError("there is a process group already: call init_dist once")
     has_gpu = torch.cuda.is_available()
     backend = backend or ("nccl" if has_gpu else "gloo")
-    if backend == "nccl" and not has_gpu:
+    known = dist.Backend.backend_list
+    for name in (part.rpartition(":")[2].lower() for part in backend.split(",")):
+        if name not in known:
+            raise ValueError(f"unknown backend {backend!r}. {did_you_mean(name, known)}")
+    if backend.lower() == "nccl" and not has_gpu:
         raise RuntimeError("backend='nccl' needs a GPU, and there is none here; use 'gloo'")
     process = _LAUNCHERS[launcher](kwargs.pop("port", None))
     if has_gpu:
@@ -67,20 +81,32 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
 
 
 def _of_pytorch(port: int | None) -> _Process:
-    found = _read("pytorch", "torchrun", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    rank, world_size = int(found["RANK"]), int(found["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    _require("pytorch", "torchrun", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    rank = _int_of("RANK")
     return _Process(
-        rank, world_size, local_rank, found["MASTER_ADDR"], port or int(found["MASTER_PORT"])
+        rank,
+        _int_of("WORLD_SIZE"),
+        _int_of("LOCAL_RANK", rank),
+        os.environ["MASTER_ADDR"],
+        port or _int_of("MASTER_PORT"),
     )
 
 
 def _of_slurm(port: int | None) -> _Process:
-    found = _read("slurm", "srun", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST")
-    rank, world_size = int(found["SLURM_PROCID"]), int(found["SLURM_NTASKS"])
-    local_rank = int(os.environ.get("SLURM_LOCALID", rank))
-    address = os.environ.get("MASTER_ADDR") or _first_host(found["SLURM_NODELIST"])
-    return _Process(rank, world_size, local_rank, address, port or _port("SLURM_JOB_ID"))
+    _require("slurm", "srun", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST")
+    rank = _int_of("SLURM_PROCID")
+    address = os.environ.get("MASTER_ADDR") or _first_host(os.environ["SLURM_NODELIST"])
+    # A port for each step of a job: several may run at once.
+    job, step = (os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    number = int(job) + (int(step) if step.isdigit() else 0) if job.isdigit() else None
+    own = _DEFAULT_PORT if number is None else 10_000 + number % 20_000
+    return _Process(
+        rank,
+        _int_of("SLURM_NTASKS"),
+        _int_of("SLURM_LOCALID", rank),
+        address,
+        port or _int_of("MASTER_PORT", own),
+    )
 
 
 def _of_mpi(port: int | None) -> _Process:
@@ -90,43 +116,66 @@ def _of_mpi(port: int | None) -> _Process:
     else:
         expected = " or ".join(names[0] for names in _MPI)
         raise RuntimeError(
-            f"launcher='mpi' reads the environment that mpirun makes, and {expected} is not set"
+            f"launcher='mpi' reads the environment that mpirun makes, and {expected} is not set: "
+            "start the program with mpirun"
         )
-    rank, world_size, local_rank = (int(os.environ.get(name, -1)) for name in kind)
-    if world_size < 0:
+    if kind[1] not in os.environ:
         raise RuntimeError(f"launcher='mpi': {kind[0]} is set, and {kind[1]} is not")
+    rank, world_size = _int_of(kind[0]), _int_of(kind[1])
+    local_size = _int_of(kind[3], world_size)
+    if "MASTER_ADDR" not in os.environ and local_size < world_size:
+        raise RuntimeError(
+            f"launcher='mpi': {local_size} of {world_size} processes are on this machine, and "
+            "mpirun does not say where rank 0 is: set MASTER_ADDR to the name of its machine, as "
+            "by mpirun -x MASTER_ADDR=..."
+        )
     address = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    return _Process(
-        rank, world_size, rank if local_rank < 0 else local_rank, address, port or _port(None)
-    )
+    local_rank = _int_of(kind[2], rank)
+    own = port or _int_of("MASTER_PORT", _DEFAULT_PORT)
+    return _Process(rank, world_size, local_rank, address, own)
 
 
 _LAUNCHERS = {"pytorch": _of_pytorch, "slurm": _of_slurm, "mpi": _of_mpi}
-# Rank, world size and local rank under Open MPI, MVAPICH, and MPICH or Intel MPI.
+# Rank, world size, local rank and the number of processes on this machine, under Open MPI, MVAPICH,
+# and MPICH or Intel MPI.
 _MPI = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    (
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+    ),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
 
 
-def _read(launcher: str, command: str, *names: str) -> Mapping[str, str]:
-    missing = [name for name in names if name not in os.environ]
+def _require(launcher: str, command: str, *names: str) -> None:
+    missing = [name for name in names if not os.environ.get(name)]
     if missing:
         raise RuntimeError(
             f"launcher={launcher!r} reads the environment that {command} makes, in which "
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: start the "
             f"program with {command}"
         )
-    return {name: os.environ[name] for name in names}
 
 
-def _port(job: str | None) -> int:
-    """``MASTER_PORT``, or a port that follows from the number of the job."""
-    if "MASTER_PORT" in os.environ:
-        return int(os.environ["MASTER_PORT"])
-    number = os.environ.get(job or "", "")
-    return 10_000 + int(number) % 20_000 if number.isdigit() else _DEFAULT_PORT
+def _int_of(name: str, default: int | None = None) -> int:
+    """The number in an environment variable; ``default`` if it is not set."""
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ValueError(
+            f"the environment variable {name} must be a number, not {text!r}"
+        ) from None
 
 
 def _first_host(nodes: str) -> str:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from hookrun.checkpoint import FullTensors, Writer
 from hookrun.core.dispatcher import HookList
 from hookrun.core.hook import Hook
+from hookrun.distributed import RunReports
 
 from .group_options import GroupOptions
 from .run_progress import RunProgress
@@ -51,6 +52,8 @@ class AnyRunner(Protocol):
     boundary_checks: list[Callable[[Any], None]]
     # Requests to end the run early; None outside of a run.
     stop_requests: EndsRun | None
+    # What the ranks report to each other during a run; None if they exchange nothing.
+    reports: RunReports | None
     # What gather_state gathered of sharded tensors, for the next checkpoint.
     full_tensors: FullTensors | None
     # What has been said about images and histograms already.
@@ -66,6 +69,8 @@ class AnyRunner(Protocol):
     def iter(self) -> int: ...
     @property
     def max_epochs(self) -> int | None: ...
+    @property
+    def max_iters(self) -> int | None: ...
     @property
     def rank(self) -> int: ...
     def keyed_hooks(self) -> dict[str, Hook]: ...

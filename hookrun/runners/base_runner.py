@@ -17,7 +17,7 @@ from hookrun.checkpoint import FullTensors, MapLocation, Weights, Writer, load_c
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
-from hookrun.distributed import get_dist_info
+from hookrun.distributed import RunReports, get_dist_info, is_joining
 
 from . import media, resuming, saving
 from .any_runner import EndsRun
@@ -108,6 +108,7 @@ class BaseRunner(HookRegistration, ABC):
         self.synchronized_hooks: list[Hook] = []
         self.boundary_checks: list[Callable[[Any], None]] = []
         self.stop_requests: EndsRun | None = None
+        self.reports: RunReports | None = None
         self.full_tensors: FullTensors | None = None
         self.media_notes: set[str | tuple[str, str]] = set()
         self._init_hooks()
@@ -366,9 +367,12 @@ class BaseRunner(HookRegistration, ABC):
 
         That is the state of random numbers and loaders. Call it on all ranks, right before rank 0
         calls ``save_checkpoint``; without it, the checkpoint has only the state of rank 0. A hook
-        that refuses the checkpoint raises here, on all ranks.
+        that refuses the checkpoint raises here, on all ranks. Within DDP's ``join()`` nothing is
+        gathered.
         """
         saving.check_state(self)
+        if is_joining(self.model):
+            return
         gather_rank_states(self)
         self.full_tensors = saving.gather_full_tensors(self)
 

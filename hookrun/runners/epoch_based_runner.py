@@ -17,6 +17,7 @@ from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DataPass, no_batches
 
 from . import saving
+from .all_ranks import compare_epoch, compare_setup, reporting
 from .base_runner import BaseRunner, Workflow
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
@@ -56,20 +57,23 @@ class EpochBasedRunner(BaseRunner):
         self.mode = "train"
         self.data_loader = data_loader
         progress = self.progress
-        progress.begin_epoch(length_of(data_loader))
+        progress.is_replaced = False
+        progress.begin_epoch(progress.length_of(data_loader))
         self.call_hook("before_train_epoch")
         self._end_if_asked()
         loader = self._loader_after_hooks(data_loader)
-        length = length_of(loader)
+        length = progress.length_of(loader)
         progress.enter_epoch(length)
         resumed = progress.resume_point is not None
         data_pass = progress.begin_pass(loader, length)
         try:
             if resumed:
                 self.call_hook(CATCH_UP)
-            self._go_through(data_pass.batches, True, data_pass.first, kwargs)
+            batches = progress.batches_of(data_pass)
+            self._go_through(batches, True, data_pass.first, kwargs)
         finally:
             data_pass.close()
+        compare_epoch(self, progress.finished()["inner_iter"])
         before, now = progress.leave_epoch()
         try:
             self.call_hook("after_train_epoch")
@@ -150,6 +154,7 @@ class EpochBasedRunner(BaseRunner):
         *,
         prefetch: bool | Mapping[str, Any] = False,
         sync_guard: bool | SyncGuard = False,
+        uneven: str = "error",
         **kwargs: Any,
     ) -> None:
         """Run the workflow until ``max_epochs`` epochs have been trained.
@@ -163,12 +168,16 @@ class EpochBasedRunner(BaseRunner):
                 arguments of `DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
                 `SyncGuard`. The report is logged at the end.
+            uneven: what to do if ranks have training loaders with other numbers of batches: refuse
+                the run (``'error'``), or end each epoch on all of them after the fewest batches
+                that one has (``'stop'``).
             kwargs: passed to the phases, and by ``train`` to ``train_step``.
 
         Raises:
             ValueError: no ``max_epochs``; loaders that don't match the workflow or are empty; an
-                unknown mode.
+                unknown mode; the ranks have other limits, hooks, numbers of batches or positions.
             TypeError: loaders, a workflow or an option of a wrong type.
+            RankError: another rank has failed, died, or not come; the message names it.
         """
         if max_epochs is not None:
             warnings.warn(
@@ -177,34 +186,36 @@ class EpochBasedRunner(BaseRunner):
                 stacklevel=2,
             )
             self._max_epochs = check_limit("max_epochs", max_epochs)
-        if self._max_epochs is None:
-            raise ValueError(
-                f"{type(self).__name__} needs max_epochs, in its constructor"
-                + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
-            )
-        validates_itself = not overrides(self, EpochBasedRunner, ("val",))
-        check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
-        warn_of_misspelt_options(self, kwargs)
-        self._prefetch = prefetch
-        data_loaders = prefetched(data_loaders, prefetch, self.model)
-        progress, point = self.progress, self.progress.resume_point
-        first, done = self._begin(data_loaders, workflow)
+        with reporting(self):
+            if self._max_epochs is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs max_epochs, in its constructor"
+                    + (" (max_iters is for IterBasedRunner)" if self._max_iters is not None else "")
+                )
+            validates_itself = not overrides(self, EpochBasedRunner, ("val",))
+            check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
+            warn_of_misspelt_options(self, kwargs)
+            self._prefetch = prefetch
+            data_loaders = prefetched(data_loaders, prefetch, self.model)
+            progress, point = self.progress, self.progress.resume_point
+            progress.agreed_lengths = compare_setup(self, data_loaders, workflow, uneven)
+            first, done = self._begin(data_loaders, workflow)
 
-        def loop() -> None:
-            nonlocal first, done
-            assert self._max_epochs is not None
-            if progress.resume_point is not point:  # a hook has resumed in before_run
-                first, done = self._begin(data_loaders, workflow)
-            if progress.resume_point is not None:
-                restore_loaders(self, progress.resume_point)
-                progress.resume_between_passes(progress.resume_point, first)
-            while self.epoch < self._max_epochs or (first, done) != (0, 0):
-                for index in range(first, len(workflow)):
-                    self._run_phase(index, done, kwargs)
-                    done = 0
-                first, progress.phase = 0, None
+            def loop() -> None:
+                nonlocal first, done
+                assert self._max_epochs is not None
+                if progress.resume_point is not point:  # a hook has resumed in before_run
+                    first, done = self._begin(data_loaders, workflow)
+                if progress.resume_point is not None:
+                    restore_loaders(self, progress.resume_point)
+                    progress.resume_between_passes(progress.resume_point, first)
+                while self.epoch < self._max_epochs or (first, done) != (0, 0):
+                    for index in range(first, len(workflow)):
+                        self._run_phase(index, done, kwargs)
+                        done = 0
+                    first, progress.phase = 0, None
 
-        run_in_frame(self, workflow, f"{self._max_epochs} epochs", sync_guard, loop)
+            run_in_frame(self, workflow, f"{self._max_epochs} epochs", sync_guard, loop)
 
     def _run_phase(self, index: int, done: int, kwargs: dict[str, Any]) -> None:
         """Run the rest of a phase of the workflow, of which ``done`` epochs are done."""

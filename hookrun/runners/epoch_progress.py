@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,9 @@ class EpochProgress(RunProgress):
         data_pass: the current training epoch's pass through the data.
         val_pass: the current validation epoch's pass.
         is_replaced: whether a hook has assigned the loader of the current epoch.
+        agreed_lengths: for each phase, the length of its epochs that ranks with other numbers of
+            batches have agreed on; None for that of its loader. It does not apply to a loader that
+            a hook has assigned.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -35,6 +39,7 @@ class EpochProgress(RunProgress):
         self.data_pass: DataPass | None = None
         self.val_pass: DataPass | None = None
         self.is_replaced = False
+        self.agreed_lengths: list[int | None] = []
         self._last_counting: Counting | None = None  # counting at the end of the previous epoch
         self._is_one_loader = True  # whether one loader yields all batches of the current epoch
         self._replacements = Replacements()  # loaders that hooks have assigned for epochs
@@ -54,7 +59,11 @@ class EpochProgress(RunProgress):
         self._replacements = Replacements()
         assert self.workflow is not None
         point, epochs = self.resume_point, self._epochs_left()
-        lengths = [length_of(loader) for loader in self.loaders]
+        agreed = self.agreed_lengths or [None] * len(self.loaders)
+        lengths = [
+            length_of(loader) if length is None else length
+            for loader, length in zip(self.loaders, agreed, strict=True)
+        ]
         known = self._known_counting()
         inner = 0 if point is None else point.inner_iter
         if known is None:
@@ -79,6 +88,23 @@ class EpochProgress(RunProgress):
             self.resume_point = None
 
     # An epoch
+
+    def length_of(self, loader: Any) -> int | None:
+        """The length of the current epoch, over this loader; None if it is unknown."""
+        agreed = self._agreed_length()
+        return length_of(loader) if agreed is None else agreed
+
+    def batches_of(self, data_pass: DataPass) -> Iterator[Any]:
+        """The batches of the current epoch's pass, up to the length that ranks have agreed on."""
+        agreed = self._agreed_length()
+        if agreed is None:
+            return data_pass.batches
+        return itertools.islice(data_pass.batches, max(agreed - data_pass.first, 0))
+
+    def _agreed_length(self) -> int | None:
+        if self.phase is None or self.is_replaced:  # the user has called train(), or a hook's
+            return None
+        return self.agreed_lengths[self.index]
 
     def begin_epoch(self, length: int | None) -> None:
         """Note that a training epoch begins, with a loader of this ``len()``."""
@@ -173,7 +199,8 @@ class EpochProgress(RunProgress):
         batches = self.counters.iter - self.epoch_start
         length = self.counting.lengths[index]
         after = self.counting.at_epoch_end(index, batches)
-        if self._is_one_loader and length.actual not in (None, batches):
+        is_own = self._is_one_loader and self._agreed_length() is None
+        if is_own and length.actual not in (None, batches):
             after = after.corrected(index, batches).measured_after(after, *next_one)
             if get_dist_info()[0] == 0:
                 self.counters.logger.warning(

@@ -12,12 +12,12 @@ from hookrun.core.sync_guard import SyncGuard
 from hookrun.storage import folder_locked
 
 from . import saving, stopping
+from .all_ranks import compare_start
 from .any_runner import AnyRunner
 from .host_info import get_host_info
 from .optimizer_state import named_optimizers
 from .raw_weights import load_raw_weights
 from .run_options import watched
-from .synchronizing import find_synchronized_hooks
 from .training_watch import warn_if_untrainable, watching_training
 
 
@@ -49,7 +49,6 @@ def run_in_frame(
         ):
             interruptible(_begin, runner, workflow, limit)
             with stopping.accepting_requests(runner), watching_training(runner):
-                interruptible(find_synchronized_hooks, runner)
                 interruptible(stopping.until_stopped, runner, loop)
             interruptible(runner.call_hook, "after_run")
         _raise_late_interrupt(runner)
@@ -77,6 +76,7 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)
     warn_if_untrainable(runner)
     runner.call_hook("before_run")
+    compare_start(runner)
     runner.resumed = None
     saving.check_savable(runner)
 

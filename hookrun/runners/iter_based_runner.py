@@ -20,6 +20,7 @@ from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
 
 from . import saving
+from .all_ranks import compare_setup, reporting
 from .base_runner import BaseRunner, Workflow
 from .builder import RUNNERS
 from .checks import check_limit, check_replacement, check_run, length_of
@@ -101,6 +102,7 @@ class IterBasedRunner(BaseRunner):
         *,
         prefetch: bool | Mapping[str, Any] = False,
         sync_guard: bool | SyncGuard = False,
+        uneven: str = "error",
         **kwargs: Any,
     ) -> None:
         """Run the workflow until ``max_iters`` iterations have been trained.
@@ -114,12 +116,16 @@ class IterBasedRunner(BaseRunner):
                 arguments of `DevicePrefetcher`.
             sync_guard: whether to report where the host waits for the device; or a
                 `SyncGuard`. The report is logged at the end.
+            uneven: what to do if ranks have training loaders with other numbers of batches: refuse
+                the run (``'error'``), or end each epoch on all of them after the fewest batches
+                that one has (``'stop'``).
             kwargs: passed to the phases, and by them to ``train_step`` and ``val_step``.
 
         Raises:
             ValueError: no ``max_iters``; loaders that don't match the workflow or are empty; an
-                unknown mode.
+                unknown mode; the ranks have other limits, hooks, numbers of batches or positions.
             TypeError: loaders, a workflow or an option of a wrong type.
+            RankError: another rank has failed, died, or not come; the message names it.
         """
         if max_iters is not None:
             warnings.warn(
@@ -128,21 +134,27 @@ class IterBasedRunner(BaseRunner):
                 stacklevel=2,
             )
             self._max_iters = check_limit("max_iters", max_iters)
-        if self._max_iters is None:
-            raise ValueError(
-                f"{type(self).__name__} needs max_iters, in its constructor"
-                + (" (max_epochs is for EpochBasedRunner)" if self._max_epochs is not None else "")
-            )
-        validates_itself = not overrides(self, IterBasedRunner, ("val",))
-        check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
-        warn_of_misspelt_options(self, kwargs)
-        self._prefetch = prefetch
-        data_loaders = prefetched(data_loaders, prefetch, self.model)
-        for hook in self.hooks:
-            if implements(hook, WritesLogs):
-                hook.count_by_iter(self)
-        loop = partial(self._loop, data_loaders, workflow, kwargs)
-        run_in_frame(self, workflow, f"{self._max_iters} iters", sync_guard, loop)
+        with reporting(self):
+            if self._max_iters is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs max_iters, in its constructor"
+                    + (
+                        " (max_epochs is for EpochBasedRunner)"
+                        if self._max_epochs is not None
+                        else ""
+                    )
+                )
+            validates_itself = not overrides(self, IterBasedRunner, ("val",))
+            check_run(self, data_loaders, workflow, calls_val_step=validates_itself)
+            warn_of_misspelt_options(self, kwargs)
+            self._prefetch = prefetch
+            data_loaders = prefetched(data_loaders, prefetch, self.model)
+            for hook in self.hooks:
+                if implements(hook, WritesLogs):
+                    hook.count_by_iter(self)
+            self.progress.agreed_lengths = compare_setup(self, data_loaders, workflow, uneven)
+            loop = partial(self._loop, data_loaders, workflow, kwargs)
+            run_in_frame(self, workflow, f"{self._max_iters} iters", sync_guard, loop)
 
     def _loop(self, data_loaders: list[Any], workflow: Workflow, kwargs: dict[str, Any]) -> None:
         """The iterations of a run."""
@@ -224,15 +236,16 @@ class IterBasedRunner(BaseRunner):
             point: the resume point, if the run was resumed.
             replaced: whether a hook has assigned the loader.
         """
+        most = None if replaced else self.progress.agreed_lengths[index]
         if point is None:
-            return IterLoader(loader)
+            return IterLoader(loader, max_batches=most)
         position, rank_state = point.position_at(index), point.loader_state_at(index)
         was_replaced = position is not None and position.get("replaced", False)
         if position is not None and replaced != was_replaced:
-            return IterLoader(loader, epoch=position["epoch"])
+            return IterLoader(loader, epoch=position["epoch"], max_batches=most)
         if replaced:
             rank_state = rank_state.get("replaced", {})
-        return IterLoader(loader, loader_position=position, rank_state=rank_state)
+        return IterLoader(loader, loader_position=position, rank_state=rank_state, max_batches=most)
 
     def _replace_loader(self, index: int, where: str, point: ResumePoint | None = None) -> None:
         """Use the loader that a hook has assigned to ``data_loader`` from now on."""

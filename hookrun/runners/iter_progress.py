@@ -15,12 +15,15 @@ class IterProgress(RunProgress):
     Attributes:
         endless: for each phase, its loader wrapped so that it starts over at its end.
         replaced: the phases whose loader a hook has assigned.
+        agreed_lengths: for each phase, the batches after which its loader starts over, which ranks
+            with other numbers of batches have agreed on; None for all.
     """
 
     def __init__(self, counters: Counters) -> None:
         super().__init__(counters)
         self.endless: list[IterLoader] = []
         self.replaced: frozenset[int] = frozenset()
+        self.agreed_lengths: list[int | None] = []
 
     def note_replacement(self, index: int, loader: IterLoader) -> None:
         """Replace the loader of a phase by one that a hook has assigned."""

@@ -27,6 +27,8 @@ class ResumePoint:
             the file does not have them.
         iter: the finished iterations in the file.
         given_iter: the same, rescaled to the number of ranks when the file was read.
+        source: the file.
+        saved_at: when it was saved, as its ``meta`` says.
     """
 
     inner_iter: int
@@ -39,6 +41,8 @@ class ResumePoint:
     counting: dict[str, Any] | None = None
     iter: int = 0
     given_iter: int = 0
+    source: str = ""
+    saved_at: str = ""
 
     @property
     def in_pass(self) -> bool:

@@ -120,6 +120,9 @@ def _apply(
         fitting.load()
         counted = checkpoint["meta"]
         runner.progress.load_state_dict(own, epoch=counted["epoch"], iter=counted["iter"])
+        if runner.progress.resume_point is not None:
+            runner.progress.resume_point.source = str(source)
+            runner.progress.resume_point.saved_at = str(counted.get("time", ""))
         _warn_of_other_ranks(runner, own)
         # Entries of the file override those that this run was given.
         given, meta = runner.meta or {}, _savable(runner, checkpoint["meta"])

@@ -15,7 +15,7 @@ from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DevicePrefetcher
 from hookrun.distributed import unwrap_model
 
-_OPTIONS = ("max_epochs", "max_iters", "prefetch", "sync_guard")
+_OPTIONS = ("max_epochs", "max_iters", "prefetch", "sync_guard", "uneven")
 
 
 def warn_of_misspelt_options(runner: Any, others: Iterable[str]) -> None:

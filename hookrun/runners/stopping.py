@@ -9,11 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 
 from hookrun.core.interrupts import interruptible
-from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info
+from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info, is_joining
 from hookrun.storage import check_names
 
 from .any_runner import AnyRunner
-from .signal_handlers import SignalHandlers, print_from_handler
+from .second_signal import print_from_handler
+from .signal_handlers import SignalHandlers
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, "try again later"; errors and fatal signals have other exit codes."""
@@ -86,7 +87,7 @@ class StopRequests:
     def accepted(self) -> Iterator[None]:
         """The context of the steps of a run."""
         runner = self._runner
-        if runner.handle_signals and get_dist_info()[1] > 1:
+        if runner.reports is not None and not is_joining(runner.model):
             self._agreement = StopAgreement()
             runner.check_at = min(runner.check_at, runner.iter + 1)
         runner.boundary_checks.append(self.check)

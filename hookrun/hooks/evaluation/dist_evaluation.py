@@ -116,6 +116,10 @@ class DistEvalHook(EvalHook):
                 "dataset expects: give DistributedSampler(dataset, shuffle=False)"
             )
 
+    def required_signature(self, runner: Any) -> Any:
+        """That it evaluates; its settings are compared at the start of the run."""
+        return [True]
+
     def before_run(self, runner: Any) -> None:
         if not _is_initialized():
             raise RuntimeError(

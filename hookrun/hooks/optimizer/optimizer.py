@@ -116,6 +116,10 @@ class OptimizerHook(Hook):
 
     # The events of a run
 
+    def required_signature(self, runner: Any) -> Any:
+        """When it steps: all ranks average their gradients before that."""
+        return [self._accumulation.iters]
+
     def before_run(self, runner: Any) -> None:
         check.has_optimizer(self, runner, "steps the optimizer")
         self._drop_phase()

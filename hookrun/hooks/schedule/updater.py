@@ -98,6 +98,10 @@ class UpdaterHook(Hook):
             check.count(self, "warmup_iters")
             check.positive(self, "warmup_ratio", high=1.0)
 
+    def required_signature(self, runner: Any) -> Any:
+        """Whether it counts epochs; ranks that average gradients must step by the same values."""
+        return [self.by_epoch]
+
     # What the schedule is.
 
     def make_policy(self) -> Policy:

@@ -160,6 +160,10 @@ class CheckpointHook(Hook):
     def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient]:
         return resolve_out_dir(self, self._given_out_dir, runner)
 
+    def required_signature(self, runner: Any) -> Any:
+        """When it saves: all ranks gather their states for the file then."""
+        return [self.interval, self.by_epoch, self.save_last, self.sync_buffer]
+
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
         self._saved_names = []

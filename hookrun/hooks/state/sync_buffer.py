@@ -34,6 +34,10 @@ class SyncBuffersHook(Hook):
             )
         self.distributed = distributed
 
+    def required_signature(self, runner: Any) -> Any:
+        """Whether it exchanges buffers."""
+        return [True] if self.distributed else None
+
     def after_epoch(self, runner: Any) -> None:
         if self.distributed:
             ops.sync_buffers_(runner.model.buffers())

@@ -145,4 +145,4 @@ os._exit(0)  # the group cannot be ended in the usual way
 
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
-    assert "RuntimeError" in run_workers(BEGIN + DYING, tmp_path)[0]["error"]
+    assert "RankError: rank 1 has died" in run_workers(BEGIN + DYING, tmp_path)[0]["error"]

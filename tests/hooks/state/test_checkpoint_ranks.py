@@ -98,10 +98,8 @@ best = "acc" if rank == 0 else None
 run("best", EpochBasedRunner, {"max_epochs": 2}, hook(save_best=best))
 run("often", EpochBasedRunner, {"max_epochs": 2}, hook(interval=1 + rank))
 run("own", EpochBasedRunner, {"max_epochs": 2}, hook(OwnWay))
-run("uneven", EpochBasedRunner, {"max_epochs": 2}, hook(by_epoch=False), 2 - rank)
 run("quiet", EpochBasedRunner, {"max_epochs": 2, "handle_signals": False}, hook())
 """
     run_workers(BEST + program, tmp_path)
     for name in ("alone", "best", "often", "own", "quiet"):
         assert ranks_of(tmp_path / name / "best_acc_epoch_2.pth") == [0], name
-    assert ranks_of(tmp_path / "uneven" / "best_acc_iter_2.pth") == [0]
