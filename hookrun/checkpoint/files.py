@@ -23,6 +23,7 @@ from .archive import check_archive, read_pickle
 from .bounds import check_tree
 from .digest import DigestWriter, check_digest
 from .encoding import decode
+from .parts import KEY, RUN_FILE, fill_in, is_sharded_folder
 from .pickle_scan import check_pickle
 from .safetensors import read_safetensors
 from .snapshot import on_cpu
@@ -96,7 +97,8 @@ def read_checkpoint(
 
     Args:
         path: a file that hookrun, MMCV or ``torch.save`` wrote, or one of safetensors; a path or a
-            URI such as ``s3://bucket/name``.
+            URI such as ``s3://bucket/name``. Or a local folder that is a sharded checkpoint: all
+            of its files are compared with their digests, and its tensors come in full.
         map_location: as for ``torch.load``.
         trust: also read files with other objects than plain types and tensors. That runs code from
             the file; a warning says so.
@@ -112,6 +114,8 @@ def read_checkpoint(
     name = repr(os.fspath(path))
     if client.is_local:
         path = local_path(path)
+        if is_sharded_folder(path):
+            path = path / RUN_FILE
     with _open(path, client, name) as file:
         try:
             check_digest(file)
@@ -127,6 +131,8 @@ def read_checkpoint(
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
     try:
         check_tree(checkpoint)
+        if isinstance(path, Path) and path.name == RUN_FILE and KEY in checkpoint:
+            checkpoint = fill_in(checkpoint, path.parent, map_location)
         return decode(_plain_configs(checkpoint))
     except ValueError as error:
         raise ValueError(f"{name} is damaged: {error}") from error
@@ -174,11 +180,16 @@ def _open(path: str | os.PathLike[str], client: FileClient, name: str) -> Binary
             return io.BytesIO(client.get(path))
         kind = special_kind(path)
         if kind is not None:
+            if kind == "a folder":
+                raise IsADirectoryError
             raise ValueError(f"{name} is {kind}, not a checkpoint file")
         return open_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         if _is_folder(path, client):
-            raise ValueError(f"{name} is a folder, not a checkpoint file") from error
+            raise ValueError(
+                f"{name} is a folder, not a checkpoint file; nor a sharded checkpoint, in which "
+                f"{RUN_FILE} is written last: it is not there"
+            ) from error
         raise FileNotFoundError(f"there is no checkpoint {name}") from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .files import read_checkpoint
 from .header import read_step
+from .parts import RUN_FILE, is_sharded_folder
 
 
 def newest_valid(
@@ -101,9 +102,9 @@ class NewestOfARun:
 
 
 def newest_first(*folders: str | Path) -> Iterator[Path]:
-    """The ``*.pth`` files of folders, the latest first.
+    """The ``*.pth`` files and the sharded checkpoints of folders, the latest first.
 
-    Links are left out, and so is anything but regular files, such as folders and named pipes.
+    Links are left out, and so is anything but regular files, such as other folders and named pipes.
     Among files with the same time, one with a larger number in its name comes first.
     """
     found = {path for folder in folders for path in Path(folder).glob("*.pth")}
@@ -113,6 +114,11 @@ def newest_first(*folders: str | Path) -> Iterator[Path]:
             status = path.lstat()  # lstat, to leave out links such as latest.pth
             if stat.S_ISREG(status.st_mode):
                 files.append((status.st_mtime_ns, _number(path), path))
+    for run_file in {path for folder in folders for path in Path(folder).glob(f"*/{RUN_FILE}")}:
+        path = run_file.parent
+        with contextlib.suppress(OSError):
+            if not path.is_symlink() and not path.name.startswith(".") and run_file.is_file():
+                files.append((run_file.lstat().st_mtime_ns, _number(path), path))
     yield from (path for *_, path in sorted(files, key=lambda f: f[:2], reverse=True))
 
 
@@ -137,7 +143,7 @@ def _warn_of_farther(
         named = re.search(r"(epoch|iter)_(\d+)$", each.stem)
         if named and int(named[2]) > meta[named[1]]:
             farther = f"by its name {each.name} is farther"
-        elif (there := read_step(each)) is not None and there > here:
+        elif (there := read_step(_run_file(each))) is not None and there > here:
             farther = f"{each.name} is farther: at epoch {there[0]}, iteration {there[1]}"
         else:
             continue
@@ -148,6 +154,10 @@ def _warn_of_farther(
             farther,
         )
         return
+
+
+def _run_file(path: Path) -> Path:
+    return path / RUN_FILE if is_sharded_folder(path) else path
 
 
 def _number(path: Path) -> int:

@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from hookrun.core.interrupts import interruptible, uninterrupted
+from hookrun.distributed import fail_together, get_dist_info
 from hookrun.storage import FileClient, link
 
 from .files import local_path, write_checkpoint
+from .parts_writer import Parts, RankGroup
 from .snapshot import Snapshots
 
 Step = Callable[[], None]
@@ -30,6 +32,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._snapshots = Snapshots()
+        self._ranks = RankGroup()
         self._thread: threading.Thread | None = None
         self._done = threading.Event()  # set when the thread has run all steps
         self._failure: BaseException | None = None
@@ -101,6 +104,46 @@ class Writer:
             self._steps.append(partial(_write_copy, copy, synchronize, path, client))
         if latest is not None and client.allow_symlink:
             self.then(partial(link, local_path(path), latest))
+
+    def save_sharded(
+        self,
+        checkpoint: dict[str, Any],
+        folder: str | os.PathLike[str],
+        name: str,
+        latest: str | None = None,
+    ) -> None:
+        """Write a checkpoint as a folder, of which each rank writes a part; on all ranks alike.
+
+        Args:
+            checkpoint: as for `save`; the sharded tensors are the same on all ranks, and of
+                the rest that of rank 0 is written.
+            folder: a path that all ranks share.
+            name: the name of the new folder in it.
+            latest: the name of a link to move to the new folder.
+
+        Raises:
+            ValueError: the storage is no local disk.
+            OSError: the disk of a rank refused; on all ranks.
+            Exception: the error of the previous write in the background.
+        """
+        client = self._client or FileClient.infer_client(uri=folder)
+        with fail_together("saving a sharded checkpoint"):
+            if not client.is_local:
+                raise ValueError(
+                    f"sharded checkpoints are written to local disks only, and {str(folder)!r} is "
+                    "none: leave out sharded=True, or save to a local folder"
+                )
+            path = local_path(folder) / name
+            if self._steps is None:
+                self.wait()
+            parts = Parts(checkpoint, None if self._steps is None else self._snapshots)
+        self._ranks.prepare()
+        if self._steps is None:
+            parts.write(path, self._ranks)
+        else:
+            self._steps.append(partial(parts.write, path, self._ranks))
+        if latest is not None and get_dist_info()[0] == 0:
+            self.then(partial(link, path, latest))
 
     def then(self, step: Step) -> None:
         """Run a step once the saves of this block are durable; outside of a block, now."""

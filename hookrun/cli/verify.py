@@ -36,9 +36,9 @@ def run(
 ) -> int:
     """Check a run's files for damage; or, with --resume, that a script resumes bit for bit.
 
-    With RUN_DIR, every checkpoint in the folder is read and compared with its digest, and its
-    weights, averages and optimizer state are searched for NaN and infinite values; the exit status
-    is 1 if one is damaged or not finite.
+    With RUN_DIR, every checkpoint in the folder, file or sharded, is read and compared with its
+    digests, and its weights, averages and optimizer state are searched for NaN and infinite values;
+    the exit status is 1 if one is damaged or not finite. RUN_DIR can be a sharded checkpoint, too.
 
     With --resume SCRIPT, a training script is run twice for a few steps: once in one go, and once
     resumed halfway in a new process; the exit status is 1 if the two end differently. The script
@@ -59,7 +59,8 @@ def verify_folder(folder: Path) -> int:
         return _refuse(f"there is no folder {str(folder)!r}")
     wrong, refused = 0, set()
     newest = ckpt.NewestOfARun(with_optimizer=True)
-    for path in ckpt.newest_first(folder):
+    itself = ckpt.is_sharded_folder(folder)  # a sharded checkpoint rather than a run's folder
+    for path in [folder] if itself else ckpt.newest_first(folder):
         try:
             checkpoint = ckpt.read_checkpoint(path, "cpu")
             newest.decide(path, checkpoint)
@@ -71,14 +72,19 @@ def verify_folder(folder: Path) -> int:
             continue
         wrong += bool(bad)
         _print_line(path, f"{f'NOT FINITE: {bad}; ' if bad else ''}{summary}")
-    for path in sorted(folder.glob("*.pth")):
+    if itself:
+        return int(wrong > 0)
+    for path in sorted([*folder.glob("*.pth"), *folder.glob("*.sharded")]):
         kind = _kind(path)
         if kind == "a link":
-            lost = not os.path.isfile(path)
+            lost = not os.path.exists(path)
             wrong += lost
             text = "DAMAGED: link to the missing file" if lost else "link to"
             _print_line(path, f"{text} {os.path.basename(os.readlink(path))}")
-        elif kind is not None:
+        elif path.suffix == ".sharded" and not ckpt.is_sharded_folder(path):
+            wrong += 1
+            _print_line(path, f"DAMAGED: its {ckpt.RUN_FILE} is missing, which is written last")
+        elif kind is not None and not ckpt.is_sharded_folder(path):
             _print_line(path, f"skipped, because it is {kind}")
     for path in sorted(folder.glob(".*.tmp")):
         _print_line(path, "left by a process that was killed during a write")
@@ -128,8 +134,12 @@ def check_file(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
     from hookrun import checkpoint as ckpt
     from hookrun.runners.layout import check_layout
 
-    with open(path, "rb") as file:
-        digest = "digest right" if ckpt.check_digest(file) else "no digest"
+    if ckpt.is_sharded_folder(path):
+        files = len([each for each in path.iterdir() if not each.is_dir()])
+        digest = f"digests of {files} files right"  # or it would not have been read
+    else:
+        with open(path, "rb") as file:
+            digest = "digest right" if ckpt.check_digest(file) else "no digest"
     bad = _not_finite(checkpoint)
     of_a_run = ckpt.is_of_a_run(checkpoint) or "hookrun" in checkpoint
     if of_a_run:

@@ -18,6 +18,15 @@ from .collectives import (
 )
 from .environment import get_dist_info, group_timeout, master_only
 from .failures import fail_together, watch_failures
+from .fsdp import (
+    drop_kept_gradients,
+    fsdp_modules,
+    keeps_gradients,
+    reduce_kept_gradients,
+    reshard,
+    set_gradient_sync,
+    sharded_parameters,
+)
 from .join import is_joining
 from .launchers import init_dist
 from .random_seed import set_random_seed
@@ -46,7 +55,9 @@ __all__ = [
     "check_lengths",
     "collect_results_cpu",
     "collect_results_gpu",
+    "drop_kept_gradients",
     "fail_together",
+    "fsdp_modules",
     "gather_parts",
     "get_dist_info",
     "group_timeout",
@@ -55,11 +66,16 @@ __all__ = [
     "is_lost",
     "is_module_wrapper",
     "join_parts",
+    "keeps_gradients",
     "master_only",
     "plain_name",
     "plain_state_dict",
+    "reduce_kept_gradients",
+    "reshard",
     "samples_of_rank",
+    "set_gradient_sync",
     "set_random_seed",
+    "sharded_parameters",
     "unwrap_model",
     "watch_failures",
     "without_buffer_sync",

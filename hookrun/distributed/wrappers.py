@@ -77,7 +77,7 @@ def averages_gradients(model: nn.Module) -> bool:
     # If these modules were never imported, no model can use them.
     fsdp, dtensor = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
     if fsdp is not None:
-        kinds.append(fsdp.FullyShardedDataParallel)
+        kinds += [fsdp.FullyShardedDataParallel, fsdp.FSDPModule]
     if any(isinstance(module, tuple(kinds)) for module in model.modules()):
         return True
     return dtensor is not None and any(isinstance(p, dtensor.DTensor) for p in model.parameters())

@@ -80,6 +80,15 @@ def norm_over_all(
     return total
 
 
+def maximum_over_meshes_(number: Tensor, tensors: Sequence[Any]) -> None:
+    """Replace a number by the largest of all ranks that have a part of these tensors.
+
+    Nothing is sent for tensors that are no DTensors.
+    """
+    for mesh in dict.fromkeys(each.device_mesh for each in tensors if is_sharded(each)):
+        _all_reduce(number, dist.ReduceOp.MAX, mesh)
+
+
 def _parts_that_count(tensor: Any, mesh: Any) -> list[Tensor]:
     """This rank's part, unless another rank's replica of it counts: the first one's does."""
     from torch.distributed.tensor import Replicate
@@ -108,6 +117,11 @@ def _root(power: Tensor, norm_type: float) -> Tensor:
 
 def _reduced(power: Tensor, mesh: Any) -> Tensor:
     op = dist.ReduceOp.MAX if power.numel() == 2 else dist.ReduceOp.SUM
-    for dimension in range(mesh.ndim):
-        dist.all_reduce(power, op, group=mesh.get_group(dimension))
+    _all_reduce(power, op, mesh)
     return power
+
+
+def _all_reduce(number: Tensor, op: Any, mesh: Any) -> None:
+    """Reduce it over all ranks of the mesh, in place."""
+    for dimension in range(mesh.ndim):
+        dist.all_reduce(number, op, group=mesh.get_group(dimension))

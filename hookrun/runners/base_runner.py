@@ -340,7 +340,8 @@ class BaseRunner(HookRegistration, ABC):
         """Resume from a checkpoint: weights, optimizer, counters, ``meta`` and the hooks' state.
 
         Args:
-            checkpoint: a file; or ``'auto'`` for the newest readable ``*.pth`` in ``work_dir``
+            checkpoint: a file, or the folder of a sharded checkpoint, saved by any number of
+                ranks; or ``'auto'`` for the newest readable one, as ``*.pth``, in ``work_dir``
                 and the local checkpoint folders of the hooks registered so far. Without any, the
                 run starts from the beginning. If the optimizer is to be resumed, files with
                 optimizer state are preferred.
@@ -362,19 +363,23 @@ class BaseRunner(HookRegistration, ABC):
         """
         resuming.resume(self, checkpoint, resume_optimizer, map_location, trust, param_groups)
 
-    def gather_state(self) -> None:
+    def gather_state(self, *, full_tensors: bool = True) -> None:
         """Gather the state of each rank for the next checkpoint.
 
         That is the state of random numbers and loaders. Call it on all ranks, right before rank 0
         calls ``save_checkpoint``; without it, the checkpoint has only the state of rank 0. A hook
         that refuses the checkpoint raises here, on all ranks. Within DDP's ``join()`` nothing is
         gathered.
+
+        Args:
+            full_tensors: whether to gather sharded parameters and their states on rank 0 too. A
+                sharded checkpoint does not need it.
         """
         saving.check_state(self)
         if is_joining(self.model):
             return
         gather_rank_states(self)
-        self.full_tensors = saving.gather_full_tensors(self)
+        self.full_tensors = saving.gather_full_tensors(self) if full_tensors else None
 
     def is_synchronized(self, hook: Hook) -> bool:
         """Whether all ranks have this hook with the same signature, so that it may use collectives

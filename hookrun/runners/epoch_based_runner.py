@@ -240,6 +240,7 @@ class EpochBasedRunner(BaseRunner):
         save_optimizer: bool = True,
         meta: Mapping[str, Any] | None = None,
         create_symlink: bool = True,
+        sharded: bool = False,
     ) -> None:
         """Save a checkpoint of the run atomically.
 
@@ -252,13 +253,17 @@ class EpochBasedRunner(BaseRunner):
             save_optimizer: whether to include the optimizer state.
             meta: more entries for ``meta``; the dict is not modified.
             create_symlink: whether to point ``latest.pth`` to this file.
+            sharded: write a folder of that name instead, of which each rank writes its parts of
+                sharded tensors; see `CheckpointHook`. Then all ranks must call it,
+                after ``gather_state(full_tensors=False)``, and the link is ``latest.sharded``.
 
         Raises:
             TypeError: ``meta`` is no dict, or has objects that a checkpoint cannot hold.
-            ValueError: a file name with a path.
+            ValueError: a file name with a path; a sharded checkpoint on a remote storage.
+            OSError: the storage refused; a sharded checkpoint raises on all ranks if one does.
         """
         filename = filename_tmpl.format(self.epoch + 1)
-        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
+        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink, sharded)
 
 
 @RUNNERS.register_module()

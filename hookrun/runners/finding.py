@@ -65,7 +65,8 @@ def _log_fresh_start(runner: AnyRunner, folders: Sequence[Path]) -> None:
     filled = [each for each in folders if each.is_dir() and any(each.iterdir())]
     if filled:
         runner.logger.warning(
-            "starting from the beginning: %s is not empty, but has no *.pth that can be resumed",
+            "starting from the beginning: %s is not empty, but has no *.pth that can be resumed, "
+            "and no sharded checkpoint",
             " and ".join(map(str, filled)),
         )
     else:

@@ -6,9 +6,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from torch import nn
+
 from hookrun.core.interrupts import interrupted_by_second, interruptible, uninterrupted
 from hookrun.core.protocols import LendsWeights, RecordsMessages, ResumesRun, implements
 from hookrun.core.sync_guard import SyncGuard
+from hookrun.distributed import fsdp_modules, reshard
 from hookrun.storage import folder_locked
 
 from . import saving, stopping
@@ -71,6 +74,8 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     for hook in list(runner.hooks):
         if implements(hook, ResumesRun):
             hook.resume_run(runner)
+    if isinstance(runner.model, nn.Module):
+        reshard(fsdp_modules(runner.model))  # so that hooks find the parameters that are trained
     load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)

@@ -300,9 +300,9 @@ class IterBasedRunner(BaseRunner):
                 if iters == 0:
                     iters, self._inner_iter = again, 0
 
-    def gather_state(self) -> None:
+    def gather_state(self, *, full_tensors: bool = True) -> None:
         self._adopt_replaced_loader()
-        super().gather_state()
+        super().gather_state(full_tensors=full_tensors)
 
     def _adopt_replaced_loader(self) -> None:
         """Use a loader that a hook has assigned, before a checkpoint between two batches."""
@@ -330,6 +330,7 @@ class IterBasedRunner(BaseRunner):
         meta: Mapping[str, Any] | None = None,
         save_optimizer: bool = True,
         create_symlink: bool = True,
+        sharded: bool = False,
     ) -> None:
         """Save a checkpoint of the run atomically.
 
@@ -342,14 +343,18 @@ class IterBasedRunner(BaseRunner):
             meta: more entries for ``meta``; the dict is not modified.
             save_optimizer: whether to include the optimizer state.
             create_symlink: whether to point ``latest.pth`` to this file.
+            sharded: write a folder of that name instead, of which each rank writes its parts of
+                sharded tensors; see `CheckpointHook`. Then all ranks must call it,
+                after ``gather_state(full_tensors=False)``, and the link is ``latest.sharded``.
 
         Raises:
             TypeError: ``meta`` is no dict, or has objects that a checkpoint cannot hold.
-            ValueError: a file name with a path.
+            ValueError: a file name with a path; a sharded checkpoint on a remote storage.
+            OSError: the storage refused; a sharded checkpoint raises on all ranks if one does.
         """
         self._adopt_replaced_loader()
         filename = filename_tmpl.format(self.iter + 1)
-        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink)
+        saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink, sharded)
 
     def register_logger_hooks(self, log_config: Mapping[str, Any] | None) -> None:
         """As for every runner, but loggers made from configs count by iteration."""

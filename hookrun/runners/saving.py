@@ -14,7 +14,7 @@ from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
 from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints, implements
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import get_dist_info, unwrap_model
+from hookrun.distributed import fail_together, get_dist_info, unwrap_model
 
 from .any_runner import AnyRunner
 from .loader_states import states_of_hooks
@@ -30,8 +30,24 @@ def save(
     save_optimizer: bool,
     meta: Mapping[str, Any] | None,
     create_symlink: bool,
+    sharded: bool = False,
 ) -> None:
     """Write a checkpoint of the run; see ``save_checkpoint`` of the runners."""
+    if sharded:
+        with fail_together("saving a sharded checkpoint"):
+            checkpoint = _collect(runner, filename, save_optimizer, meta)
+        latest = "latest.sharded" if create_symlink else None
+        runner.checkpoint_writer.save_sharded(checkpoint, out_dir, filename, latest)
+        return
+    checkpoint = _with_full_tensors(runner, _collect(runner, filename, save_optimizer, meta))
+    latest = "latest.pth" if create_symlink else None
+    runner.checkpoint_writer.save(checkpoint, out_dir, filename, latest)
+
+
+def _collect(
+    runner: AnyRunner, filename: str, save_optimizer: bool, meta: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Everything that a checkpoint of the run has; its tensors are not copied."""
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, not {type(meta).__name__}")
     if os.path.basename(filename) != filename or filename in ("", ".", ".."):
@@ -63,9 +79,7 @@ def save(
         "versions": _versions(),
     }
     encoder.add_notes(checkpoint)
-    checkpoint = _with_full_tensors(runner, checkpoint)
-    latest = "latest.pth" if create_symlink else None
-    runner.checkpoint_writer.save(checkpoint, out_dir, filename, latest)
+    return checkpoint
 
 
 @may_sync

@@ -1,6 +1,14 @@
 """Storage: atomic writes on the local disk, and MMCV's FileClient over fsspec."""
 
-from .atomic import atomic_write, link, remove_leftovers, sync_folder
+from .atomic import (
+    atomic_write,
+    link,
+    new_folder,
+    publish_folder,
+    remove_folder,
+    remove_leftovers,
+    sync_folder,
+)
 from .file_client import FileClient
 from .locks import folder_locked
 from .own_file import open_own
@@ -12,8 +20,11 @@ __all__ = [
     "check_names",
     "folder_locked",
     "link",
+    "new_folder",
     "open_file",
     "open_own",
+    "publish_folder",
+    "remove_folder",
     "remove_leftovers",
     "special_kind",
     "sync_folder",

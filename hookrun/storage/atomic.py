@@ -96,6 +96,48 @@ def link(path: str | os.PathLike[str], name: str) -> None:
     sync_folder(path.parent)
 
 
+def new_folder(path: Path) -> Path:
+    """A new, empty folder with a temporary name, which `publish_folder` names ``path``."""
+    make_folder(path.parent)
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    return temporary
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a folder whose files are durable its name, in place of an older one of that name.
+
+    Raises:
+        NotADirectoryError: there is a file of this name.
+        OSError: the disk refused.
+    """
+    sync_folder(temporary)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise NotADirectoryError(f"{str(path)!r} is no folder: no folder can take its place")
+    old = temporary_name(path)
+    if path.exists():
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        if old.exists():
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder, which loses its name first: it is never there in part.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    temporary = temporary_name(path)
+    os.rename(path, temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its missing parents, durably."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -124,7 +166,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     """Delete the temporary files of processes that were killed during a write.
 
     A writer holds a lock, which ends with its process. Where locks are unsupported, or the file is
-    another machine's, it is deleted only if it was not modified for a day.
+    another machine's, it is deleted only if it was not modified for a day; and so are folders.
 
     Returns:
         The deleted files. Files that are being written are kept.
@@ -140,6 +182,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
 def _remove_if_abandoned(path: Path) -> bool:
     match = _TEMPORARY.fullmatch(path.name)
     status = path.lstat()
+    if match is not None and stat.S_ISDIR(status.st_mode):
+        return _remove_folder_if_old(path)
     if match is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
         return False
     if stat.S_ISLNK(status.st_mode):
@@ -157,6 +201,15 @@ def _remove_if_abandoned(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _remove_folder_if_old(folder: Path) -> bool:
+    """Folders have no lock: one is deleted if nothing in it was modified for a day."""
+    times = [each.lstat().st_mtime for each in (folder, *folder.iterdir())]
+    if time.time() - max(times) <= _OLD_SECONDS:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def _new_file(path: Path) -> io.FileIO:

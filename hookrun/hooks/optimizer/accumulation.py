@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.checkpoint import shard_like
-from hookrun.distributed import get_dist_info
+from hookrun.distributed import (
+    drop_kept_gradients,
+    fsdp_modules,
+    get_dist_info,
+    keeps_gradients,
+    reduce_kept_gradients,
+    set_gradient_sync,
+)
 from hookrun.ops import sync_buffers_
 from hookrun.ops.sharded import is_sharded
 
@@ -81,6 +88,7 @@ class Accumulation:
         if is_next and 0 < self.done < self.length:
             return False
         again = is_next and self.done == 0
+        self._drop_kept()
         self.done, self.samples = 0, 0.0
         if self.iters == 1:  # whatever the iteration is
             self.length = 1
@@ -100,7 +108,19 @@ class Accumulation:
     @property
     def defers_sync(self) -> bool:
         """Whether gradients are synchronized by the last iteration of a window alone."""
-        return self.no_sync is not None and bool(self.no_sync.wrappers)
+        return self.no_sync is not None and self.no_sync.defers
+
+    def synchronize_early(self) -> bool:
+        """Synchronize the gradients so far where wrappers can; all ranks must call it.
+
+        Returns:
+            Whether gradients are still to be averaged, since wrappers have kept them on each rank
+            and have no way to do it.
+        """
+        if self.no_sync is None:
+            return False
+        self.no_sync.reduce()
+        return bool(self.no_sync.wrappers)
 
     @property
     def is_open(self) -> bool:
@@ -126,6 +146,7 @@ class Accumulation:
         them comes to the same.
         """
         if self.is_open and get_dist_info()[1] > 1:
+            self.synchronize_early()
             self._gathered = mean_gradients_by_name(model)
 
     def state_dict(self, model: nn.Module) -> dict[str, Any] | None:
@@ -155,7 +176,13 @@ class Accumulation:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "no_sync"}
 
+    def _drop_kept(self) -> None:
+        """Forget gradients that belong to no window: those of a run that was broken off."""
+        if self.no_sync is not None:
+            drop_kept_gradients(self.no_sync.sharded)
+
     def _resume(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        self._drop_kept()
         restore_gradients(model, state["gradients"])
         self.length, self.done = state["length"], state["done"]
         self.samples, self._next = state["samples"], state["next"]
@@ -166,24 +193,43 @@ class NoSync:
     """Keeps parallel wrappers from synchronizing gradients; entered before the forward pass.
 
     Args:
-        model: the model; every module in it that has ``no_sync`` counts.
+        model: the model; every module in it that has ``no_sync``, as DDP, counts, and those of
+            FSDP2.
+
+    Attributes:
+        wrappers: the former; they keep gradients in the parameters' ``.grad``.
+        sharded: the latter; they keep gradients themselves.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.wrappers: list[Any] = [
             module for module in model.modules() if callable(getattr(module, "no_sync", None))
         ]
+        sharded = fsdp_modules(model)
+        self.sharded = sharded if keeps_gradients(sharded) else []
         self._entered = contextlib.ExitStack()
+
+    @property
+    def defers(self) -> bool:
+        """Whether the model has such modules."""
+        return bool(self.wrappers or self.sharded)
 
     def enter(self) -> None:
         """From now on, gradients stay on their rank."""
         self.leave()
         for wrapper in self.wrappers:
             self._entered.enter_context(wrapper.no_sync())
+        set_gradient_sync(self.sharded, False)
+        self._entered.callback(set_gradient_sync, self.sharded, True)
 
     def leave(self) -> None:
         """Synchronize gradients again; nothing happens if they are."""
         self._entered.close()
+
+    def reduce(self) -> None:
+        """Reduce the gradients that FSDP2 has kept into the parameters' ``.grad``."""
+        self.leave()
+        reduce_kept_gradients(self.sharded)
 
 
 def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
     at the end of the run. Gradients are averaged over the iterations that a step really has: fewer
     than ``cumulative_iters`` where the run ends. ``grad_norm`` is logged once per step.
 
-    In DistributedDataParallel models only the iteration that steps synchronizes gradients.
+    In DistributedDataParallel and FSDP2 models only the iteration that steps synchronizes
+    gradients. Until then FSDP2 (``fully_shard``) keeps those of all parameters on each rank.
 
     Args:
         cumulative_iters: iterations per step.

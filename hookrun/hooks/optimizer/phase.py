@@ -15,7 +15,7 @@ from torch.optim import optimizer as torch_optimizer
 from hookrun._native import are_params_of, clear_gradients
 from hookrun.core.masters import model_parameter
 from hookrun.core.overrides import overrides
-from hookrun.distributed import allreduce_grads
+from hookrun.distributed import allreduce_grads, sharded_parameters
 from hookrun.ops import FusedStep, unscale_
 from hookrun.ops.step_hooks import own_step, why_replaced
 
@@ -160,7 +160,8 @@ class OptimizerPhase:
     def end_early(self) -> None:
         """Let a window end with the iterations that it has: ``step`` comes next."""
         window = self.accumulation
-        self._averages_gradients |= window.defers_sync  # to an iteration that does not come
+        # What was left to an iteration that does not come.
+        self._averages_gradients |= window.synchronize_early()
         none = torch.zeros(1, dtype=torch.float32, device="cpu")
         unscale_(self._gradients(), window.length / window.done, none)
 
@@ -286,7 +287,7 @@ class OptimizerPhase:
         owners = [self.model, *self.optimizers] if clears_model else self.optimizers
         if self._torch_optimizers != self.optimizers or not all(map(_has_torch_zero_grad, owners)):
             return [each.zero_grad for each in owners]
-        params = [*self.model.parameters(), *self._known] if clears_model else self._known
+        params = [*sharded_parameters(self.model), *self._known] if clears_model else self._known
         return [partial(clear_gradients, list(dict.fromkeys(params)))]
 
     def _find_params_outside(self) -> list[nn.Parameter]:
@@ -297,7 +298,7 @@ class OptimizerPhase:
         if self._has_masters or not isinstance(self.model, nn.Module):
             return []
         known = {id(param) for param in self._params()}
-        return [each for each in self.model.parameters() if id(each) not in known]
+        return [each for each in sharded_parameters(self.model) if id(each) not in known]
 
 
 def _has_torch_zero_grad(owner: Any) -> bool:

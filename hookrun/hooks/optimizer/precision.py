@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.interrupts import uninterrupted
-from hookrun.distributed import get_dist_info
+from hookrun.distributed import averages_gradients, get_dist_info
 from hookrun.ops import LossScale, unscale_
+from hookrun.ops.sharded import maximum_over_meshes_
 
 from .accumulation import NoSync
 from .loss_scale import ScalerState, load_scaler_state
@@ -50,13 +51,15 @@ class Precision:
         """Divide gradients by the loss scale in place, then update it by whether they are finite.
 
         Args:
-            gradients: those of one step; not empty. On a GPU the host waits for them.
+            gradients: those of one step; not empty. On a GPU the host waits for them. Where they
+                are sharded, all ranks must call it.
 
         Returns:
-            Whether they are finite.
+            Whether they are finite, their parts on other ranks included.
         """
         found_inf = torch.zeros(1, dtype=torch.float32, device=gradients[0].device)
         unscale_(gradients, 1.0 if self.scaler is None else 1.0 / self.scaler.scale, found_inf)
+        maximum_over_meshes_(found_inf, gradients)
         finite = not bool(found_inf)
         if self.scaler is not None:
             self.scaler.update(finite=finite)
@@ -120,6 +123,7 @@ class MixedPrecision(Precision):
             and get_dist_info()[1] > 1
             and bool(master_pairs(self._optimizers))
             and not NoSync(model).wrappers
+            and not averages_gradients(model)
         )
 
     def begin_run(self, model: Any, optimizer: Any, resumed: Any) -> None:

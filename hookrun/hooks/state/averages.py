@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hookrun.checkpoint import averages_of_model, begin_averages, free_name, shard_like
 from hookrun.core.interrupts import uninterrupted
-from hookrun.distributed import plain_name, unwrap_model
+from hookrun.distributed import fsdp_modules, plain_name, reshard, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
 
 from ..optimizer.masters import LOW_PRECISION, master_pairs, parameters_of
@@ -60,6 +60,7 @@ class Averages:
         device: torch.device | None = None,
     ) -> None:
         inner: nn.Module = unwrap_model(model)
+        self._sharded = fsdp_modules(inner)
         self.record = begin_averages(inner)
         own = self.record.buffers  # of an earlier run too: they are used again
         tensors = _named_tensors(inner, own if with_buffers else None)
@@ -130,6 +131,7 @@ class Averages:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        reshard(self._sharded)  # evaluation may leave full copies of what is swapped
         same_dtype = [p for p in self._pairs if p.source.dtype == p.average.dtype]
         swap_([p.source for p in same_dtype], [p.average for p in same_dtype])
         with_master = [p for p in same_dtype if p.source is not p.tensor]

@@ -11,12 +11,14 @@ from functools import partial
 from string import Formatter
 from typing import Any, ClassVar
 
-from hookrun.checkpoint import local_path, plain
+from hookrun.checkpoint import is_sharded_folder, local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import allreduce_params, get_dist_info, master_only
-from hookrun.storage import FileClient, check_names, remove_leftovers
+from hookrun.storage import FileClient, check_names, remove_folder, remove_leftovers
+
+from .. import _arguments as check
 
 
 def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, FileClient]:
@@ -79,6 +81,13 @@ class CheckpointHook(Hook):
 
     If there is an EMAHook, the parameters in the checkpoint are its averages.
 
+    Parameters and states that are sharded over ranks (FSDP2) are gathered, and the file has them in
+    full. With ``sharded=True`` nothing is gathered: the checkpoint is a folder in which each rank
+    writes its parts, through ``torch.distributed.checkpoint``. It gets its name once all ranks have
+    written; ``runner.resume`` and ``load_checkpoint`` take the folder, on any number of ranks and
+    into plain models too. Where nothing is sharded, rank 0 writes everything. All ranks must have
+    such a hook, and share the folder; a disk that refuses on one rank ends all.
+
     Args:
         interval: the number of epochs or iterations from one checkpoint to the next; -1 for never.
         by_epoch: whether the interval counts epochs.
@@ -95,13 +104,16 @@ class CheckpointHook(Hook):
             `FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         background: write in the background, so that training waits only until the state is copied.
             The next save and the end of the run wait for the file, and raise its errors.
+        sharded: write folders ``epoch_N.sharded`` or ``iter_N.sharded``, and the link
+            ``latest.sharded``, instead of files; on local disks only.
         kwargs: passed on to ``runner.save_checkpoint``: ``filename_tmpl``, ``meta``,
             ``create_symlink``.
 
     Raises:
         ValueError: ``interval`` or ``max_keep_ckpts`` is neither positive nor -1; an unknown
-            storage; at the start of a run, no folder to write to, or a ``filename_tmpl`` that is
-            not a file name.
+            storage, or with ``sharded`` a remote one; at the start of a run, no folder to write to,
+            or a ``filename_tmpl`` that is not a file name; with ``sharded``, at a save, ranks
+            without this hook or with another one.
         TypeError: at the start of a run, an argument that ``runner.save_checkpoint`` does not have,
             or a ``meta`` that a checkpoint cannot hold.
     """
@@ -126,6 +138,7 @@ class CheckpointHook(Hook):
         file_client_args: Mapping[str, Any] | None = None,
         *,
         background: bool = True,
+        sharded: bool = False,
         **kwargs: Any,
     ) -> None:
         for name, value in {"interval": interval, "max_keep_ckpts": max_keep_ckpts}.items():
@@ -144,6 +157,8 @@ class CheckpointHook(Hook):
         self.sync_buffer = sync_buffer
         self.file_client_args = file_client_args
         self.background = background
+        self.sharded = sharded
+        check.flag(self, "sharded")
         self.args = kwargs
         self._saved_names: list[str] = []  # files of this run that are not deleted
 
@@ -166,15 +181,20 @@ class CheckpointHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
+        if self.sharded and not self.file_client.is_local:
+            raise ValueError(
+                f"CheckpointHook: sharded=True writes to local disks only, not to {self.out_dir!r}"
+            )
         self._saved_names = []
         self.check_runner(runner)
         self._check_template()
         warn_without_epochs(self, runner)
         self._check_meta()
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
-        links = ["latest\\.pth"] if self.args.get("create_symlink", True) else []
+        links = [f"latest\\{self._suffix}"] if self.args.get("create_symlink", True) else []
         last = runner.max_epochs if self.by_epoch else runner.max_iters
-        check_can_write(self, [self._pattern(), *links], self._template.format(last or 1))
+        names = links if self.sharded else [self._pattern(), *links]  # folders are replaced
+        check_can_write(self, names, self._template.format(last or 1))
         if self.file_client.is_local and get_dist_info()[0] == 0:
             remove_leftovers(local_path(self.out_dir))
 
@@ -208,8 +228,13 @@ class CheckpointHook(Hook):
         if self.sync_buffer:
             allreduce_params(runner.model.buffers())
         with runner.eval_weights():
-            runner.gather_state()
-            self._save_checkpoint(runner)
+            if self.sharded:
+                self._check_ranks(runner)
+                runner.gather_state(full_tensors=False)
+                self._save_on_each_rank(runner)
+            else:
+                runner.gather_state()
+                self._save_checkpoint(runner)
         self._last_saved = self._count_finished(runner)
 
     def _count_finished(self, runner: Any) -> int:
@@ -221,20 +246,25 @@ class CheckpointHook(Hook):
 
     @master_only
     def _save_checkpoint(self, runner: Any) -> None:
-        """Save a checkpoint, then delete those that exceed ``max_keep_ckpts``."""
+        """Save a checkpoint on rank 0, then delete those that exceed ``max_keep_ckpts``."""
+        self._save_on_each_rank(runner)
+
+    def _save_on_each_rank(self, runner: Any) -> None:
+        """The same on the ranks that call it: all of them for a sharded checkpoint."""
         number = self._count_finished(runner)
         filename = self._template.format(number)
         with runner.checkpoint_writer.saving(self.background, self.file_client):
             runner.save_checkpoint(
                 self.out_dir,
                 save_optimizer=self.save_optimizer,
+                **({"sharded": True} if self.sharded else {}),
                 **{**self.args, "filename_tmpl": escape_template(filename)},
             )
             if runner.meta is not None:
                 messages = runner.meta.setdefault("hook_msgs", {})
                 path = self.file_client.join_path(self.out_dir or "", filename)
                 runner.checkpoint_writer.then(partial(messages.__setitem__, "last_ckpt", path))
-            if self.max_keep_ckpts > 0:
+            if self.max_keep_ckpts > 0 and get_dist_info()[0] == 0:
                 runner.checkpoint_writer.then(partial(self._delete_old, number))
 
     def _delete_old(self, newest: int) -> None:
@@ -247,7 +277,11 @@ class CheckpointHook(Hook):
             return
         self._saved_names.append(self._template.format(newest))
         try:
-            names = list(self.file_client.list_dir_or_file(self.out_dir, list_dir=False))
+            names = list(
+                self.file_client.list_dir_or_file(
+                    self.out_dir, list_dir=self.sharded, list_file=not self.sharded
+                )
+            )
         except PermissionError:  # listing the folder is not permitted
             names = self._saved_names
         numbered = sorted(
@@ -258,7 +292,11 @@ class CheckpointHook(Hook):
         self._saved_names = [name for _, name in numbered[-self.max_keep_ckpts :]]
         for _, name in numbered[: -self.max_keep_ckpts]:
             with contextlib.suppress(FileNotFoundError):
-                self.file_client.remove(self.file_client.join_path(self.out_dir, name))
+                path = self.file_client.join_path(self.out_dir, name)
+                if not self.sharded:
+                    self.file_client.remove(path)
+                elif is_sharded_folder(local_path(path)):
+                    remove_folder(local_path(path))
 
     def _pattern(self) -> str:
         """A regular expression for the names of the checkpoints, with a group for each number."""
@@ -268,9 +306,32 @@ class CheckpointHook(Hook):
         )
 
     @property
+    def _suffix(self) -> str:
+        return ".sharded" if self.sharded else ".pth"
+
+    @property
     def _template(self) -> str:
-        default = "epoch_{}.pth" if self.by_epoch else "iter_{}.pth"
+        default = ("epoch_{}" if self.by_epoch else "iter_{}") + self._suffix
         return str(self.args.get("filename_tmpl", default))
+
+    def sync_signature(self, runner: Any) -> Any:
+        """What ranks must share to write sharded checkpoints together; None without ``sharded``."""
+        if not self.sharded:
+            return None
+        return self.interval, self.by_epoch, self.save_last, self._template, str(self.out_dir)
+
+    def _check_ranks(self, runner: Any) -> None:
+        """Refuse to wait for ranks that will not come.
+
+        Without ``handle_signals`` ranks do not compare their hooks, and nothing is known.
+        """
+        alone = get_dist_info()[1] == 1 or not getattr(runner, "handle_signals", False)
+        if not alone and not runner.is_synchronized(self):
+            raise ValueError(
+                "CheckpointHook: sharded=True needs all ranks, but they do not all have this hook "
+                "with the same arguments, or have other hooks that differ: register the same hooks "
+                "on all ranks"
+            )
 
     def _check_template(self) -> None:
         """Refuse a ``filename_tmpl`` whose names cannot be written, before the first save."""
