@@ -30,6 +30,8 @@ from hookrun.data import (
     SeededDataset,
 )
 from hookrun.distributed import (
+    MODULE_WRAPPERS,
+    DistributedTrainStep,
     allreduce_grads,
     allreduce_params,
     collect_results_cpu,
@@ -75,6 +77,7 @@ from hookrun.storage import FileClient
 __version__ = "0.1.0"
 
 __all__ = [
+    "MODULE_WRAPPERS",
     "OPTIMIZERS",
     "OPTIMIZER_BUILDERS",
     "RUNNERS",
@@ -83,6 +86,7 @@ __all__ = [
     "DefaultOptimizerConstructor",
     "DefaultRunnerConstructor",
     "DevicePrefetcher",
+    "DistributedTrainStep",
     "EpochBasedRunner",
     "FileClient",
     "HostSyncError",

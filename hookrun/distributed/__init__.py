@@ -20,8 +20,10 @@ from .environment import get_dist_info, master_only
 from .failures import fail_together, watch_failures
 from .launchers import init_dist
 from .random_seed import set_random_seed
+from .train_step import DistributedTrainStep
 from .wrappers import (
     INNER_NAMES,
+    MODULE_WRAPPERS,
     averages_gradients,
     is_module_wrapper,
     plain_name,
@@ -32,6 +34,8 @@ from .wrappers import (
 
 __all__ = [
     "INNER_NAMES",
+    "MODULE_WRAPPERS",
+    "DistributedTrainStep",
     "StopAgreement",
     "all_gather_objects",
     "allreduce_grads",
