@@ -30,6 +30,8 @@ from hookrun.data import (
     SeededDataset,
 )
 from hookrun.distributed import (
+    MODULE_WRAPPERS,
+    DistributedTrainStep,
     RankError,
     allreduce_grads,
     allreduce_params,
@@ -76,6 +78,7 @@ from hookrun.storage import FileClient
 __version__ = "0.1.0"
 
 __all__ = [
+    "MODULE_WRAPPERS",
     "OPTIMIZERS",
     "OPTIMIZER_BUILDERS",
     "RUNNERS",
@@ -84,6 +87,7 @@ __all__ = [
     "DefaultOptimizerConstructor",
     "DefaultRunnerConstructor",
     "DevicePrefetcher",
+    "DistributedTrainStep",
     "EpochBasedRunner",
     "FileClient",
     "HostSyncError",

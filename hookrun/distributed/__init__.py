@@ -31,8 +31,10 @@ from .join import is_joining
 from .launchers import init_dist
 from .random_seed import set_random_seed
 from .reports import RankError, RunReports, is_lost
+from .train_step import DistributedTrainStep
 from .wrappers import (
     INNER_NAMES,
+    MODULE_WRAPPERS,
     averages_gradients,
     is_module_wrapper,
     plain_name,
@@ -43,6 +45,8 @@ from .wrappers import (
 
 __all__ = [
     "INNER_NAMES",
+    "MODULE_WRAPPERS",
+    "DistributedTrainStep",
     "RankError",
     "RunReports",
     "StopAgreement",

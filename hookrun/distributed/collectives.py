@@ -20,8 +20,8 @@ def allreduce_params(
 ) -> None:
     """Average parameters or buffers over all ranks, in place; a no-op if there is one rank.
 
-    Integer buffers, such as batch counters, have no mean and are left alone. fp16 and bf16 tensors
-    are added up in fp32.
+    Integer buffers, such as batch counters, have no mean and are left alone, and so are DTensors.
+    fp16 and bf16 tensors are added up in fp32.
 
     Args:
         params: the same tensors, in the same order, on all ranks.

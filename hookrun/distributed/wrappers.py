@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
+from hookrun.core.registry import Registry
+
+from .environment import get_dist_info
+
+MODULE_WRAPPERS = Registry("module wrapper")
+"""Classes of parallel wrappers: the real model is their attribute ``module``."""
+MODULE_WRAPPERS.register_module(module=DataParallel)
+MODULE_WRAPPERS.register_module(module=DistributedDataParallel)
 
 INNER_NAMES = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Names by which only torch's wrappers hold the inner module."""
 
 
 def is_module_wrapper(module: Any) -> bool:
-    """Whether the module is a parallel wrapper whose real model is its ``module``."""
-    from torch.nn.parallel import DataParallel, DistributedDataParallel
-
-    return isinstance(module, (DataParallel, DistributedDataParallel))
+    """Whether the module is a parallel wrapper whose real model is its ``module``: an instance of a
+    class in ``MODULE_WRAPPERS``, where other wrappers can be registered.
+    """
+    classes = [each for each in MODULE_WRAPPERS.module_dict.values() if inspect.isclass(each)]
+    return isinstance(module, tuple(classes))
 
 
 def unwrap_model(module: Any) -> Any:
@@ -71,8 +82,6 @@ def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[s
 
 def averages_gradients(model: nn.Module) -> bool:
     """Whether the model, or a part of it, averages gradients over ranks: DDP, FSDP."""
-    from torch.nn.parallel import DistributedDataParallel
-
     kinds: list[type] = [DistributedDataParallel]
     # If these modules were never imported, no model can use them.
     fsdp, dtensor = (sys.modules.get(f"torch.distributed.{name}") for name in ("fsdp", "tensor"))
@@ -90,8 +99,9 @@ def without_buffer_sync(model: nn.Module) -> Iterator[None]:
     DDP does so at the first call after a training step, also in evaluation mode, and then waits for
     ranks that have no batch. Training goes on afterwards as if the model had not been called.
     """
-    from torch.nn.parallel import DistributedDataParallel
-
+    if get_dist_info()[1] == 1:
+        yield
+        return
     wrappers = [each for each in model.modules() if isinstance(each, DistributedDataParallel)]
     before = [(each.broadcast_buffers, each.require_forward_param_sync) for each in wrappers]
     for each in wrappers:

@@ -52,4 +52,7 @@ def parts(op: str, flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:
             f"{op}: flat has {flat.numel()} elements, the tensors have {sum(sizes)} together"
         )
     views = torch.split(flat.detach(), sizes) if sizes else ()
-    return [part.view(tensor.shape) for part, tensor in zip(views, tensors, strict=True)]
+    return [
+        part if tensor.dim() == 1 else part.view(tensor.shape)
+        for part, tensor in zip(views, tensors, strict=True)
+    ]

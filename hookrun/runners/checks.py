@@ -14,7 +14,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from hookrun.core.errors import did_you_mean
-from hookrun.distributed import unwrap_model
+from hookrun.distributed import DistributedTrainStep, unwrap_model
 
 
 def check_steps(model: Any, batch_processor: Any) -> None:
@@ -34,6 +34,12 @@ def check_steps(model: Any, batch_processor: Any) -> None:
                 "batch_processor and the model's train_step()/val_step() exclude each other"
             )
     elif not hasattr(model, "train_step"):
+        if inner is not model and hasattr(inner, "train_step"):
+            raise TypeError(
+                f"{type(model).__name__} does not pass on the train_step of the "
+                f"{type(inner).__name__} in it: wrap the model in hookrun.DistributedTrainStep, "
+                "which is a DistributedDataParallel that does, with gradients averaged"
+            )
         raise TypeError(
             f"the model {type(model).__name__} has no method "
             "train_step(data_batch, optimizer) -> dict(loss=..., log_vars=..., num_samples=...). "
@@ -189,7 +195,10 @@ def _can_iterate(loader: Any) -> bool:
 
 
 def _lacks_val_step(runner: Any) -> bool:
-    return runner.batch_processor is None and not hasattr(runner.model, "val_step")
+    model = runner.model
+    if isinstance(model, DistributedTrainStep):
+        model = model.module
+    return runner.batch_processor is None and not hasattr(model, "val_step")
 
 
 def length_of(loader: Any) -> int | None:

@@ -15,6 +15,7 @@ from hookrun.core.events import CATCH_UP
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DataPass, no_batches
+from hookrun.distributed import without_buffer_sync
 
 from . import saving
 from .all_ranks import compare_epoch, compare_setup, reporting
@@ -98,7 +99,8 @@ class EpochBasedRunner(BaseRunner):
         self.epoch_length = length_of(loader)
         data_pass = self.progress.val_pass = DataPass(loader, epoch=None)
         try:
-            self._go_through(data_pass.batches, False, 0, {})
+            with without_buffer_sync(self.model):
+                self._go_through(data_pass.batches, False, 0, {})
         finally:
             data_pass.close()
         self.call_hook("after_val_epoch")

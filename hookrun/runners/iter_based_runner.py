@@ -18,6 +18,7 @@ from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import IterLoader
+from hookrun.distributed import without_buffer_sync
 
 from . import saving
 from .all_ranks import compare_setup, reporting
@@ -317,7 +318,8 @@ class IterBasedRunner(BaseRunner):
         """A context for a validation phase: evaluation weights, and separate averages and logs."""
         separate = getattr(self.log_buffer, "separate", None)
         with separate() if separate else contextlib.nullcontext():
-            with self.eval_weights():  # swapped once per phase, not once per batch
+            # swapped once per phase, not once per batch
+            with self.eval_weights(), without_buffer_sync(self.model):
                 yield
             for hook in list(self.hooks) if separate else []:
                 if implements(hook, WritesLogs):

@@ -15,13 +15,14 @@ from hookrun.core.registry import Registry
 from .fp16 import fp16_answers
 from .lenient import lenient_answers
 from .loggers import logger_answers
-from .registries import SharedRegistry
+from .registries import SharedRegistry, share_module_wrappers
 
 
 class Names:
     """hookrun's answer for each name, and how modules of MMCV's get it."""
 
     def __init__(self) -> None:
+        share_module_wrappers()
         answers = {name: getattr(hookrun, name) for name in hookrun.__all__} | lenient_answers()
         answers |= fp16_answers() | logger_answers()
         self._answers = {

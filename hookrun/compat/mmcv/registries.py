@@ -10,6 +10,7 @@ from mmcv.utils import Registry as MMCVRegistry
 from mmcv.utils import build_from_cfg
 
 from hookrun.core.registry import Registry
+from hookrun.distributed import MODULE_WRAPPERS
 
 
 class SharedRegistry(MMCVRegistry):  # type: ignore[misc]  # MMCV is not typed
@@ -60,6 +61,18 @@ class SharedRegistry(MMCVRegistry):  # type: ignore[misc]  # MMCV is not typed
 
     def _is_shipped(self, name: str) -> bool:
         return name in self._shipped and self._shipped[name] is self._module_dict.get(name)
+
+
+def share_module_wrappers() -> None:
+    """Let ``mmcv.parallel`` and hookrun have the same wrappers, registered in either.
+
+    ``mmcv.parallel`` stays MMCV's, with its ``MODULE_WRAPPERS``, to which code bases add theirs.
+    """
+    from mmcv.parallel import MODULE_WRAPPERS as OF_MMCV
+
+    for name, wrapper in OF_MMCV.module_dict.items():
+        MODULE_WRAPPERS.register_module(name, force=True, module=wrapper)
+    OF_MMCV._module_dict = MODULE_WRAPPERS.module_dict
 
 
 def _build(

@@ -43,7 +43,7 @@ from .naming import label_of, resolve_names
 from .plan import DECIDING_METHODS, evaluation_plan, evaluation_triggers, is_due
 from .random_state import keep_random_state
 from .scores import as_output, compute_scores, flush_to_earlier_loggers, log_length, select_score
-from .testing import collect_predictions, restore_modes, single_gpu_test
+from .testing import collect_predictions, evaluating, single_gpu_test
 from .watching import watched_loader
 
 Metrics = Callable[[Any, Any], Mapping[str, Any]] | StreamingMetric | Mapping[str, StreamingMetric]
@@ -292,7 +292,7 @@ class EvalHook(Hook):
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
-        with runner.eval_weights(), restore_modes(runner.model):
+        with runner.eval_weights(), evaluating(runner.model):
             self._score(runner, self._test(runner))
 
     def _test(self, runner: Any) -> Any:

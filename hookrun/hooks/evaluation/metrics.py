@@ -153,7 +153,7 @@ def stream(model: nn.Module, data_loader: Iterable[Any], metrics: StreamingMetri
     model.eval()
     metrics.reset()
     empty = True
-    with progress_over(data_loader) as batches:
+    with without_buffer_sync(model), progress_over(data_loader) as batches:
         for batch in batches:
             metrics.update(predict(model, batch), target_of(model, batch))
             empty = False

@@ -42,7 +42,7 @@ def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """
     model.eval()
     results: list[Any] = []
-    with progress_over(data_loader) as batches:
+    with without_buffer_sync(model), progress_over(data_loader) as batches:
         for batch in batches:
             results.extend(predict(model, batch))
     return results
@@ -130,7 +130,7 @@ def collect_predictions(model: nn.Module, data_loader: Iterable[Any]) -> tuple[A
     """
     model.eval()
     outputs, targets = [], []
-    with progress_over(data_loader) as batches:
+    with without_buffer_sync(model), progress_over(data_loader) as batches:
         for batch in batches:
             outputs.append(predict(model, batch))
             targets.append(target_of(model, batch))
@@ -220,11 +220,14 @@ def _check_not_empty(batches: list[Any]) -> None:
 
 
 @contextlib.contextmanager
-def restore_modes(model: torch.nn.Module) -> Iterator[None]:
-    """A context after which every module is in training or evaluation mode as it was before."""
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """A context in which ranks exchange no buffers when the model is called, and after which every
+    module is in training or evaluation mode as it was before.
+    """
     modes = [(module, module.training) for module in model.modules()]
     try:
-        yield
+        with without_buffer_sync(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training

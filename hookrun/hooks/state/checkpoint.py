@@ -15,10 +15,11 @@ from hookrun.checkpoint import is_sharded_folder, local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
 from hookrun.core.errors import did_you_mean
 from hookrun.core.triggers import NEVER
-from hookrun.distributed import allreduce_params, get_dist_info, master_only
+from hookrun.distributed import get_dist_info, master_only
 from hookrun.storage import FileClient, check_names, remove_folder, remove_leftovers
 
 from .. import _arguments as check
+from .sync_buffer import average_buffers
 
 
 def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, FileClient]:
@@ -99,7 +100,8 @@ class CheckpointHook(Hook):
         save_last: whether to save after the last epoch or iteration too, whatever the interval. In
             an EpochBasedRunner with ``by_epoch=False``, that is the last iteration of the last
             epoch, even if the loader yields more or fewer batches than its ``len()`` says.
-        sync_buffer: whether to average the model's buffers over all ranks first.
+        sync_buffer: whether to average the model's buffers over all ranks first, as
+            `SyncBuffersHook` does.
         file_client_args: the storage, such as ``dict(backend="s3")``; see
             `FileClient`. By default that of ``out_dir``'s URI, or the local disk.
         background: write in the background, so that training waits only until the state is copied.
@@ -226,7 +228,7 @@ class CheckpointHook(Hook):
 
     def _save(self, runner: Any) -> None:
         if self.sync_buffer:
-            allreduce_params(runner.model.buffers())
+            average_buffers(runner.model)
         with runner.eval_weights():
             if self.sharded:
                 self._check_ranks(runner)

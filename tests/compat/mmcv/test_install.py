@@ -163,3 +163,24 @@ def test_hooks_of_the_code_base_find_the_checkpoint_of_this_epoch(tmp_path: Path
         "print(found)"
     )
     assert outcome(code, tmp_path) == "[True, False]"
+
+
+def test_wrappers_of_a_code_base_are_known(tmp_path: Path) -> None:
+    """Registered in ``mmcv.parallel`` or with hookrun; files have no parts of names of theirs."""
+    code = (
+        INSTALL + "import hookrun, torch\n"
+        "from mmcv.parallel import MODULE_WRAPPERS, MMDistributedDataParallel, is_module_wrapper\n"
+        "from mmcv.runner.checkpoint import get_state_dict\n"
+        "@MODULE_WRAPPERS.register_module()\n"
+        "class Own(torch.nn.Module):\n"
+        "    def __init__(self, module):\n"
+        "        super().__init__()\n"
+        "        self.module = module\n"
+        "net = Own(torch.nn.Linear(1, 1))\n"
+        "print(hookrun.is_module_wrapper(net), is_module_wrapper(net), *get_state_dict(net))\n"
+        "print(issubclass(MMDistributedDataParallel, torch.nn.parallel.DistributedDataParallel))\n"
+        "@hookrun.MODULE_WRAPPERS.register_module()\n"
+        "class Other(Own): ...\n"
+        "print('Other' in MODULE_WRAPPERS, 'DistributedTrainStep' in hookrun.MODULE_WRAPPERS)"
+    )
+    assert outcome(code, tmp_path).splitlines() == ["True True weight bias", "True", "True True"]
