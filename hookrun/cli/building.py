@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from hookrun.core.errors import did_you_mean, missing_key
 from hookrun.core.registry import obj_from_dict
 from hookrun.distributed import set_random_seed
-from hookrun.hooks import EvalHook
+from hookrun.hooks import DistEvalHook, EvalHook
 from hookrun.optim import build_optimizer
 from hookrun.runners import BaseRunner, IterBasedRunner, build_runner
 
 from .config import config_name, read_config
+from .processes import check_shares, over_ranks
 from .run_config import DEFAULTS, apply_settings, select_keys
 
 MODES = ("train", "val")
@@ -54,17 +55,13 @@ def build_run(source: str, settings: Sequence[str] = (), *, with_work_dir: bool 
         KeyError, TypeError, ValueError: it is wrong; the message says where.
         Exception: what the config's own code raises.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "a config runs in one process, but WORLD_SIZE is more than 1: write a script, which "
-            "calls hookrun.init_dist()"
-        )
     name = config_name(source) or "run"
     given = apply_settings(select_keys(read_config(source), source), settings)
     config = {**DEFAULTS, **given}
     if config["seed"] is not None:
         set_random_seed(config["seed"])
     loaders = build_loaders(config)
+    check_shares(loaders)
     workflow = check_workflow(config["workflow"], loaders)
     model = build_model(config)
     meta = {"exp_name": config["exp_name"] or name, "seed": config["seed"]}
@@ -98,11 +95,12 @@ def build_loaders(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:
-    """The model of a config, on its device."""
+    """The model of a config, on its device; with a process group, its gradients are averaged."""
     model = factory(config["model"], "model")()
     if not isinstance(model, nn.Module):
         raise TypeError(f"the factory 'model' makes a torch.nn.Module, not {model!r:.60}")
-    return model.to(config["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = config["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    return over_ranks(model.to(device))
 
 
 def factory(given: Any, name: str) -> Callable[[], Any]:
@@ -191,4 +189,6 @@ def register_hooks(
         raise KeyError(missing_key("data", "val", loaders) + ": what evaluation is to go through")
     arguments = {"by_epoch": not isinstance(runner, IterBasedRunner), **evaluation}
     priority = arguments.pop("priority", "LOW")
-    runner.register_hook(EvalHook(loaders["val"], **arguments), priority=priority)
+    several = dist.is_initialized() and dist.get_world_size() > 1
+    hook_type = DistEvalHook if several else EvalHook
+    runner.register_hook(hook_type(loaders["val"], **arguments), priority=priority)

@@ -15,6 +15,7 @@ from hookrun.core.triggers import NEVER, Trigger
 from .building import build_run
 from .config import importing_beside
 from .failures import Debug
+from .processes import refuse_several
 from .train import Config, Settings
 
 _WIDTH = 80
@@ -23,6 +24,7 @@ _EVENTS = (*STAGES, CATCH_UP, EVALUATION_BEGINS, EVALUATION_ENDS)
 
 def run(config: Config, settings: Settings = None, debug: Debug = False) -> None:
     """Show the hooks of a config: the order of their calls at each event, and when they are due."""
+    refuse_several()
     with importing_beside(config):
         runner = build_run(config, settings or (), with_work_dir=False).runner
     print(hook_table(runner.hooks))

@@ -12,6 +12,7 @@ from hookrun.core.printable import printable
 from .building import build_run
 from .config import importing_beside
 from .failures import Debug
+from .processes import process_group
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="CONFIG.py, CONFIG.json or JSON.")]
 Settings = Annotated[
@@ -31,8 +32,11 @@ def run(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Train what a config describes: docs/config.md has its keys."""
-    with importing_beside(config):
+    """Train what a config describes: docs/config.md has its keys.
+
+    In several processes: torchrun --nproc-per-node=2 -m hookrun.cli train CONFIG
+    """
+    with importing_beside(config), process_group():
         built = build_run(config, settings or ())
         runner = built.runner
         if built.config["load_from"] is not None:
@@ -43,6 +47,8 @@ def run(
         start = time.perf_counter()
         runner.run(built.loaders, built.workflow)
     seconds = time.perf_counter() - start
+    if runner.rank != 0:
+        return
     print(
         printable(
             f"{runner.iter} iterations, {seconds:.1f} s; logs and checkpoints: {runner.work_dir}"

@@ -14,6 +14,7 @@ import torch
 from hookrun.cli import main
 from hookrun.cli.run_config import KEYS, apply_settings
 from tests import programs
+from tests.distributed.test_launchers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits_config.py"
@@ -213,11 +214,77 @@ def test_a_folder_that_cannot_be_written(
     check_told(["train", write(tmp_path)], "work", capsys)
 
 
-def test_several_processes(
+SHARED = """
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+from hookrun import ResumableDistributedSampler, TrainStep
+
+DATA = TensorDataset(torch.arange(64.0).reshape(16, 4) / 64, torch.arange(16) % 2)
+def model(): return TrainStep(torch.nn.Linear(4, 2), cross_entropy)
+def share(): return ResumableDistributedSampler(DATA, shuffle=False)
+def train(): return DataLoader(DATA, {batch_size}, sampler=share())
+def val(): return DataLoader(DATA, 4, sampler=share())
+def all_samples(): return DataLoader(DATA, 4)
+def metrics(outputs, targets): return dict(acc=(outputs.argmax(1) == targets).float().mean())
+data = dict(train={train}, val=val)
+optimizer = dict(type="SGD", lr=0.1)
+optimizer_config = dict(grad_clip=dict(max_norm=0.1))
+evaluation = dict(save_best="acc", metrics=metrics)
+runner = dict(max_epochs=2)
+seed = 3
+work_dir = {work_dir!r}
+"""
+
+
+def start(tmp_path: Path, world_size: int, train: str = "train") -> list[programs.Program]:
+    """`hookrun train` in so many processes, as torchrun starts them."""
+    folder = tmp_path / str(world_size)
+    folder.mkdir()
+    config = folder / "config.py"
+    config.write_text(
+        SHARED.format(batch_size=8 // world_size, train=train, work_dir=str(folder / "work"))
+    )
+    shared = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    shared |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return [
+        programs.Program(
+            *("-m", "hookrun.cli", "train", config),
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            interactive=False,
+        )
+        for rank in range(world_size)
+    ]
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
+    ended = []
+    for world_size in (1, 2):
+        running = start(tmp_path, world_size)
+        outputs = [program.communicate(timeout=120) for program in running]
+        assert [program.returncode for program in running] == [0] * world_size, outputs
+        assert "iterations, " in outputs[0][0]
+        assert [out for out, _ in outputs[1:]] == [""] * (world_size - 1)
+        work_dir = tmp_path / str(world_size) / "work"
+        ended.append(weights(work_dir / "epoch_2.pth"))
+        assert list(work_dir.glob("best_acc_*.pth"))
+    alone, together = ended
+    assert alone.keys() == together.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(weight, together[name], rtol=0, atol=1e-6)
+
+
+def test_a_loader_that_gives_all_ranks_the_same_is_warned_about(tmp_path: Path) -> None:
+    running = start(tmp_path, 2, train="all_samples")
+    told = [program.communicate(timeout=120)[1] for program in running]
+    assert ["gives every rank all samples" in each for each in told] == [True, False]
+
+
+def test_the_hooks_are_shown_in_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check_told(["train", write(tmp_path)], "a config runs in one process", capsys)
+    check_told(["hooks", write(tmp_path)], "this command runs in one process", capsys)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +307,7 @@ def check_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture
     assert main(arguments) == 1
     captured = capsys.readouterr()
     last = captured.err.removesuffix("\n").rpartition("\n")[2]
-    assert last.startswith("hookrun train: ")
+    assert last.startswith(f"hookrun {arguments[0]}: ")
     assert message in last
     assert "Traceback" not in captured.err
     assert os.getcwd() not in last
