@@ -70,25 +70,27 @@ def describe(
     """The entry of the run's file, of what torch has written.
 
     Args:
-        metadata: torch's, of the finished folder.
+        metadata: torch's, of the finished folder; None if nothing was sharded.
         places: as `split` gives them.
         files: the size and the digest of each file, by name.
     """
+    stored = {} if metadata is None else metadata.storage_data
+    sharded = {} if metadata is None else metadata.state_dict_metadata
     tensors: dict[str, Any] = {
         name: {"dtype": str(each.properties.dtype), "size": list(each.size), "parts": []}
-        for name, each in metadata.state_dict_metadata.items()
+        for name, each in sharded.items()
     }
     shapes = {
         (name, tuple(chunk.offsets)): list(chunk.sizes)
-        for name, each in metadata.state_dict_metadata.items()
+        for name, each in sharded.items()
         for chunk in each.chunks
     }
-    for index, stored in metadata.storage_data.items():
+    for index, place in stored.items():
         part = {
             "at": list(index.offset),
             "size": shapes[index.fqn, tuple(index.offset)],
-            "file": stored.relative_path,
-            "bytes": [stored.offset, stored.length],
+            "file": place.relative_path,
+            "bytes": [place.offset, place.length],
         }
         tensors[index.fqn]["parts"].append(part)
     return {
@@ -237,17 +239,25 @@ def _read(described: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
     }
     if not tensors:
         return {}
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is")
-        load(
-            dict(tensors),
-            storage_reader=_reader(described, folder),
-            planner=DefaultLoadPlanner(flatten_state_dict=False),
-            no_dist=True,
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is")
+            load(
+                dict(tensors),
+                storage_reader=_reader(described, folder),
+                planner=DefaultLoadPlanner(flatten_state_dict=False),
+                no_dist=True,
+            )
+    except CheckpointException as error:  # which is no Exception
+        cause = next(iter(error.failures.values()))[0]
+        if isinstance(cause, (OSError, MemoryError)):
+            raise cause from None
+        text = f"its parts cannot be read ({type(cause).__name__})"
+        raise ValueError(text) from cause
     return tensors
 
 

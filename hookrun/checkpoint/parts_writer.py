@@ -112,7 +112,7 @@ class Parts:
                 made.append(str(new_folder(path)))
         temporary = Path(made[0])
         try:
-            metadata = _write_parts(self, temporary, ranks)
+            metadata = _write_parts(self, temporary, ranks) if self.places else None
             files: list[Any] = []
             with ranks.failing_together(files):
                 own = temporary.glob(f"__{get_dist_info()[0]}_*.distcp")
@@ -135,7 +135,8 @@ class Parts:
                     f"{name}, which another rank has written, is not in {str(temporary)!r} of rank "
                     "0: all ranks must share the folder that sharded checkpoints go to"
                 )
-        files[".metadata"] = size_and_digest(temporary / ".metadata")
+        if metadata is not None:
+            files[".metadata"] = size_and_digest(temporary / ".metadata")
         described = describe(metadata, self.places, files)
         write_checkpoint({**self._rest, KEY: described}, temporary / RUN_FILE)
         publish_folder(temporary, path)

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from hookrun.storage import atomic, atomic_write, link, remove_leftovers
+from hookrun.storage import (
+    atomic,
+    atomic_write,
+    link,
+    new_folder,
+    publish_folder,
+    remove_folder,
+    remove_leftovers,
+)
 from hookrun.storage.locks import try_lock
 from tests import programs
 
@@ -215,3 +223,71 @@ def test_files_have_the_rights_that_new_files_have(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+# Folders
+
+
+def make_complete(path: Path, text: str) -> None:
+    temporary = new_folder(path)
+    (temporary / "part").write_text(text)
+    publish_folder(temporary, path)
+
+
+def test_a_folder_is_there_once_it_is_complete(tmp_path: Path) -> None:
+    """In place of an older one, and gone with its name."""
+    path = tmp_path / "runs" / "a"
+    temporary = new_folder(path)
+    assert not path.exists()
+    assert temporary.parent == path.parent
+    publish_folder(temporary, path)
+    make_complete(path, "new")
+    assert [each.name for each in path.parent.iterdir()] == ["a"]
+    assert (path / "part").read_text() == "new"
+    remove_folder(path)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        remove_folder(path)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_no_folder_takes_the_place_of_a_file(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "a", tmp_path / "other"
+    if kind == "file":
+        path.write_text("old")
+    else:
+        other.mkdir()
+        path.symlink_to(other)
+    with pytest.raises(NotADirectoryError, match="no folder can take its place"):
+        publish_folder(new_folder(path), path)
+    assert path.is_symlink() or path.read_text() == "old"
+
+
+def test_an_old_folder_stays_where_the_new_one_cannot_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    make_complete(path, "old")
+    temporary = new_folder(path)
+    rename = os.rename
+
+    def refuse(source: Any, target: Any) -> None:
+        if source == temporary:
+            raise OSError("disk")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="disk"):
+        publish_folder(temporary, path)
+    assert (path / "part").read_text() == "old"
+
+
+def test_folders_that_were_left_are_deleted_after_a_day(tmp_path: Path) -> None:
+    old, new = (new_folder(tmp_path / "a") for _ in range(2))
+    for folder in (old, new):
+        (folder / "part").touch()
+    for each in (old / "part", old):
+        os.utime(each, (1, 1))
+    os.utime(new, (1, 1))
+    assert remove_leftovers(tmp_path) == [old]
+    assert list(tmp_path.iterdir()) == [new]

@@ -1,0 +1,377 @@
+"""Sharded checkpoints: what several ranks write, who loads it, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+
+from hookrun import (
+    CheckpointHook,
+    EMAHook,
+    GradientCumulativeOptimizerHook,
+    IterBasedRunner,
+    TrainStep,
+    load_checkpoint,
+)
+from hookrun.checkpoint import RUN_FILE, newest_valid, read_checkpoint, write_checkpoint
+from hookrun.cli import main
+from tests.checkpoint.hostile import Call
+from tests.distributed.workers import run_workers
+
+ITERS = 5
+
+
+def make_net(kind: str = "plain", width: int = 7) -> nn.Module:
+    """With a bias of one element, of which only the first rank has a part."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 1))
+    net.register_buffer("steps", torch.zeros(()))
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(net)
+    if kind == "fsdp":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        fully_shard(net[0], mesh=mesh)
+        fully_shard(net, mesh=mesh)
+    return net
+
+
+def batches() -> list[Any]:
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    x = torch.randn(ITERS, 12, 4, generator=torch.Generator().manual_seed(1))
+    return [(each[rank::world_size], each.sum(1, keepdim=True)[rank::world_size]) for each in x]
+
+
+def train(
+    folder: Path, kind: str, resume: Any = None, width: int = 7, **arguments: Any
+) -> dict[str, Any]:
+    """Train with a sharded checkpoint after each iteration; the weights and states, in full."""
+    net = make_net(kind, width)
+    optimizer: Any = torch.optim.AdamW(net.parameters(), lr=0.1)
+    runner = IterBasedRunner(
+        TrainStep(net, F.mse_loss), optimizer=optimizer, work_dir=folder, max_iters=ITERS
+    )
+    runner.logger.setLevel("ERROR")
+    hook = GradientCumulativeOptimizerHook(cumulative_iters=3)
+    runner.register_hook(hook, "ABOVE_NORMAL")
+    runner.register_hook(EMAHook(momentum=0.2), priority=45)
+    runner.register_hook(CheckpointHook(1, by_epoch=False, sharded=True, **arguments))
+    if resume is not None:
+        runner.resume(resume)
+    runner.run([batches()], [("train", 1)])
+    if dist.is_initialized():
+        dist.barrier()  # rank 0 has deleted what it must not keep
+    states = optimizer.state_dict()["state"]
+    return {"weights": full(net.state_dict()), "states": {n: full(states[n]) for n in states}}
+
+
+def full(state: Any) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix("module."): getattr(each, "full_tensor", lambda v=each: v)().clone()
+        for name, each in state.items()
+    }
+
+
+def on_two_ranks(folder: Path) -> dict[str, Any]:
+    """What the tests look at, in one pair of processes: they take long to start."""
+    run = folder / "run"
+    found: dict[str, Any] = {"whole": train(run, "fsdp")}
+    found["files"] = sorted(os.listdir(run / "iter_5.sharded"))
+    found["resumed"] = resumed(folder)
+    if dist.get_rank() == 0:
+        shutil.copytree(run, folder / "auto", symlinks=True)
+    dist.barrier()
+    found["auto"] = train(folder / "auto", "fsdp", "auto")
+    found["ddp"] = train(folder / "ddp", "ddp", background=False, max_keep_ckpts=2)
+    found["kept"] = sorted(os.listdir(folder / "ddp"))
+    net = make_net("fsdp")
+    load_checkpoint(net, run / "iter_5.sharded", strict=True)
+    found["loaded"] = full(net.state_dict())
+    found["errors"] = [error_of_a_full_disk(folder, background) for background in (False, True)]
+    dist.barrier()
+    found["alike"] = error_of_other_hooks(folder)
+    found["left"] = [name for _, _, names in os.walk(folder / "disk") for name in names]
+    return found
+
+
+def resumed(folder: Path) -> list[dict[str, Any]]:
+    """Runs that go on from inside of a window, from between two, and from the end."""
+    ranks = dist.get_world_size()
+    return [
+        train(folder / f"{ranks} from {at}", "fsdp", folder / "run" / f"iter_{at}.sharded")
+        for at in ((2, 3) if ranks == 2 else (ITERS,))
+    ]
+
+
+def error_of_a_full_disk(folder: Path, background: bool) -> str:
+    """The error on each rank where files of rank 1 alone cannot be as large as its parts."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if dist.get_rank() == 1:
+        store = folder / "2 ranks" / "store"  # a file of the process group, which grows
+        resource.setrlimit(resource.RLIMIT_FSIZE, (store.stat().st_size + 40_000, limit[1]))
+    try:
+        train(folder / "disk", "fsdp", width=3000, background=background)
+    except OSError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    return "none"
+
+
+def error_of_other_hooks(folder: Path) -> str:
+    """The error on each rank where ranks would save at other iterations."""
+    runner = IterBasedRunner(TrainStep(make_net(), F.mse_loss), work_dir=folder, max_iters=2)
+    runner.logger.setLevel("CRITICAL")
+    runner.register_hook(CheckpointHook(1 + dist.get_rank(), by_epoch=False, sharded=True))
+    try:
+        runner.run([batches()], [("train", 1)])
+    except ValueError as error:
+        return str(error)
+    return "none"
+
+
+PROGRAM = """
+from pathlib import Path
+from tests.checkpoint.test_parts import {work}
+torch.save({work}(Path({folder!r})), folder / f"{{rank}}.pt")
+"""
+
+
+def run_on(ranks: int, work: str, folder: Path) -> list[Any]:
+    files = folder / f"{ranks} ranks"
+    files.mkdir()
+    run_workers(PROGRAM.format(work=work, folder=str(folder)), files, ranks)
+    return [torch.load(files / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def ends(folder: Path) -> list[dict[str, Any]]:
+    return run_on(2, "on_two_ranks", folder)
+
+
+@pytest.fixture
+def checkpoint(folder: Path, ends: Any, tmp_path: Path) -> Path:
+    """A copy of the last one."""
+    return shutil.copytree(folder / "run" / "iter_5.sharded", tmp_path / "iter_5.sharded")
+
+
+def test_each_rank_writes_its_parts(folder: Path, ends: list[dict[str, Any]]) -> None:
+    """And what they write together is what the ranks have."""
+    assert ends[0]["files"] == [".metadata", "__0_0.distcp", "__1_0.distcp", RUN_FILE]
+    content = read_checkpoint(folder / "run" / "latest.sharded")
+    for end in ends:
+        for name, value in end["whole"]["weights"].items():
+            assert torch.equal(content["state_dict"][f"model.{name}"], value), name
+        for number, state in end["whole"]["states"].items():
+            for name, value in state.items():
+                assert torch.equal(content["optimizer"]["state"][number][name], value), name
+    assert content["meta"]["iter"] == ITERS
+
+
+def test_a_run_goes_on_to_the_same_bits(ends: list[dict[str, Any]]) -> None:
+    for end in ends:
+        for run in [*end["resumed"], end["auto"]]:
+            torch.testing.assert_close(run, end["whole"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_other_ranks_get_other_parts_of_the_same(folder: Path, ends: Any, ranks: int) -> None:
+    for end in run_on(ranks, "resumed", folder):
+        for run in end:
+            torch.testing.assert_close(run, ends[0]["whole"], rtol=0, atol=0)
+
+
+def test_models_of_any_kind_load_it(folder: Path, ends: list[dict[str, Any]]) -> None:
+    net = make_net()
+    load_checkpoint(net, folder / "run" / "iter_5.sharded", strict=True)
+    for end in ends:
+        torch.testing.assert_close(end["loaded"], net.state_dict(), rtol=0, atol=0)
+
+
+def test_where_nothing_is_sharded_rank_0_writes_everything(
+    folder: Path, ends: list[dict[str, Any]]
+) -> None:
+    """In one process, too; older checkpoints are deleted as files are."""
+    assert ends[0]["kept"] == ["iter_4.sharded", "iter_5.sharded", "latest.sharded"]
+    alone = train(folder / "alone", "plain")
+    for run in ("ddp", "alone"):
+        files = os.listdir(folder / run / "iter_5.sharded")
+        assert files == [RUN_FILE]
+        net = make_net()
+        load_checkpoint(net, folder / run / "iter_5.sharded", strict=True)
+        torch.testing.assert_close(full(net.state_dict()), alone["weights"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_disk_that_refuses_on_one_rank_ends_all(ends: list[dict[str, Any]]) -> None:
+    for end in ends:
+        for error in end["errors"]:
+            assert "writing a sharded checkpoint failed on rank 1" in error
+        assert end["left"] == []  # no folder in part, and none that could be taken for complete
+
+
+def test_ranks_must_save_together(ends: list[dict[str, Any]]) -> None:
+    for end in ends:
+        assert "CheckpointHook: sharded=True needs all ranks" in end["alike"]
+
+
+def test_arguments(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="sharded"):
+        CheckpointHook(1, sharded="yes")  # type: ignore[arg-type]
+    runner = IterBasedRunner(TrainStep(make_net(), F.mse_loss), work_dir=tmp_path, max_iters=2)
+    runner.register_hook(CheckpointHook(1, sharded=True, out_dir="memory://checkpoints"))
+    with pytest.raises(ValueError, match="writes to local disks only, not to 'memory://"):
+        runner.run([batches()], [("train", 1)])
+    with pytest.raises(ValueError, match="sharded checkpoints are written to local disks only"):
+        runner.save_checkpoint("memory://checkpoints", sharded=True)
+
+
+def test_torch_reads_the_parts_too(checkpoint: Path) -> None:
+    """With its own metadata, which is not read here."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    dcp_to_torch_save(checkpoint, checkpoint.parent / "torch.pth")
+    theirs = torch.load(checkpoint.parent / "torch.pth", weights_only=True)
+    ours = read_checkpoint(checkpoint)["state_dict"]
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Call(os._exit, 3)))
+    names = [name for name in ours if name.startswith("model.") and "steps" not in name]
+    assert len(names) == 4
+    assert all(torch.equal(theirs[f"state_dict.{name}"], ours[name]) for name in names)
+    with pytest.raises(ValueError, match=r"damaged: its file \.metadata"):
+        read_checkpoint(checkpoint)
+
+
+# What is refused
+
+
+def spoil(kind: str, folder: Path) -> None:
+    part = folder / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    if kind == "missing":
+        part.unlink()
+    elif kind == "truncated":
+        part.write_bytes(content[:-10])
+    elif kind == "changed":
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+    elif kind == "a pipe":
+        part.unlink()
+        os.mkfifo(part)
+    else:
+        (folder / RUN_FILE).unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "its file __1_0.distcp is missing"),
+        ("truncated", r"its file __1_0.distcp has \d+ bytes of \d+"),
+        ("changed", "its file __1_0.distcp is damaged"),
+        ("a pipe", "is a named pipe, not a file"),
+        ("unfinished", f"is a folder, not a checkpoint file; nor .* {RUN_FILE} .* not there"),
+    ],
+)
+def test_a_damaged_folder(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
+) -> None:
+    """Is refused, told by ``hookrun verify`` in its run and by itself, and passed over."""
+    older = shutil.copytree(checkpoint, checkpoint.with_name("iter_4.sharded"))
+    os.utime(older / RUN_FILE, (1, 1))
+    assert main(["verify", str(checkpoint)]) == 0
+    assert "iter_5.sharded: digests of 4 files right; epoch 0, iter 5" in capsys.readouterr().out
+    spoil(kind, checkpoint)
+    with pytest.raises((ValueError, OSError), match=message):
+        load_checkpoint(make_net(), checkpoint)
+    assert main(["verify", str(checkpoint.parent)]) == 1
+    printed = capsys.readouterr().out
+    assert "iter_5.sharded: DAMAGED: " in printed
+    assert "a resume starts from iter_4.sharded" in printed
+    found = newest_valid(checkpoint.parent, logging.getLogger("hookrun.test"))
+    assert found is not None
+    assert found[0] == older
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="is a folder, not a checkpoint file"):
+        load_checkpoint(make_net(), tmp_path)
+
+
+def write_described(folder: Path, change: Any) -> None:
+    """Write the run's file anew, with a right digest but another description."""
+    content = torch.load(folder / RUN_FILE, weights_only=True)
+    change(content["sharded"])
+    write_checkpoint(content, folder / RUN_FILE)
+
+
+def _reach_out(described: Any) -> None:
+    described["files"]["../secret"] = described["files"].pop("__1_0.distcp")
+
+
+def _claim_more(described: Any) -> None:
+    for tensor in described["tensors"].values():
+        tensor["size"] = [1 << 20 for _ in tensor["size"]]
+
+
+def _read_beyond(described: Any) -> None:
+    next(iter(described["tensors"].values()))["parts"][0]["bytes"] = [0, 1 << 40]
+
+
+def _leave_a_gap(described: Any) -> None:
+    next(iter(described["tensors"].values()))["parts"].pop()
+
+
+def _other_dtype(described: Any) -> None:
+    next(iter(described["tensors"].values()))["dtype"] = "torch.load"
+
+
+def _no_place(described: Any) -> None:
+    described["places"][0][1:] = ["state_dict", "gone", 3]
+
+
+@pytest.mark.parametrize(
+    "change", [_reach_out, _claim_more, _read_beyond, _leave_a_gap, _other_dtype, _no_place]
+)
+def test_a_hostile_description_is_refused(checkpoint: Path, change: Any) -> None:
+    write_described(checkpoint, change)
+    with pytest.raises(ValueError, match=f"is damaged: .*{RUN_FILE}"):
+        read_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("target", [os.mkdir, os.system])
+def test_no_code_of_a_part_runs(checkpoint: Path, target: Any) -> None:
+    """A part whose pickle calls something, with right digests."""
+    touched = checkpoint / "touched"
+    argument = str(touched) if target is os.mkdir else f"touch {touched}"
+    part = checkpoint / "__1_0.distcp"
+    torch.save(Call(target, argument), part)
+    data = part.read_bytes()
+
+    def change(described: Any) -> None:
+        described["files"][part.name] = [len(data), hashlib.sha256(data).hexdigest()]
+        for tensor in described["tensors"].values():
+            for each in tensor["parts"]:
+                if each["file"] == part.name:
+                    each["bytes"] = [0, len(data)]
+
+    write_described(checkpoint, change)
+    with pytest.raises(ValueError, match="is damaged"):
+        read_checkpoint(checkpoint)
+    assert not touched.exists()
