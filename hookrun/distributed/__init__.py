@@ -19,6 +19,7 @@ from .collectives import (
 from .environment import get_dist_info, master_only
 from .failures import fail_together, watch_failures
 from .launchers import init_dist
+from .named_means import NamedMeans
 from .random_seed import set_random_seed
 from .train_step import DistributedTrainStep
 from .wrappers import (
@@ -36,6 +37,7 @@ __all__ = [
     "INNER_NAMES",
     "MODULE_WRAPPERS",
     "DistributedTrainStep",
+    "NamedMeans",
     "StopAgreement",
     "all_gather_objects",
     "allreduce_grads",
