@@ -29,6 +29,7 @@ from .fsdp import (
 )
 from .join import is_joining
 from .launchers import init_dist
+from .named_means import NamedMeans
 from .random_seed import set_random_seed
 from .reports import RankError, RunReports, is_lost
 from .train_step import DistributedTrainStep
@@ -47,6 +48,7 @@ __all__ = [
     "INNER_NAMES",
     "MODULE_WRAPPERS",
     "DistributedTrainStep",
+    "NamedMeans",
     "RankError",
     "RunReports",
     "StopAgreement",

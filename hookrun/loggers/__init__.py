@@ -1,5 +1,6 @@
 """Logger hooks: the base classes, and one back end per file."""
 
+from .average_over_ranks import AverageOverRanksHook
 from .back_end import BackEnd, RunInfo
 from .client_logger import ClientLoggerHook
 from .csv import CsvLoggerHook
@@ -14,6 +15,7 @@ from .trackio import TrackioLoggerHook
 from .wandb import WandbLoggerHook
 
 __all__ = [
+    "AverageOverRanksHook",
     "BackEnd",
     "ClientLoggerHook",
     "CsvLoggerHook",

@@ -161,6 +161,7 @@ class LoggerHook(LogReader, Hook):
     def log_validation(self, runner: Any) -> None:
         """Log the averages of a validation; an IterBasedRunner calls this after each val phase."""
         runner.log_buffer.average()
+        self._use_averages_over_ranks(runner, 0)
         self._log_results(runner)
 
     @may_sync
@@ -222,8 +223,22 @@ class LoggerHook(LogReader, Hook):
     def _log_training(self, runner: Any, n: int) -> None:
         """Log the averages of the last ``n`` iterations; 0 for all since the buffer was cleared."""
         runner.log_buffer.average(n)
+        self._use_averages_over_ranks(runner, n)
         self._logged_in_run = self._logged_in_epoch = True
         self._log_if_ready(runner)
+
+    def _use_averages_over_ranks(self, runner: Any, n: int) -> None:
+        """Replace this rank's averages by those that an AverageOverRanksHook has just computed."""
+        buffer = runner.log_buffer
+        for hook in runner.hooks:
+            values = hook.averages_over_ranks(runner, n) if isinstance(hook, LoggerHook) else {}
+            if values:
+                buffer.output.update(values)
+                buffer.ready = buffer.averaged = True
+
+    def averages_over_ranks(self, runner: Any, n: int) -> Mapping[str, float]:
+        """Averages over all ranks of the latest ``n`` values; empty if there are none."""
+        return {}
 
     def _log_results(self, runner: Any) -> None:
         """Log the output if it is ready, and clear it if this is the last logger."""

@@ -32,7 +32,7 @@ from .checks import (
 from .group_options import GroupOptions
 from .host_info import get_time_str
 from .loader_states import watch_loaders
-from .logger import default_logger
+from .logger import default_logger, speak_by_rank
 from .rates import Rates, learning_rates, momentums
 from .registration import HookRegistration
 from .run_progress import RunProgress
@@ -54,7 +54,8 @@ class BaseRunner(HookRegistration, ABC):
         batch_processor: deprecated; ``f(model, data_batch, train_mode)`` to call instead.
         optimizer: an optimizer, a dict of optimizers by name, or None.
         work_dir: folder for logs and checkpoints; created if missing.
-        logger: a ``logging.Logger``; by default one that writes to the terminal.
+        logger: a ``logging.Logger``; by default one that writes to the terminal. On other ranks
+            than 0, hookrun says only warnings and errors through it, which begin with the rank.
         meta: information about the run for checkpoints, such as ``env_info``, ``seed`` or
             ``exp_name``.
         max_iters: iterations to train; not together with ``max_epochs``.
@@ -87,7 +88,7 @@ class BaseRunner(HookRegistration, ABC):
         self.model = model
         self.batch_processor = batch_processor
         self.optimizer = optimizer
-        self.logger = logger if logger is not None else default_logger()
+        self.logger = default_logger() if logger is None else speak_by_rank(logger)
         # A copy: hooks write their messages into it.
         self.meta: dict[str, Any] | None = None if meta is None else copy.copy(dict(meta))
         if self.meta is not None and "hook_msgs" in self.meta:

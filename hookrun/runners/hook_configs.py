@@ -8,9 +8,10 @@ from typing import Any
 from hookrun.core.errors import did_you_mean, missing_key
 from hookrun.core.hook import HOOKS, Hook
 from hookrun.core.policy_config import policy_hook_config
+from hookrun.core.priority import get_priority
 from hookrun.core.registry import known_arguments
 
-_LOG_KEYS = ("interval", "hooks")
+_LOG_KEYS = ("interval", "average_over_ranks", "hooks")
 
 
 def build_hook(
@@ -90,6 +91,33 @@ def logger_configs(log_config: Any) -> Iterator[tuple[Any, str]]:
     for index, logger in enumerate(hooks):
         config = {"interval": interval, **logger} if isinstance(logger, Mapping) else logger
         yield config, f"log_config['hooks'][{index}]"
+
+
+def averaging_configs(log_config: Any) -> list[dict[str, Any]]:
+    """Configs of the hooks that average what loggers write: one for each of their intervals.
+
+    They fire before the loggers.
+
+    Raises:
+        TypeError, KeyError, ValueError: as `logger_configs`; ``average_over_ranks`` is no
+            bool.
+    """
+    loggers = [config for config, _ in logger_configs(log_config)]
+    averages = log_config.get("average_over_ranks", False)
+    if not isinstance(averages, bool):
+        raise TypeError(f"log_config['average_over_ranks'] must be a bool, not {averages!r}")
+    configs: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for logger in loggers if averages else ():
+        options = logger if isinstance(logger, Mapping) else vars(logger)
+        schedule = {key: options.get(key, default) for key, default in _SCHEDULE.items()}
+        key = schedule["interval"], schedule["by_epoch"]
+        config = configs.setdefault(key, {"type": "AverageOverRanksHook", **schedule})
+        config["ignore_last"] = config["ignore_last"] and schedule["ignore_last"]
+        config["priority"] = min(config["priority"], schedule["priority"], key=get_priority)
+    return list(configs.values())
+
+
+_SCHEDULE = {"interval": 10, "by_epoch": True, "ignore_last": True, "priority": "VERY_LOW"}
 
 
 def custom_configs(configs: Any) -> Iterator[tuple[Any, str]]:

@@ -7,10 +7,12 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 from hookrun.distributed import get_dist_info
 
+_OURS = str(Path(__file__).resolve().parents[1])
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
@@ -58,9 +60,40 @@ def _columns_of(stream: TextIO | None) -> int | None:
         return None
 
 
+class RankFilter(logging.Filter):
+    """On other ranks than 0, lets warnings and errors through, with the rank, and nothing else.
+
+    Args:
+        only_ours: whether what others than hookrun say through the logger is left as it is.
+    """
+
+    def __init__(self, only_ours: bool) -> None:
+        super().__init__()
+        self.only_ours = only_ours
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        rank = get_dist_info()[0]
+        if rank == 0 or (self.only_ours and not record.pathname.startswith(_OURS)):
+            return True
+        if record.levelno < logging.WARNING:
+            return False
+        record.msg = f"[rank {rank}] {record.msg}"
+        return True
+
+
+def speak_by_rank(logger: logging.Logger, only_ours: bool = True) -> logging.Logger:
+    """Let only rank 0 say how a run goes, and the other ranks say who they are; see RankFilter."""
+    if not any(isinstance(each, RankFilter) for each in logger.filters):
+        logger.addFilter(RankFilter(only_ours))
+    return logger
+
+
 def default_logger() -> logging.Logger:
-    """The logger ``hookrun``; it writes to the terminal unless the application set up logging."""
-    logger = logging.getLogger("hookrun")
+    """The logger ``hookrun``; it writes to the terminal unless the application set up logging.
+
+    Other ranks than 0 say warnings and errors only.
+    """
+    logger = speak_by_rank(logging.getLogger("hookrun"), only_ours=False)
     if not logger.hasHandlers():
         handler = _TerminalHandler()
         handler.setFormatter(logging.Formatter(FORMAT))
@@ -80,7 +113,7 @@ def get_logger(
 
     A logger that has its handlers already, or whose parent has been set up here, is returned as it
     is; a file that it does not write yet is added. Other ranks than the first write no file, and
-    only errors to the terminal.
+    only errors to the terminal, with their rank.
 
     Args:
         name: the logger's; the part before a dot is that of its parent.
@@ -98,6 +131,7 @@ def get_logger(
     is_master = get_dist_info()[0] == 0
     if not any(_is_ours(each) for each in _with_parents(logger)):
         logger.propagate = False
+        speak_by_rank(logger, only_ours=False)
         logger.setLevel(log_level if is_master else logging.ERROR)
         _add(logger, _TerminalHandler(), log_level)
     if log_file is not None and is_master and not _writes(logger, log_file):

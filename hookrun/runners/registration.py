@@ -16,7 +16,7 @@ from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner, implements
 from hookrun.core.spelling import check_spelling
 
-from .hook_configs import build_hook, config_hint, custom_configs, logger_configs
+from .hook_configs import averaging_configs, build_hook, config_hint, custom_configs, logger_configs
 
 HookConfig = Mapping[str, Any] | Hook | None
 
@@ -174,12 +174,16 @@ class HookRegistration(RunState):
         """Register loggers at VERY_LOW (90).
 
         Args:
-            log_config: ``hooks``, a list of logger configs or hooks, and ``interval`` (10 by
-                default) for configs without one. None registers nothing.
+            log_config: ``hooks``, a list of logger configs or hooks; ``interval`` (10 by default)
+                for configs without one; and ``average_over_ranks`` (False by default), whether
+                losses and what else steps report are averaged over all ranks, not those of rank 0.
+                None registers nothing.
         """
         if log_config is None:
             return
         with self._all_or_none():
+            for config in averaging_configs(log_config):
+                self._register(config, "log_config['average_over_ranks']", "VERY_LOW")
             for config, name in logger_configs(log_config):
                 self._register(config, name, "VERY_LOW")
 

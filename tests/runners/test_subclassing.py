@@ -17,6 +17,7 @@ import torch
 
 from hookrun import (
     HOOKS,
+    AverageOverRanksHook,
     CheckInvalidLossHook,
     CheckpointHook,
     ClientLoggerHook,
@@ -146,6 +147,7 @@ CASES: list[tuple[type[Hook], tuple[str, ...], Callable[[bool], dict[str, Any]]]
     (TextLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
     (TextLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e, "ignore_last": False}),
     (TagLogger, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
+    (AverageOverRanksHook, (), lambda e: {"interval": 2, "by_epoch": e}),
     (CsvLoggerHook, LOGGER, lambda e: {"interval": 2, "by_epoch": e}),
 ]
 LINEAR = {"min_lr_ratio": 0.1}
