@@ -21,7 +21,7 @@ ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: train test test-quick test-long lint native-test sanitized-build sanitize bench docs setup clean
+.PHONY: train test test-quick test-long lint native-test sanitized-build sanitize bench bench-check docs setup clean
 
 train: setup
 	$(PYTHON) examples/digits.py $(ARGS)
@@ -85,6 +85,15 @@ bench: $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/plot_growth.py
 	$(BENCH)/bin/python benchmarks/plot_headlines.py
 	$(BENCH)/bin/python benchmarks/report.py
+
+# Whether ratios have become worse than the recorded ones; takes a few minutes on a quiet machine.
+bench-check: setup
+	rm -rf build/bench-check
+	$(PYTHON) -m pip install -q -c constraints.txt pytest-benchmark
+	$(PYTEST) -c benchmarks/pytest.ini --rootdir benchmarks --rounds 9 --results build/bench-check \
+	  benchmarks/bench_dispatch.py benchmarks/bench_loop.py benchmarks/bench_schedules.py \
+	  benchmarks/bench_small_steps.py benchmarks/bench_ops.py -k "not ViT"
+	$(PYTHON) benchmarks/check.py build/bench-check
 
 $(BENCH)/.installed: benchmarks/peers/install.py
 	$(SYSTEM_PYTHON) benchmarks/peers/install.py $(BENCH)
