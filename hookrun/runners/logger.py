@@ -40,14 +40,16 @@ class _TerminalHandler(logging.StreamHandler[TextIO]):
 def fold(text: str, width: int | None) -> str:
     """A line, broken between words into lines that are no longer than ``width`` where words allow.
 
-    Text of several lines, such as a table or a traceback, stays as it is; so does any where
+    A name stays with its value, as in ``loss: 0.5``. Text of several lines, such as a table or a traceback, stays as it is; so does any where
     ``width`` is None.
     """
     if width is None or len(text.expandtabs()) <= width or "\n" in text:
         return text
-    return textwrap.fill(
-        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    joined = text.replace(": ", ":\N{NO-BREAK SPACE}")
+    folded = textwrap.fill(
+        joined, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
+    return folded.replace(":\N{NO-BREAK SPACE}", ": ")
 
 
 def _columns_of(stream: TextIO | None) -> int | None:

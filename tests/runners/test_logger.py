@@ -80,6 +80,7 @@ def test_a_narrow_terminal(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     first = written[: written.index("\n20", 1)]
     assert max(len(line) for line in first.splitlines()) <= 60
     assert first.split()[-len(text.split()) :] == text.split()
+    assert not any(line.endswith(":") for line in first.splitlines())
     assert table in written
     assert "x" * 100 in written
     assert text in (tmp_path / "run.log").read_text()
