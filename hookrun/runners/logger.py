@@ -40,8 +40,8 @@ class _TerminalHandler(logging.StreamHandler[TextIO]):
 def fold(text: str, width: int | None) -> str:
     """A line, broken between words into lines that are no longer than ``width`` where words allow.
 
-    A name stays with its value, as in ``loss: 0.5``. Text of several lines, such as a table or a traceback, stays as it is; so does any where
-    ``width`` is None.
+    A name stays with its value, as in ``loss: 0.5``. Text of several lines, such as a table or a
+    traceback, stays as it is; so does any where ``width`` is None.
     """
     if width is None or len(text.expandtabs()) <= width or "\n" in text:
         return text
