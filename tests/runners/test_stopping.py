@@ -289,22 +289,29 @@ def test_a_real_process(mode: str, signum: int, code: int, tmp_path: Path) -> No
         assert err.count("/hookrun/runners/") == 2
 
 
-def test_a_worker_that_gets_ctrl_c_too_still_fetches(make_runner: Any) -> None:
-    """A terminal sends it to all processes of the job."""
+class Interrupting(Points):
+    """Sends Ctrl-C to the run and to the worker, as a terminal does."""
 
-    class Interrupting(Points):
-        def __getitem__(self, index: int) -> Any:
-            if index == 4:
-                os.kill(os.getppid(), signal.SIGINT)
-                signal.raise_signal(signal.SIGINT)
-            return super().__getitem__(index)
+    def __getitem__(self, index: int) -> Any:
+        if index == 4:
+            os.kill(os.getppid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return super().__getitem__(index)
 
-    runner = make(make_runner, EpochBasedRunner)
-    loader = DataLoader(Interrupting(8), batch_size=2, num_workers=1, prefetch_factor=1)
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_a_worker_that_gets_ctrl_c_too_still_fetches(
+    make_runner: Any, kind: type, method: str
+) -> None:
+    runner = make(make_runner, kind)
+    options = {"num_workers": 1, "prefetch_factor": 1, "multiprocessing_context": method}
     with pytest.raises(KeyboardInterrupt):
-        runner.run([loader], [("train", 1)])
+        runner.run([DataLoader(Interrupting(8), batch_size=2, **options)], [("train", 1)])
     assert runner.iter > 0
     assert Path(runner.work_dir, "preempted.pth").exists()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGINT not in before
 
 
 def test_a_child_forked_during_the_run_dies_of_the_signal(make_runner: Any) -> None:
