@@ -14,6 +14,7 @@ from hookrun.storage import folder_locked
 from . import saving, stopping
 from .all_ranks import compare_start
 from .any_runner import AnyRunner
+from .finding import warn_if_restarted
 from .host_info import get_host_info
 from .optimizer_state import named_optimizers
 from .raw_weights import load_raw_weights
@@ -71,6 +72,7 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     for hook in list(runner.hooks):
         if implements(hook, ResumesRun):
             hook.resume_run(runner)
+    warn_if_restarted(runner)
     load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)
