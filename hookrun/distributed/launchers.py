@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -48,6 +49,9 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
         kwargs: passed on to ``torch.distributed.init_process_group``. ``port`` is the port of rank
             0 under Slurm and MPI; by default ``MASTER_PORT``, or one that follows from the job.
 
+    Where ``torchrun --max-restarts`` starts the ranks of one machine again, they meet anew. On
+    several machines, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` for torchrun, so that they do.
+
     Raises:
         ValueError: an unknown launcher or backend; an environment variable, or the port, is no
             number or out of range.
@@ -77,7 +81,37 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
         MASTER_ADDR=process.address,
         MASTER_PORT=str(process.port),
     )
+    if launcher == "pytorch" and not {"store", "init_method"} & set(kwargs) and _is_restartable():
+        kwargs["store"] = _store_of_start(process, kwargs.get("timeout"))
+        kwargs.update(rank=process.rank, world_size=process.world_size)
     dist.init_process_group(backend, **kwargs)
+
+
+def _is_restartable() -> bool:
+    """Whether ranks share the store of torchrun's agent, and know how often it has started them.
+
+    On several machines the agents count restarts of their own.
+    """
+    return (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and "TORCHELASTIC_RESTART_COUNT" in os.environ
+        and os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    )
+
+
+def _store_of_start(process: _Process, timeout: timedelta | None) -> Any:
+    """A store of this start of the job's ranks alone.
+
+    The agent's store outlives a restart. Ranks would find the addresses of those that were there
+    before, and try in vain to connect to them.
+    """
+    store: Any = dist.TCPStore(  # type: ignore[attr-defined]
+        process.address, process.port, process.world_size, is_master=False
+    )
+    if timeout is not None:
+        store.set_timeout(timeout)
+    prefix = f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
 
 
 def _of_pytorch(port: int | None) -> _Process:

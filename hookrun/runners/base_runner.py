@@ -344,8 +344,9 @@ class BaseRunner(HookRegistration, ABC):
             checkpoint: a file, or the folder of a sharded checkpoint, saved by any number of
                 ranks; or ``'auto'`` for the newest readable one, as ``*.pth``, in ``work_dir``
                 and the local checkpoint folders of the hooks registered so far. Without any, the
-                run starts from the beginning. If the optimizer is to be resumed, files with
-                optimizer state are preferred.
+                run starts from the beginning, so that a script with this line goes on by itself
+                when ``torchrun --max-restarts`` starts it again. If the optimizer is to be resumed,
+                files with optimizer state are preferred.
             resume_optimizer: whether to load the optimizer state, if the file has it.
             map_location: as for ``torch.load``; the tensors end up on the model's device anyway.
             trust: whether to accept a file with objects other than plain types and tensors, as old

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from hookrun.data.samples import batches_in
+from hookrun.data.samples import batches_in, samples_per_batch
+from hookrun.distributed import get_dist_info
+
+from .resume_point import ResumePoint
 
 
 class PhaseLength(NamedTuple):
@@ -160,6 +164,55 @@ def batches_before(loader: Any, loader_position: Mapping[str, Any] | None, batch
     samples = (loader_position or {}).get("samples")
     known = None if samples is None else batches_in(loader, samples)
     return batches if known is None else known
+
+
+def start_by_samples(
+    point: ResumePoint, index: int, loader: Any, samples: int | None, epochs: int
+) -> int:
+    """The finished iterations before the current epoch, in batches of this run's ranks.
+
+    With as many ranks as before, those of the file; with others, by the samples that were seen, or
+    by the number of ranks where these are unknown.
+
+    Args:
+        point: the resume point.
+        index: the current phase.
+        loader: its loader.
+        samples: seen by all ranks; None if unknown.
+        epochs: the finished epochs. The last batch of each may be smaller.
+    """
+    start, world_size = point.iter - point.inner_iter, get_dist_info()[1]
+    if point.world_size == world_size:
+        return start
+    position, per_batch = point.position_at(index), samples_per_batch(loader)
+    in_epoch = 0 if position is None else position.get("samples")
+    if samples is None or in_epoch is None or per_batch is None:
+        return start * point.world_size // world_size
+    seen = samples - in_epoch
+    if epochs == 0 or seen % epochs:  # of other lengths
+        return -(-seen // per_batch)
+    return epochs * -(-(seen // epochs) // per_batch)
+
+
+def warn_of_rescaling(
+    logger: logging.Logger, before: int, after: int, old: int | None, new: int | None
+) -> None:
+    """Warn that finished iterations count as another number of them.
+
+    Args:
+        logger: gets the warning.
+        before, after: the finished iterations in the file, and as they count now.
+        old, new: the remaining iterations with the loaders of the file, and now; None if unknown.
+    """
+    logger.warning(
+        "the rest of the run has %s iterations, and had %s with the loaders of the resumed "
+        "checkpoint: the %d finished iterations count as %d from now on, in schedules, "
+        "intervals and file names",
+        "an unknown number of" if new is None else new,
+        "an unknown number" if old is None else old,
+        before,
+        after,
+    )
 
 
 def _first(pieces: Iterable[tuple[int, int | None]], epochs: int) -> list[tuple[int, int | None]]:

@@ -11,7 +11,14 @@ from hookrun.data import DataPass, Problem, state_between_passes
 from hookrun.distributed import get_dist_info
 
 from .checks import length_of
-from .counting import Counting, batches_before, rescaled, resume_counting
+from .counting import (
+    Counting,
+    batches_before,
+    rescaled,
+    resume_counting,
+    start_by_samples,
+    warn_of_rescaling,
+)
 from .loader_states import warn_of_order
 from .replacements import Replacements
 from .resume_point import ResumePoint
@@ -67,13 +74,16 @@ class EpochProgress(RunProgress):
         known = self._known_counting()
         inner = 0 if point is None else point.inner_iter
         if known is None:
+            if point is not None and self.counters.iter == point.given_iter:
+                self._recount(point, index, self._start(point, index, None, None))
+                inner = point.inner_iter
             now = Counting.new(self.workflow, lengths, self.counters.iter - inner)
         else:
             before, now = resume_counting(known, self.workflow, lengths)
             old, new = (each.left(index, done, epochs) for each in (before, now))
             now = now.measured_after(before, index, done, epochs)
             if point is not None:
-                self._rescale_iters(point, index, old, new)
+                now = self._rescale_iters(point, index, old, new, now)
                 inner = point.inner_iter
         self.counting = self._last_counting = now
         self._set_limits(self.counters.iter - inner, now.left(index, done, epochs))
@@ -359,28 +369,36 @@ class EpochProgress(RunProgress):
         self.enter_epoch(length)
 
     def _rescale_iters(
-        self, point: ResumePoint, index: int, old: int | None, new: int | None
-    ) -> None:
-        """Rescale the finished iterations, since ``new`` iterations remain instead of ``old``."""
-        assert point.counting is not None
+        self, point: ResumePoint, index: int, old: int | None, new: int | None, now: Counting
+    ) -> Counting:
+        """Rescale the finished iterations, since ``new`` iterations remain instead of ``old``.
+
+        Where these are unknown, samples decide. Returns the counting that follows.
+        """
+        start = self._start(point, index, old, new)
+        if not (old and new) and start != point.iter - point.inner_iter:
+            now = replace(now, step=start)
+        self._recount(point, index, start)
+        if self.counters.iter != point.iter and get_dist_info()[0] == 0:
+            warn_of_rescaling(self.counters.logger, point.iter, self.counters.iter, old, new)
+        return now
+
+    def _start(self, point: ResumePoint, index: int, old: int | None, new: int | None) -> int:
+        if old and new:
+            return rescaled(point.iter - point.inner_iter, old, new)
+        loader, epochs = self.loaders[index], self.counters.epoch
+        return start_by_samples(point, index, loader, self.samples, epochs)
+
+    def _recount(self, point: ResumePoint, index: int, start: int) -> None:
+        """Set the finished iterations, with ``start`` of them before the current epoch."""
         counters, position = self.counters, point.position_at(index)
-        trained = point.iter + point.counting["uncounted"]
-        start = rescaled(point.iter - point.inner_iter, old, new)
+        uncounted = 0 if point.counting is None else point.counting["uncounted"]
+        trained = point.iter + uncounted
         if position is not None:
             point.inner_iter = batches_before(self.loaders[index], position, point.inner_iter)
         point.given_iter = start + point.inner_iter
         counters.set_counters(epoch=counters.epoch, iter=point.given_iter)
         counters.uncounted_iters = max(trained - counters.iter, 0)
-        if counters.iter != point.iter and get_dist_info()[0] == 0:
-            counters.logger.warning(
-                "the rest of the run has %s iterations, and had %s with the loaders of the resumed "
-                "checkpoint: the %d finished iterations count as %d from now on, in schedules, "
-                "intervals and file names",
-                new,
-                old,
-                point.iter,
-                counters.iter,
-            )
 
     def _set_limits(self, start: int, left: int | None) -> None:
         """Set ``max_iters`` and the shift of schedules: ``left`` iterations remain at ``start``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def find_newest(
     if found is None:
         _log_fresh_start(runner, folders)
     return found
+
+
+def warn_if_restarted(runner: AnyRunner) -> None:
+    """Warn if torchrun has restarted this job, and the run does not go on from its checkpoints."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) == 0 or runner.rank != 0:
+        return
+    if runner.iter > 0 or runner.progress.resume_point is not None or runner.work_dir is None:
+        return
+    found = [each for folder in _folders(runner, runner.work_dir) for each in folder.glob("*.pth")]
+    if found:
+        runner.logger.warning(
+            "torchrun has restarted this job, and the run begins anew although there is %s: call "
+            "runner.resume('auto') before run() to go on from the newest checkpoint",
+            found[0],
+        )
 
 
 def _folders(runner: AnyRunner, work_dir: str) -> list[Path]:

@@ -17,6 +17,7 @@ from hookrun.storage import folder_locked
 from . import saving, stopping
 from .all_ranks import compare_start
 from .any_runner import AnyRunner
+from .finding import warn_if_restarted
 from .host_info import get_host_info
 from .optimizer_state import named_optimizers
 from .raw_weights import load_raw_weights
@@ -76,6 +77,7 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
             hook.resume_run(runner)
     if isinstance(runner.model, nn.Module):
         reshard(fsdp_modules(runner.model))  # so that hooks find the parameters that are trained
+    warn_if_restarted(runner)
     load_raw_weights(runner)
     optimizers = named_optimizers(runner.optimizer)
     runner.group_options.begin(optimizers, runner.hooks, runner.logger)

@@ -26,7 +26,8 @@ class ResumePoint:
         counting: the lengths of epochs (`counting`), and ``uncounted`` iterations; None if
             the file does not have them.
         iter: the finished iterations in the file.
-        given_iter: the same, rescaled to the number of ranks when the file was read.
+        given_iter: the same, as the run counts them.
+        world_size: the number of ranks that saved it.
         source: the file.
         saved_at: when it was saved, as its ``meta`` says.
     """
@@ -41,6 +42,7 @@ class ResumePoint:
     counting: dict[str, Any] | None = None
     iter: int = 0
     given_iter: int = 0
+    world_size: int = 1
     source: str = ""
     saved_at: str = ""
 
@@ -109,6 +111,7 @@ def read_resume_point(own: Mapping[str, Any]) -> ResumePoint:
     rank, world_size = get_dist_info()
     ranks = {rank: dict(state) for rank, state in (own.get("ranks") or {}).items()}
     mine = ranks.get(rank, {})
+    saved_by = own.get("world_size", world_size)
     if own.get("world_size", 1) != world_size:
         # Loader states do not apply: the data is split over another number of ranks.
         mine = {name: mine[name] for name in ("rng",) if name in mine}
@@ -123,4 +126,5 @@ def read_resume_point(own: Mapping[str, Any]) -> ResumePoint:
         rank_state=mine,
         rank_states=ranks,
         counting=own.get("counting"),
+        world_size=saved_by,
     )

@@ -213,12 +213,7 @@ class RunProgress:
         self.samples = state.get("samples", 0)
         point = self.resume_point = read_resume_point(state)
         point.iter = iter
-        _, world_size = get_dist_info()
-        by_epoch = counters.max_epochs is not None
-        if by_epoch:
-            # With another number of ranks, an epoch has another number of iterations.
-            iter = iter * state.get("world_size", world_size) // world_size
-        elif not state:
+        if counters.max_epochs is None and not state:
             # MMCV's IterBasedRunner saves before it counts the current iteration, and counts the
             # current pass as finished.
             epoch, iter = max(epoch - 1, 0), iter + 1

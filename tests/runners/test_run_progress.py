@@ -86,16 +86,6 @@ def test_a_failed_resume_is_rolled_back_by_two_calls(kind: type[RunProgress]) ->
     assert (counters.epoch, counters.iter, counters.uncounted_iters) == (2, 9, 1)
 
 
-def test_another_number_of_ranks_counts_other_iterations() -> None:
-    counters = Counters()
-    progress = EpochProgress(counters)
-    progress.load_state_dict({"world_size": 4}, epoch=1, iter=10)
-    assert counters.iter == 40
-    by_iter = Counters(max_epochs=None)
-    IterProgress(by_iter).load_state_dict({"world_size": 4}, epoch=1, iter=10)
-    assert by_iter.iter == 10
-
-
 def test_files_of_mmcv_by_iteration_are_one_behind() -> None:
     counters = Counters(max_epochs=None)
     IterProgress(counters).load_state_dict({}, epoch=1, iter=4)
