@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from hookrun import (
     CheckpointHook,
     EMAHook,
-    GradientCumulativeOptimizerHook,
+    GradientCumulativeFp16OptimizerHook,
     IterBasedRunner,
     TrainStep,
     load_checkpoint,
@@ -56,22 +56,29 @@ def batches() -> list[Any]:
 
 
 def train(
-    folder: Path, kind: str, resume: Any = None, width: int = 7, **arguments: Any
+    folder: Path,
+    kind: str,
+    resume: Any = None,
+    width: int = 7,
+    dtype: torch.dtype = torch.float32,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Train with a sharded checkpoint after each iteration; the weights and states, in full."""
-    net = make_net(kind, width)
+    net = make_net(kind, width).to(dtype)
     optimizer: Any = torch.optim.AdamW(net.parameters(), lr=0.1)
     runner = IterBasedRunner(
         TrainStep(net, F.mse_loss), optimizer=optimizer, work_dir=folder, max_iters=ITERS
     )
     runner.logger.setLevel("ERROR")
-    hook = GradientCumulativeOptimizerHook(cumulative_iters=3)
+    hook = GradientCumulativeFp16OptimizerHook(cumulative_iters=3, loss_scale=64.0)
     runner.register_hook(hook, "ABOVE_NORMAL")
     runner.register_hook(EMAHook(momentum=0.2), priority=45)
-    runner.register_hook(CheckpointHook(1, by_epoch=False, sharded=True, **arguments))
+    arguments = {"by_epoch": False, "sharded": True, **arguments}
+    runner.register_hook(CheckpointHook(1, **arguments))
     if resume is not None:
         runner.resume(resume)
-    runner.run([batches()], [("train", 1)])
+    data = [(x.to(dtype), y.to(dtype)) for x, y in batches()]
+    runner.run([data], [("train", 1)])
     if dist.is_initialized():
         dist.barrier()  # rank 0 has deleted what it must not keep
     states = optimizer.state_dict()["state"]
@@ -95,6 +102,11 @@ def on_two_ranks(folder: Path) -> dict[str, Any]:
         shutil.copytree(run, folder / "auto", symlinks=True)
     dist.barrier()
     found["auto"] = train(folder / "auto", "fsdp", "auto")
+    for sharded, end in ((True, "sharded"), (False, "pth")):
+        half = {"dtype": torch.float16, "sharded": sharded}
+        first = train(folder / f"half {end}", "fsdp", **half)
+        file = folder / f"half {end}" / f"iter_4.{end}"
+        found[f"half {end}"] = first, train(folder / f"half {end} 2", "fsdp", file, **half)
     found["ddp"] = train(folder / "ddp", "ddp", background=False, max_keep_ckpts=2)
     found["kept"] = sorted(os.listdir(folder / "ddp"))
     net = make_net("fsdp")
@@ -190,6 +202,15 @@ def test_a_run_goes_on_to_the_same_bits(ends: list[dict[str, Any]]) -> None:
     for end in ends:
         for run in [*end["resumed"], end["auto"]]:
             torch.testing.assert_close(run, end["whole"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("end", ["sharded", "pth"])
+def test_masters_and_their_states_are_resumed(ends: list[dict[str, Any]], end: str) -> None:
+    """Whose precision is higher than that of the parameters; from files with full tensors, too."""
+    for each in ends:
+        whole, resumed = each[f"half {end}"]
+        torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+        assert whole["states"][0]["exp_avg"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
