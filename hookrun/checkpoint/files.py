@@ -131,7 +131,9 @@ def read_checkpoint(
         raise ValueError(f"{name} holds a {type(checkpoint).__name__}, not a checkpoint dict")
     try:
         check_tree(checkpoint)
-        if isinstance(path, Path) and path.name == RUN_FILE and KEY in checkpoint:
+        if KEY in checkpoint:
+            if not isinstance(path, Path):
+                raise ValueError("the other files of a sharded checkpoint can only be read locally")
             checkpoint = fill_in(checkpoint, path.parent, map_location)
         return decode(_plain_configs(checkpoint))
     except ValueError as error:

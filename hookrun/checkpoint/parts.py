@@ -29,7 +29,7 @@ from hookrun.storage import open_file
 RUN_FILE = "sharded.pth"
 """The file of a folder that has all but the parts; a folder without it is no checkpoint."""
 
-KEY = "sharded"
+KEY = "hookrun_sharded"
 """The key in that file under which the parts are described."""
 
 _FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata")

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from hookrun.ops.sharded import is_sharded
+
 
 def fsdp_modules(model: nn.Module) -> list[Any]:
     """The modules that ``fully_shard`` was called with, the outermost first."""
@@ -45,16 +47,46 @@ def reshard(modules: Iterable[Any]) -> None:
         module.reshard()
 
 
-def sharded_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The model's parameters, the sharded ones where it has full copies of them at the moment."""
+def full_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+    """The model's sharded parameters by the ``id`` of their full copies, which losses depend on."""
     modules = fsdp_modules(model)
-    originals = {
+    return {
         id(param._unsharded_param): param.sharded_param
         for module in (modules if keeps_gradients(modules) else ())
         for param in _params(module)
         if hasattr(param, "_unsharded_param")  # it has been in a forward pass
     }
-    return [originals.get(id(each), each) for each in model.parameters()]
+
+
+def sharded_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The model's parameters, the sharded ones where it has full copies of them at the moment."""
+    copies = full_copies(model)
+    return [copies.get(id(each), each) for each in model.parameters()]
+
+
+def parameters_outside_fsdp(model: nn.Module) -> list[str]:
+    """Trainable parameters of an FSDP2 model that it does not shard: nothing averages gradients.
+
+    Empty for a model without FSDP2; those inside of DistributedDataParallel are left out.
+
+    Returns:
+        their names.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    if not fsdp_modules(model):
+        return []
+    averaged = {
+        id(param)
+        for module in model.modules()
+        if isinstance(module, DistributedDataParallel)
+        for param in module.parameters()
+    }
+    return [
+        name
+        for name, param in model.named_parameters()
+        if param.requires_grad and not is_sharded(param) and id(param) not in averaged
+    ]
 
 
 def set_gradient_sync(modules: Sequence[Any], synchronize: bool) -> None:

@@ -13,7 +13,12 @@ from torch.optim import Optimizer
 from hookrun.core.hook import writes_of
 from hookrun.core.masters import model_parameter
 from hookrun.core.protocols import AveragesGradients, LendsWeights, implements
-from hookrun.distributed import averages_gradients, get_dist_info, unwrap_model
+from hookrun.distributed import (
+    averages_gradients,
+    get_dist_info,
+    parameters_outside_fsdp,
+    unwrap_model,
+)
 
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
@@ -44,15 +49,27 @@ def warn_if_untrainable(runner: AnyRunner) -> None:
     rank, world_size = get_dist_info()
     if rank != 0 or world_size == 1 or not own or runner.optimizer is None:
         return
-    if not averages_gradients(runner.model) and not any(
+    if any(
         implements(hook, AveragesGradients) and hook.averages_gradients(runner)
         for hook in runner.hooks
     ):
+        return
+    if not averages_gradients(runner.model):
         runner.logger.warning(
             "%d processes train separate models, since nothing averages their gradients: wrap "
             "the model into torch.nn.parallel.DistributedDataParallel, or shard it by fully_shard "
             "(a hook that averages them says so with a method averages_gradients(runner))",
             world_size,
+        )
+
+    outside = parameters_outside_fsdp(runner.model)
+    if outside:
+        runner.logger.warning(
+            "%d parameters are outside of what fully_shard was called with, so that nothing "
+            "averages their gradients, and each process trains its own: call fully_shard on the "
+            "model too. They are: %s",
+            len(outside),
+            ", ".join(outside[:8]) + (", ..." if len(outside) > 8 else ""),
         )
 
 

@@ -14,88 +14,34 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
-from hookrun import (
-    CheckpointHook,
-    EMAHook,
-    GradientCumulativeOptimizerHook,
-    IterBasedRunner,
-    TrainStep,
-    load_checkpoint,
-)
+from hookrun import CheckpointHook, FileClient, IterBasedRunner, TrainStep, load_checkpoint
 from hookrun.checkpoint import RUN_FILE, newest_valid, read_checkpoint, write_checkpoint
+from hookrun.checkpoint.parts import KEY
 from hookrun.cli import main
 from tests.checkpoint.hostile import Call
+from tests.checkpoint.sharded_support import ITERS, batches, full, make_net, train
 from tests.distributed.workers import run_workers
-
-ITERS = 5
-
-
-def make_net(kind: str = "plain", width: int = 7) -> nn.Module:
-    """With a bias of one element, of which only the first rank has a part."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 1))
-    net.register_buffer("steps", torch.zeros(()))
-    if kind == "ddp":
-        return nn.parallel.DistributedDataParallel(net)
-    if kind == "fsdp":
-        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-        fully_shard(net[0], mesh=mesh)
-        fully_shard(net, mesh=mesh)
-    return net
-
-
-def batches() -> list[Any]:
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    x = torch.randn(ITERS, 12, 4, generator=torch.Generator().manual_seed(1))
-    return [(each[rank::world_size], each.sum(1, keepdim=True)[rank::world_size]) for each in x]
-
-
-def train(
-    folder: Path, kind: str, resume: Any = None, width: int = 7, **arguments: Any
-) -> dict[str, Any]:
-    """Train with a sharded checkpoint after each iteration; the weights and states, in full."""
-    net = make_net(kind, width)
-    optimizer: Any = torch.optim.AdamW(net.parameters(), lr=0.1)
-    runner = IterBasedRunner(
-        TrainStep(net, F.mse_loss), optimizer=optimizer, work_dir=folder, max_iters=ITERS
-    )
-    runner.logger.setLevel("ERROR")
-    hook = GradientCumulativeOptimizerHook(cumulative_iters=3)
-    runner.register_hook(hook, "ABOVE_NORMAL")
-    runner.register_hook(EMAHook(momentum=0.2), priority=45)
-    runner.register_hook(CheckpointHook(1, by_epoch=False, sharded=True, **arguments))
-    if resume is not None:
-        runner.resume(resume)
-    runner.run([batches()], [("train", 1)])
-    if dist.is_initialized():
-        dist.barrier()  # rank 0 has deleted what it must not keep
-    states = optimizer.state_dict()["state"]
-    return {"weights": full(net.state_dict()), "states": {n: full(states[n]) for n in states}}
-
-
-def full(state: Any) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix("module."): getattr(each, "full_tensor", lambda v=each: v)().clone()
-        for name, each in state.items()
-    }
 
 
 def on_two_ranks(folder: Path) -> dict[str, Any]:
     """What the tests look at, in one pair of processes: they take long to start."""
     run = folder / "run"
-    found: dict[str, Any] = {"whole": train(run, "fsdp")}
+    found: dict[str, Any] = {"whole": train(run, "fsdp", interval=1)}
     found["files"] = sorted(os.listdir(run / "iter_5.sharded"))
     found["resumed"] = resumed(folder)
     if dist.get_rank() == 0:
         shutil.copytree(run, folder / "auto", symlinks=True)
     dist.barrier()
-    found["auto"] = train(folder / "auto", "fsdp", "auto")
-    found["ddp"] = train(folder / "ddp", "ddp", background=False, max_keep_ckpts=2)
+    found["auto"] = train(folder / "auto", "fsdp", "auto", interval=1)
+    for sharded, end in ((True, "sharded"), (False, "pth")):
+        half = {"dtype": torch.float16, "sharded": sharded, "interval": 4}
+        first = train(folder / f"half {end}", "fsdp", **half)
+        file = folder / f"half {end}" / f"iter_4.{end}"
+        found[f"half {end}"] = first, train(folder / f"half {end} 2", "fsdp", file, **half)
+    kept = {"background": False, "interval": 2, "max_keep_ckpts": 2}
+    found["ddp"] = train(folder / "ddp", "ddp", **kept)
     found["kept"] = sorted(os.listdir(folder / "ddp"))
     net = make_net("fsdp")
     load_checkpoint(net, run / "iter_5.sharded", strict=True)
@@ -109,9 +55,9 @@ def on_two_ranks(folder: Path) -> dict[str, Any]:
 
 def resumed(folder: Path) -> list[dict[str, Any]]:
     """Runs that go on from inside of a window, from between two, and from the end."""
-    ranks = dist.get_world_size()
+    ranks, run = dist.get_world_size(), folder / "run"
     return [
-        train(folder / f"{ranks} from {at}", "fsdp", folder / "run" / f"iter_{at}.sharded")
+        train(folder / f"{ranks} from {at}", "fsdp", run / f"iter_{at}.sharded", interval=1)
         for at in ((2, 3) if ranks == 2 else (ITERS,))
     ]
 
@@ -187,9 +133,19 @@ def test_each_rank_writes_its_parts(folder: Path, ends: list[dict[str, Any]]) ->
 
 
 def test_a_run_goes_on_to_the_same_bits(ends: list[dict[str, Any]]) -> None:
+    # All save at the same iterations: inside of a window that reduces its gradients so far.
     for end in ends:
         for run in [*end["resumed"], end["auto"]]:
             torch.testing.assert_close(run, end["whole"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("end", ["sharded", "pth"])
+def test_masters_and_their_states_are_resumed(ends: list[dict[str, Any]], end: str) -> None:
+    """Whose precision is higher than that of the parameters; from files with full tensors, too."""
+    for each in ends:
+        whole, resumed = each[f"half {end}"]
+        torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+        assert whole["states"][0]["exp_avg"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -308,6 +264,18 @@ def test_a_damaged_folder(
     assert found[0] == older
 
 
+def test_its_main_file_alone_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    """Nor is it read without the parts, which have the weights."""
+    load_checkpoint(make_net(), checkpoint / RUN_FILE, strict=True)
+    data = (checkpoint / RUN_FILE).read_bytes()
+    (tmp_path / "copy.pth").write_bytes(data)
+    with pytest.raises(ValueError, match=r"its file .* is missing"):
+        load_checkpoint(make_net(), tmp_path / "copy.pth")
+    FileClient("memory").put(data, "memory://copy.pth")
+    with pytest.raises(ValueError, match="can only be read locally"):
+        load_checkpoint(make_net(), "memory://copy.pth")
+
+
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="is a folder, not a checkpoint file"):
@@ -317,7 +285,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 def write_described(folder: Path, change: Any) -> None:
     """Write the run's file anew, with a right digest but another description."""
     content = torch.load(folder / RUN_FILE, weights_only=True)
-    change(content["sharded"])
+    change(content[KEY])
     write_checkpoint(content, folder / RUN_FILE)
 
 

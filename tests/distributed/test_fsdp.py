@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hookrun import (
     EMAHook,
     EpochBasedRunner,
     GradientCumulativeOptimizerHook,
+    OptimizerHook,
     TrainStep,
 )
 from hookrun.distributed import fsdp_modules, keeps_gradients, reshard, sharded_parameters
@@ -46,9 +48,9 @@ def make_net(kind: str) -> nn.Module:
     if kind == "one process":
         return net
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    if kind == "parts":
+    if kind != "root":
         fully_shard(net[0], mesh=mesh)
-    return fully_shard(net, mesh=mesh)
+    return net if kind == "no root" else fully_shard(net, mesh=mesh)
 
 
 def batches(rank: int, world_size: int) -> list[Any]:
@@ -86,6 +88,30 @@ def train(net: nn.Module, folder: Path, fail_at: int | None = None, look: bool =
 
     runner.register_hook(ClosureHook("before_train_iter", fail))
     runner.run([TooLong(batches(rank, world_size))], [("train", 1)])
+
+
+def warnings_of_a_run(kind: str, folder: Path) -> list[str]:
+    """With a parameter that takes no part in the loss, and a hook that looks for such."""
+    net = make_net(kind)
+    net[2].spare = nn.Parameter(torch.zeros(2)) if kind == "no root" else None
+    runner = EpochBasedRunner(
+        TrainStep(net, F.mse_loss),
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        work_dir=folder,
+        max_epochs=1,
+    )
+    found: list[str] = []
+    runner.logger.setLevel("WARNING")
+
+    def note(record: logging.LogRecord) -> bool:
+        found.append(record.getMessage())
+        return False
+
+    runner.logger.addFilter(note)
+    runner.register_hook(OptimizerHook(detect_anomalous_params=True))
+    runner.run([batches(dist.get_rank(), dist.get_world_size())], [("train", 1)])
+    runner.logger.removeFilter(note)  # of the process
+    return found
 
 
 def weights(net: nn.Module) -> dict[str, Tensor]:
@@ -139,6 +165,7 @@ def all_works(folder: Path) -> dict[str, Any]:
     found["sharded"] = kinds(sharded_parameters(net))
     reshard(fsdp_modules(net))
     found["resharded"] = kinds(net.parameters())
+    found["warnings"] = {kind: warnings_of_a_run(kind, folder) for kind in ("parts", "no root")}
     found["keeps"] = keeps_gradients(fsdp_modules(net)), keeps_gradients([])
     return found
 
@@ -179,3 +206,18 @@ def test_full_copies_of_parameters(ends: list[Any]) -> None:
         assert end["copies"] == {"Parameter"}
         assert end["sharded"] == end["resharded"] == {"DTensor"}
         assert end["keeps"] == (True, False)
+
+
+def test_warnings_about_parameters(ends: list[dict[str, Any]]) -> None:
+    """Those that nothing averages, from rank 0; those that take no part in the loss, and no others.
+
+    Losses depend on full copies of sharded parameters.
+    """
+    for rank, end in enumerate(ends):
+        assert end["warnings"]["parts"] == []
+        *outside, spare = end["warnings"]["no root"]
+        assert "spare of shape (2,) takes no part in the loss" in spare
+        assert len(outside) == (1 if rank == 0 else 0)
+        for text in outside:
+            assert "3 parameters are outside of what fully_shard was called with" in text
+            assert "2.weight, " in text

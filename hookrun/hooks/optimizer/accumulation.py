@@ -143,7 +143,7 @@ class Accumulation:
         """Average the gradients so far over the ranks, for the next checkpoint; all must call it.
 
         Where the step averages what each rank has added up, going on from the average on all of
-        them comes to the same.
+        them comes to the same, to rounding; so does FSDP2 reducing a window in two parts.
         """
         if self.is_open and get_dist_info()[1] > 1:
             self.synchronize_early()

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookrun.distributed import full_copies
+
 from .._parameters import named_parameters
 
 
@@ -61,6 +63,8 @@ def parameters_without_loss(loss: Tensor, model: nn.Module) -> Iterator[tuple[st
         if variable is not None:
             reached.add(id(variable))
         to_visit.extend(parent for parent, _ in node.next_functions)
+    copies = full_copies(model)
+    reached |= {id(copies[key]) for key in reached & copies.keys()}
     for name, parameter in named_parameters(model):
         if parameter.requires_grad and id(parameter) not in reached:
             yield name, parameter

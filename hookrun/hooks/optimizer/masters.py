@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookrun.checkpoint import shard_like
+from hookrun.checkpoint import shard_like, shard_optimizer_state
 from hookrun.core.masters import STANDS_FOR, model_parameter
 from hookrun.ops import convert_
 
@@ -73,6 +73,7 @@ def install_masters(optimizer: Any, resumed: Mapping[str, Any] | None) -> None:
     for group in optimizer.param_groups:
         group["params"] = _Entries([_master(entry, state) for entry in group["params"]])
     if state and resumed is not None:
+        resumed = shard_optimizer_state(optimizer, resumed)
         optimizer.load_state_dict({**resumed, "param_groups": _renumbered(optimizer, resumed)})
 
 
