@@ -16,6 +16,7 @@ import pytest
 import hookrun
 from hookrun import HOOKS
 from tests import programs
+from tests.distributed.workers import run_ranks
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENDING = ROOT / "examples" / "extending"
@@ -38,6 +39,55 @@ def test_digits_are_learnt_and_resumed(tmp_path: Path) -> None:
     assert (whole["epochs"], whole["iterations"]) == (20, 460)
     assert whole["seconds"] < 90
     assert Path(str(whole["best_checkpoint"])).exists()
+
+
+GPT = ROOT / "examples" / "stdlib_gpt.py"
+SMALL = "--iters 30 --evaluate-every 10 --batch-size 8 --length 16 --width 32 --layers 1"
+
+
+def loss_of_gpt(ranks: int, arguments: str, folder: Path, deadline: float = 120) -> float:
+    """The best loss on held-out text, in nats per byte; without learning, ln(256) = 5.5."""
+    command = (GPT, *arguments.split(), "--work-dir", folder / "run")
+    if ranks == 1:
+        done = programs.run(*command, timeout=deadline)
+        assert done.returncode == 0, done.stderr
+    else:
+        folder.mkdir(exist_ok=True)
+        run_ranks(*command, cwd=folder, world_size=ranks, deadline=deadline)
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert f"--iters {summary['iterations']} " in arguments
+    return float(summary["loss"])
+
+
+def test_a_gpt_learns(tmp_path: Path) -> None:
+    """On one process and on two, which see the same samples: replicated, or sharded."""
+    one = loss_of_gpt(1, SMALL.replace("--batch-size 8", "--batch-size 16"), tmp_path / "one")
+    two = loss_of_gpt(2, SMALL, tmp_path / "two")
+    sharded = loss_of_gpt(2, f"{SMALL} --fsdp", tmp_path / "sharded")
+    assert two == pytest.approx(one, abs=0.02)
+    assert sharded == pytest.approx(two, abs=0.002)
+    assert one < 4.0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_gpt_learns_in_low_precision(precision: str, tmp_path: Path) -> None:
+    assert loss_of_gpt(1, f"{SMALL} --precision {precision} --accumulate 2", tmp_path) < 4.6
+
+
+def test_a_restarted_gpt_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss_of_gpt(1, SMALL.replace("--iters 30", "--iters 20"), tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # by torchrun
+    loss_of_gpt(1, SMALL, tmp_path)
+    lines = [
+        json.loads(line) for path in (tmp_path / "run").glob("*.log.json") for line in path.open()
+    ]
+    assert sorted(line["iter"] for line in lines if line.get("mode") == "train") == [10, 20, 30]
+
+
+@pytest.mark.long
+def test_a_gpt_learns_the_library(tmp_path: Path) -> None:
+    """As it says itself, after 300 iterations on two ranks."""
+    assert loss_of_gpt(2, "--iters 300 ", tmp_path, 1200) < 2.4
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from hookrun.cli import main
 from hookrun.cli.run_config import KEYS, apply_settings
 from tests import programs
-from tests.distributed.test_launchers import free_port
+from tests.distributed.workers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits_config.py"

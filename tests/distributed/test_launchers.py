@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import astuple
@@ -13,6 +12,7 @@ import pytest
 
 from hookrun import init_dist
 from hookrun.distributed.launchers import _LAUNCHERS, _first_host
+from tests.distributed.workers import free_port
 from tests.support import group_of_one
 
 VARIABLES = (
@@ -35,12 +35,6 @@ torch.distributed.destroy_process_group()
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(

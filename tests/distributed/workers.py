@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -54,6 +55,46 @@ def run_workers(program: str, folder: Path, world_size: int = 2) -> list[dict[st
     if codes != [0] * world_size:
         raise AssertionError("\n".join([f"{codes}", *(each.read_text() for each in outputs)]))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in ranks]
+
+
+def run_ranks(
+    *command: str | Path, cwd: Path, world_size: int = 2, deadline: float = DEADLINE
+) -> list[str]:
+    """What a program prints on each rank, with the environment that torchrun makes.
+
+    Args:
+        command: as for ``Program``.
+        cwd: where it runs.
+        world_size: the number of processes.
+        deadline: the seconds until they must have ended, all with exit status 0.
+    """
+    shared = {
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    outputs = [cwd / f"rank{rank}.txt" for rank in range(world_size)]
+    until = time.monotonic() + deadline
+    with contextlib.ExitStack() as ended:
+        running = []
+        for rank, output in enumerate(outputs):
+            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            worker = Program(*command, env=environment, cwd=cwd, output=output)
+            running.append(ended.enter_context(worker))
+        codes = [_wait(worker, until) for worker in running]
+    texts = [output.read_text() for output in outputs]
+    if codes != [0] * world_size:
+        raise AssertionError("\n".join([f"{codes}", *texts]))
+    return texts
+
+
+def free_port() -> str:
+    """A port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 def _wait(worker: Program, deadline: float) -> int | None:
