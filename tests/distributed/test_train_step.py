@@ -21,6 +21,7 @@ from hookrun import (
 from hookrun.distributed import plain_name, unwrap_model
 from tests.distributed.nesting import Net, Own
 from tests.distributed.workers import run_workers
+from tests.support import group_of_one
 
 STEPS = """
 from torch import nn
@@ -175,11 +176,8 @@ def test_one_rank_can_evaluate_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def group() -> Iterator[None]:
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
-    yield
-    torch.distributed.destroy_process_group()
+    with group_of_one():
+        yield
 
 
 @pytest.mark.usefixtures("group")
