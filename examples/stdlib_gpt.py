@@ -182,7 +182,7 @@ def main() -> None:
             "policy": "CosineAnnealing",
             "min_lr": 0.0,
             "warmup": "linear",
-            "warmup_iters": arguments.iters // 10,
+            "warmup_iters": max(arguments.iters // 10, 1),
         },
         optimizer_config={
             "type": f"GradientCumulative{'Fp16' if scaled else ''}OptimizerHook",
