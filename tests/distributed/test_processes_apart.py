@@ -61,13 +61,14 @@ def scaled(**arguments):
 
 CASES = {
     "bare": (Model, OptimizerHook),
-    "bare, autocast": (Model, scaled),
+    "bare, not averaged": (Model, lambda: scaled(distributed=False)),
     "bare fp16, not averaged": (fp16, lambda: scaled(distributed=False)),
     "bare bf16, without masters": (bf16, OptimizerHook),
     "ddp": (lambda: Wrapped(Model()), OptimizerHook),
     "ddp fp16": (lambda: Wrapped(fp16()), scaled),
     "ddp of a part": (Part, OptimizerHook),
     "sharded": (sharded, OptimizerHook),
+    "fp32, averaged by the hook": (Model, scaled),
     "fp16, averaged by the hook": (fp16, scaled),
     "bf16, averaged by the hook": (bf16, scaled),
     "a hook of one's own": (Model, Sums),
@@ -108,10 +109,10 @@ def test_what_goes_apart_is_told_by_the_first_process_alone(
     results: list[dict[str, tuple[bool, list[str]]]],
 ) -> None:
     first, second = results
-    assert len(first) == 24
+    assert len(first) == 26
     for name, (alike, warned) in first.items():
         expected = 0 if alike else 1
         assert len(warned) == expected, (name, warned)
         assert alike != name.startswith("bare"), name
         assert all("2 processes train separate models" in text for text in warned)
-    assert [warned for _, warned in second.values()] == [[]] * 24
+    assert [warned for _, warned in second.values()] == [[]] * 26
