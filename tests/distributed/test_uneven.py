@@ -11,7 +11,7 @@ from .workers import run_workers
 
 PROGRAM = """
 import logging
-from hookrun import EpochBasedRunner, Hook, IterBasedRunner
+from hookrun import EMAHook, EpochBasedRunner, Hook, IterBasedRunner
 from tests.distributed.faulty_ranks import Model, WithoutLength, Wrapped
 from tests.support import make_loader
 
@@ -41,6 +41,8 @@ def run(name, kind, loader, join=False, epochs=2, resume=None, **options):
     runner.register_training_hooks(
         dict(policy="poly", **by_epoch), {}, dict(interval=1 if resume is None else 100, **by_epoch)
     )
+    if with_ema:
+        runner.register_hook(EMAHook(), 45)
     watch = Watch()
     runner.register_hook(watch, "LOWEST")
     if resume is not None:
@@ -65,7 +67,7 @@ def run(name, kind, loader, join=False, epochs=2, resume=None, **options):
         "weights": [each.tolist() for each in model.parameters()],
     }
 
-warned = []
+warned, with_ema = [], False
 batches = 5 - 2 * rank
 run("stop", EpochBasedRunner, make_loader(batches), uneven="stop")
 run("resumed", EpochBasedRunner, make_loader(batches), uneven="stop", resume="stop/iter_4.pth")
@@ -73,6 +75,9 @@ run("stop by iter", IterBasedRunner, make_loader(batches), uneven="stop")
 run("without", EpochBasedRunner, WithoutLength(batches), uneven="stop")
 run("wrong", EpochBasedRunner, make_loader(batches), uneven="stopp")
 run("other", EpochBasedRunner, make_loader(4), uneven=["stop", "error"][rank])
+with_ema = rank == 0
+run("ema", EpochBasedRunner, make_loader(4))
+with_ema = False
 run("join", EpochBasedRunner, make_loader(batches), join=True, epochs=1)
 """
 
@@ -118,6 +123,14 @@ def test_what_cannot_be_is_refused_on_all_ranks(found: list[dict[str, Any]]) -> 
         assert each["wrong"]["error"] == "uneven is 'error' or 'stop', not 'stopp'"
         text = "the ranks have other values of uneven: rank 0: stop, rank 1: error"
         assert each["other"]["error"] == text
+
+
+def test_averages_on_one_rank_alone_are_warned_about(found: list[dict[str, Any]]) -> None:
+    first, second = (each["ema"] for each in found)
+    assert first["error"] == second["error"] == ""
+    (warning,) = first["warned"]
+    assert "rank 0: ['EMAHook'], rank 1: []" in warning
+    assert second["warned"] == []
 
 
 def test_join_trains_on_all_batches(found: list[dict[str, Any]]) -> None:

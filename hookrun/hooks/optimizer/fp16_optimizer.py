@@ -34,7 +34,7 @@ class Fp16OptimizerHook(OptimizerHook):
         coalesce, bucket_size_mb: kept for MMCV's signature; gradients are always coalesced.
         loss_scale: a number for a static scale; ``'dynamic'``; a dict of arguments of torch's
             GradScaler or MMCV's LossScaler; or None for no scaling.
-        distributed: average fp16 gradients over the ranks of a job, where no wrapper does.
+        distributed: average gradients over the ranks of a job, where no wrapper does.
         kwargs: of `OptimizerHook`.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fp16OptimizerHook(OptimizerHook):
 
     @property
     def distributed(self) -> bool:
-        """Whether fp16 gradients are averaged over the ranks, where no wrapper does."""
+        """Whether gradients are averaged over the ranks, where no wrapper does."""
         return self._precision.distributed
 
     @distributed.setter
@@ -78,7 +78,7 @@ class Fp16OptimizerHook(OptimizerHook):
         self._precision.distributed = distributed
 
     def averages_gradients(self, runner: Any) -> bool:
-        """Whether gradients are averaged here: those of fp16 parameters, unless switched off."""
+        """Whether gradients are averaged here, of fp32 parameters too: unless switched off."""
         return self._precision.averages_gradients(runner.model)
 
     def state_dict(self) -> dict[str, Any]:

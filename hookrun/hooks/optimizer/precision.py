@@ -20,7 +20,6 @@ from .masters import (
     follow_model,
     install_masters,
     load_masters,
-    master_pairs,
     masters_in_order,
 )
 from .optimizers import named_optimizers
@@ -97,7 +96,7 @@ class MixedPrecision(Precision):
 
     Args:
         scaler: the loss scale; not used while the model computes in bf16.
-        distributed: average fp16 and bf16 gradients over the ranks, where no wrapper does.
+        distributed: average gradients over the ranks, where no wrapper does.
     """
 
     clears_model = True
@@ -115,13 +114,12 @@ class MixedPrecision(Precision):
 
     def averages_gradients(self, model: nn.Module) -> bool:
         """Whether gradients would be averaged here, were there several ranks and no wrapper."""
-        return self.distributed and any(p.dtype in LOW_PRECISION for p in model.parameters())
+        return self.distributed
 
     def must_average(self, model: Any) -> bool:
         return (
             self.distributed
             and get_dist_info()[1] > 1
-            and bool(master_pairs(self._optimizers))
             and not NoSync(model).wrappers
             and not averages_gradients(model)
         )
