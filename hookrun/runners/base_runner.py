@@ -19,7 +19,7 @@ from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.distributed import RunReports, get_dist_info, is_joining
 
-from . import media, resuming, saving
+from . import resuming, saving
 from .any_runner import EndsRun
 from .checks import (
     check_limit,
@@ -33,6 +33,7 @@ from .group_options import GroupOptions
 from .host_info import get_time_str
 from .loader_states import watch_loaders
 from .logger import default_logger, speak_by_rank
+from .media import MediaLogging
 from .rates import Rates, learning_rates, momentums
 from .registration import HookRegistration
 from .run_progress import RunProgress
@@ -42,7 +43,7 @@ from .synchronizing import gather_rank_states
 Workflow = Sequence[tuple[str, int]]
 
 
-class BaseRunner(HookRegistration, ABC):
+class BaseRunner(HookRegistration, MediaLogging, ABC):
     """Base class of the runners: a model, its optimizer, the counters of a run, and hooks.
 
     Subclasses implement ``run``, ``train``, ``val`` and ``save_checkpoint``.
@@ -265,45 +266,6 @@ class BaseRunner(HookRegistration, ABC):
             if implements(hook, WritesLogs):
                 hook.flush(self)
         self.log_buffer.clear_output()
-
-    def log_image(self, name: str, image: Any, layout: str | None = None) -> None:
-        """Write an image with all loggers that can, at the current iteration.
-
-        From any hook or model, at any time. Loggers that have no images ignore it, with one note in
-        the log. Only rank 0 writes.
-
-        Args:
-            name: its tag, such as ``'samples/first'``.
-            image: an array or tensor of shape (height, width), (height, width, channels) or
-                (channels, height, width), with 1, 3 or 4 channels. Integers are from 0 to 255,
-                floats and booleans from 0 to 1; values out of range are clipped, with a warning.
-            layout: ``'HWC'`` or ``'CHW'``. By default that which fits the shape; if both fit, CHW
-                for tensors and HWC for arrays.
-
-        Raises:
-            TypeError: the image is no array or tensor of real numbers.
-            ValueError: another shape or layout.
-        """
-        media.log_image(self, name, image, layout)
-
-    def log_figure(self, name: str, figure: Any) -> None:
-        """Write a figure of matplotlib as an image; as ``log_image``. The figure is not closed.
-
-        Raises:
-            TypeError: it is no figure.
-        """
-        media.log_figure(self, name, figure)
-
-    def log_histogram(self, name: str, values: Any) -> None:
-        """Write the distribution of an array's or tensor's values; as ``log_image``.
-
-        NaN and infinite values are left out, with a warning.
-
-        Raises:
-            TypeError: no array or tensor of real numbers.
-            ValueError: there is no finite value.
-        """
-        media.log_histogram(self, name, values)
 
     # Checkpoints
 
