@@ -25,10 +25,10 @@ def read_config(source: str) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     if source.lstrip().startswith("{"):
-        content = json.loads(source)
+        content = _read_json(source, "the JSON text")
     elif source.endswith(".json"):
         with open_file(source) as file:
-            content = json.loads(file.read())
+            content = _read_json(file.read(), source)
     elif source.endswith(".py"):
         open_file(source).close()  # raises unless it is a regular file
         content = _run_file(source)
@@ -54,6 +54,13 @@ def importing_beside(source: str) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _read_json(text: str | bytes, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # also bytes that are no text
+        raise ValueError(f"{source} is not valid JSON: {error}") from error
 
 
 def _run_file(path: str) -> dict[str, Any]:

@@ -8,9 +8,15 @@ from dataclasses import fields
 
 from hookrun.core import Hook
 from hookrun.core.dispatcher import resolve
-from hookrun.core.events import CATCH_UP, EVALUATION_BEGINS, EVALUATION_ENDS, STAGES
+from hookrun.core.events import (
+    CATCH_UP,
+    EVALUATION_BEGINS,
+    EVALUATION_ENDS,
+    EVALUATION_SCORED,
+    STAGES,
+)
 from hookrun.core.priority import get_priority, priority_name
-from hookrun.core.triggers import NEVER, Trigger
+from hookrun.core.triggers import NEVER, ONLY_ONCE, Trigger
 
 from .building import build_run
 from .config import importing_beside
@@ -19,7 +25,7 @@ from .processes import refuse_several
 from .train import Config, Settings
 
 _WIDTH = 80
-_EVENTS = (*STAGES, CATCH_UP, EVALUATION_BEGINS, EVALUATION_ENDS)
+_EVENTS = (*STAGES, CATCH_UP, EVALUATION_BEGINS, EVALUATION_SCORED, EVALUATION_ENDS)
 
 
 def run(config: Config, settings: Settings = None, debug: Debug = False) -> None:
@@ -74,6 +80,9 @@ def describe(trigger: Trigger | None) -> str:
             continue
         if field.name in _PERIODS:
             unit = _PERIODS[field.name]
+            if value >= ONLY_ONCE:
+                words.append(f"at {unit} {trigger.start} only")
+                continue
             text = f"every {unit}" if value == 1 else f"every {value} {unit}s"
             words.append(text + (f" from {trigger.start} on" if trigger.start > 1 else ""))
         else:

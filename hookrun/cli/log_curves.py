@@ -61,7 +61,7 @@ def read_run(source: str) -> RunLog:
             earlier = [each for each in log.curves.get(key, ()) if each[0] < start]
             log.curves[key] = earlier + points
     if not log.curves:
-        raise ValueError(f"{source} has no values to draw ({log.broken} broken lines)")
+        raise ValueError(f"{source} has no values to draw (broken lines: {log.broken})")
     return log
 
 

@@ -35,7 +35,7 @@ def run(
     for source, log in zip(runs, logs, strict=True):
         if log.broken:
             print(
-                printable(f"hookrun plot-log: {source}: {log.broken} broken lines were skipped"),
+                printable(f"hookrun plot-log: {source}: lines skipped as broken: {log.broken}"),
                 file=sys.stderr,
             )
     draw_runs(dict(zip(unique_names(runs), logs, strict=True)), output, keys or ())

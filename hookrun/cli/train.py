@@ -44,13 +44,10 @@ def run(
         start_from = resume or built.config["resume_from"]
         if start_from is not None:
             runner.resume(start_from)
-        start = time.perf_counter()
+        before, start = runner.iter, time.perf_counter()
         runner.run(built.loaders, built.workflow)
     seconds = time.perf_counter() - start
     if runner.rank != 0:
         return
-    print(
-        printable(
-            f"{runner.iter} iterations, {seconds:.1f} s; logs and checkpoints: {runner.work_dir}"
-        )
-    )
+    done = f"{runner.iter - before} iterations" + (f" after the first {before}" if before else "")
+    print(printable(f"{done}, {seconds:.1f} s; logs and checkpoints: {runner.work_dir}"))

@@ -40,6 +40,12 @@ order of random numbers stays the same.
 EVALUATION_BEGINS = "evaluation_begins"
 """A custom event: fires before an evaluation by EvalHook."""
 
+EVALUATION_SCORED = "evaluation_scored"
+"""A custom event: fires when the scores are in ``log_buffer.output``, before the best checkpoint is
+saved, so that it holds what hooks keep of these scores. An EvalHook whose subclass evaluates in its
+own way may leave it out.
+"""
+
 EVALUATION_ENDS = "evaluation_ends"
 """A custom event: fires after it, where the scores are in ``log_buffer.output``: on all ranks that
 evaluate, also on those that have no scores."""

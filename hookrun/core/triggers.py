@@ -68,6 +68,9 @@ class Trigger:
 
 NEVER = Trigger()
 
+ONLY_ONCE = 1 << 60
+"""A period that no run reaches: with it, a trigger is due at its ``start`` and not again."""
+
 
 def every(
     *, iters: int = 0, inner_iters: int = 0, epochs: int = 0, start: int = 0

@@ -190,9 +190,10 @@ class StopRequests:
         by_user = signum == signal.SIGINT
         error = Interrupted() if by_user else Preempted(signum, path)
         if get_dist_info()[0] == 0:
-            then = f"saved to {path}; runner.resume('auto') goes on from there"
-            what = f"Ctrl-C, {then if path else 'nothing saved: no work_dir'}" if by_user else error
-            runner.logger.warning("after iteration %d: %s", runner.iter, what)
+            what = "Ctrl-C" if by_user else f"ended by {signal.Signals(signum).name}"
+            saved = f"saved to {path}; runner.resume('auto') goes on from there"
+            then = saved if path else "nothing saved: no work_dir"
+            runner.logger.warning("after iteration %d: %s, %s", runner.iter, what, then)
         raise error
 
 

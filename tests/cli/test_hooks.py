@@ -8,7 +8,7 @@ import pytest
 
 from hookrun.cli import main
 from hookrun.cli.hooks import describe
-from hookrun.core.triggers import Trigger
+from hookrun.core.triggers import ONLY_ONCE, Trigger
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits_config.py"
 
@@ -40,6 +40,7 @@ def test_the_hooks_of_the_digits(
         (Trigger(epochs=1), "every epoch"),
         (Trigger(inner_iters=10, log_ready=True), "every 10 inner iters, when there are scores"),
         (Trigger(iters=5, start=3), "every 5 iters from 3 on"),
+        (Trigger(inner_iters=ONLY_ONCE, start=1), "at inner iter 1 only"),
         (Trigger(end_of_epoch=True, once=True, last_epoch=True), "at the last epoch, at the end"),
         (Trigger(end_of_short_epoch=4), "at the end of an epoch of fewer than 4 iters"),
     ],

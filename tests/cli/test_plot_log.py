@@ -89,7 +89,7 @@ def test_broken_lines_are_skipped_and_counted(
         file.write(b'\xff\xfe\n{"mode": "tra')
     assert main(["plot-log", str(path), "-o", str(tmp_path / "log.png")]) == 0
     said = capsys.readouterr()
-    assert said.err == f"hookrun plot-log: {path}: {len(BROKEN) + 2} broken lines were skipped\n"
+    assert said.err == f"hookrun plot-log: {path}: lines skipped as broken: {len(BROKEN) + 2}\n"
     assert said.out == f"{tmp_path / 'log.png'}\n"
     assert read_run(str(path)).curves[("loss", "train")] == [(1, 2.0), (2, 1.0)]
 
@@ -99,7 +99,7 @@ def test_broken_lines_are_skipped_and_counted(
     [
         (["{folder}"], "holds no logs: TextLoggerHook writes *.log.json into a run's work_dir"),
         (["{folder}/gone.log.json"], "No such file"),
-        (["{folder}/sub/empty.log.json"], "has no values to draw (1 broken lines)"),
+        (["{folder}/sub/empty.log.json"], "has no values to draw (broken lines: 1)"),
         (["{folder}/sub/a.log.json", "--key", "los"], "no log has a value 'los'. Did you mean"),
         (["{folder}/sub/a.log.json", "-o", "{folder}/gone/a.png"], "No such file or directory"),
     ],

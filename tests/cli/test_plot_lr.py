@@ -84,7 +84,7 @@ def test_the_gallery_is_written(tmp_path: Path) -> None:
         ('{"policy": "cosin"}', "no policy is called 'cosin'"),
         ('{"policy": "step", "step": -1}', "step must be a positive int"),
         ('{"optimizer": {}}', "neither lr_config nor momentum_config"),
-        ("{", "Expecting"),
+        ("{", "the JSON text is not valid JSON: Expecting"),
         ("config.yaml", ".py file, a .json file or JSON text"),
         ("missing.json", "missing.json"),
     ],
@@ -97,6 +97,14 @@ def test_wrong_configs_are_said_in_one_line(
     assert error.startswith("hookrun plot-lr: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_broken_json_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    for content in (b'{"policy" "fixed"}', b"\xff{"):
+        path.write_bytes(content)
+        assert main(["plot-lr", str(path)]) == 1
+        assert f"{path} is not valid JSON: " in capsys.readouterr().err
 
 
 def test_nothing_to_draw_is_said(capsys: pytest.CaptureFixture[str]) -> None:

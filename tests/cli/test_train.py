@@ -70,6 +70,7 @@ def test_a_run_and_its_resumption(tmp_path: Path, capsys: pytest.CaptureFixture[
     whole = weights(tmp_path / "work/epoch_2.pth")
     (tmp_path / "work/epoch_2.pth").unlink()
     assert main(["train", config, "--resume", "auto"]) == 0
+    assert capsys.readouterr().out.startswith("4 iterations after the first 4, ")
     resumed = weights(tmp_path / "work/epoch_2.pth")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert list((tmp_path / "work").glob("*.log.json"))

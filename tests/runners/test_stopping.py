@@ -75,7 +75,12 @@ def train(runner: Any) -> Any:
     ],
 )
 def test_a_signal_ends_the_run_after_the_step_at_work_and_it_goes_on_from_there(
-    make_runner: Any, variant: Any, event: str, at: int, expected: int
+    make_runner: Any,
+    variant: Any,
+    event: str,
+    at: int,
+    expected: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     kind = variant[0]
     whole = weights(train(make(make_runner, kind)))
@@ -87,6 +92,7 @@ def test_a_signal_ends_the_run_after_the_step_at_work_and_it_goes_on_from_there(
     assert caught.value.signum == signal.SIGTERM
     assert caught.value.checkpoint == str(path)
     assert "ended by SIGTERM (saved to" in str(caught.value)
+    assert f"SIGTERM, saved to {path}; runner.resume('auto') goes on from there" in caplog.text
     assert torch.load(path)["meta"]["iter"] == expected
     again = make(make_runner, kind)
     again.resume("auto")

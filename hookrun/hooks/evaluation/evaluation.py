@@ -16,7 +16,7 @@ from hookrun.core import (
     overrides,
     starts_with_defaults,
 )
-from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS
+from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS, EVALUATION_SCORED
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import broadcast_object, get_dist_info
 from hookrun.storage import FileClient
@@ -310,6 +310,7 @@ class EvalHook(Hook):
         log_length(runner, self.dataloader)
         score = self.evaluate(runner, results)
         self._last_evaluated = self._count_finished(runner)
+        runner.call_hook(EVALUATION_SCORED)
         if self.save_best is None:
             return
         if runner.is_synchronized(self) and not overrides(self, EvalHook, ("_save_ckpt",)):

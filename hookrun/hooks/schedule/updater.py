@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from hookrun import _native
 from hookrun.core.hook import Hook
 from hookrun.core.overrides import declaring_class, overrides
-from hookrun.core.triggers import Trigger
+from hookrun.core.triggers import ONLY_ONCE, Trigger
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
 from .. import _arguments as check
@@ -45,7 +45,7 @@ from .steps import (
 )
 from .values import GroupValue
 
-_FIRST = Trigger(inner_iters=1 << 60, start=1)  # at the first iteration of an epoch
+_FIRST = Trigger(inner_iters=ONLY_ONCE, start=1)  # at the first iteration of an epoch
 
 
 class UpdaterHook(Hook):

@@ -80,6 +80,7 @@ class EarlyStoppingHook(Hook):
         self.waited = 0
         """The number of evaluations since the best one."""
         self._earlier: dict[str, Any] = {}
+        self._was_observed: bool | None = None  # the score, in this evaluation; None: not yet known
         self._names: set[str] = set()  # of all scores seen
         self._was_given = False  # whether the score was among them
 
@@ -94,6 +95,7 @@ class EarlyStoppingHook(Hook):
 
     def evaluation_begins(self, runner: Any) -> None:
         """Put aside the score of an earlier evaluation that is not logged yet; a custom event."""
+        self._was_observed = None
         self._earlier = {
             name: value for name, value in runner.log_buffer.output.items() if name == self.monitor
         }
@@ -101,22 +103,29 @@ class EarlyStoppingHook(Hook):
             del runner.log_buffer.output[name]
 
     @may_sync
-    def evaluation_ends(self, runner: Any) -> None:
-        """Take up the scores of an evaluation; a custom event of EvalHook."""
+    def evaluation_scored(self, runner: Any) -> None:
+        """Take up the scores before a best checkpoint is saved; a custom event of EvalHook."""
         output = runner.log_buffer.output
         names = [name for name in output if name != EVALUATED]
         score = as_plain(output.get(self.monitor))
-        for name, value in self._earlier.items():
-            output.setdefault(name, value)
-        on_all_ranks = runner.is_synchronized(self)
-        if on_all_ranks:
+        if runner.is_synchronized(self):
             score, names = all_gather_objects((score, names))[0]
         self._names.update(names)
-        if self.monitor in names:
+        self._was_observed = self.monitor in names
+        if self._was_observed:
             self.observe(score)
-            self._stop_if_out_of_patience(runner, on_all_ranks)
         elif names and _count_evaluations(runner) == 1:  # of several, another one may give it
             raise self._not_given()
+
+    @may_sync
+    def evaluation_ends(self, runner: Any) -> None:
+        """End the run if the score has not improved; a custom event of EvalHook."""
+        if self._was_observed is None:  # of a subclass of EvalHook that evaluates in its own way
+            self.evaluation_scored(runner)
+        for name, value in self._earlier.items():
+            runner.log_buffer.output.setdefault(name, value)
+        if self._was_observed:
+            self._stop_if_out_of_patience(runner, runner.is_synchronized(self))
 
     def after_run(self, runner: Any) -> None:
         if self._names and not self._was_given:

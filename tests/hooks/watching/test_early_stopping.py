@@ -108,6 +108,29 @@ def test_a_resumed_run_ends_where_the_straight_run_does(
         assert (other.best, other.waited) == (hook.best, hook.waited)
 
 
+def test_resumed_from_the_best_checkpoint(make_runner: Any, tmp_path: Path) -> None:
+    """It holds the evaluation that it is the best of, which is not repeated."""
+    given = [{"acc": acc, "loss": loss} for acc, loss in zip(
+        (0.5, 0.9, 0.6, 0.7, 0.8), (5.0, 4.0, 6.0, 3.0, 2.0), strict=True
+    )]  # fmt: skip
+
+    def run(folder: str, resume_from: str = "", begin: int = 0) -> Any:
+        hook = EarlyStoppingHook("acc", patience=3)
+        runner = make_runner(work_dir=str(tmp_path / folder), max_epochs=12)
+        loader = make_loader(1, scores=given[begin:])
+        runner.register_hook(EvalHook(loader, save_best=["acc", "loss"]))
+        runner.register_hook(hook)
+        if resume_from:
+            runner.resume(resume_from)
+        return train(runner), hook
+
+    straight, hook = run("straight")
+    assert (straight.epoch, hook.best) == (5, 0.9)
+    for name, epoch in (("acc", 2), ("loss", 5)):
+        again, other = run(name, tmp_path / "straight" / f"best_{name}_epoch_{epoch}.pth", epoch)
+        assert (again.epoch, other.best, other.waited) == (5, hook.best, hook.waited)
+
+
 def test_a_larger_patience_lets_a_stopped_run_go_on(make_runner: Any) -> None:
     given = scores(0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
     runner = train(make(make_runner, EpochBasedRunner, EarlyStoppingHook("acc", 2), given))
