@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def factory(given: Any, name: str) -> Callable[[], Any]:
     if isinstance(given, Mapping):
         if "type" not in given:
             raise KeyError(missing_key(name, "type", given) + ": a function or its full name")
-        return lambda: obj_from_dict(given)
+        return partial(_make, given, name)
     if callable(given) and not isinstance(given, nn.Module):
         made: Callable[[], Any] = given
         return made
@@ -123,6 +124,14 @@ def factory(given: Any, name: str) -> Callable[[], Any]:
         f"{name} is a factory: a function, its full name such as 'package.module.function', or "
         f"dict(type=FUNCTION, ...), not {type(given).__name__}"
     )
+
+
+def _make(config: Mapping[str, Any], name: str) -> Any:
+    try:
+        return obj_from_dict(config)
+    except Exception as error:
+        error.add_note(f"in {name}")
+        raise
 
 
 def check_workflow(workflow: Any, loaders: Mapping[str, Any]) -> list[tuple[str, int]]:

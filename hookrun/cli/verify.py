@@ -88,6 +88,8 @@ def verify_folder(folder: Path) -> int:
             _print_line(path, f"skipped, because it is {kind}")
     for path in sorted(folder.glob(".*.tmp")):
         _print_line(path, "left by a process that was killed during a write")
+    if newest.found is None and not any(folder.glob("*.pth")) and not any(folder.glob("*.sharded")):
+        return _refuse(f"there is no checkpoint in {str(folder)!r}")
     print(printable(f"a resume starts {_start(newest, refused)}"))
     return int(wrong > 0)
 

@@ -211,7 +211,9 @@ def _find_object(name: str, parent: Any) -> Any:
             parent = importlib.import_module(module)
         except (ImportError, ValueError) as error:
             full = f"{module}.{name}" if module else name
-            raise KeyError(f"{full!r} is not the full name of a class: {error}") from error
+            raise KeyError(
+                f"{full!r} is not the full name of a class or function: {error}"
+            ) from error
     try:
         return getattr(parent, name)
     except AttributeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -46,15 +47,15 @@ def _is_on_device(optimizer: Any) -> bool:
 
 
 def _check_grad_clip(grad_clip: Any) -> None:
+    if isinstance(grad_clip, Mapping):
+        for unknown in set(grad_clip) - _CLIP_ARGUMENTS:
+            near = difflib.get_close_matches(str(unknown), _CLIP_ARGUMENTS, n=1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"FusedStep: clip_grad_norm_ has no argument {unknown!r}{hint}")
     if not isinstance(grad_clip, Mapping) or "max_norm" not in grad_clip:
         raise TypeError(
             "FusedStep: grad_clip is a dict of arguments of clip_grad_norm_, such as "
             f"dict(max_norm=35), not {grad_clip!r}"
-        )
-    unknown = set(grad_clip) - _CLIP_ARGUMENTS
-    if unknown:
-        raise TypeError(
-            f"FusedStep: clip_grad_norm_ has no argument {', '.join(map(repr, sorted(unknown)))}"
         )
     check_norm_type("FusedStep", grad_clip.get("norm_type", 2.0))
     check_max_norm("FusedStep: grad_clip", grad_clip["max_norm"])

@@ -334,3 +334,10 @@ def test_links_in_a_circle(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     (folder / "circle.pth").symlink_to("circle.pth")
     assert verify(folder) == 1
     assert "circle.pth: DAMAGED: link to the missing file circle.pth" in capsys.readouterr().out
+
+
+def test_a_folder_without_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was checked, which is no success."""
+    (tmp_path / "notes.txt").write_text("")
+    assert main(["verify", str(tmp_path)]) != 0
+    assert "there is no checkpoint in" in capsys.readouterr().err

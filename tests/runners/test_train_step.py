@@ -255,7 +255,9 @@ def test_a_wrapped_model_trains_and_is_named_by_what_it_wraps(make_runner: Any, 
 
 
 def test_a_wrapper_without_train_step_is_told_so() -> None:
-    with pytest.raises(TypeError, match="DataParallel does not pass on the train_step of the TinyModel in it"):
+    with pytest.raises(
+        TypeError, match="DataParallel does not pass on the train_step of the TinyModel in it"
+    ):
         EpochBasedRunner(nn.DataParallel(TinyModel()), max_epochs=1)
 
 
