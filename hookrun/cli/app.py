@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version as version_of
@@ -12,6 +13,13 @@ from typer.exceptions import TyperException
 
 from . import bench, doctor, hooks, plot_log, plot_lr, train, verify
 from .failures import Call, Debug, error_line
+
+
+def unwrapped(docstring: str | None) -> str:
+    """A docstring with each paragraph in one line, for a terminal to break where it is full."""
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
+
 
 app = typer.Typer(
     name="hookrun",
@@ -31,6 +39,7 @@ for _name, _run, _example in (
 ):
     app.command(
         _name,
+        help=unwrapped(_run.__doc__),
         epilog=f"Example: [bold]{_example}[/bold]",
         # What follows `verify --resume SCRIPT` belongs to the script.
         context_settings={"allow_interspersed_args": False} if _name == "verify" else None,
