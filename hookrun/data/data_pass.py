@@ -16,10 +16,13 @@ from .rng import rng_state, set_rng_state
 from .samples import (
     can_seek,
     is_iterable_style,
+    over_ranks,
+    own_total,
     replicas,
     samples_per_batch,
     seeking_sampler,
     total_samples,
+    world_size,
 )
 
 
@@ -88,7 +91,7 @@ class DataPass:
         self.problems += restore()
         self.problems += check_order(self.loader, loader_position, rank_state)
         self._record_beginning()
-        loader_position = {**loader_position, "epoch": self.epoch}
+        loader_position = over_ranks(self.loader, {**loader_position, "epoch": self.epoch})
         self._remaining = resume(self.loader, loader_position, rank_state, self._counting, restore)
         self.first = self._remaining.first
         self.problems += self._remaining.problems
@@ -154,7 +157,8 @@ class DataPass:
         if samples is None and isinstance(source, (list, tuple)):
             samples = samples_in(source, batches)
         position: dict[str, Any] = {"epoch": self.epoch, "batches": batches, "samples": samples}
-        total, sampler = total_samples(self.loader), seeking_sampler(self.loader)
+        position["world_size"] = world_size()
+        total, sampler = own_total(self.loader), seeking_sampler(self.loader)
         if total is not None:
             position["total"] = total
         if hasattr(sampler, "state_dict"):

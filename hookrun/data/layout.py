@@ -156,6 +156,7 @@ loader_position: Check = record(
     {
         "samples": optional(count),
         "total": optional(count),
+        "world_size": count,
         "sampler": _sampler,
         "replaced": boolean,
     },

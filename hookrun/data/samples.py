@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
@@ -57,6 +58,36 @@ def total_samples(loader: Any) -> int | None:
         return len(_sampler(loader)) * replicas(loader)
     except (TypeError, NotImplementedError):
         return None
+
+
+def own_total(loader: Any) -> int | None:
+    """Samples of a full pass as this rank's loader knows it: of lists, those of all batches."""
+    source = unwrapped(loader)
+    if isinstance(source, (list, tuple)):
+        sizes = [size_of(batch) for batch in source]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+    return total_samples(loader)
+
+
+def world_size() -> int:
+    """The number of ranks, which may share the data."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def over_ranks(loader: Any, position: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A loader position that another number of ranks has saved, for this run's ranks.
+
+    The samples in a position are those of all ranks where a sampler divides the data. Where each
+    rank has a loader with a share of its own, they are the rank's; and that it is so is known from
+    the loader's total, which then is another one by as much as the number of ranks.
+    """
+    before, now = position.get("world_size"), world_size()
+    samples, total, own = position.get("samples"), position.get("total"), own_total(loader)
+    if before is None or samples is None or total is None or own is None:
+        return position
+    if before == now or replicas(loader) > 1 or total * before != own * now:
+        return position
+    return {**position, "samples": samples * before // now, "total": own, "world_size": now}
 
 
 def batches_in(loader: Any, samples: int) -> int | None:

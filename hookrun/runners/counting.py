@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from hookrun.data.samples import batches_in, samples_per_batch
+from hookrun.data.samples import batches_in, over_ranks, samples_per_batch
 from hookrun.distributed import get_dist_info
 
 from .resume_point import ResumePoint
@@ -161,7 +161,7 @@ def batches_before(loader: Any, loader_position: Mapping[str, Any] | None, batch
         loader_position: see `hookrun.data.DataPass.position`.
         batches: returned if the number of samples is not known.
     """
-    samples = (loader_position or {}).get("samples")
+    samples = over_ranks(loader, loader_position or {}).get("samples")
     known = None if samples is None else batches_in(loader, samples)
     return batches if known is None else known
 

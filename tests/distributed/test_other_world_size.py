@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,94 @@ def run(
     loader: Any = DataLoader(dataset, batch, sampler=Sampler(dataset))
     runner.run([loader if length else WithoutLength(loader)], [("train", 1)])
     return {"start": watch.start, "iter": runner.iter, "lrs": watch.lrs, "ends": watch.ends}
+
+
+class Seen(Hook):
+    """Notes the samples of each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+
+    def before_train_iter(self, runner: Any) -> None:
+        self.batches.append(sorted(runner.data_batch["x"][:, 0].tolist()))
+
+
+def own_share(kind: str, rank: int, ranks: int) -> Any:
+    """The batches of a rank, of 24 samples: 4 over all ranks in each; or its part of a dataset."""
+    whole = [torch.arange(4.0 * i, 4.0 * i + 4) for i in range(6)]
+    parts = [each[rank::ranks] for each in whole]
+    if kind == "lists":
+        return [{"x": part[:, None].expand(-1, 3), "y": part} for part in parts]
+    return DataLoader(
+        torch.cat(parts), 4 // ranks, collate_fn=lambda values: batch_of(torch.stack(values))
+    )
+
+
+def batch_of(values: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"x": values[:, None].expand(-1, 3), "y": values}
+
+
+class Sum(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def train_step(self, batch: Any, optimizer: Any, **kwargs: Any) -> dict[str, Any]:
+        loss = (self.weight * batch["x"].sum()).sum()
+        return {"loss": loss, "log_vars": {}, "num_samples": len(batch["x"])}
+
+
+def train_shares(
+    runner_type: Any, kind: str, folder: Path, rank: int, ranks: int, resume: str | None = None
+) -> list[list[float]]:
+    """Train on a share; gives the samples of each batch."""
+    model = Sum()
+    limit = {"max_epochs": 1} if runner_type is EpochBasedRunner else {"max_iters": 6}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    runner = runner_type(model, optimizer=optimizer, work_dir=folder, **limit)
+    runner.logger.setLevel("CRITICAL")
+    runner.register_hook(OptimizerHook(), "ABOVE_NORMAL")
+    seen = Seen()
+    runner.register_hook(seen)
+    if resume is None:
+        runner.register_checkpoint_hook({"interval": 1, "by_epoch": False})
+    else:
+        runner.resume(folder / resume)
+    runner.run([own_share(kind, rank, ranks)], [("train", 1)])
+    return seen.batches
+
+
+SHARES = """
+from tests.distributed.test_other_world_size import *
+resume = {resume!r}
+for runner_type in (EpochBasedRunner, IterBasedRunner):
+    for kind in ("lists", "loaders"):
+        name = f"{{runner_type.__name__}} {{kind}}"
+        at = folder if resume is None else Path({source!r})
+        found[name] = train_shares(runner_type, kind, at / name, rank, world_size, resume)
+"""
+SHARED_RUNS = [
+    (runner, kind)
+    for runner in (EpochBasedRunner, IterBasedRunner)
+    for kind in ("lists", "loaders")
+]
+
+
+@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2)])
+def test_shares_of_each_rank_go_on_behind_what_all_have_seen(
+    before: int, now: int, tmp_path: Path
+) -> None:
+    """No sampler divides the data; the ranks' totals say that they share it."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    run_workers(SHARES.format(resume=None, source=""), first, before)
+    found = run_workers(SHARES.format(resume="iter_2.pth", source=str(first)), second, now)
+    for runner_type, kind in SHARED_RUNS:
+        name = f"{runner_type.__name__} {kind}"
+        of_ranks = zip(*(each[name] for each in found), strict=True)
+        batches = [sorted(itertools.chain(*parts)) for parts in of_ranks]
+        assert batches == [[4.0 * i + j for j in range(4)] for i in range(2, 6)], name
 
 
 PROGRAM = """
