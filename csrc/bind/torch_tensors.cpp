@@ -12,8 +12,7 @@ namespace hookrun {
 namespace {
 
 // No StorageImpl and no autograd metadata has fewer words.
-constexpr std::size_t kStorageWords = 8;
-constexpr std::size_t kMetadataWords = 8;
+constexpr std::size_t kStorageWords = 8, kMetadataWords = 8;
 constexpr std::size_t kReferenceCount = 1;  // the word of both kinds of Impl that counts references
 
 constexpr std::size_t kAllWords = 22 + kStorageWords;
@@ -275,29 +274,33 @@ void Torch::find_gradients(const py::module_& torch) {
 }
 
 // The bits that are the same in all tensors that are alike. A word in which many differ is a
-// pointer: none of it counts.
+// pointer: none of it counts. Bits that nobody sets hold what was in the memory before; where they
+// happened to be alike in all samples, but not in those of the check, more samples tell.
 bool Torch::find_layouts(const py::module_& torch) {
-  constexpr int kSamples = 24, kFewBits = 20;
+  constexpr int kSamples = 24, kFewBits = 20, kAttempts = 4;
   std::vector<py::object> samples;
-  for (int i = 0; i < kSamples; ++i) samples.push_back(real_tensor(torch, 6).attr("view")(2, 3));
-  for (std::size_t i = 0; i < kImplWords; ++i) {
-    std::uint64_t differing = 0;
-    for (const py::object& sample : samples) {
-      const auto at = [&](const py::object& tensor) {
-        return reinterpret_cast<std::uintptr_t>(word(word(tensor.ptr(), impl_word), i));
-      };
-      differing |= at(sample) ^ at(samples[0]);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    for (int i = 0; i < kSamples; ++i) samples.push_back(real_tensor(torch, 6).attr("view")(2, 3));
+    for (std::size_t i = 0; i < kImplWords; ++i) {
+      std::uint64_t differing = 0;
+      for (const py::object& sample : samples) {
+        const auto at = [&](const py::object& tensor) {
+          return reinterpret_cast<std::uintptr_t>(word(word(tensor.ptr(), impl_word), i));
+        };
+        differing |= at(sample) ^ at(samples[0]);
+      }
+      const bool is_pointer = i == kReferenceCount || i == object_word || i == storage_word ||
+                              i == version_word || __builtin_popcountll(differing) > kFewBits;
+      layout_masks_[i] = is_pointer ? 0 : ~differing;
     }
-    const bool is_pointer = i == kReferenceCount || i == object_word || i == storage_word ||
-                            i == version_word || __builtin_popcountll(differing) > kFewBits;
-    layout_masks_[i] = is_pointer ? 0 : ~differing;
+    try {
+      const py::object check = py::cpp_function([&] { return layouts_show_all_changes(torch); });
+      if (torch.attr("no_grad")()(check)().cast<bool>()) return true;
+    } catch (const py::error_already_set&) {
+      return false;  // such as in inference mode
+    }
   }
-  try {
-    const py::object check = py::cpp_function([&] { return layouts_show_all_changes(torch); });
-    return torch.attr("no_grad")()(check)().cast<bool>();
-  } catch (const py::error_already_set&) {
-    return false;  // such as in inference mode
-  }
+  return false;
 }
 
 bool Torch::layouts_show_all_changes(const py::module_& torch) const {
