@@ -13,10 +13,12 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 SMOKE = """
 import sys
@@ -61,7 +63,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return build(ROOT, out, "--wheel", "--no-isolation")
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(request.getfixturevalue("sdist")) as archive:
-        archive.extractall(unpacked, filter="data")
+        archive.extractall(unpacked, **SAFELY)
     (source,) = unpacked.iterdir()
     # What is built is looked at, so the compiler need not take its time to optimize.
     return build(source, out, "--wheel", HOOKRUN_CMAKE_ARGS="-DCMAKE_CXX_FLAGS_RELEASE=-O1")
@@ -79,7 +81,7 @@ def sources(*folders: str) -> dict[str, bytes]:
 
 def test_the_source_distribution_holds_all_that_a_build_needs(sdist: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **SAFELY)
     (top,) = tmp_path.iterdir()
     needed = sources("hookrun", "kernels", "csrc", "tests")
     for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "MANIFEST.in", "Makefile"):

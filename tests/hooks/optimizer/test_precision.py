@@ -131,11 +131,10 @@ def test_masters_of_another_model_are_refused() -> None:
         precision.load_state_dict(state)
 
 
-def test_gradients_are_averaged_here_only_in_half() -> None:
-    half, full = Half(), Half(dtype=torch.float32)
-    assert MixedPrecision().averages_gradients(half)
-    assert not MixedPrecision().averages_gradients(full)
-    assert not MixedPrecision(distributed=False).averages_gradients(half)
+def test_gradients_are_averaged_here_in_half_and_in_full() -> None:
+    for model in (Half(), Half(dtype=torch.float32)):
+        assert MixedPrecision().averages_gradients(model)
+        assert not MixedPrecision(distributed=False).averages_gradients(model)
     precision, model, _ = begun()
     assert not precision.must_average(model)  # there is one rank
 
