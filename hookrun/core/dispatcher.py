@@ -21,7 +21,7 @@ from .errors import did_you_mean
 from .events import EVENTS
 from .hook import SCHEDULING_METHODS, Hook, listening_method
 from .overrides import declaring_class, overrides
-from .protocols import HasNativeCalls, implements
+from .protocols import HasNativeCalls, IsolatesCalls, implements
 from .triggers import Trigger, declared_trigger, undecorated
 
 Resolved = tuple[Callable[[Any], Any], Trigger | None]
@@ -69,6 +69,10 @@ def resolve(hook: Hook, event: str) -> Resolved | None:
         native = hook.native_calls().get(event)
         if native is not None:
             return native, None
+    if implements(hook, IsolatesCalls):
+        isolated = hook.isolated_calls().get(name)
+        if isolated is not None:
+            return isolated, None
     method = getattr(hook, name)
     if name not in vars(hook):
         function = getattr(type(hook), name)

@@ -219,6 +219,16 @@ class HasNativeCalls(Protocol):
         """
 
 
+class IsolatesCalls(Protocol):
+    """A hook some of whose methods must not end a run by an exception."""
+
+    def isolated_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        """What to call instead of the methods of these names.
+
+        Called when the hook is registered and when the runner's hooks are refreshed.
+        """
+
+
 class SavesCheckpoints(Protocol):
     """A hook that saves checkpoints of the run."""
 

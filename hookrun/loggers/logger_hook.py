@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting, starts_with_defaults
@@ -36,8 +37,9 @@ class LoggerHook(LogReader, Hook):
 
     The output is cleared after the last logger that is due.
 
-    A logger must not end a run: if `log` raises, the error is reported once, the logger is
-    disabled, and the run goes on. In other methods that may raise, enter `isolated`.
+    A logger must not end a run: if `log` raises, or ``before_run`` or ``after_run`` of a subclass
+    of yours, the error is reported once, the logger is disabled, and the run goes on. In other
+    methods that may raise, enter `isolated`.
 
     Args:
         interval: the number of iterations from one line to the next.
@@ -273,6 +275,23 @@ class LoggerHook(LogReader, Hook):
         hooks = list(runner.hooks)
         later = hooks[hooks.index(self) + 1 :] if self in hooks else []
         return [hook for hook in later if isinstance(hook, LoggerHook) and hook.enabled]
+
+    def isolated_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        """Stand-ins for the methods at the ends of a run that are not hookrun's own.
+
+        Those of shipped loggers say by themselves what is wrong with their arguments.
+        """
+        shipped = LoggerHook if self._defaults is None else self._defaults[0]
+        return {
+            name: partial(self._call_isolated, getattr(self, name))
+            for name in ("before_run", "after_run")
+            if overrides(self, shipped, [name])
+        }
+
+    def _call_isolated(self, method: Callable[[Any], Any], runner: Any) -> None:
+        if self.enabled:
+            with self.isolated(runner):
+                method(runner)
 
     @contextlib.contextmanager
     def isolated(self, runner: Any) -> Iterator[None]:
