@@ -10,12 +10,11 @@ the two are equal: flat before, and one decade up for each to the right behind.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from report import FOLDER, newest_results
+from report import FOLDER, read_results
 
 OUTPUT = FOLDER.parent / "docs" / "growth.png"
 # Colour and line; the first is hookrun's, or that of hooks that listen.
@@ -75,8 +74,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="the results file; the newest by default")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    given = arguments.results
-    figures = (json.loads(given.read_text()) if given else newest_results())["figures"]
+    figures = read_results(arguments.results)["figures"]
     if "growth/tensors" not in figures or "growth/hooks" not in figures:
         print("nothing to draw: there is no result of bench_growth.py yet")
         return

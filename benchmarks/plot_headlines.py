@@ -6,12 +6,11 @@ python benchmarks/plot_headlines.py                 # docs/headlines.png
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from headlines import HEADLINES, best_of_torch, times_hookrun
-from report import FOLDER, TIMES, newest_results
+from report import FOLDER, TIMES, read_results
 
 OUTPUT = FOLDER.parent / "docs" / "headlines.png"
 COLORS = {"hookrun": "#1b6ca8", "torch, by hand": "#8d99ae", "MMCV": "#d1495b"}
@@ -49,8 +48,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="the results file; the newest by default")
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
-    given = arguments.results
-    rows = bars(json.loads(given.read_text()) if given else newest_results())
+    rows = bars(read_results(arguments.results))
     fig, axes = pyplot.subplots(figsize=(9, 0.75 * len(rows) + 1), dpi=120)
     height = 0.26
     for i, (_, ratios) in enumerate(rows):

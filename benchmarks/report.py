@@ -55,6 +55,11 @@ def newest_results(folder: Path = FOLDER / "results") -> dict[str, Any]:
     return merged
 
 
+def read_results(given: Path | None) -> dict[str, Any]:
+    """The results of a file; the newest if none is given."""
+    return json.loads(given.read_text()) if given else newest_results()
+
+
 def headlines(results: dict[str, Any]) -> str:
     """A table of the headlines, with the machine."""
     machine, versions = results["machine"], results["versions"]
@@ -62,7 +67,7 @@ def headlines(results: dict[str, Any]) -> str:
     dates = sorted(
         {figures[each.key]["measured"][:10] for each in HEADLINES if each.key in figures}
     )
-    heads = ["", "hookrun", "MMCV 1.7.2", "torch, by hand"]
+    heads = ["", "hookrun", _with_version("MMCV", versions), "torch, by hand"]
     rows = [_headline_row(each, figures.get(each.key)) for each in HEADLINES]
     origin = (
         f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
@@ -253,8 +258,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="the results file; the newest by default")
     parser.add_argument("--check", action="store_true", help="change nothing, fail where it would")
     arguments = parser.parse_args()
-    given = arguments.results
-    results = json.loads(given.read_text()) if given else newest_results()
+    results = read_results(arguments.results)
     stale = []
     for document in arguments.documents:
         before = document.read_text()

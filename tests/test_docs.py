@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 from pathlib import Path
@@ -35,15 +36,9 @@ def blocks_of(page: Path) -> list[tuple[list[str], str]]:
 
 
 def run(code: str, folder: Path) -> None:
-    with Program("-c", code, cwd=folder, env=environment()) as program:
+    with Program("-c", code, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}) as program:
         output, errors = program.communicate(timeout=120)
     assert program.returncode == 0, output + errors
-
-
-def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize(

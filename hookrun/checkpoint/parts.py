@@ -233,8 +233,8 @@ def _check_file(path: Path, size: int, digest: str) -> None:
 
 def _read(described: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
     """All tensors in full. Nothing is sent, so that each rank may read what it wants."""
-    tensors = {
-        name: torch.empty(each["size"], dtype=_dtype(each["dtype"]), device="cpu")
+    tensors = {  # zeros, since a hostile description may leave a gap between parts that overlap
+        name: torch.zeros(each["size"], dtype=_dtype(each["dtype"]), device="cpu")
         for name, each in described["tensors"].items()
     }
     if not tensors:

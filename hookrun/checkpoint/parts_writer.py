@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from hookrun.distributed import get_dist_info
+from hookrun.distributed import get_dist_info, group_timeout
 from hookrun.ops.sharded import local
 from hookrun.storage import new_folder, publish_folder
 
@@ -37,7 +37,8 @@ class RankGroup:
     def prepare(self) -> None:
         """Make the group, if that has not been done in this process group."""
         if get_dist_info()[1] > 1 and self._world is not dist.group.WORLD:
-            self._group, self._world = dist.new_group(backend="gloo"), dist.group.WORLD
+            self._group = dist.new_group(backend="gloo", timeout=group_timeout())
+            self._world = dist.group.WORLD
 
     @property
     def process_group(self) -> Any:

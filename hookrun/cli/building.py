@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from hookrun.core.errors import did_you_mean, missing_key
 from hookrun.core.registry import obj_from_dict
-from hookrun.distributed import set_random_seed
+from hookrun.distributed import get_dist_info, set_random_seed
 from hookrun.hooks import DistEvalHook, EvalHook
 from hookrun.optim import build_optimizer
 from hookrun.runners import BaseRunner, IterBasedRunner, build_runner
@@ -198,6 +197,5 @@ def register_hooks(
         raise KeyError(missing_key("data", "val", loaders) + ": what evaluation is to go through")
     arguments = {"by_epoch": not isinstance(runner, IterBasedRunner), **evaluation}
     priority = arguments.pop("priority", "LOW")
-    several = dist.is_initialized() and dist.get_world_size() > 1
-    hook_type = DistEvalHook if several else EvalHook
+    hook_type = DistEvalHook if get_dist_info()[1] > 1 else EvalHook
     runner.register_hook(hook_type(loaders["val"], **arguments), priority=priority)

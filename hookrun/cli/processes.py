@@ -12,13 +12,18 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from hookrun.distributed import DistributedTrainStep, averages_gradients, init_dist
+from hookrun.distributed import (
+    DistributedTrainStep,
+    averages_gradients,
+    get_dist_info,
+    init_dist,
+)
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """A context with a process group, if torchrun has started this process as one of several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if not _is_one_of_several() or dist.is_initialized():
         yield
         return
     init_dist("pytorch")
@@ -34,20 +39,21 @@ def refuse_several() -> None:
     Raises:
         ValueError: it has.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _is_one_of_several():
         raise ValueError("this command runs in one process: start it without torchrun")
 
 
 def over_ranks(model: nn.Module) -> nn.Module:
     """The model with gradients that are averaged over ranks, if there are several."""
-    if not dist.is_initialized() or dist.get_world_size() == 1 or averages_gradients(model):
+    if get_dist_info()[1] == 1 or averages_gradients(model):
         return model
     return DistributedTrainStep(model)
 
 
 def check_shares(loaders: Mapping[str, Any]) -> None:
     """Warn where all ranks would go through the same samples of a training set."""
-    if not dist.is_initialized() or dist.get_world_size() == 1 or dist.get_rank() != 0:
+    rank, world_size = get_dist_info()
+    if world_size == 1 or rank != 0:
         return
     loader = loaders["train"]
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
@@ -60,3 +66,8 @@ def check_shares(loaders: Mapping[str, Any]) -> None:
             "sampler=hookrun.ResumableDistributedSampler(dataset) for a share each",
             stacklevel=2,
         )
+
+
+def _is_one_of_several() -> bool:
+    """Whether torchrun has started this process beside others; what it says may be wrong."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"

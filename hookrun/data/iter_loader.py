@@ -146,8 +146,7 @@ class IterLoader(BatchCursor):
             setattr(self, name, value)
 
     def __len__(self) -> int:
-        # Raises TypeError if it has none.
-        length = len(self._dataloader)  # type: ignore[arg-type]
+        length = len(self._dataloader)  # type: ignore[arg-type]  # raises TypeError if it has none
         return length if self._max_batches is None else min(length, self._max_batches)
 
 

@@ -25,10 +25,10 @@ def group_timeout() -> timedelta:
 
     Process groups of our own wait no longer than that.
     """
-    group = dist.group.WORLD
+    group: Any = dist.group.WORLD
     for device in ("cuda", "cpu"):
         try:
-            timeout = group._get_backend(torch.device(device)).options._timeout  # type: ignore[union-attr]
+            timeout = group._get_backend(torch.device(device)).options._timeout
         except (AttributeError, RuntimeError):  # no back end for this device, or one without it
             continue
         return cast(timedelta, timeout)

@@ -105,13 +105,13 @@ def _store_of_start(process: _Process, timeout: timedelta | None) -> Any:
     The agent's store outlives a restart. Ranks would find the addresses of those that were there
     before, and try in vain to connect to them.
     """
-    store: Any = dist.TCPStore(  # type: ignore[attr-defined]
+    store: Any = dist.TCPStore(  # type: ignore[attr-defined]  # torch does not export it
         process.address, process.port, process.world_size, is_master=False
     )
     if timeout is not None:
         store.set_timeout(timeout)
     prefix = f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}"
-    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # the same
 
 
 def _of_pytorch(port: int | None) -> _Process:

@@ -57,6 +57,7 @@ class AnyRunner(Protocol):
     # What gather_state gathered of sharded tensors, for the next checkpoint.
     full_tensors: FullTensors | None
     # What has been said about images and histograms already.
+    media_notes: set[str | tuple[str, str]]
 
     @property
     def progress(self) -> RunProgress: ...

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from hookrun.core.hook import Hook
 from hookrun.core.media import figure_array, histogram_array, image_array
 from hookrun.core.protocols import WritesLogs, WritesMedia, implements
+
+from .any_runner import AnyRunner
 
 
 class MediaLogging:
     """The methods of a runner that write images, figures and histograms."""
 
-    logger: logging.Logger
-    media_notes: set[str | tuple[str, str]]
-
-    @property
-    def hooks(self) -> Sequence[Hook]:
-        """The registered hooks."""
-        raise NotImplementedError
-
-    @property
-    def rank(self) -> int:
-        """The rank of this process."""
-        raise NotImplementedError
-
-    def log_image(self, name: str, image: Any, layout: str | None = None) -> None:
+    def log_image(self: AnyRunner, name: str, image: Any, layout: str | None = None) -> None:
         """Write an image with all loggers that can, at the current iteration.
 
         From any hook or model, at any time. Loggers that have no images ignore it, with one note in
@@ -49,18 +35,18 @@ class MediaLogging:
         """
         if self.rank == 0:
             array, problem = image_array(image, layout)
-            self._hand_on("images", name, array, problem)
+            _hand_on(self, "images", name, array, problem)
 
-    def log_figure(self, name: str, figure: Any) -> None:
+    def log_figure(self: AnyRunner, name: str, figure: Any) -> None:
         """Write a figure of matplotlib as an image; as ``log_image``. The figure is not closed.
 
         Raises:
             TypeError: it is no figure.
         """
         if self.rank == 0:
-            self._hand_on("images", name, figure_array(figure), None)
+            _hand_on(self, "images", name, figure_array(figure), None)
 
-    def log_histogram(self, name: str, values: Any) -> None:
+    def log_histogram(self: AnyRunner, name: str, values: Any) -> None:
         """Write the distribution of an array's or tensor's values; as ``log_image``.
 
         NaN and infinite values are left out, with a warning.
@@ -71,19 +57,22 @@ class MediaLogging:
         """
         if self.rank == 0:
             array, problem = histogram_array(values)
-            self._hand_on("histograms", name, array, problem)
+            _hand_on(self, "histograms", name, array, problem)
 
-    def _hand_on(self, kind: str, name: str, array: NDArray[Any], problem: str | None) -> None:
-        if problem is not None and (kind, name) not in self.media_notes:
-            self.media_notes.add((kind, name))
-            self.logger.warning("%r of the %s %s (said once)", name, kind, problem)
-        ignoring = []
-        for hook in list(self.hooks):
-            if implements(hook, WritesMedia) and kind in hook.media():
-                hook.write_media(self, kind, name, array)
-            elif implements(hook, WritesLogs):
-                ignoring.append(type(hook).__name__)
-        if kind not in self.media_notes:
-            self.media_notes.add(kind)
-            if ignoring:
-                self.logger.info("%s are not written by %s", kind, ", ".join(ignoring))
+
+def _hand_on(
+    runner: AnyRunner, kind: str, name: str, array: NDArray[Any], problem: str | None
+) -> None:
+    if problem is not None and (kind, name) not in runner.media_notes:
+        runner.media_notes.add((kind, name))
+        runner.logger.warning("%r of the %s %s (said once)", name, kind, problem)
+    ignoring = []
+    for hook in list(runner.hooks):
+        if implements(hook, WritesMedia) and kind in hook.media():
+            hook.write_media(runner, kind, name, array)
+        elif implements(hook, WritesLogs):
+            ignoring.append(type(hook).__name__)
+    if kind not in runner.media_notes:
+        runner.media_notes.add(kind)
+        if ignoring:
+            runner.logger.info("%s are not written by %s", kind, ", ".join(ignoring))

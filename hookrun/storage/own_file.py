@@ -37,7 +37,7 @@ def open_own(owner: Any, path: str | os.PathLike[str]) -> TextIO:
     for number in itertools.count(1):
         name = path.with_name(f"{stem}_{number}{dot}{rest}" if number > 1 else path.name)
         try:
-            file = open(name, "x", encoding="utf-8", opener=_open)  # noqa: SIM115
+            file = open(name, "x", encoding="utf-8", opener=_open)  # noqa: SIM115  # it is returned
         except FileExistsError:
             continue
         names[str(path)] = names[str(name)] = str(name)

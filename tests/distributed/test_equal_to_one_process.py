@@ -28,7 +28,7 @@ from hookrun import (
     TrainStep,
 )
 from hookrun.checkpoint import read_checkpoint
-from tests.distributed.workers import run_workers
+from tests.distributed.workers import results_of
 
 ITERS = 7
 CLIPPED = {"grad_clip": {"max_norm": 0.5}}
@@ -174,17 +174,9 @@ def all_trainings(folder: Path) -> dict[str, Any]:
     return found
 
 
-PROGRAM = """
-from tests.distributed.test_equal_to_one_process import all_trainings
-torch.save(all_trainings(folder / "runs"), folder / f"{rank}.pt")
-"""
-
-
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("processes")
-    run_workers(PROGRAM, folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of(all_trainings, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -24,7 +24,7 @@ from hookrun import (
     TrainStep,
 )
 from hookrun.distributed import fsdp_modules, keeps_gradients, reshard, sharded_parameters
-from tests.distributed.workers import run_workers
+from tests.distributed.workers import results_of
 
 BATCHES = 7
 
@@ -170,17 +170,9 @@ def all_works(folder: Path) -> dict[str, Any]:
     return found
 
 
-PROGRAM = """
-from tests.distributed.test_fsdp import all_works
-torch.save(all_works(folder / "runs"), folder / f"{rank}.pt")
-"""
-
-
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("processes")
-    run_workers(PROGRAM, folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of(all_works, tmp_path_factory.mktemp("processes"))
 
 
 def test_only_the_last_backward_of_a_window_reduces_gradients(ends: list[Any]) -> None:

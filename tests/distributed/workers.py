@@ -8,8 +8,11 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tests.programs import Program
 
@@ -95,6 +98,20 @@ def free_port() -> str:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return str(listener.getsockname()[1])
+
+
+def results_of(work: Callable[[Path], Any], folder: Path, world_size: int = 2) -> list[Any]:
+    """What a function of a test module gives in each process, by rank: plain types and tensors.
+
+    Args:
+        work: is called with a folder.
+        folder: an empty one.
+        world_size: the number of processes.
+    """
+    program = f"from {work.__module__} import {work.__name__} as work\n"
+    program += 'torch.save(work(folder / "runs"), folder / f"{rank}.pt")\n'
+    run_workers(program, folder, world_size)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
 def _wait(worker: Program, deadline: float) -> int | None:

@@ -34,7 +34,7 @@ def progress_over(data_loader: Iterable[Any]) -> Iterator[Iterable[Any]]:
         yield data_loader
         return
     try:
-        total = len(data_loader)  # type: ignore[arg-type]
+        total = len(data_loader)  # type: ignore[arg-type]  # it may have none
     except TypeError:
         total = None
     progress = Progress(

@@ -297,8 +297,7 @@ class OneCycleMomentumUpdaterHook(_OneCycle, MomentumUpdaterHook):
         """The cycle; its peak, here the lowest momentum, is set for each group."""
         return self._cycle(peak=1.0, end=1.0)
 
-    # MMCV gives it the group; a base class gives it a number.
-    def get_momentum(  # type: ignore[override]
+    def get_momentum(  # type: ignore[override]  # MMCV gives it the group, not a number
         self, runner: Any, param_group: dict[str, Any]
     ) -> float:
         """The momentum of this step for a parameter group; reads the group's two momenta."""

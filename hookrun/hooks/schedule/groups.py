@@ -33,7 +33,7 @@ def as_lists(values: Any) -> Groups:
     """The values, each sequence of them a list; lists stay the same objects."""
     if isinstance(values, dict):
         # Of one optimizer each, which Groups does not say.
-        return {name: as_lists(each) for name, each in values.items()}  # type: ignore[misc]
+        return {n: as_lists(each) for n, each in values.items()}  # type: ignore[misc]  # see above
     return values if isinstance(values, list) else list(values)
 
 

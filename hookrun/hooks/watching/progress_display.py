@@ -110,7 +110,7 @@ class NotebookDisplay:
 
 
 class LineDisplay:
-    """A line of text each time, or two."""
+    """One line of text each time."""
 
     def draw(self, progress: Progress) -> None:
         if sys.stderr is not None:
@@ -154,7 +154,7 @@ def render(progress: Progress, width: int) -> Any:
         rows.append((f"  {progress.phase}", done, total, count_of(done, total), ""))
     elif progress.phase != "training":
         rows.append((f"  {progress.phase}", 0, None, "", ""))
-    texts = [max(len(row[column]) for row in rows) for column in (0, 3, 4)]  # type: ignore[arg-type]
+    texts = [max(len(row[column]) for row in rows) for column in (0, 3, 4)]  # type: ignore[arg-type]  # texts
     bar = max(width - sum(texts) - 6, 4)
     table = Table.grid(padding=(0, 1))
     for _ in range(4):

@@ -63,13 +63,17 @@ class Progress:
     @property
     def times(self) -> str:
         """The elapsed time and the rest."""
-        left = "?" if self.left is None else format_seconds(self.left)
-        return f"{format_seconds(self.elapsed)} eta {left}"
+        return f"{format_seconds(self.elapsed)} {self.eta}"
+
+    @property
+    def eta(self) -> str:
+        """The rest of the time."""
+        return f"eta {'?' if self.left is None else format_seconds(self.left)}"
 
     @property
     def values(self) -> str:
         """Loss, learning rate, speed and memory, as far as they are known."""
-        return "  ".join(self._values())
+        return "  ".join([*self._values(), *self._memory()])
 
     @property
     def line(self) -> str:
@@ -77,16 +81,9 @@ class Progress:
         where = [self.title, self.count]
         if self.inner is not None:
             where.append(f"{self.phase} {count_of(*self.inner)}")
-        values = self._values()
-        without_memory = [each for each in values if "MiB" not in each]
-        eta = self.times.partition(" ")[2]
         lines = [
-            "  ".join(each)
-            for each in (
-                [*where, self.times, *values],
-                [*where, self.times, *without_memory],
-                [*where, eta, *without_memory],
-            )
+            "  ".join([*where, times, *self._values(), *memory])
+            for times, memory in ((self.times, self._memory()), (self.times, []), (self.eta, []))
         ]
         return next((line for line in lines if len(line) <= COLUMNS), lines[-1])
 
@@ -99,9 +96,10 @@ class Progress:
         if self.samples_per_second is not None:
             digits = 0 if self.samples_per_second >= 100 else 1
             parts.append(f"{self.samples_per_second:.{digits}f} samples/s")
-        if self.memory is not None:
-            parts.append(f"{self.memory:.0f} MiB")
         return parts
+
+    def _memory(self) -> list[str]:
+        return [] if self.memory is None else [f"{self.memory:.0f} MiB"]
 
 
 def count_of(done: int, total: int | None) -> str:

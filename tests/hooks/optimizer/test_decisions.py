@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from hookrun import HOOKS, IterBasedRunner
-from tests.distributed.workers import run_workers
+from tests.distributed.workers import results_of
 
 HOOK_NAMES = (
     *("OptimizerHook", "GradientCumulativeOptimizerHook"),
@@ -121,17 +121,9 @@ def all_trainings(folder: Path) -> dict[str, Any]:
     return {repr(case): train(*case, folder / "run") for case in cases()}
 
 
-PROGRAM = """
-from tests.hooks.optimizer.test_decisions import all_trainings
-torch.save(all_trainings(folder), folder / f"{rank}.pt")
-"""
-
-
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("processes")
-    run_workers(PROGRAM, folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of(all_trainings, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: "-".join(map(str, case)))

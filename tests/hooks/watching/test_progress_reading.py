@@ -59,6 +59,8 @@ def test_one_line_of_80_columns() -> None:
     assert progress().line == (
         "epoch 3/12  2811/11244  eta 0:04:07  loss 0.1235  lr 0.00125  812 samples/s"
     )
+    long = progress(elapsed=2e5, left=3e5, samples_per_second=None).line
+    assert long == "epoch 3/12  2811/11244  eta 3 days, 11:20:00  loss 0.1235  lr 0.00125"
     assert "  evaluating 1/?  " in progress(phase="evaluating", inner=(1, None)).line
 
 
