@@ -1,10 +1,12 @@
 # `make train` and `make test` need python3 (3.11 or newer), a C++17 compiler and make, and set up the
-# rest in .venv. Both are quick when nothing changed.
+# rest in .venv: for training little, for tests all that they compare with. Both are quick when nothing
+# changed.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SYSTEM_PYTHON := python3
-EXTRAS := test,dev,examples,cli,loggers,docs
+TRAIN_EXTRAS := examples,cli
+TEST_EXTRAS := test,dev,loggers,docs
 CXX_FILES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 ASAN_BUILD := build/asan
 BENCH := .venv-bench
@@ -23,7 +25,7 @@ endif
 
 .PHONY: train test test-quick test-long lint native-test sanitized-build sanitize bench bench-check docs setup clean
 
-train: setup
+train: $(VENV)/.built
 	$(PYTHON) examples/digits.py $(ARGS)
 
 # Checks and builds come first, side by side; tests take all cores.
@@ -99,7 +101,7 @@ $(BENCH)/.installed: benchmarks/peers/install.py
 	$(SYSTEM_PYTHON) benchmarks/peers/install.py $(BENCH)
 	touch $@
 
-setup: $(VENV)/.built $(VENV)/mmcv/.installed
+setup: $(VENV)/.extras $(VENV)/mmcv/.installed
 
 $(VENV)/.dependencies: constraints.txt pyproject.toml
 	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -108,11 +110,14 @@ $(VENV)/.dependencies: constraints.txt pyproject.toml
 	$(PYTHON) -m pip install -q -c constraints.txt setuptools pybind11 cmake ninja torch numpy
 	touch $@
 
-# The clients of all loggers are 15,000 files, of which few are ever imported: those are compiled then.
 $(VENV)/.built: $(VENV)/.dependencies CMakeLists.txt setup.py $(wildcard csrc/*/*) \
 		$(wildcard tests/native/*.cpp)
-	$(PYTHON) -m pip install -q --no-compile -c constraints.txt --no-build-isolation \
-	  -e '.[$(EXTRAS)]'
+	$(PYTHON) -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(TRAIN_EXTRAS)]'
+	touch $@
+
+# The clients of all loggers are 15,000 files, of which few are ever imported: those are compiled then.
+$(VENV)/.extras: $(VENV)/.built
+	$(PYTHON) -m pip install -q --no-compile -c constraints.txt 'hookrun[$(TEST_EXTRAS)]'
 	touch $@
 
 # Beside our own packages, for the tests that compare with it; see tests/compat/mmcv_runs.py.
