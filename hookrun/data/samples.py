@@ -82,10 +82,11 @@ def over_ranks(loader: Any, position: Mapping[str, Any]) -> Mapping[str, Any]:
     the loader's total, which then is another one by as much as the number of ranks.
     """
     before, now = position.get("world_size"), world_size()
-    samples, total, own = position.get("samples"), position.get("total"), own_total(loader)
-    if before is None or samples is None or total is None or own is None:
+    samples, total = position.get("samples"), position.get("total")
+    if before in (None, now) or samples is None or total is None or replicas(loader) > 1:
         return position
-    if before == now or replicas(loader) > 1 or total * before != own * now:
+    own = own_total(loader)
+    if own is None or total * before != own * now:
         return position
     return {**position, "samples": samples * before // now, "total": own, "world_size": now}
 

@@ -48,12 +48,12 @@ def warn_if_restarted(runner: AnyRunner) -> None:
         return
     if runner.iter > 0 or runner.progress.resume_point is not None or runner.work_dir is None:
         return
-    found = [each for folder in _folders(runner, runner.work_dir) for each in folder.glob("*.pth")]
-    if found:
+    newest = next(ckpt.newest_first(*_folders(runner, runner.work_dir)), None)
+    if newest is not None:
         runner.logger.warning(
             "torchrun has restarted this job, and the run begins anew although there is %s: call "
             "runner.resume('auto') before run() to go on from the newest checkpoint",
-            found[0],
+            newest,
         )
 
 
