@@ -44,13 +44,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.stash[_FILES] = set(os.listdir(ROOT))
 
 
+def _left_files(config: pytest.Config) -> list[str]:
+    return sorted(set(os.listdir(ROOT)) - config.stash[_FILES] - CACHES)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tests write into folders of their own: what lies in the project's afterwards is a failure."""
-    new = set(os.listdir(ROOT)) - session.config.stash[_FILES] - CACHES
-    if new and "PYTEST_XDIST_WORKER" not in os.environ:
-        print(f"\nERROR: tests left {sorted(new)} in {ROOT}")
+    if "PYTEST_XDIST_WORKER" not in os.environ and _left_files(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Says which, below the long list of what was skipped."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and _FILES in config.stash:
+        if left := _left_files(config):
+            print(f"ERROR: tests left {left} in {ROOT}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
