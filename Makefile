@@ -123,7 +123,7 @@ $(VENV)/.extras: $(VENV)/.built
 # Beside our own packages, for the tests that compare with it; see tests/compat/mmcv_runs.py.
 $(VENV)/mmcv/.installed: $(VENV)/.dependencies tests/compat/requirements.txt
 	PIP_CONSTRAINT=tests/compat/build-constraints.txt MMCV_WITH_OPS=0 $(PYTHON) -m pip install -q \
-	  --upgrade --no-deps --target $(VENV)/mmcv -r tests/compat/requirements.txt
+	  --use-pep517 --upgrade --no-deps --target $(VENV)/mmcv -r tests/compat/requirements.txt
 	touch $@
 
 clean:

@@ -57,9 +57,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Says which, below the long list of what was skipped."""
-    if "PYTEST_XDIST_WORKER" not in os.environ and _FILES in config.stash:
-        if left := _left_files(config):
-            print(f"ERROR: tests left {left} in {ROOT}")
+    started = "PYTEST_XDIST_WORKER" not in os.environ and _FILES in config.stash
+    if started and (left := _left_files(config)):
+        print(f"ERROR: tests left {left} in {ROOT}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
