@@ -37,7 +37,7 @@ if "HOOKRUN_NATIVE" in os.environ:
 _FILES = pytest.StashKey[set[str]]()
 ROOT = Path(__file__).parent.parent
 # What tools write into the project's folder while they run.
-CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".benchmarks", "build"}
+CACHES = {"__pycache__", ".pytest_cache", ".hypothesis", ".benchmarks", "build", "hookrun.egg-info"}
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

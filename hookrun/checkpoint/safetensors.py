@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookrun.distributed import plain_state_dict, unwrap_model
+from hookrun.distributed import plain_state_dict
 from hookrun.storage import FileClient
 
 from .averages import averages_of_model
@@ -99,16 +99,8 @@ def _meta(notes: Mapping[str, str]) -> dict[str, Any]:
 def _weights_of(model: nn.Module) -> Mapping[str, Any]:
     averages = averages_of_model(model)
     left_out = averages.buffers if averages else ()
-    module = unwrap_model(model)
-    state = plain_state_dict(module)
-    weights = {name: value for name, value in state.items() if name not in left_out}
-    while network := getattr(type(module), "wrapped_network", ""):
-        prefix = f"{network}."
-        if not weights or not all(name.startswith(prefix) for name in weights):
-            break  # the loss has weights too
-        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-        module = unwrap_model(getattr(module, network))
-    return weights
+    state = plain_state_dict(model)
+    return {name: value for name, value in state.items() if name not in left_out}
 
 
 def _library() -> Any:

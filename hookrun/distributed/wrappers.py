@@ -49,19 +49,23 @@ def plain_name(model: nn.Module, name: str) -> str:
     """The name of a parameter, buffer or module of the model, without the parts wrappers add.
 
     Args:
-        model: it or its parts may be in parallel wrappers, or compiled.
+        model: it or its parts may be in a TrainStep, in parallel wrappers, or compiled.
         name: as in ``named_parameters`` and ``state_dict``.
     """
     parts = []
     module: nn.Module | None = model
     for part in name.split("."):
-        inside = module is not None and (
-            part in INNER_NAMES or (part == "module" and is_module_wrapper(module))
-        )
-        if not inside:
+        if module is None or not _leads_inside(module, part):
             parts.append(part)
         module = None if module is None else module._modules.get(part)
     return ".".join(parts)
+
+
+def _leads_inside(module: nn.Module, name: str) -> bool:
+    """Whether a wrapper holds the module inside by that name."""
+    if name in INNER_NAMES or (name == "module" and is_module_wrapper(module)):
+        return True
+    return hasattr(type(module), "wrapped_network") and name == module.wrapped_network
 
 
 def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[str, Any]:

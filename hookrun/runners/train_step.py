@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hookrun.checkpoint import averages_of_model
 from hookrun.core.nested import map_tensors
 
 Metric = Callable[[Any, Any], Any]
@@ -37,9 +38,6 @@ class TrainStep(nn.Module):
         (['log_vars', 'loss', 'num_samples'], 8)
     """
 
-    wrapped_network: ClassVar[str] = "model"
-    """The attribute of the wrapped network, whose weights are exported."""
-
     def __init__(
         self,
         model: nn.Module,
@@ -62,6 +60,19 @@ class TrainStep(nn.Module):
         self.loss_fn = loss_fn
         self.autocast = autocast
         self.metrics = dict(metrics or {})
+
+    @property
+    def wrapped_network(self) -> str:
+        """The name that names in files lack: ``model``, if all weights are the wrapped module's.
+
+        It is empty if the step has others, such as a loss with weights of its own.
+        """
+        averages = averages_of_model(self)
+        own = {name for name, tensor in self._buffers.items() if tensor is not None}
+        own -= averages.buffers if averages else set()
+        own.update(name for name, tensor in self._parameters.items() if tensor is not None)
+        others = (child for name, child in self.named_children() if name != "model")
+        return "" if own or any(child.state_dict() for child in others) else "model"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's outputs."""

@@ -61,7 +61,8 @@ class Keep(Hook):
         ema = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
         inner = runner.model
         self.names = dict(ema.param_ema_buffer)
-        parameters = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+        net = inner.model
+        parameters = {**dict(net.named_parameters()), **dict(net.named_buffers())}
         self.raw = {name: parameters[name].detach().clone() for name in self.names}
         self.averages = {n: getattr(inner, e).clone() for n, e in self.names.items()}
 
@@ -92,7 +93,7 @@ def trained(make_runner: Any, runner_type: type, net: nn.Module, **ema: Any) -> 
 
 def values(net: nn.Module, names: Any) -> dict[str, Tensor]:
     parameters = dict(net.named_parameters(remove_duplicate=False))
-    return {name: parameters[name.removeprefix("model.")].detach() for name in names}
+    return {name: parameters[name].detach() for name in names}
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -270,8 +271,8 @@ def test_a_file_without_averages_says_so(tmp_path: Path) -> None:
         lambda file: file["averages"].pop("swapped"),
         lambda file: file["averages"].update(swapped="yes"),
         lambda file: file["averages"].pop("names"),
-        lambda file: file["state_dict"].pop("ema_model_fc_bias"),
-        lambda file: file["state_dict"].update(ema_model_fc_bias=3),
+        lambda file: file["state_dict"].pop("ema_fc_bias"),
+        lambda file: file["state_dict"].update(ema_fc_bias=3),
     ],
 )
 def test_a_record_that_makes_no_sense_is_refused(

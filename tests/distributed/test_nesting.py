@@ -69,6 +69,7 @@ def test_every_nesting_is_the_plain_training(names: list[str], tmp_path: Path) -
         file, alone = tmp_path / name / "epoch_1.pth", tmp_path / f"{name}, alone"
         train(PLAIN[plain](), alone, 2, resume=file)
         assert_close(weights_of(file), weights_of(first))
+        assert Net().state_dict().keys() <= weights_of(file).keys()
         assert_close(weights_of(tmp_path / f"{name}, resumed" / second.name), weights_of(second))
         assert_close(weights_of(alone / second.name), weights_of(second))
         for which in WEIGHTS:

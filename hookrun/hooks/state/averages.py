@@ -66,7 +66,8 @@ class Averages:
         tensors = _named_tensors(inner, own if with_buffers else None)
         if not own or not names.keys() <= tensors.keys():
             names.clear()  # the names are those of another model
-        taken = {name for name, _ in inner.named_buffers()} - own | set(names.values())
+        buffers = {plain_name(inner, name) for name, _ in inner.named_buffers()}
+        taken = buffers - own | set(names.values())
 
         def is_taken(name: str) -> bool:
             return name in taken or (hasattr(inner, name) and name not in own)

@@ -168,10 +168,7 @@ def test_names_are_without_those_of_wrappers(make_runner: MakeRunner, wrap: Any)
     start = {n: p.detach().clone() for n, p in inner.named_parameters()}
     batches = [(batch["x"], batch["y"]) for batch in make_loader()]
     runner.run([batches], TRAIN)
-    assert hook.param_ema_buffer == {
-        "model.weight": "ema_model_weight",
-        "model.bias": "ema_model_bias",
-    }
+    assert hook.param_ema_buffer == {"weight": "ema_weight", "bias": "ema_bias"}
     assert not any(torch.equal(p, start[n]) for n, p in inner.named_parameters())
 
 
