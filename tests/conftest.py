@@ -76,8 +76,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     skip = pytest.mark.skip(reason="a heavier form; --long runs it")
     for item in items:
-        if "long" in item.keywords:
+        if "long" in item.keywords or not _is_sampled(item):
             item.add_marker(skip)
+
+
+def _is_sampled(item: pytest.Item) -> bool:
+    """Whether a combination is one of those that run without --long, by the mark ``sampled``.
+
+    They are spread evenly. Each value of a parameter is among them if another one has at least
+    ``share`` values, and each pair of values of two parameters if a third one has.
+    """
+    mark = item.get_closest_marker("sampled")
+    if mark is None:
+        return True
+    numbers = dict(item.callspec.indices)  # type: ignore[attr-defined]
+    for together in item.iter_markers("parametrize"):
+        names = together.args[0]
+        names = names.split(",") if isinstance(names, str) else names
+        for name in names[1:]:
+            del numbers[name.strip()]  # the number of the first is that of all
+    return sum(numbers.values()) % int(mark.args[0]) == 0
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import types
+import warnings
 from typing import Any
 
 import tests.conftest  # noqa: F401  # takes the native module from where the tests do
@@ -69,6 +70,9 @@ def run_job(job: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if os.environ.get("PYTHONWARNINGS") == "ignore":
+        warnings.simplefilter("ignore")
     kind, *arguments = job["command"]
     if kind == "-c":
         code, *arguments = arguments
@@ -78,6 +82,7 @@ def run_job(job: dict[str, Any]) -> None:
     elif kind == "-m":
         name, *arguments = arguments
         sys.argv = [name, *arguments]
+        sys.path.insert(0, job["folder"])
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
         sys.argv = [kind, *arguments]

@@ -87,6 +87,7 @@ STALE = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("plant", STALE.values(), ids=STALE)
 def test_what_is_damaged_in_the_folder_is_mended(
     built: Path, plant: Callable[[Path], None]
@@ -103,6 +104,7 @@ def test_a_clone_can_be_moved(built: Path, tmp_path: Path) -> None:
         build(moved, "-DEXTRA=ON")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["settings", "cmake", "ninja", "python", "CXXFLAGS"])
 def test_in_another_environment_all_is_found_anew_and_nothing_is_compiled_again(
     built: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -97,6 +97,7 @@ def build(name: str, by_epoch: bool) -> Hook:
     return hook
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("iters", [ITERS, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("name", "runner_type"), IN_BOTH_RUNNERS)
 def test_no_host_sync_in_many_iterations(

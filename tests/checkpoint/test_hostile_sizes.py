@@ -92,6 +92,7 @@ def _laughs() -> bytes:
 
 
 # One after the other in one process, which none of them must take down.
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["archive", "old"])
 @pytest.mark.parametrize("name", PICKLES)
 def test_a_pickle_is_refused_before_it_is_built(

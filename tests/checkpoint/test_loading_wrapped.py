@@ -27,6 +27,7 @@ def write(model: nn.Module, kind: str, path: Path) -> None:
         export_safetensors(model, path)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["checkpoint", "state dict", "model key", "weights.safetensors"])
 @pytest.mark.parametrize("source", WRAPPERS)
 def test_every_wrapper_loads_what_every_other_wrote(source: str, kind: str, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_BASE = Path(__file__).with_name("code_base")
@@ -28,16 +29,14 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with MMCV (or without) beside hookrun."""
     paths = [mmcv_folder(), TORCHVISION] if mmcv else []
-    command = [sys.executable, "-W", "ignore", *map(str, arguments)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "PYTHONWARNINGS": "ignore",
         # MMCV reads its own files, which have its configs in them, as torch did before 2.6.
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     }
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return run(*arguments, cwd=cwd, env=environment, timeout=300)
 
 
 def through_hookrun(

@@ -120,6 +120,7 @@ def functions() -> Iterator[Any]:
                 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("get", list(functions()))
 def test_a_function_called_with_whatever(get: Callable[[], Any]) -> None:

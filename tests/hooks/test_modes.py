@@ -88,6 +88,7 @@ def _run(runner: Any, loader: Any, latest: Path | None) -> None:
     runner.run([loader], TRAIN)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_they_change_nothing(make_runner: MakeRunner, recipe: Any) -> None:
     expected = train(make_runner, recipe, None)

@@ -89,6 +89,7 @@ def one_of_each() -> list[Any]:
     ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("disturb", "kind", "recipe"), one_of_each())
 def test_one_disturbance_among_like_steps(
     monkeypatch: pytest.MonkeyPatch, disturb: Any, kind: str, recipe: str

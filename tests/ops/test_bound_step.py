@@ -87,6 +87,7 @@ def run_side_by_side(
     return bound
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("disturb", DISTURBANCES, ids=lambda d: d.__name__)

@@ -130,6 +130,7 @@ def test_a_step_copied_alone_brings_its_own(how: str, name: str, before: int) ->
     assert_same_bits(everything(twin), everything(expected.step))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("how", COPIES)
 def test_on_a_device(how: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def detached(params: list[Parameter]) -> list[Tensor]:
     return [p.detach() for p in params]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", [12, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_is_torchs_while_gradients_groups_and_rates_change(name: str, steps: int) -> None:

@@ -75,6 +75,7 @@ class Trio:
                 assert error <= max(2 * torchs, 5e-6), (error, torchs)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("tens", [2, pytest.param(6, marks=pytest.mark.long)])
 def test_gradients_that_come_and_go_and_parameters_that_freeze(kind: Any, tens: int) -> None:
     def change(params: list[Parameter], optimizer: Any, number: int) -> None:
@@ -178,6 +179,7 @@ def overflow(params: list[Parameter]) -> None:
     params[0].grad[-1] = torch.inf
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("bad", "scales"),
     [

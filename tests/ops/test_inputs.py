@@ -83,6 +83,7 @@ def assert_norm(norm: Tensor, tensors: list[Tensor]) -> float:
     return exact
 
 
+@pytest.mark.sampled(2)
 def test_grad_norm(case: Case, backend: str) -> None:
     tensors = case.read(1)
     norms = [grad_norm(tensors.tensors) for _ in range(2)]
@@ -91,6 +92,7 @@ def test_grad_norm(case: Case, backend: str) -> None:
     assert torch.equal(bits(norms[0]), bits(norms[1]))
 
 
+@pytest.mark.sampled(2)
 def test_clip_grad_norm(case: Case, backend: str) -> None:
     if case.layout == "expanded input":
         pytest.skip(NO_EXPANDED)
@@ -104,6 +106,7 @@ def test_clip_grad_norm(case: Case, backend: str) -> None:
     assert_near(grads.tensors, [before.double() * factor for before in grads.before], CLIPPED)
 
 
+@pytest.mark.sampled(2)
 def test_unscale(case: Case, backend: str) -> None:
     if case.layout == "expanded input":
         pytest.skip(NO_EXPANDED)
@@ -120,6 +123,7 @@ def test_unscale(case: Case, backend: str) -> None:
     assert_near(grads.tensors, exact, EXACT)
 
 
+@pytest.mark.sampled(2)
 def test_ema_update(case: Case, backend: str) -> None:
     ema, params = case.written(4), case.read(5)
     twice(lambda: ema_update_(ema.tensors, params.tensors, MOMENTUM), ema)
@@ -133,6 +137,7 @@ def test_ema_update(case: Case, backend: str) -> None:
     assert_near(ema.tensors, exact, AVERAGE)
 
 
+@pytest.mark.sampled(2)
 def test_convert(case: Case, backend: str) -> None:
     dst, src = case.written(6), case.read(7)
     twice(lambda: convert_(dst.tensors, src.tensors), dst)
@@ -141,6 +146,7 @@ def test_convert(case: Case, backend: str) -> None:
     assert_near(dst.tensors, src.tensors, EXACT)
 
 
+@pytest.mark.sampled(2)
 def test_swap(case: Case, backend: str) -> None:
     if case.layout == "expanded input":
         pytest.skip(NO_EXPANDED)
@@ -156,6 +162,7 @@ def test_swap(case: Case, backend: str) -> None:
         b.check_unchanged()
 
 
+@pytest.mark.sampled(2)
 def test_pack_and_unpack(case: Case, backend: str) -> None:
     tensors, back = case.read(10), case.written(11)
     dtype = back.tensors[0].dtype if back.tensors else torch.float32
@@ -171,6 +178,7 @@ def test_pack_and_unpack(case: Case, backend: str) -> None:
     assert_near(back.tensors, [t.to(dtype) for t in tensors.tensors], EXACT)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 def test_fused_step(case: Case, backend: str, kind: Any) -> None:
     """Two steps from no state, with averages; and masters where the gradients' dtype differs."""
@@ -227,6 +235,7 @@ def test_fused_step(case: Case, backend: str, kind: Any) -> None:
     assert_near([t for t, _ in copied], [m for _, m in copied], EXACT)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("reference_allowed")
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("p", [1.0, 3.0, math.inf])

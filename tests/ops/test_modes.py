@@ -142,6 +142,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(work, forced, mode, marks=[] if quick else [pytest.mark.long])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("work", "forced", "mode"), list(_cases()))
 def test_they_change_nothing(
     work: str, forced: str, mode: str, monkeypatch: pytest.MonkeyPatch

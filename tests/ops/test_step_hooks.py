@@ -105,6 +105,7 @@ def test_what_hooks_see_and_change(kind: str, name: str) -> None:
     assert_as_torch(kind, name, scaled=True, clip=CLIP)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("reference_allowed")
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_with_and_without_each_part(kind: str, name: str, how: dict[str, Any]) -
     assert_as_torch(kind, name, **how)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("forced", ["cpu", "reference", "triton"])
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("kind", ["clip by value", "write parameters", "constrain parameters"])

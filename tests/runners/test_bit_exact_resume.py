@@ -50,6 +50,7 @@ def check(case: Case, folder: Path, steps: list[int]) -> None:
         assert differences(expected, end_of(resumed)) == [], f"resumed from step {step}"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("case", "steps"), [pytest.param(*each, id=str(each[0])) for each in sampled()]
 )

@@ -92,6 +92,7 @@ def test_iterations_at_the_end_of_an_epoch(
     assert set(watch.limits) <= {total}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("lengths", [[3, 3, 3, 3], [2, 5, 3, 6], [6, 1, 4, 2]])
 @pytest.mark.parametrize("said", [None, 4])
 def test_a_run_and_its_resumption_agree(

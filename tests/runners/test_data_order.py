@@ -102,6 +102,7 @@ def at(*steps: int) -> Callable[[Any], bool]:
     )
 
 
+@pytest.mark.sampled(3)
 @RUNNERS
 @pytest.mark.parametrize("name", KINDS)
 def test_what_was_not_seen_follows(
@@ -139,6 +140,7 @@ SOME_WORKERS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize("name", SOME_WORKERS)
 def test_so_it_does_with_worker_processes(
@@ -185,6 +187,7 @@ def test_what_no_file_can_know_is_told(
         assert "may go on in another order" in "".join(warnings_in(caplog)), stop
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize("evaluation", ["global numbers", "persistent worker"])
 def test_an_evaluation_has_no_part_in_it(
@@ -209,6 +212,7 @@ def test_an_evaluation_has_no_part_in_it(
         assert rest.batches == whole.behind(stop), stop
 
 
+@pytest.mark.sampled(3)
 @RUNNERS
 @pytest.mark.parametrize("name", [*KINDS, "persistent worker"])
 def test_a_run_draws_no_number_that_a_plain_loop_does_not(
@@ -252,6 +256,7 @@ LACKING = [
 ]
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize(("name", "lacking"), LACKING)
 def test_a_file_without_a_part_goes_on_in_order_or_says_so(

@@ -47,6 +47,7 @@ def run(runner: Any) -> None:
     runner.run([make_loader(3)], [("train", 1)])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("variant", LOOPS)
 @pytest.mark.parametrize("at", ["before_run", "before_train_iter", "after_train_iter", "after_run"])
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
@@ -187,6 +188,7 @@ def test_a_real_ctrl_c_ends_the_native_loop(kind: str) -> None:
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("variant", [*EPOCH_VARIANTS.values(), *ITER_VARIANTS.values()])
 @pytest.mark.parametrize("error", [None, ValueError])
 def test_a_dropped_runner_is_collected(

@@ -159,6 +159,7 @@ class Change(Hook):
             raise RuntimeError("planted")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
 @pytest.mark.parametrize(
     "how", ["before_epoch", "after_train_iter", "back", "failing", "not at all"]

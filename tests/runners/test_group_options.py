@@ -171,6 +171,7 @@ SAME: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_script_resumes_without_a_warning_and_as_if_it_had_not_stopped(
     make_runner: Any, caplog: pytest.LogCaptureFixture, name: str

@@ -113,6 +113,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
 @pytest.mark.parametrize("case", range(len(WRONG)))
 def test_a_wrong_config_is_named_and_nothing_is_registered(

@@ -39,6 +39,7 @@ SCHEDULES: list[Any] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["set", "given", "set in between"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_schedules_go_on_from_what_is_set_or_given(
@@ -230,6 +231,7 @@ def test_a_run_that_emahook_resumes_is_scheduled_from_the_files_rate(
     assert "lr of group 0 (0.1 in the file, 0.3 given)" in caplog.text
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("by_epoch", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("schedule", [each for each in SCHEDULES if "lr" in each], ids=str)

@@ -72,6 +72,7 @@ def check(seed: int, trees: dict[str, Any], folder: Path) -> bool:
     return False
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "block",
     [n if n < 6 else pytest.param(n, marks=pytest.mark.long) for n in range(1000 // BLOCK)],

@@ -84,6 +84,7 @@ def resumed(make_runner: MakeRunner, kind: type, folder: Path, *parts: tuple[Any
     return seen
 
 
+@pytest.mark.sampled(3)
 @RUNNERS
 @pytest.mark.parametrize("name", BY_SAMPLES)
 def test_each_sample_is_seen_once_an_epoch(
@@ -106,6 +107,7 @@ def test_each_sample_is_seen_once_an_epoch(
     assert not [w for w in warnings_in(caplog) if "order" in w]
 
 
+@pytest.mark.sampled(3)
 @RUNNERS
 @pytest.mark.parametrize("name", CAN_DROP)
 def test_only_the_end_of_an_epoch_is_dropped(
@@ -128,6 +130,7 @@ def test_only_the_end_of_an_epoch_is_dropped(
     assert not [w for w in warnings_in(caplog) if "order" in w]
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize("name", ["persistent worker", "stream, worker"])
 def test_so_it_is_with_worker_processes(
@@ -139,6 +142,7 @@ def test_so_it_is_with_worker_processes(
         assert sorted(epoch) == list(range(SIZE))
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize("name", ["in order", "generator", "RandomState", "own loader"])
 def test_it_may_change_twice(
@@ -193,6 +197,7 @@ IN_STEP = [(Moving, {}), (Moving, {"num_workers": 1}), (Moving, {"shuffle": True
 OUT_OF_STEP = [(Backwards, {}), (Backwards, {"shuffle": True}), (Swapping, {}), (Filtering, {})]
 
 
+@pytest.mark.sampled(2)
 @RUNNERS
 @pytest.mark.parametrize(("loader", "arguments"), IN_STEP + OUT_OF_STEP)
 def test_loaders_that_give_their_batches_in_their_own_way(

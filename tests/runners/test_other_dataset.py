@@ -73,6 +73,7 @@ SAVED = (
 )
 
 
+@pytest.mark.sampled(3)
 @RUNNERS
 @pytest.mark.parametrize("name", [*KEEPING, *OTHERS])
 def test_the_next_epochs_have_all_of_it(

@@ -75,6 +75,7 @@ def three_passes(kind: type) -> dict[str, int]:
     return {"max_epochs": 3} if by_epoch else {"max_iters": 3 * BATCHES}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("variant", LOOPS)
 @pytest.mark.parametrize(
     ("kind", "workers"),
@@ -121,6 +122,7 @@ def test_the_batches_that_were_not_seen_follow(
         assert again.progress.samples_seen() == 3 * SIZE
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("runners", [EPOCH_VARIANTS, ITER_VARIANTS], ids=["epoch", "iter"])
 @pytest.mark.parametrize("loop", ["native", "train and val"])
 def test_a_workflow_of_several_phases_goes_on_in_the_phase_at_work(

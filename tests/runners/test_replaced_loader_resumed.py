@@ -85,6 +85,7 @@ def test_a_run_resumed_without_the_hook_says_so(
         assert "on a loader that a hook had put into runner.data_loader" in warning.getMessage()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gives", ["one", "one for each epoch", "one seed for each epoch"])
 def test_a_given_loader_goes_on_where_it_is_kept(
     make_runner: MakeRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture, gives: str

@@ -247,6 +247,7 @@ def own_events(cls: type) -> tuple[str, ...]:
     return tuple(e for e in EVENTS if getattr(cls, e, None) is not getattr(Hook, e, None))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("case", "kind"), cases_and_runners())
 def test_overrides_are_called_as_often_as_without_short_cuts(
     make_runner: Any, kind: type, case: int
@@ -263,6 +264,7 @@ def test_overrides_are_called_as_often_as_without_short_cuts(
         assert native_end == end
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", Hook.stages)
 def test_any_point_added_by_a_subclass_is_called(make_runner: Any, name: str) -> None:
     """Also a point that the shipped class serves by the generic one."""

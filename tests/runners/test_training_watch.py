@@ -169,6 +169,7 @@ def rebuilt(model: Any) -> Any:
     return parameters
 
 
+@pytest.mark.sampled(2)
 @KINDS
 @pytest.mark.parametrize("parameters_of", [of_a_copy, rebuilt])
 @pytest.mark.parametrize("wrap", [lambda model: model, torch.compile], ids=["bare", "compiled"])

@@ -92,6 +92,7 @@ def not_compiled() -> Any:
         yield
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("runner_type", RUNNERS)
 @pytest.mark.parametrize("before", KINDS)
 def test_a_run_goes_on_whatever_is_around_the_model(
@@ -132,6 +133,7 @@ def test_a_run_of_another_network_is_refused_all_the_same(make_runner: Any) -> N
     assert all(map(torch.equal, other.model.state_dict().values(), before.values()))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("runner_type", RUNNERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plain_network_takes_the_averages_or_what_was_trained(

@@ -68,6 +68,7 @@ def assert_close(got: list[list[float]], expected: Any, config: dict[str, Any], 
     assert (error <= tolerance(config, run)).all(), (config, run, error.max())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("kind", "momentum"), ALL_KINDS)
 def test_values_are_those_of_mmcv(
     kind: str, momentum: bool, monkeypatch: pytest.MonkeyPatch

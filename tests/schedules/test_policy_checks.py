@@ -146,6 +146,7 @@ FIELDS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", FIELDS)
 def test_random_policies_are_refused_by_both_or_equal(name: str, examples: int) -> None:

@@ -141,6 +141,7 @@ def check(client: FileClient, writer: Writer) -> None:
         assert sorted(listed) == sorted([*files, *folders])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 3))])
 def test_every_change_is_seen_by_every_client(
     place: tuple[Callable[[], FileClient], Writer], request: pytest.FixtureRequest, seed: int

@@ -126,6 +126,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return results_of(all_trainings, tmp_path_factory.mktemp("processes"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", cases(), ids=lambda case: "-".join(map(str, case)))
 def test_all_ranks_skip_the_same_step(ends: list[dict[str, Any]], case: Any) -> None:
     """With the weights that DDP gives, which averages before anything is decided."""

@@ -119,6 +119,7 @@ def assert_alike(one: Any, other: Any, *, rounding: float) -> None:
     torch.testing.assert_close(ours, theirs, **tolerance)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stepper", STEPPERS)

@@ -19,7 +19,6 @@ import hookrun
 from hookrun import EvalHook
 from hookrun.checkpoint import read_checkpoint
 from tests.oracle import import_mmcv
-from tests.sampling import one_in
 
 from .trainings import CASES, EMA, KINDS, Notes, batches, train
 
@@ -39,10 +38,11 @@ def assert_equal(notes: Notes, name: str, expected: dict[str, np.ndarray]) -> No
         np.testing.assert_allclose(ours[-1], expected[f"{name} {what}"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "case", "by_epoch", "fused"),
-    one_in(2, KINDS, CASES, (True, False), ("auto", False)),
-)
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("fused", ["auto", False])
 def test_a_hundred_steps_are_those_of_mmcv(
     kind: str, case: str, by_epoch: bool, fused: bool | str, tmp_path: Path
 ) -> None:

@@ -26,7 +26,6 @@ from hookrun import (
     StepMomentumUpdaterHook,
 )
 from tests.hooks.schedule.lr_support import EPOCHS, HOOK_MAKERS, LENGTH, SETTINGS, in_python
-from tests.sampling import one_in
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -132,9 +131,10 @@ def sgd(*groups: dict[str, Any]) -> torch.optim.SGD:
     return torch.optim.SGD(make_groups(*groups), lr=0.1)
 
 
-@pytest.mark.parametrize(
-    ("policy", "setting", "reference"), one_in(2, LR_HOOKS, SETTINGS, (False, True))
-)
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("policy", LR_HOOKS)
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("reference", [False, True])
 def test_learning_rates_of_added_groups(
     make_runner: MakeRunner,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,10 +157,10 @@ def test_learning_rates_of_added_groups_in_runs_by_iteration(
     check_moments(make_runner, make, IterBasedRunner, MOMENTS[1:5])
 
 
-@pytest.mark.parametrize(
-    ("policy", "setting", "reference"),
-    one_in(2, MOMENTUM_HOOKS, ("by epoch", "by iteration", "by iteration, warm"), (False, True)),
-)
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("policy", MOMENTUM_HOOKS)
+@pytest.mark.parametrize("setting", ["by epoch", "by iteration", "by iteration, warm"])
+@pytest.mark.parametrize("reference", [False, True])
 def test_momenta_of_added_groups(
     make_runner: MakeRunner,
     monkeypatch: pytest.MonkeyPatch,
@@ -359,6 +359,7 @@ def stopped_and_resumed(
     return seen, run(again)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("save_at", [3, 4, 6, 8])
 @pytest.mark.parametrize("setting", ["by epoch", "by epoch, warm", "by iteration, warm"])
 def test_a_run_and_its_resumption_agree(

@@ -35,6 +35,7 @@ class Truthful(Hook):
         self.looked += 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("fails", range(1, 11))
 def test_any_write_may_fail_once(

@@ -28,6 +28,7 @@ def line(group: reference.AdamGroup) -> list[float]:
     return [group.lr, group.weight_decay, sign, group.beta1, group.beta2, group.eps, decoupled]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("offset", "grad_offset"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("param", "grad", "model", "ema"),

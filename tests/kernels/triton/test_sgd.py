@@ -28,6 +28,7 @@ def line(group: reference.SgdGroup) -> list[float]:
     return [group.lr, group.weight_decay, sign, group.momentum, group.dampening, nesterov]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("offset", "grad_offset"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("param", "grad", "model", "ema", "momentum"),

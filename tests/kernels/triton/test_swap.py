@@ -12,6 +12,7 @@ from tests.ops.support import assert_same_bits
 from .support import DEVICE, FLOATS, SHAPES, guarded
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_bits_change_places_and_back(dtype: torch.dtype, offset: int) -> None:

@@ -16,6 +16,7 @@ from tests.ops.support import assert_close, assert_same_bits
 from .support import CHUNK, DEVICE, FLOATS, SHAPES, guarded
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
