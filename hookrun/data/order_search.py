@@ -8,7 +8,7 @@ import types
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,8 +27,11 @@ from torch.utils.data import (
 )
 
 from .device_prefetcher import DevicePrefetcher
-from .rng import RandomSource
+from .rng import is_random_source
 from .samplers import ResumableDistributedSampler, ResumableSampler
+
+if TYPE_CHECKING:
+    from .rng import RandomSource
 
 # Classes whose order is known to follow only from their own generators or the global ones, which
 # they draw from when a pass begins.
@@ -95,7 +98,7 @@ def find_order_makers(loader: Any) -> OrderMakers:
         if id(value) in seen or isinstance(value, _LEAVES):
             continue
         seen.add(id(value))
-        if isinstance(value, RandomSource):
+        if is_random_source(value):
             found.sources[path] = value
             if role == _AUGMENTING:
                 found.augmenting.add(path)
@@ -179,11 +182,11 @@ def _sources_of_class(cls: type) -> Iterator[tuple[str, RandomSource]]:
         if base in _LIBRARY or base.__module__ == "builtins":
             continue
         for name, value in list(vars(base).items()):
-            if isinstance(value, RandomSource):
+            if is_random_source(value):
                 yield name, value
             elif isinstance(value, types.FunctionType):
                 for variable, each in _variables_of(value):
-                    if isinstance(each, RandomSource):
+                    if is_random_source(each):
                         yield f"{name}.{variable}", each
 
 
@@ -194,5 +197,5 @@ def _variables_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, cell.cell_contents
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
-        if isinstance(value, RandomSource):
+        if is_random_source(value):
             yield name, value

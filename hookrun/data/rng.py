@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 
-RandomSource = (
-    torch.Generator
-    | np.random.Generator
-    | np.random.RandomState
-    | np.random.BitGenerator
-    | random.Random
-)
-"""Every kind of random generator that a sampler or dataset may hold."""
+if TYPE_CHECKING:
+    RandomSource = (
+        torch.Generator
+        | np.random.Generator
+        | np.random.RandomState
+        | np.random.BitGenerator
+        | random.Random
+    )
+
+
+def is_random_source(value: Any) -> TypeGuard[RandomSource]:
+    """Whether it is a random generator of any kind that a sampler or dataset may hold."""
+    if isinstance(value, (torch.Generator, random.Random)):
+        return True
+    # It is imported late, for it takes long; until then no value can be of it.
+    numpy = sys.modules.get("numpy.random")
+    return numpy is not None and isinstance(
+        value, (numpy.Generator, numpy.RandomState, numpy.BitGenerator)
+    )
 
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:
