@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from hookrun.distributed import get_dist_info, group_timeout
+from hookrun.distributed import error_first, get_dist_info, group_timeout
 from hookrun.ops.sharded import local
 from hookrun.storage import new_folder, publish_folder
 
@@ -69,7 +69,8 @@ class RankGroup:
         except Exception as caught:
             error = caught
         text = None if error is None else f"{type(error).__name__}: {error}"
-        found = self.gather((text, list(values)))
+        with error_first(error):
+            found = self.gather((text, list(values)))
         if error is not None:
             error.add_note(f"on rank {get_dist_info()[0]}, while {_WHAT}; the other ranks end, too")
             raise error
