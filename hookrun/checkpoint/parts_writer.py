@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,11 +108,11 @@ class Parts:
         """
         self._synchronize()
         made: list[Any] = []
-        with ranks.failing_together(made):
-            if get_dist_info()[0] == 0:
-                made.append(str(new_folder(path)))
-        temporary = Path(made[0])
-        try:
+        with contextlib.ExitStack() as folder:
+            with ranks.failing_together(made):
+                if get_dist_info()[0] == 0:
+                    made.append(str(folder.enter_context(new_folder(path))))
+            temporary = Path(made[0])
             metadata = _write_parts(self, temporary, ranks) if self.places else None
             files: list[Any] = []
             with ranks.failing_together(files):
@@ -122,10 +121,6 @@ class Parts:
             with ranks.failing_together([]):
                 if get_dist_info()[0] == 0:
                     self._finish(path, temporary, metadata, dict(files))
-        except BaseException:
-            if get_dist_info()[0] == 0:
-                shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     def _finish(
         self, path: Path, temporary: Path, metadata: Any, files: dict[str, tuple[int, str]]
