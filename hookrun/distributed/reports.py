@@ -98,13 +98,15 @@ class RunReports:
         with contextlib.suppress(RankError), _store_errors():
             self._set(f"lost/{self._rank}", str(error))
 
-    def raise_cause(self) -> None:
-        """Raise the error of another rank that has made a collective fail here, if it is known.
+    def raise_cause(self, error: BaseException) -> None:
+        """Raise what is known of why a collective has failed here.
 
-        To be called after `lose`.
+        Args:
+            error: that of the collective, which was given to `lose`.
 
         Raises:
-            RankError: names the rank, and what has become of it.
+            RankError: names another rank, and what has become of it; or says that all ranks have
+                waited.
         """
         deadline = time.monotonic() + min(_PATIENCE, self._timeout)
         with _store_errors():
@@ -116,7 +118,11 @@ class RunReports:
                     rank = (elsewhere or silent)[0]
                     raise RankError(f"waited in vain for rank {rank}: {self._describe(rank)}")
                 if not silent:
-                    return
+                    raise RankError(
+                        "all ranks have waited in vain for each other: either they were in "
+                        "different collectives, as where a part of the model or a hook is at work "
+                        f"on some of them only, or the network has failed ({error})"
+                    )
 
     def _wait(self, keys: Sequence[str], point: str) -> None:
         """Return when there are these keys, of which the last ones to come are a ``point``'s."""

@@ -43,7 +43,7 @@ def reporting(runner: AnyRunner) -> Iterator[None]:
         if isinstance(error, RankError):
             raise
         try:
-            reports.raise_cause()
+            reports.raise_cause(error)
         except RankError as cause:
             raise cause from error
         raise

@@ -25,12 +25,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from hookrun import CheckpointHook, DistEvalHook, EpochBasedRunner, IterBasedRunner, OptimizerHook
+from hookrun import (
+    CheckpointHook,
+    ClosureHook,
+    DistEvalHook,
+    EpochBasedRunner,
+    IterBasedRunner,
+    OptimizerHook,
+)
 from tests.support import TinyModel, make_loader
 
 RANKS, TIMEOUT, DEADLINE = 2, 8.0, 40.0  # seconds: of the group, and of a job in any case
 FAULTS = ["raises", "dies", "alone", "dies before", "hooks", "data", "data without len", "file"]
-FAULTS += ["evaluates"]
+FAULTS += ["evaluates", "strays"]
 BATCHES = 4
 
 
@@ -113,6 +120,8 @@ def run(rank: int, folder: Path, fault: str, wrapper: str, kind: str) -> None:
     runner.register_hook(OptimizerHook(), priority=40)
     if fault == "hooks" and not at_fault:
         runner.register_hook(CheckpointHook(1, by_epoch=by_epoch))
+    if fault == "strays" and at_fault:
+        runner.register_hook(ClosureHook("before_train_iter", lambda _: dist.barrier()))
     if fault == "evaluates":
         loader = Unreadable(at_fault)
         runner.register_hook(DistEvalHook(loader, by_epoch=by_epoch))
