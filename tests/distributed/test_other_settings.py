@@ -25,16 +25,17 @@ class Warnings(logging.Handler):
 logger.addHandler(Warnings(logging.WARNING))
 
 def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, step=None,
-        part=None, epochs=3):
+        part=None, epochs=3, save=None):
     warned.clear()
     model = Model()
     if part is not None:
         model.part = part
     model = wrap(model, wrapper)
     runner = EpochBasedRunner(
-        model, optimizer=optimizer(model.parameters(), lr=lr), logger=logger, max_epochs=3
+        model, optimizer=optimizer(model.parameters(), lr=lr), logger=logger, max_epochs=3,
+        work_dir=folder / "run"
     )
-    runner.register_training_hooks(lr_config, step or {}, None, None)
+    runner.register_training_hooks(lr_config, step or {}, save, None)
     set_epochs = lambda runner: setattr(runner, "max_epochs", epochs)
     runner.register_hook(ClosureHook("before_train_iter", set_epochs))
     error = ""
@@ -66,6 +67,7 @@ run("parameters", "none", step=own, optimizer=lambda _, lr: torch.optim.SGD([nn.
 torch.manual_seed(rank)
 run("values", "none", step=own, part=nn.Linear(2, 2))
 run("same values", "none", step=own)
+run("sharded", "fsdp", save={"interval": 1, "sharded": rank == 0})
 run("epochs", epochs=pick(3, 4))
 """
 
@@ -80,6 +82,7 @@ REFUSED = {
     "step": "StepLrUpdaterHook must be the same on all ranks",
     "warm-up": "ExpLrUpdaterHook must be the same on all ranks",
     "parameters": "have other parameters (part.weight: rank 0: [3, 2], rank 1: [4, 2])",
+    "sharded": "CheckpointHook must be the same on all ranks",
     "epochs": "have other values of max_epochs, which must be set on all of them: rank 0: 3, rank ",
 }
 WARNED = {
