@@ -12,7 +12,7 @@ from .workers import run_workers
 PROGRAM = """
 import logging
 from torch import nn
-from hookrun import ClosureHook, EpochBasedRunner
+from hookrun import ClosureHook, EpochBasedRunner, EvalHook
 from tests.distributed.faulty_ranks import Model, wrap
 from tests.support import make_loader
 
@@ -25,7 +25,7 @@ class Warnings(logging.Handler):
 logger.addHandler(Warnings(logging.WARNING))
 
 def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, step=None,
-        part=None, epochs=3, save=None):
+        part=None, epochs=3, save=None, hook=None):
     warned.clear()
     model = Model()
     if part is not None:
@@ -36,6 +36,8 @@ def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, 
         work_dir=folder / "run"
     )
     runner.register_training_hooks(lr_config, step or {}, save, None)
+    if hook is not None:
+        runner.register_hook(hook)
     set_epochs = lambda runner: setattr(runner, "max_epochs", epochs)
     runner.register_hook(ClosureHook("before_train_iter", set_epochs))
     error = ""
@@ -68,6 +70,8 @@ torch.manual_seed(rank)
 run("values", "none", step=own, part=nn.Linear(2, 2))
 run("same values", "none", step=own)
 run("sharded", "fsdp", save={"interval": 1, "sharded": rank == 0})
+run("evaluates", "fsdp", hook=pick(EvalHook(make_loader(1)), None))
+run("evaluates alone", hook=pick(EvalHook(make_loader(1)), None))
 run("epochs", epochs=pick(3, 4))
 """
 
@@ -82,6 +86,7 @@ REFUSED = {
     "step": "StepLrUpdaterHook must be the same on all ranks",
     "warm-up": "ExpLrUpdaterHook must be the same on all ranks",
     "parameters": "have other parameters (part.weight: rank 0: [3, 2], rank 1: [4, 2])",
+    "evaluates": "EvalHook must be the same on all ranks",
     "sharded": "CheckpointHook must be the same on all ranks",
     "epochs": "have other values of max_epochs, which must be set on all of them: rank 0: 3, rank ",
 }
@@ -89,7 +94,7 @@ WARNED = {
     "values": "begin with other values of their parameters",
     "apart": "2 processes train separate models",
 }
-SAME = ["same ddp", "same fsdp", "same values", "clip by a tensor"]
+SAME = ["evaluates alone", "same ddp", "same fsdp", "same values", "clip by a tensor"]
 
 
 @pytest.fixture(scope="module")
