@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.protocols import AveragesGradients, implements
-from hookrun.distributed import averages_gradients, comparable
+from hookrun.distributed import averages_gradients, averages_over_all_ranks, comparable
 
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
@@ -17,7 +17,7 @@ from .optimizer_state import named_optimizers
 def describe_training(runner: AnyRunner) -> dict[str, Any]:
     """This rank's optimizers, and its parameters where no wrapper makes them the same on all ranks.
 
-    Empty where nothing averages gradients: such ranks may train what they like.
+    Empty where nothing averages gradients over all ranks: such ranks may train what they like.
 
     Returns:
         Plain values, for `judge_training`.
@@ -30,7 +30,7 @@ def describe_training(runner: AnyRunner) -> dict[str, Any]:
         implements(hook, AveragesGradients) and hook.averages_gradients(runner)
         for hook in runner.hooks
     )
-    if not wrapped and not by_hook:
+    if not averages_over_all_ranks(model) and (wrapped or not by_hook):
         return {}
     parameters = {} if wrapped else dict(model.named_parameters())
     return {

@@ -13,7 +13,8 @@ PROGRAM = """
 import logging
 from torch import nn
 from hookrun import ClosureHook, EpochBasedRunner, EvalHook
-from tests.distributed.faulty_ranks import Model, wrap
+from tests.distributed.faulty_ranks import Model, Wrapped
+from tests.distributed.faulty_ranks import wrap as wrap_over_all
 from tests.support import make_loader
 
 warned = []
@@ -23,6 +24,12 @@ class Warnings(logging.Handler):
     def emit(self, record):
         warned.append(record.getMessage())
 logger.addHandler(Warnings(logging.WARNING))
+
+groups = [dist.new_group([each]) for each in range(world_size)]
+def wrap(model, wrapper):
+    if wrapper == "ddp of one":
+        return Wrapped(model, process_group=groups[rank])
+    return wrap_over_all(model, wrapper)
 
 def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, step=None,
         part=None, epochs=3, save=None, hook=None):
@@ -54,6 +61,7 @@ own = {"type": "Fp16OptimizerHook", "loss_scale": 8.0}
 for wrapper in ("ddp", "fsdp"):
     run("lr " + wrapper, wrapper, lr=pick(0.1, 0.2))
     run("same " + wrapper, wrapper)
+run("groups of their own", "ddp of one", lr=pick(0.1, 0.2))
 run("class", optimizer=pick(torch.optim.SGD, torch.optim.Adam))
 run("apart", "none", lr=pick(0.1, 0.2))
 clip = lambda norm: {"grad_clip": {"max_norm": norm}}
@@ -94,7 +102,14 @@ WARNED = {
     "values": "begin with other values of their parameters",
     "apart": "2 processes train separate models",
 }
-SAME = ["evaluates alone", "same ddp", "same fsdp", "same values", "clip by a tensor"]
+SAME = [
+    "evaluates alone",
+    "groups of their own",
+    "same ddp",
+    "same fsdp",
+    "same values",
+    "clip by a tensor",
+]
 
 
 @pytest.fixture(scope="module")
