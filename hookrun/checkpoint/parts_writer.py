@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from hookrun.distributed import get_dist_info, group_timeout
+from hookrun.distributed import error_first, get_dist_info, group_timeout
 from hookrun.ops.sharded import local
 from hookrun.storage import new_folder, publish_folder
 
@@ -69,7 +68,8 @@ class RankGroup:
         except Exception as caught:
             error = caught
         text = None if error is None else f"{type(error).__name__}: {error}"
-        found = self.gather((text, list(values)))
+        with error_first(error):
+            found = self.gather((text, list(values)))
         if error is not None:
             error.add_note(f"on rank {get_dist_info()[0]}, while {_WHAT}; the other ranks end, too")
             raise error
@@ -108,11 +108,11 @@ class Parts:
         """
         self._synchronize()
         made: list[Any] = []
-        with ranks.failing_together(made):
-            if get_dist_info()[0] == 0:
-                made.append(str(new_folder(path)))
-        temporary = Path(made[0])
-        try:
+        with contextlib.ExitStack() as folder:
+            with ranks.failing_together(made):
+                if get_dist_info()[0] == 0:
+                    made.append(str(folder.enter_context(new_folder(path))))
+            temporary = Path(made[0])
             metadata = _write_parts(self, temporary, ranks) if self.places else None
             files: list[Any] = []
             with ranks.failing_together(files):
@@ -121,10 +121,6 @@ class Parts:
             with ranks.failing_together([]):
                 if get_dist_info()[0] == 0:
                     self._finish(path, temporary, metadata, dict(files))
-        except BaseException:
-            if get_dist_info()[0] == 0:
-                shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     def _finish(
         self, path: Path, temporary: Path, metadata: Any, files: dict[str, tuple[int, str]]

@@ -17,7 +17,7 @@ from .collectives import (
     broadcast_tensors_,
 )
 from .environment import get_dist_info, group_timeout, master_only
-from .failures import fail_together, watch_failures
+from .failures import error_first, fail_together, watch_failures
 from .fsdp import (
     drop_kept_gradients,
     fsdp_modules,
@@ -33,12 +33,13 @@ from .join import is_joining
 from .launchers import init_dist
 from .named_means import NamedMeans
 from .random_seed import set_random_seed
-from .reports import RankError, RunReports, is_lost
+from .reports import RankError, RunReports, comparable, is_lost
 from .train_step import DistributedTrainStep
 from .wrappers import (
     INNER_NAMES,
     MODULE_WRAPPERS,
     averages_gradients,
+    averages_over_all_ranks,
     is_module_wrapper,
     plain_name,
     plain_state_dict,
@@ -58,12 +59,15 @@ __all__ = [
     "allreduce_grads",
     "allreduce_params",
     "averages_gradients",
+    "averages_over_all_ranks",
     "broadcast_object",
     "broadcast_tensors_",
     "check_lengths",
     "collect_results_cpu",
     "collect_results_gpu",
+    "comparable",
     "drop_kept_gradients",
+    "error_first",
     "fail_together",
     "fsdp_modules",
     "full_copies",

@@ -30,7 +30,7 @@ def allreduce_params(
         bucket_size_mb: with ``coalesce``, the most MiB that travel together; -1 for no limit.
 
     Raises:
-        TypeError: something is no tensor, or sparse.
+        TypeError: something is no tensor, or sparse; or ``bucket_size_mb`` is no number.
         ValueError: tensors are expanded, or share memory; or ``bucket_size_mb`` is 0.
     """
     check_bucket_size(bucket_size_mb)
@@ -53,7 +53,7 @@ def allreduce_grads(
         coalesce, bucket_size_mb: see `allreduce_params`.
 
     Raises:
-        TypeError: a gradient is sparse.
+        TypeError: a gradient is sparse; or ``bucket_size_mb`` is no number.
         ValueError: ``bucket_size_mb`` is 0.
     """
     check_bucket_size(bucket_size_mb)
@@ -76,8 +76,11 @@ def check_bucket_size(bucket_size_mb: int) -> None:
     """Check the size of buckets.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is 0.
     """
+    if isinstance(bucket_size_mb, bool) or not isinstance(bucket_size_mb, (int, float)):
+        raise TypeError(f"bucket_size_mb must be a number of MiB, or -1, not {bucket_size_mb!r}")
     if bucket_size_mb == 0:
         raise ValueError("bucket_size_mb must be a number of MiB, or -1 for no limit; not 0")
 
@@ -91,11 +94,12 @@ def _buckets(tensors: list[Tensor], coalesce: bool, bucket_size_mb: int) -> Iter
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
-        if bucket and size + tensor.nbytes > limit:
+        nbytes = tensor.numel() * tensor.element_size()  # a sparse one, refused later, has it too
+        if bucket and size + nbytes > limit:
             yield bucket
             bucket, size = [], 0
         bucket.append(tensor)
-        size += tensor.nbytes
+        size += nbytes
     if bucket:
         yield bucket
 

@@ -37,7 +37,9 @@ def fail_together(what: str) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    _raise_first(what, error, all_gather_objects(_describe(error)))
+    with error_first(error):
+        texts = all_gather_objects(_describe(error))
+    _raise_first(what, error, texts)
 
 
 @contextlib.contextmanager
@@ -68,10 +70,29 @@ def watch_failures(what: str) -> Iterator[Callable[[], None]]:
         pass
     except Exception as caught:
         error = caught
-    exchanges.finish(error is not None)
-    texts = exchanges.gather(_describe(error)) if exchanges.failed else []
-    exchanges.close()
+    with error_first(error):
+        exchanges.finish(error is not None)
+        texts = exchanges.gather(_describe(error)) if exchanges.failed else []
+        exchanges.close()
     _raise_first(what, error, texts)
+
+
+@contextlib.contextmanager
+def error_first(error: Exception | None) -> Iterator[None]:
+    """A context that tells the other ranks of an error. If it fails, the error itself is raised.
+
+    It fails where the others wait elsewhere, such as in a collective of a model.
+
+    Args:
+        error: None where there is none.
+    """
+    try:
+        yield
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"on rank {get_dist_info()[0]}; the others could not be told: {failure}")
+        raise error from error.__cause__  # which hides the failure, for that is not the cause
 
 
 class _FailedElsewhere(Exception):

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 import torch.distributed as dist
 
 from hookrun.core.errors import did_you_mean
+
+from .environment import get_dist_info
 
 _DEFAULT_PORT = 29500
 
@@ -52,9 +56,13 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
     Where ``torchrun --max-restarts`` starts the ranks of one machine again, they meet anew. On
     several machines, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` for torchrun, so that they do.
 
+    From then on, warnings by ``warnings.warn`` begin with the rank on other ranks than 0, as torch
+    lets tracebacks do.
+
     Raises:
-        ValueError: an unknown launcher or backend; an environment variable, or the port, is no
-            number or out of range.
+        TypeError: ``port`` is no int.
+        ValueError: an unknown launcher or backend; an environment variable is no number, or the
+            port is out of range.
         RuntimeError: environment variables are missing (the message names them); nccl without a
             GPU; or there is a process group already.
     """
@@ -64,14 +72,17 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
     if dist.is_initialized():
         raise RuntimeError("there is a process group already: call init_dist once")
     has_gpu = torch.cuda.is_available()
-    backend = backend or ("nccl" if has_gpu else "gloo")
+    backend = ("nccl" if has_gpu else "gloo") if backend in (None, "") else str(backend)
     known = dist.Backend.backend_list
     for name in (part.rpartition(":")[2].lower() for part in backend.split(",")):
         if name not in known:
             raise ValueError(f"unknown backend {backend!r}. {did_you_mean(name, known)}")
     if backend.lower() == "nccl" and not has_gpu:
         raise RuntimeError("backend='nccl' needs a GPU, and there is none here; use 'gloo'")
-    process = _LAUNCHERS[launcher](kwargs.pop("port", None))
+    port = kwargs.pop("port", None)
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+        raise TypeError(f"init_dist: port is an int, not {port!r}")
+    process = _LAUNCHERS[launcher](port)
     if has_gpu:
         torch.cuda.set_device(process.local_rank % torch.cuda.device_count())
     os.environ.update(
@@ -85,6 +96,25 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
         kwargs["store"] = _store_of_start(process, kwargs.get("timeout"))
         kwargs.update(rank=process.rank, world_size=process.world_size)
     dist.init_process_group(backend, **kwargs)
+    if not hasattr(warnings.formatwarning, "shows_rank"):
+        warnings.formatwarning = _WarningsByRank(warnings.formatwarning)
+
+
+class _WarningsByRank:
+    """Formats warnings, with the rank where it is not 0.
+
+    Args:
+        format_warning: what does so without the rank.
+    """
+
+    shows_rank = True
+
+    def __init__(self, format_warning: Callable[..., str]) -> None:
+        self._format = format_warning
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str:
+        rank = get_dist_info()[0]
+        return (f"[rank {rank}] " if rank else "") + self._format(*args, **kwargs)
 
 
 def _is_restartable() -> bool:
@@ -122,7 +152,7 @@ def _of_pytorch(port: int | None) -> _Process:
         _int_of("WORLD_SIZE"),
         _int_of("LOCAL_RANK", rank),
         os.environ["MASTER_ADDR"],
-        port or _int_of("MASTER_PORT"),
+        _int_of("MASTER_PORT") if port is None else port,
     )
 
 
@@ -139,7 +169,7 @@ def _of_slurm(port: int | None) -> _Process:
         _int_of("SLURM_NTASKS"),
         _int_of("SLURM_LOCALID", rank),
         address,
-        port or _int_of("MASTER_PORT", own),
+        _int_of("MASTER_PORT", own) if port is None else port,
     )
 
 
@@ -165,7 +195,7 @@ def _of_mpi(port: int | None) -> _Process:
         )
     address = os.environ.get("MASTER_ADDR", "127.0.0.1")
     local_rank = _int_of(kind[2], rank)
-    own = port or _int_of("MASTER_PORT", _DEFAULT_PORT)
+    own = _int_of("MASTER_PORT", _DEFAULT_PORT) if port is None else port
     return _Process(rank, world_size, local_rank, address, own)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 from .environment import get_dist_info, group_timeout
 
@@ -97,13 +98,15 @@ class RunReports:
         with contextlib.suppress(RankError), _store_errors():
             self._set(f"lost/{self._rank}", str(error))
 
-    def raise_cause(self) -> None:
-        """Raise the error of another rank that has made a collective fail here, if it is known.
+    def raise_cause(self, error: BaseException) -> None:
+        """Raise what is known of why a collective has failed here.
 
-        To be called after `lose`.
+        Args:
+            error: that of the collective, which was given to `lose`.
 
         Raises:
-            RankError: names the rank, and what has become of it.
+            RankError: names another rank, and what has become of it; or says that all ranks have
+                waited.
         """
         deadline = time.monotonic() + min(_PATIENCE, self._timeout)
         with _store_errors():
@@ -115,7 +118,11 @@ class RunReports:
                     rank = (elsewhere or silent)[0]
                     raise RankError(f"waited in vain for rank {rank}: {self._describe(rank)}")
                 if not silent:
-                    return
+                    raise RankError(
+                        "all ranks have waited in vain for each other: either they were in "
+                        "different collectives, as where a part of the model or a hook is at work "
+                        f"on some of them only, or the network has failed ({error})"
+                    )
 
     def _wait(self, keys: Sequence[str], point: str) -> None:
         """Return when there are these keys, of which the last ones to come are a ``point``'s."""
@@ -124,7 +131,12 @@ class RunReports:
             if self._has(*keys):
                 return
             missing = self._lacking(point)
-            self._raise_failure(missing)
+            try:
+                self._raise_failure(missing)
+            except RankError:
+                if self._has(*keys):  # by now: the failure may be what follows from them
+                    return
+                raise
             if time.monotonic() >= deadline:
                 waited = f"waited {self._timeout:g} s in vain for {_name(missing or [0])}"
                 raise RankError(f"{waited}: {self._describe((missing or [0])[0])}")
@@ -189,6 +201,23 @@ class RunReports:
         return bytes(self._store.get(self._key(name))).decode() if self._has(name) else None
 
 
+def comparable(value: Any) -> Any:
+    """What to compare of a value, for `RunReports.compare`: numbers, texts and None themselves.
+
+    Of lists, tuples and dicts, what they hold; of a tensor of one element, its number; of any other
+    object the name of its class.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [comparable(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): comparable(each) for key, each in value.items()}
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    return type(value).__name__
+
+
 def is_lost(error: BaseException | None) -> bool:
     """Whether an error is that of a collective or a wait for other ranks, not one of this rank.
 
@@ -204,7 +233,10 @@ def is_lost(error: BaseException | None) -> bool:
 
 
 # Errors of collectives over gloo, and of some stores, have no class of their own.
-_LOST = re.compile(r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)|[Ww]ait timeout")
+_LOST = re.compile(
+    r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)"
+    r"|[Ww]ait timeout|pair closure|Socket closed"
+)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.core.registry import Registry
+from hookrun.ops.sharded import is_sharded
 
 from .environment import get_dist_info
 
@@ -94,6 +95,22 @@ def averages_gradients(model: nn.Module) -> bool:
     if any(isinstance(module, tuple(kinds)) for module in model.modules()):
         return True
     return dtensor is not None and any(isinstance(p, dtensor.DTensor) for p in model.parameters())
+
+
+def averages_over_all_ranks(model: nn.Module) -> bool:
+    """Whether DDP or FSDP2 averages gradients of the model, or a part of it, over all ranks.
+
+    Ranks whose gradients are averaged in several groups may train different models.
+    """
+    world_size = get_dist_info()[1]
+    sizes = [
+        module.process_group.size()
+        for module in model.modules()
+        if isinstance(module, DistributedDataParallel)
+    ]
+    parameters: list[Any] = list(model.parameters())
+    sizes += [each.device_mesh.size() for each in parameters if is_sharded(each)]
+    return world_size in sizes
 
 
 @contextlib.contextmanager

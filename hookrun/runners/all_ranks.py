@@ -16,6 +16,7 @@ from hookrun.distributed import RankError, RunReports, get_dist_info, is_joining
 
 from .any_runner import AnyRunner
 from .checks import length_of
+from .same_training import describe_training, judge_training
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def reporting(runner: AnyRunner) -> Iterator[None]:
         if isinstance(error, RankError):
             raise
         try:
-            reports.raise_cause()
+            reports.raise_cause(error)
         except RankError as cause:
             raise cause from error
         raise
@@ -108,13 +109,15 @@ def compare_setup(
 
 @may_sync
 def compare_start(runner: AnyRunner) -> None:
-    """Check that all ranks start at the same position, and find the synchronized hooks.
+    """Check that all ranks start at the same position and train the same way, and find the
+    synchronized hooks.
 
     Called after ``before_run``, on all ranks. Synchronized are hooks that all ranks have with the
     same signatures; if ranks compare nothing, no hook is.
 
     Raises:
-        ValueError: the ranks start at other positions, on all of them.
+        ValueError: the ranks start at other positions, or average gradients with other optimizers
+            or parameters; on all of them.
     """
     runner.synchronized_hooks = []
     if runner.reports is None:
@@ -129,9 +132,12 @@ def compare_start(runner: AnyRunner) -> None:
         },
         "file": None if point is None else point.source,
         "hooks": _signatures(runner, SynchronizesRanks, "sync_signature"),
+        "training": describe_training(runner),
     }
     found = runner.reports.compare("start", "was about to start", mine, _judge_start)
     _raise(found["error"])
+    if found["warning"] and runner.rank == 0:
+        runner.logger.warning("%s", found["warning"])
     if found["synchronized"] and not is_joining(runner.model):
         runner.synchronized_hooks = [
             hook
@@ -141,19 +147,21 @@ def compare_start(runner: AnyRunner) -> None:
 
 
 def compare_epoch(runner: AnyRunner, batches: int) -> None:
-    """Check that all ranks have had as many batches in the epoch that ends.
+    """Check that all ranks have had as many batches in the epoch that ends, and have as many
+    epochs.
 
     Args:
         runner: the runner.
         batches: the batches of this rank.
 
     Raises:
-        ValueError: the ranks have had other numbers, on all of them.
+        ValueError: the ranks have other numbers, on all of them.
     """
     if runner.reports is None or is_joining(runner.model):
         return
     note = f"had come to the end of epoch {runner.epoch + 1}, of {batches} batches"
-    _raise(runner.reports.compare("epoch", note, batches, _judge_epoch))
+    mine = {"batches": batches, "max_epochs": runner.max_epochs}
+    _raise(runner.reports.compare("epoch", note, mine, _judge_epoch))
 
 
 def _signatures(runner: AnyRunner, protocol: Any, method: str) -> list[list[Any]]:
@@ -229,20 +237,19 @@ def _judge_start(ranks: list[dict[str, Any]]) -> dict[str, Any]:
             "the ranks would start at other positions: all of them must resume the same "
             f"checkpoint, from a folder that all can read ({told})"
         )
+    parting, warning = judge_training([rank["training"] for rank in ranks])
     same = all(rank["hooks"] == ranks[0]["hooks"] for rank in ranks)
-    return {"error": error, "synchronized": same}
+    return {"error": error or parting, "warning": warning, "synchronized": same}
 
 
 def _source(file: str | None) -> str:
     return "nothing resumed" if file is None else f"resumed {file}"
 
 
-def _judge_epoch(batches: list[int]) -> str | None:
-    if len(set(batches)) == 1:
-        return None
-    return "the loaders of the ranks had other numbers of batches in this epoch: " + ", ".join(
-        f"rank {rank}: {count}" for rank, count in enumerate(batches)
-    )
+def _judge_epoch(ranks: list[dict[str, Any]]) -> str | None:
+    batches = "the loaders of the ranks had other numbers of batches in this epoch"
+    limits = "the ranks have other values of max_epochs, which must be set on all of them"
+    return _difference(ranks, "batches", batches) or _difference(ranks, "max_epochs", limits)
 
 
 def _difference(ranks: list[dict[str, Any]], name: str, text: str) -> str | None:

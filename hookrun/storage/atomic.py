@@ -8,6 +8,7 @@ of them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import io
 import os
@@ -20,13 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .locks import try_lock
+from .locks import folder_locked, try_lock
 
 _BUFFER_BYTES = 1 << 20
 _TRIES = 8
 _OLD_SECONDS = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\.hookrun-([0-9a-f]{8})-[0-9a-f]{16}\.tmp")
 _NO_BOOT = "0" * 8
+_RENAME_EXCHANGE = 2  # of Linux
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not there on Windows
 
 
@@ -96,16 +98,35 @@ def link(path: str | os.PathLike[str], name: str) -> None:
     sync_folder(path.parent)
 
 
-def new_folder(path: Path) -> Path:
-    """A new, empty folder with a temporary name, which `publish_folder` names ``path``."""
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A context with a new, empty folder, which `publish_folder` names ``path``.
+
+    Meanwhile it is locked, so that `remove_leftovers` knows whose process has died. It is deleted
+    if the context ends by an error.
+    """
     make_folder(path.parent)
-    temporary = temporary_name(path)
-    temporary.mkdir()
-    return temporary
+    with contextlib.ExitStack() as locks:
+        for _ in range(_TRIES):
+            temporary = temporary_name(path)
+            temporary.mkdir()
+            if locks.enter_context(folder_locked(temporary)) and temporary.is_dir():
+                break  # another process has not deleted it before it was locked
+        else:
+            raise OSError(
+                f"temporary folders in {str(path.parent)!r} are deleted by another process"
+            )
+        try:
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
     """Give a folder whose files are durable its name, in place of an older one of that name.
+
+    Where the system can exchange two names, as on Linux, there is one of the two at any moment.
 
     Raises:
         NotADirectoryError: there is a file of this name.
@@ -114,17 +135,29 @@ def publish_folder(temporary: Path, path: Path) -> None:
     sync_folder(temporary)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise NotADirectoryError(f"{str(path)!r} is no folder: no folder can take its place")
-    old = temporary_name(path)
-    if path.exists():
-        os.rename(path, old)
-    try:
-        os.rename(temporary, path)
-    except BaseException:
-        if old.exists():
-            os.rename(old, path)
-        raise
+    old = temporary
+    if not (path.exists() and _exchange(temporary, path)):
+        old = temporary_name(path)
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            if old.exists():
+                os.rename(old, path)
+            raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two files or folders in one step; False where that is not possible."""
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return False
+    names = os.fsencode(os.path.abspath(one)), os.fsencode(os.path.abspath(other))
+    return bool(call(0, names[0], 0, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def remove_folder(path: Path) -> None:
@@ -166,10 +199,11 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     """Delete the temporary files of processes that were killed during a write.
 
     A writer holds a lock, which ends with its process. Where locks are unsupported, or the file is
-    another machine's, it is deleted only if it was not modified for a day; and so are folders.
+    another machine's, it is deleted only if it was not modified for a day. Folders are treated as
+    files are.
 
     Returns:
-        The deleted files. Files that are being written are kept.
+        The deleted files and folders. Those that are being written are kept.
     """
     removed = []
     for path in Path(folder).glob(".hookrun-*.tmp"):
@@ -182,34 +216,30 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
 def _remove_if_abandoned(path: Path) -> bool:
     match = _TEMPORARY.fullmatch(path.name)
     status = path.lstat()
-    if match is not None and stat.S_ISDIR(status.st_mode):
-        return _remove_folder_if_old(path)
-    if match is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if match is None or not (
+        is_folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+    ):
         return False
     if stat.S_ISLNK(status.st_mode):
         path.unlink()  # link() tries again if it was about to rename it
         return True
-    old = time.time() - status.st_mtime > _OLD_SECONDS
+    written = [path, *path.iterdir()] if is_folder else [path]
+    old = time.time() - max(each.lstat().st_mtime for each in written) > _OLD_SECONDS
     if not old and (match[1] != _boot() or _boot() == _NO_BOOT):
         return False
-    descriptor = os.open(path, os.O_RDWR | _NO_FOLLOW)
+    descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | _NO_FOLLOW)
     try:
         locked = try_lock(descriptor)
-        if locked or (locked is None and old):
+        if not locked and not (locked is None and old):
+            return False
+        if is_folder:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
-            return True
-        return False
+        return True
     finally:
         os.close(descriptor)
-
-
-def _remove_folder_if_old(folder: Path) -> bool:
-    """Folders have no lock: one is deleted if nothing in it was modified for a day."""
-    times = [each.lstat().st_mtime for each in (folder, *folder.iterdir())]
-    if time.time() - max(times) <= _OLD_SECONDS:
-        return False
-    shutil.rmtree(folder, ignore_errors=True)
-    return True
 
 
 def _new_file(path: Path) -> io.FileIO:

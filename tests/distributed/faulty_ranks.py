@@ -25,11 +25,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from hookrun import CheckpointHook, EpochBasedRunner, IterBasedRunner, OptimizerHook
+from hookrun import (
+    CheckpointHook,
+    ClosureHook,
+    DistEvalHook,
+    EpochBasedRunner,
+    IterBasedRunner,
+    OptimizerHook,
+)
 from tests.support import TinyModel, make_loader
 
 RANKS, TIMEOUT, DEADLINE = 2, 8.0, 40.0  # seconds: of the group, and of a job in any case
 FAULTS = ["raises", "dies", "alone", "dies before", "hooks", "data", "data without len", "file"]
+FAULTS += ["evaluates", "strays"]
 BATCHES = 4
 
 
@@ -59,6 +67,25 @@ class Wrapped(DistributedDataParallel):
         return outputs
 
 
+class Unreadable:
+    """Batches for an evaluation, of which the second cannot be read on the rank at fault."""
+
+    def __init__(self, at_fault: bool) -> None:
+        self.dataset, self.at_fault = self, at_fault
+
+    def __len__(self) -> int:
+        return 6
+
+    def evaluate(self, results: list[Any], logger: Any = None) -> dict[str, float]:
+        return {}
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in make_loader(3):
+            yield batch
+            if self.at_fault:
+                raise OSError("disk gone")
+
+
 class WithoutLength:
     def __init__(self, batches: int) -> None:
         self.batches = batches
@@ -78,6 +105,7 @@ def wrap(model: nn.Module, wrapper: str) -> nn.Module:
 def run(rank: int, folder: Path, fault: str, wrapper: str, kind: str) -> None:
     """One process of a job. Rank 1 is at fault, rank 0 where it is about a file that it sees."""
     at_fault = rank == 1
+    loader: Any
     model = Model()
     model.fault = fault if at_fault else None
     wrapped = wrap(model, wrapper)
@@ -92,6 +120,11 @@ def run(rank: int, folder: Path, fault: str, wrapper: str, kind: str) -> None:
     runner.register_hook(OptimizerHook(), priority=40)
     if fault == "hooks" and not at_fault:
         runner.register_hook(CheckpointHook(1, by_epoch=by_epoch))
+    if fault == "strays" and at_fault:
+        runner.register_hook(ClosureHook("before_train_iter", lambda _: dist.barrier()))
+    if fault == "evaluates":
+        loader = Unreadable(at_fault)
+        runner.register_hook(DistEvalHook(loader, by_epoch=by_epoch))
     if fault == "file":
         write_file(runner, rank)
         runner.resume("auto")
@@ -100,7 +133,7 @@ def run(rank: int, folder: Path, fault: str, wrapper: str, kind: str) -> None:
     if fault == "dies before" and at_fault:
         os._exit(0)
     batches = BATCHES - (at_fault and fault.startswith("data"))
-    loader: Any = make_loader(batches)
+    loader = make_loader(batches)
     if fault == "data without len":
         loader = WithoutLength(batches)
     runner.run([loader], [("train", 1)])

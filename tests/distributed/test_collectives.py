@@ -82,6 +82,15 @@ for arguments in ({}, {"coalesce": False}, {"bucket_size_mb": 1}):
     counts.append(count)
     assert all(torch.equal(each, torch.full_like(each, 1.5)) for each in tensors)
 found["counts"] = counts
+
+table = torch.nn.Embedding(4, 2, sparse=True)
+table(torch.tensor([rank])).sum().backward()
+found["sparse"] = []
+for arguments in ({}, {"coalesce": False}, {"bucket_size_mb": 1}):
+    try:
+        allreduce_grads(table.parameters(), **arguments)
+    except TypeError as error:
+        found["sparse"].append(str(error))
 """
 
 
@@ -91,6 +100,9 @@ def test_gradients_of_two_processes(tmp_path: Path) -> None:
     for rank, each in enumerate(found):
         counts = each.pop("counts")
         assert counts == [1, 3, 3]
+        sparse = each.pop("sparse")
+        assert len(sparse) == 3
+        assert all("sparse" in text for text in sparse)
         for gradients in each.values():
             assert gradients == [
                 [1.5] * 3,
@@ -106,3 +118,11 @@ def test_gradients_of_two_processes(tmp_path: Path) -> None:
 def test_a_bucket_of_no_size(reduce: Any) -> None:
     with pytest.raises(ValueError, match="bucket_size_mb must be a number of MiB, or -1"):
         reduce([torch.zeros(1)], bucket_size_mb=0)
+
+
+@pytest.mark.parametrize("reduce", [allreduce_grads, allreduce_params])
+@pytest.mark.parametrize("size", [None, "1", True])
+def test_a_bucket_size_is_a_number(reduce: Any, size: Any) -> None:
+    for coalesce in (True, False):
+        with pytest.raises(TypeError, match="bucket_size_mb must be a number of MiB, or -1"):
+            reduce([torch.zeros(1)], coalesce, size)

@@ -102,8 +102,8 @@ class Scores(Hook):
 def wrapped(net: nn.Module, kind: str, policy: MixedPrecisionPolicy | None = None) -> nn.Module:
     if kind == "none":
         return net
-    if kind == "ddp":
-        return nn.parallel.DistributedDataParallel(net)
+    if kind in ("ddp", "static"):
+        return nn.parallel.DistributedDataParallel(net, static_graph=kind == "static")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     options: dict[str, Any] = {"mesh": mesh, **({"mp_policy": policy} if policy else {})}
     if kind == "parts":
@@ -169,6 +169,7 @@ def all_trainings(folder: Path) -> dict[str, Any]:
             options = {"dtype": torch.bfloat16 if name == "bf16" else torch.float16}
             found[f"{kind} {name}"] = train(kind, step, folder / f"{kind} {name}", **options)
         found[f"{kind} again"] = train(kind, STEPS["third"], folder / f"{kind} again")
+    found["static third"] = train("static", STEPS["third"], folder / "static")
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     found["policy"] = train("parts", STEPS["third"], folder / "policy", policy=policy)
     return found
@@ -186,6 +187,12 @@ def test_two_ranks_are_as_one_process(tmp_path: Path, ends: list[Any], name: str
     for kind in WRAPPERS:
         for end in ends:
             torch.testing.assert_close(end[f"{kind} {name}"], alone, rtol=1e-6, atol=1e-6)
+
+
+def test_a_static_graph_is_recorded_inside_of_a_window(tmp_path: Path, ends: list[Any]) -> None:
+    alone = train("none", STEPS["third"], tmp_path)
+    for end in ends:
+        torch.testing.assert_close(end["static third"], alone, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", HALVES)

@@ -26,6 +26,8 @@ SOME = [
     ["data", "ddp", "epoch"],
     ["data without len", "ddp", "epoch"],
     ["file", "none", "iter"],
+    ["evaluates", "fsdp", "epoch"],
+    ["strays", "fsdp", "iter"],
 ]
 # What the ranks say: rank 0, and rank 1 if it lives.
 DIFFER = r"ValueError: the training loaders of the ranks have other numbers of batches.*"
@@ -43,6 +45,12 @@ EXPECTED = {
     "hooks": (HOOKS, HOOKS),
     "data": (DIFFER + r"rank 0: \[4\], rank 1: \[3\]",) * 2,
     "file": (POSITIONS, POSITIONS),
+    "strays": (r"RankError: (all ranks have waited in vain for each other|waited .*for rank \d)",)
+    * 2,
+    "evaluates": (
+        r"(RankError: rank 1 has|RuntimeError: \w+) failed( on rank 1)?: OSError: disk gone",
+        r"OSError: disk gone",
+    ),
 }
 # Found where all ranks come to the end of the epoch, or else where one waits in training.
 AT_THE_END = r"ValueError: the loaders of the ranks had other numbers.*: rank 0: 4, rank 1: 3"

@@ -21,12 +21,13 @@ VARIABLES = (
     *("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "SLURM_STEP_ID", "PMI_SIZE"),
 )
 PROGRAM = """
-import sys, os, torch
+import sys, os, torch, warnings
 from hookrun import get_dist_info, init_dist
 init_dist(sys.argv[1])
 numbers = torch.ones(1)
 torch.distributed.all_reduce(numbers)
 print(*get_dist_info(), torch.distributed.get_backend(), numbers.item(), os.environ["LOCAL_RANK"])
+print(warnings.formatwarning("text", UserWarning, "a.py", 1).partition("a.py:1: ")[0])
 torch.distributed.destroy_process_group()
 """
 
@@ -65,8 +66,8 @@ def test_two_processes(launcher: str, names: tuple[str, ...], more: dict[str, st
                 command, env={**environment, **values, **more}, stdout=subprocess.PIPE, text=True
             )
         )
-    outputs = [process.communicate(timeout=120)[0].split() for process in running]
-    assert outputs == [[str(rank), "2", "gloo", "2.0", str(rank)] for rank in range(2)]
+    outputs = [process.communicate(timeout=120)[0].splitlines() for process in running]
+    assert outputs == [["0 2 gloo 2.0 0", ""], ["1 2 gloo 2.0 1", "[rank 1] "]]
 
 
 @pytest.mark.parametrize(
@@ -183,9 +184,29 @@ def test_nccl_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         init_dist("pytorch", "nccl")
 
 
+@pytest.mark.parametrize(
+    ("port", "error", "message"),
+    [
+        ("29511", TypeError, "port is an int, not '29511'"),
+        (True, TypeError, "port is an int, not True"),
+        (0, ValueError, "a port is from 1 to 65535, not 0"),
+    ],
+)
+def test_a_port_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, port: Any, error: type[Exception], message: str
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with pytest.raises(error, match=message):
+        init_dist("pytorch", port=port)
+
+
 def test_an_unknown_backend() -> None:
     with pytest.raises(ValueError, match=r"unknown backend 'glo'\. Did you mean 'gloo'"):
         init_dist("pytorch", "glo")
+    with pytest.raises(ValueError, match="unknown backend '5'"):
+        init_dist("pytorch", 5)  # type: ignore[arg-type]
 
 
 def test_a_group_that_is_there() -> None:

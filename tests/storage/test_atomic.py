@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +163,10 @@ def test_only_what_is_surely_left_is_removed(path: Path) -> None:
         put(name, 7 * 86400, removed=False)
     locked = put(f".hookrun-{boot}-{5:016x}.tmp", 7 * 86400, removed=False)
     os.mkfifo(folder / f".hookrun-{boot}-{6:016x}.tmp")
-    (folder / f".hookrun-{boot}-{7:016x}.tmp").mkdir()
-    kept += [folder / f".hookrun-{boot}-{number:016x}.tmp" for number in (6, 7)]
+    for number, name in enumerate((boot, other), 9):  # folders
+        (folder / f".hookrun-{name}-{number:016x}.tmp").mkdir()
+    gone.append(folder / f".hookrun-{boot}-{9:016x}.tmp")
+    kept += [folder / f".hookrun-{boot}-{6:016x}.tmp", folder / f".hookrun-{other}-{10:016x}.tmp"]
     os.symlink("a.pth", folder / f".hookrun-{boot}-{8:016x}.tmp")  # killed inside link()
     gone.append(folder / f".hookrun-{boot}-{8:016x}.tmp")
     with open(locked, "rb") as held:
@@ -229,18 +234,18 @@ def test_files_have_the_rights_that_new_files_have(tmp_path: Path) -> None:
 
 
 def make_complete(path: Path, text: str) -> None:
-    temporary = new_folder(path)
-    (temporary / "part").write_text(text)
-    publish_folder(temporary, path)
+    with new_folder(path) as temporary:
+        (temporary / "part").write_text(text)
+        publish_folder(temporary, path)
 
 
 def test_a_folder_is_there_once_it_is_complete(tmp_path: Path) -> None:
     """In place of an older one, and gone with its name."""
     path = tmp_path / "runs" / "a"
-    temporary = new_folder(path)
-    assert not path.exists()
-    assert temporary.parent == path.parent
-    publish_folder(temporary, path)
+    with new_folder(path) as temporary:
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        publish_folder(temporary, path)
     make_complete(path, "new")
     assert [each.name for each in path.parent.iterdir()] == ["a"]
     assert (path / "part").read_text() == "new"
@@ -258,17 +263,21 @@ def test_no_folder_takes_the_place_of_a_file(tmp_path: Path, kind: str) -> None:
     else:
         other.mkdir()
         path.symlink_to(other)
-    with pytest.raises(NotADirectoryError, match="no folder can take its place"):
-        publish_folder(new_folder(path), path)
+    with (
+        pytest.raises(NotADirectoryError, match="no folder can take its place"),
+        new_folder(path) as temporary,
+    ):
+        publish_folder(temporary, path)
     assert path.is_symlink() or path.read_text() == "old"
+    assert leftovers(tmp_path) == []
 
 
 def test_an_old_folder_stays_where_the_new_one_cannot_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the system's way to exchange names."""
     path = tmp_path / "a"
     make_complete(path, "old")
-    temporary = new_folder(path)
     rename = os.rename
 
     def refuse(source: Any, target: Any) -> None:
@@ -277,17 +286,78 @@ def test_an_old_folder_stays_where_the_new_one_cannot_be_named(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(OSError, match="disk"):
+    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
+    with pytest.raises(OSError, match="disk"), new_folder(path) as temporary:
         publish_folder(temporary, path)
     assert (path / "part").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_that_were_left_are_deleted_after_a_day(tmp_path: Path) -> None:
-    old, new = (new_folder(tmp_path / "a") for _ in range(2))
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems rename twice")
+def test_there_is_an_old_or_a_new_folder_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    make_complete(path, "old")
+    monkeypatch.setattr(os, "rename", None)
+    make_complete(path, "new")
+    assert (path / "part").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED_WITHIN_A_FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from hookrun.storage import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    (folder / "part").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_folders_of_killed_processes_are_deleted_and_those_at_work_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    killed = programs.run("-c", KILLED_WITHIN_A_FOLDER, path)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = leftovers(tmp_path)
+    with new_folder(path) as mine:
+        os.utime(mine, (1, 1))
+        assert remove_leftovers(tmp_path) == [left]
+        assert programs.run("-c", REMOVE, tmp_path).stdout == "[]\n"
+        publish_folder(mine, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_without_locks_are_deleted_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "try_lock", lambda _: None)
+    old, new = (atomic.temporary_name(tmp_path / "a") for _ in range(2))
     for folder in (old, new):
+        folder.mkdir()
         (folder / "part").touch()
     for each in (old / "part", old):
         os.utime(each, (1, 1))
     os.utime(new, (1, 1))
     assert remove_leftovers(tmp_path) == [old]
     assert list(tmp_path.iterdir()) == [new]
+
+
+def test_a_folder_that_is_taken_away_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    locked = atomic.folder_locked
+
+    @contextlib.contextmanager
+    def late(folder: Path) -> Iterator[bool]:
+        made.append(folder)
+        if len(made) == 1:
+            assert remove_leftovers(tmp_path) == [folder]
+        with locked(folder) as acquired:
+            yield acquired and len(made) != 2  # as if another process held the second one
+
+    monkeypatch.setattr(atomic, "folder_locked", late)
+    make_complete(tmp_path / "a", "new")
+    assert len(made) == 3
+    assert (tmp_path / "a" / "part").read_text() == "new"

@@ -40,7 +40,13 @@ from .judge import COMPARE, Compare, Judge
 from .keeper import BestKeeper
 from .metrics import StreamingMetric, stream, streaming_metrics
 from .naming import label_of, resolve_names
-from .plan import DECIDING_METHODS, evaluation_plan, evaluation_triggers, is_due
+from .plan import (
+    DECIDING_METHODS,
+    evaluation_plan,
+    evaluation_triggers,
+    is_due,
+    is_sharded_model,
+)
 from .random_state import keep_random_state
 from .scores import as_output, compute_scores, flush_to_earlier_loggers, log_length, select_score
 from .testing import collect_predictions, evaluating, single_gpu_test
@@ -240,6 +246,10 @@ class EvalHook(Hook):
 
     def close(self, runner: Any, error: BaseException | None) -> None:
         runner.checkpoint_writer.close()
+
+    def required_signature(self, runner: Any) -> Any:
+        """That it evaluates, where that takes all ranks: they have parts of the model (FSDP2)."""
+        return [True] if is_sharded_model(runner.model) else None
 
     def sync_signature(self, runner: Any) -> Any:
         return None if self.save_best is None else self.evaluation_plan(runner)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from hookrun.core import Trigger
 from hookrun.core.triggers import NEVER
+from hookrun.distributed import fsdp_modules
 
 DECIDING_METHODS = (
     "before_train_epoch",
@@ -71,3 +74,8 @@ def evaluation_plan(
         return None  # their epochs may differ in length
     plan = start, interval, by_epoch, *evaluated
     return (*plan, runner.max_epochs, runner.max_iters, runner.epoch, runner.iter)
+
+
+def is_sharded_model(model: Any) -> bool:
+    """Whether FSDP2 shards the model, so that its forward pass takes all ranks."""
+    return isinstance(model, nn.Module) and bool(fsdp_modules(model))

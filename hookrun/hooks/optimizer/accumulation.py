@@ -205,6 +205,9 @@ class NoSync:
         self.wrappers: list[Any] = [
             module for module in model.modules() if callable(getattr(module, "no_sync", None))
         ]
+        # Torch records the graph in a first iteration, which must synchronize: what it averages
+        # stays the same in the average of the window.
+        self._recording = [each for each in self.wrappers if getattr(each, "static_graph", False)]
         sharded = fsdp_modules(model)
         self.sharded = sharded if keeps_gradients(sharded) else []
         self._entered = contextlib.ExitStack()
@@ -218,7 +221,9 @@ class NoSync:
         """From now on, gradients stay on their rank."""
         self.leave()
         for wrapper in self.wrappers:
-            self._entered.enter_context(wrapper.no_sync())
+            if wrapper not in self._recording:
+                self._entered.enter_context(wrapper.no_sync())
+        self._recording = []
         set_gradient_sync(self.sharded, False)
         self._entered.callback(set_gradient_sync, self.sharded, True)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from hookrun.core import HOOKS, Hook, overrides, starts_with_defaults
+from hookrun.distributed import comparable
 from hookrun.ops import LossScale
 
 from .. import _arguments as check
@@ -117,8 +118,8 @@ class OptimizerHook(Hook):
     # The events of a run
 
     def required_signature(self, runner: Any) -> Any:
-        """When it steps: all ranks average their gradients before that."""
-        return [self._accumulation.iters]
+        """When and how it steps: all ranks average their gradients before, and norms in it."""
+        return [self._accumulation.iters, comparable(self.grad_clip), self.fused]
 
     def before_run(self, runner: Any) -> None:
         check.has_optimizer(self, runner, "steps the optimizer")

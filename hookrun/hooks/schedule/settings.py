@@ -30,6 +30,16 @@ class ScheduleSetting(TriggerSetting):
             vars(hook)[self.name] = value
 
 
+def settings_of(hook: Any) -> dict[str, Any]:
+    """The arguments of a schedule hook by name, as they are now."""
+    return {
+        name: vars(hook).get(name)
+        for owner in type(hook).__mro__
+        for name, setting in vars(owner).items()
+        if isinstance(setting, ScheduleSetting)
+    }
+
+
 class MmcvName:
     """An attribute under the name that MMCV gives it.
 

@@ -17,6 +17,7 @@ from hookrun import _native
 from hookrun.core.hook import Hook
 from hookrun.core.overrides import declaring_class, overrides
 from hookrun.core.triggers import ONLY_ONCE, Trigger
+from hookrun.distributed import comparable
 from hookrun.schedules import WARMUP_KINDS, Policy, Warmup
 
 from .. import _arguments as check
@@ -33,7 +34,7 @@ from .groups import (
     pick,
     separate_tensors,
 )
-from .settings import ScheduleSetting
+from .settings import ScheduleSetting, settings_of
 from .steps import (
     WithoutSkipped,
     iters_trained,
@@ -99,8 +100,8 @@ class UpdaterHook(Hook):
             check.positive(self, "warmup_ratio", high=1.0)
 
     def required_signature(self, runner: Any) -> Any:
-        """Whether it counts epochs; ranks that average gradients must step by the same values."""
-        return [self.by_epoch]
+        """Its arguments: ranks that average gradients must step by the same values."""
+        return comparable(settings_of(self))
 
     # What the schedule is.
 

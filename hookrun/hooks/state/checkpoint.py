@@ -178,8 +178,8 @@ class CheckpointHook(Hook):
         return resolve_out_dir(self, self._given_out_dir, runner)
 
     def required_signature(self, runner: Any) -> Any:
-        """When it saves: all ranks gather their states for the file then."""
-        return [self.interval, self.by_epoch, self.save_last, self.sync_buffer]
+        """When it saves and what: all ranks gather their states for the file then."""
+        return [self.interval, self.by_epoch, self.save_last, self.sync_buffer, self.sharded]
 
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)
