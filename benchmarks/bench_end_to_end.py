@@ -72,7 +72,6 @@ def by_runner(kind: type[BaseRunner]) -> Train:
 
     def train(work: Work, loader: TimedBatches, work_dir: str) -> Training:
         model = TrainStep(work.model(), cross_entropy)
-        names = [name for name, _ in model.named_parameters()]
         limit: dict[str, Any] = (
             {"max_epochs": 1} if kind is EpochBasedRunner else {"max_iters": len(loader)}
         )
@@ -88,11 +87,11 @@ def by_runner(kind: type[BaseRunner]) -> Train:
             optimizer_config={"grad_clip": {"max_norm": MAX_NORM}},
             log_config={"interval": work.log_interval, "hooks": [{"type": "TextLoggerHook"}]},
         )
-        runner.register_hook(EMAHook(momentum=EMA_MOMENTUM, warm_up=0))
+        runner.register_hook(ema := EMAHook(momentum=EMA_MOMENTUM, warm_up=0))
 
         def weights() -> list[torch.Tensor]:  # swapped with the averages at the end of the run
             buffers = dict(model.named_buffers())
-            return [buffers["ema_" + name.replace(".", "_")] for name in names]
+            return [buffers[name] for name in ema.param_ema_buffer.values()]
 
         return Training(
             run=lambda: runner.run([loader], [("train", 1)]),

@@ -34,12 +34,14 @@ class Match:
         ambiguous: if several parts of the file fit equally well and none was taken: the prefixes of
             their names.
         ambiguous_in_model: the same for several parts of the model.
+        is_part: whether one side is only a part of the other, such as a backbone.
     """
 
     names: dict[str, str]
     rename: Callable[[str], str | None] = field(default=lambda name: name)
     ambiguous: Sequence[str] = ()
     ambiguous_in_model: Sequence[str] = ()
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _compare(theirs: _View, ours: _View) -> Match:
     names = {
         original: ours.names[name] for name, original in theirs.names.items() if name in ours.names
     }
-    return Match(names, rename)
+    return Match(names, rename, is_part=_PARTIAL in (theirs.level, ours.level))
 
 
 def _views_of_model(

@@ -255,7 +255,8 @@ def _undone_on_error(runner: AnyRunner) -> Iterator[None]:
 def _check_weights(runner: AnyRunner, weights: Mapping[str, Any], source: Any) -> ckpt.Fit:
     fitting = ckpt.fit(runner.model, weights)
     mismatch = fitting.mismatch
-    if mismatch.missing or mismatch.shapes or mismatch.untied:
+    of_another = fitting.match.is_part or mismatch.missing or mismatch.shapes or mismatch.untied
+    if mismatch and of_another:
         reason = f"\n{fitting.reason}" if fitting.reason else ""
         raise ValueError(
             f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}{reason}\n"

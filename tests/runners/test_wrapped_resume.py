@@ -128,7 +128,7 @@ def test_a_run_of_another_network_is_refused_all_the_same(make_runner: Any) -> N
     first.run([BATCHES], [("train", 1)])
     other = make_runner(model=TrainStep(nn.Linear(4, 2), F.cross_entropy), max_epochs=1)
     before = copy.deepcopy(other.model.state_dict())
-    with pytest.raises(ValueError, match=r"(?s)is not a checkpoint of this model.*weight"):
+    with pytest.raises(ValueError, match=r"(?s)is not a checkpoint of this model.*layer1"):
         other.resume(Path(first.work_dir) / "latest.pth")
     assert all(map(torch.equal, other.model.state_dict().values(), before.values()))
 
@@ -163,3 +163,14 @@ def test_a_runner_loads_them_too(make_runner: Any) -> None:
     assert all(map(torch.equal, other.model.parameters(), state(runner.model)[1]))
     with pytest.raises(ValueError, match=r"Did you mean 'raw'"):
         other.load_checkpoint(path, weights="row")
+
+
+def test_a_part_of_the_file_is_not_the_checkpoint_of_a_run(make_runner: Any) -> None:
+    """A module that has the names and shapes of one of its layers, as a head has."""
+    first = start(make_runner, EpochBasedRunner, "own steps", 1)
+    first.run([BATCHES], [("train", 1)])
+    layer = copy.deepcopy(first.model.head)
+    other = make_runner(model=TrainStep(layer, F.cross_entropy), max_epochs=1)
+    with pytest.raises(ValueError, match=r"(?s)is not a checkpoint of this model.*layer1"):
+        other.resume(Path(first.work_dir) / "latest.pth")
+    load_checkpoint(layer, Path(first.work_dir) / "latest.pth")

@@ -72,9 +72,9 @@ class Averages:
         def is_taken(name: str) -> bool:
             return name in taken or (hasattr(inner, name) and name not in own)
 
-        for name in tensors.keys() - names.keys():
-            names[name] = ""
         # In the order of the model, so that the same names collide in each run.
+        for name in tensors:
+            names.setdefault(name, "")
         for name in [name for name in tensors if not names[name]]:
             names[name] = free_name(f"ema_{name.replace('.', '_')}", is_taken)
             taken.add(names[name])
