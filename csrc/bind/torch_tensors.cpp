@@ -275,12 +275,14 @@ void Torch::find_gradients(const py::module_& torch) {
 
 // The bits that are the same in all tensors that are alike. A word in which many differ is a
 // pointer: none of it counts. Bits that nobody sets hold what was in the memory before; where they
-// happened to be alike in all samples, but not in those of the check, more samples tell.
+// happened to be alike in all samples, but not in those of the check, twice as many more tell.
 bool Torch::find_layouts(const py::module_& torch) {
-  constexpr int kSamples = 24, kFewBits = 20, kAttempts = 4;
+  constexpr int kSamples = 24, kFewBits = 20, kAttempts = 6;
   std::vector<py::object> samples;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    for (int i = 0; i < kSamples; ++i) samples.push_back(real_tensor(torch, 6).attr("view")(2, 3));
+    for (int i = 0; i < kSamples << attempt; ++i) {
+      samples.push_back(real_tensor(torch, 6).attr("view")(2, 3));
+    }
     for (std::size_t i = 0; i < kImplWords; ++i) {
       std::uint64_t differing = 0;
       for (const py::object& sample : samples) {
