@@ -58,9 +58,10 @@ def run_script(
         steps: iterations of the uninterrupted run.
         resumed: whether to resume from ``halfway.pth``.
     """
-    command = [sys.executable, "-m", __name__, str(folder), str(steps), str(int(resumed)), script]
+    # Unbuffered, so that what is printed stands before the traceback that follows it.
+    command = [sys.executable, "-u", "-m", __name__, str(folder), str(steps), str(int(resumed))]
     done = subprocess.run(
-        [*command, *arguments],
+        [*command, script, *arguments],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

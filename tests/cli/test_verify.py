@@ -195,10 +195,10 @@ class InForks:
 
     @staticmethod
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        assert command[0] == sys.executable
+        assert command[:2] == [sys.executable, "-u"]
         assert options.pop("stdout") == subprocess.PIPE
         assert options.pop("stderr") == subprocess.STDOUT
-        return programs.run(*command[1:])
+        return programs.run(*command[2:])
 
 
 @pytest.mark.parametrize(

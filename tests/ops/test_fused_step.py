@@ -80,7 +80,7 @@ def checked() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize(("engine", "name", "steps"), checked(), indirect=["engine"])
+@pytest.mark.parametrize(("engine", "name", "steps"), list(checked()), indirect=["engine"])
 def test_many_steps_stay_as_near_to_fp64_as_torchs_own(name: str, steps: int) -> None:
     elsewhere = 3 * steps // 5
     # The first step, several in a row, and one before and after going on elsewhere.

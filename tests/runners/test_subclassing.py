@@ -248,7 +248,7 @@ def own_events(cls: type) -> tuple[str, ...]:
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize(("case", "kind"), cases_and_runners())
+@pytest.mark.parametrize(("case", "kind"), list(cases_and_runners()))
 def test_overrides_are_called_as_often_as_without_short_cuts(
     make_runner: Any, kind: type, case: int
 ) -> None:
