@@ -89,7 +89,7 @@ def _is_sampled(item: pytest.Item) -> bool:
     mark = item.get_closest_marker("sampled")
     if mark is None:
         return True
-    numbers = dict(item.callspec.indices)  # type: ignore[attr-defined]
+    numbers = dict(item.callspec.indices)  # type: ignore[attr-defined]  # parametrized ones have it
     for together in item.iter_markers("parametrize"):
         names = together.args[0]
         names = names.split(",") if isinstance(names, str) else names

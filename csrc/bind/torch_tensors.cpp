@@ -275,7 +275,7 @@ void Torch::find_gradients(const py::module_& torch) {
 
 // The bits that are the same in all tensors that are alike. A word in which many differ is a
 // pointer: none of it counts. Bits that nobody sets hold what was in the memory before; where they
-// happened to be alike in all samples, but not in those of the check, twice as many more tell.
+// happened to be alike in all samples, but not in those of the check, more samples tell.
 bool Torch::find_layouts(const py::module_& torch) {
   constexpr int kSamples = 24, kFewBits = 20, kAttempts = 6;
   std::vector<py::object> samples;

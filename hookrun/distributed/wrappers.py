@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -76,13 +77,35 @@ def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[s
         keep_vars: whether parameters stay part of the graph, as for ``state_dict``.
     """
     state = model.state_dict(keep_vars=keep_vars)
-    weights = OrderedDict((plain_name(model, name), value) for name, value in state.items())
+    modules = _plain_module_names(model)
+
+    def plain(module: str) -> str:
+        return modules[module] if module in modules else plain_name(model, module)
+
+    weights: OrderedDict[str, Any] = OrderedDict()
+    for name, value in state.items():
+        module, _, last = name.rpartition(".")
+        weights[_joined(plain(module), last)] = value
     if len(weights) < len(state):  # two names would become one
         return OrderedDict(state)
     versions = layer_versions(state).items()
-    plain = OrderedDict((plain_name(model, name), version) for name, version in versions)
-    set_layer_versions(weights, plain)
+    set_layer_versions(weights, OrderedDict((plain(name), each) for name, each in versions))
     return weights
+
+
+def _plain_module_names(model: nn.Module) -> dict[str, str]:
+    """The plain names of all modules, by their names; each module is looked at once."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names = {"": ""}
+    for name in itertools.islice(modules, 1, None):  # the first is the model
+        parent, _, last = name.rpartition(".")
+        inside = _leads_inside(modules[parent], last)
+        names[name] = names[parent] if inside else _joined(names[parent], last)
+    return names
+
+
+def _joined(module: str, last: str) -> str:
+    return f"{module}.{last}" if module else last
 
 
 def averages_gradients(model: nn.Module) -> bool:

@@ -63,9 +63,9 @@ class TrainStep(nn.Module):
 
     @property
     def wrapped_network(self) -> str:
-        """The name that names in files lack: ``model``, if all weights are the wrapped module's.
+        """The attribute that is left out of names in files: ``model``, whose weights are all.
 
-        It is empty if the step has others, such as a loss with weights of its own.
+        Empty if there are others, such as those of a loss, which such names could be confused with.
         """
         averages = averages_of_model(self)
         own = {name for name, tensor in self._buffers.items() if tensor is not None}
