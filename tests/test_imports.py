@@ -83,7 +83,7 @@ def find_circle(imports: dict[str, set[str]]) -> list[str]:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
-    del files["hookrun"]  # it imports all; `from hookrun import _native` is no import of it
+    del files["hookrun"]  # its names come when asked for; `from hookrun import _native` is none
     assert find_circle(imported_files(files)) == []
 
 
@@ -179,6 +179,49 @@ def test_importing_hookrun_imports_no_vendor_and_starts_nothing() -> None:
         f"print([m for m in {heavy} if m in set(sys.modules) - before], threading.active_count())"
     )
     assert run_python(code) == "[] 1"
+
+
+def imported_after(code: str) -> set[str]:
+    """The rooms of hookrun that are imported when the code has run."""
+    rooms = "{m.split('.')[1] for m in sys.modules if m.startswith('hookrun.')}"
+    return set(run_python(f"import sys; {code}; print(*{rooms})").split())
+
+
+def test_a_name_imports_what_it_needs() -> None:
+    assert imported_after("import hookrun") == set()
+    operations = imported_after("from hookrun.ops import ema_update_")
+    assert operations <= {"_native", "core", "kernels", "ops"}
+    assert "hooks" not in imported_after("from hookrun import EpochBasedRunner")
+
+
+def test_shipped_hooks_are_registered_before_their_names_are_imported() -> None:
+    code = (
+        "import sys; from hookrun.core import HOOKS; print('hookrun.hooks' in sys.modules, "
+        "HOOKS.get('EMAHook').__name__, 'Emahook' in HOOKS, len(HOOKS) > 40)"
+    )
+    assert run_python(code) == "False EMAHook False True"
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    stub: dict[str, object] = {}
+    exec((PACKAGE / "__init__.pyi").read_text(), stub)
+    names = stub["__all__"]
+    assert isinstance(names, list)
+    assert sorted(names) == sorted(hookrun.__all__)
+    assert all(getattr(hookrun, name) is stub[name] for name in names)
+
+
+def test_rooms_are_attributes() -> None:
+    code = f"import hookrun; print(*(getattr(hookrun, r).__name__ for r in {sorted(MAY_IMPORT)}))"
+    assert run_python(code).split() == [f"hookrun.{room}" for room in sorted(MAY_IMPORT)]
+    assert set(dir(hookrun)) >= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("name", ["EpochBasedRuner", "_runners", "__wrapped__"])
+def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"module 'hookrun' has no attribute '{name}'") as info:
+        getattr(hookrun, name)
+    assert (info.value.name, info.value.obj) == (name, hookrun)  # Python finds near spellings
 
 
 def test_all_names_are_there_and_documented() -> None:

@@ -11,7 +11,7 @@ from .overrides import overrides
 from .registry import Registry
 from .triggers import Trigger
 
-HOOKS = Registry("hook")
+HOOKS = Registry("hook", home="hookrun.hooks")
 H = TypeVar("H", bound="Hook")
 
 

@@ -18,6 +18,8 @@ class Registry:
 
     Args:
         name: what the registry holds, for error messages.
+        home: the module whose import registers what is shipped; it is imported when the registry
+            is first read.
 
     Examples:
         >>> SHAPES = Registry("shape")
@@ -29,8 +31,9 @@ class Registry:
         2
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, home: str | None = None) -> None:
         self._name = name
+        self._home = home
         self._modules: dict[str, Callable[..., Any]] = {}
 
     @property
@@ -40,23 +43,25 @@ class Registry:
     @property
     def module_dict(self) -> dict[str, Callable[..., Any]]:
         """The registered classes by name."""
+        if self._home is not None:
+            importlib.import_module(self._home)
         return self._modules
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(self.module_dict)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._modules
+        return key in self.module_dict
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+        return iter(self.module_dict)
 
     def __repr__(self) -> str:
-        return f"Registry(name={self._name!r}, items={sorted(self._modules)})"
+        return f"Registry(name={self._name!r}, items={sorted(self.module_dict)})"
 
     def get(self, key: str) -> Callable[..., Any] | None:
         """What is registered under the name, or None."""
-        return self._modules.get(key)
+        return self.module_dict.get(key)
 
     @overload
     def register_module(self, name: T) -> T: ...
@@ -152,7 +157,7 @@ class Registry:
             if found is None:
                 raise KeyError(
                     f"{kind!r} is not in the {self._name} registry. "
-                    + did_you_mean(kind, self._modules)
+                    + did_you_mean(kind, self.module_dict)
                 )
             return found
         if inspect.isclass(kind) or inspect.isfunction(kind):
