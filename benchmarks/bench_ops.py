@@ -139,13 +139,10 @@ def compare(
     return figure
 
 
-def fewer_if_large(model: str, rounds: int) -> int:
-    """How many rounds to take; skips what does not fit into memory."""
-    if model != "ViT-L":
-        return rounds
-    if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < 22e9:
+def skip_if_too_large(model: str) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if model == "ViT-L" and memory < 22e9:
         pytest.skip("needs 22 GB of memory")
-    return max(rounds // 3, 3)
 
 
 def norm_error(data: Data) -> dict[str, float]:
@@ -161,7 +158,7 @@ def norm_error(data: Data) -> dict[str, float]:
 @pytest.mark.parametrize("op", OPS)
 def bench_op(benchmark, rounds, record, op, model):
     title, bytes_per_element, make_sides = OPS[op]
-    rounds = fewer_if_large(model, rounds)
+    skip_if_too_large(model)
     data = Data(MODELS[model]())
     total = bytes_per_element * data.numel
     figure = compare(benchmark, rounds, op, model, title, make_sides(data), total)
@@ -173,7 +170,7 @@ def bench_op(benchmark, rounds, record, op, model):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("phase", PHASES)
 def bench_phase(benchmark, rounds, record, phase, model):
-    rounds = fewer_if_large(model, rounds)
+    skip_if_too_large(model)
     data = PHASES[phase].data(MODELS[model]())
     sides = phase_sides(phase, data, model)
     total = PHASES[phase].bytes * data.numel

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+SECONDS = 15.0  # that a race should last
+FEWEST = 7  # rounds
+
 Samples = dict[str, list[float]]
 Statement = tuple[str, dict[str, Any]]
 """A Python statement and the names that it uses."""
@@ -55,7 +58,8 @@ def race(
         benchmark: pytest-benchmark's fixture.
         cases: the contestants by name. They take their turns from the last to the first, so that
             what is compared most closely, placed first, also runs closest in time.
-        rounds: how often each is timed, after a first round that does not count.
+        rounds: how often each is timed, after a first round that does not count; fewer where that
+            takes longer than ``SECONDS``, but not fewer than ``FEWEST``.
         clock: seconds. The thread's processor time leaves out what else runs on the machine;
             work on several threads or on a GPU needs ``time.perf_counter``.
 
@@ -76,12 +80,18 @@ def race(
             take_turn(name, cases[name].prepare())
         return (subject, cases[subject].prepare()), {}
 
+    def first_round() -> None:
+        arguments, _ = time_rivals()
+        take_turn(*arguments)
+
     gc.disable()  # a collection would land on whoever runs at that moment
     try:
-        benchmark.pedantic(take_turn, setup=time_rivals, rounds=rounds, warmup_rounds=1)
+        affordable = int(SECONDS / _seconds(first_round, time.perf_counter))
+        rounds = min(rounds, max(affordable, FEWEST))
+        benchmark.pedantic(take_turn, setup=time_rivals, rounds=rounds)
     finally:
         gc.enable()
-    return {name: seconds[1:] or seconds for name, seconds in samples.items()}
+    return {name: seconds[1:] for name, seconds in samples.items()}
 
 
 def _seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
