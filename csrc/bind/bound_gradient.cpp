@@ -8,10 +8,16 @@ bool BoundGradient::read(const BoundParams& params, const Member& member, PyObje
   if (held == nullptr && torch.reads_gradients() && torch.is_plain(member.source)) {
     const Torch::Gradient now = torch.gradient(member.source);
     if (!now.exists()) return false;
+    parts_ = now.parts();
     if (is_like_last(params, member, now)) return true;
   }
   was_read_anew_ = true;
   return read_anew(params, member, held);
+}
+
+void BoundGradient::prefetch() const {
+  for (const void* each : trail_) __builtin_prefetch(each);
+  Torch::prefetch(parts_);
 }
 
 // Most gradients are those of the last step, or lie elsewhere and are like them.
@@ -46,6 +52,7 @@ bool BoundGradient::read_anew(const BoundParams& params, const Member& member, P
   if (held != nullptr || !torch.reads_gradients() || !torch.is_plain(member.source)) return true;
   const Torch::Gradient read = torch.gradient(member.source);
   if (!read.exists()) return true;
+  trail_ = torch.trail(member.source);
   layout_ = read.layout();
   offset_ = address_ - static_cast<std::int64_t>(read.storage());
   is_known_ = true;

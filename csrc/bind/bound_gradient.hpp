@@ -16,6 +16,10 @@ class BoundGradient {
   //         nothing refers to the gradient afterwards
   bool read(const BoundParams& params, const Member& member, PyObject* held = nullptr);
 
+  // A hint that it will be read soon: most gradients are where the last ones were.
+  void prefetch() const;
+  static constexpr std::size_t kAhead = 8;  // how many before
+
   // Of the latest gradient:
   std::int64_t address() const { return address_; }
   cpu::DType dtype() const { return dtype_; }
@@ -25,6 +29,9 @@ class BoundGradient {
  private:
   bool is_like_last(const BoundParams& params, const Member& member, const Torch::Gradient& now);
   bool read_anew(const BoundParams& params, const Member& member, PyObject* held);
+
+  Torch::Trail trail_{};  // to the gradient of the member's tensor
+  Torch::Parts parts_;    // of the latest gradient
 
   bool is_known_ = false;  // the rest holds
   bool was_read_anew_ = false;

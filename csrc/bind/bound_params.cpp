@@ -10,6 +10,8 @@ namespace {
 
 using cpu::DType;
 
+constexpr std::size_t kAhead = 8;  // in a long list, each object is several cache misses
+
 struct Attributes {
   PyObject* param_groups = PyUnicode_InternFromString("param_groups");
   PyObject* params = PyUnicode_InternFromString("params");
@@ -166,8 +168,10 @@ void BoundParams::verify_objects(py::handle optimizer, py::handle model_params,
   }
   require(attribute(names.state).ptr() == state_.ptr() && state_.holds(),
           "the optimizer's state is another one");
-  for (const BoundDict& state : states_) {
-    require(state.holds(), "the state of a parameter is another one");
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    if (i + 2 * kAhead < states_.size()) __builtin_prefetch(states_[i + 2 * kAhead].ptr());
+    if (i + kAhead < states_.size()) states_[i + kAhead].prefetch();
+    require(states_[i].holds(), "the state of a parameter is another one");
   }
   require(model_params_.holds(model_params.ptr()), "the model's parameters are others");
   require(ema_.holds(ema.ptr()), "the averages are others");
@@ -176,7 +180,6 @@ void BoundParams::verify_objects(py::handle optimizer, py::handle model_params,
 void BoundParams::verify_memory() const {
   const Torch& torch = Torch::get();
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    constexpr std::size_t kAhead = 8;  // in a long list, each tensor is several cache misses
     if (i + kAhead < tensors_.size()) {
       __builtin_prefetch(tensors_[i + kAhead].object);
       torch.prefetch(tensors_[i + kAhead].parts);

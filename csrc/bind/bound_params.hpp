@@ -2,7 +2,6 @@
 // each step.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -74,7 +73,7 @@ class BoundParams {
   struct BoundTensor {
     PyObject* object;
     std::uint64_t fingerprint;
-    std::array<const void*, 2> parts;  // what the fingerprint reads, to be prefetched
+    Torch::Parts parts;  // what the fingerprint reads, to be prefetched
   };
   struct Range {
     const char* begin;

@@ -131,7 +131,11 @@ bool DevicePlan::read_all() {
   bool anew = false;
   std::int64_t* address = block_ + settings_size_;
   const std::int64_t* sent = sent_ + settings_size_;
-  for (Gradient& gradient : gradients_) {
+  for (std::size_t i = 0; i < gradients_.size(); ++i) {
+    if (i + BoundGradient::kAhead < gradients_.size()) {
+      gradients_[i + BoundGradient::kAhead].latest.prefetch();
+    }
+    Gradient& gradient = gradients_[i];
     require(gradient.latest.read(*params_, members[gradient.member]),
             "other parameters have gradients");
     anew = anew || gradient.latest.was_read_anew();

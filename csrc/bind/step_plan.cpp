@@ -148,6 +148,8 @@ void StepPlan::verify_gradients() {
 bool StepPlan::read_all(Reference reference) {
   bool anew = false;
   for (std::size_t number = 0; number < active_.size(); ++number) {
+    if (number + BoundGradient::kAhead < active_.size())
+      latest_[number + BoundGradient::kAhead].prefetch();
     const Member& member = params_->members()[number];
     PyObject* held = reference == Reference::kHeld ? gradients_[number].ptr() : nullptr;
     const bool active = latest_[number].read(*params_, member, held);

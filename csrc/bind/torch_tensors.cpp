@@ -1,7 +1,6 @@
 #include "torch_tensors.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <iterator>
@@ -11,19 +10,7 @@
 namespace hookrun {
 namespace {
 
-// No StorageImpl and no autograd metadata has fewer words.
-constexpr std::size_t kStorageWords = 8, kMetadataWords = 8;
-constexpr std::size_t kReferenceCount = 1;  // the word of both kinds of Impl that counts references
-
-constexpr std::size_t kAllWords = 22 + kStorageWords;
-
-// Odd numbers without a pattern: the powers of one.
-constexpr auto kFactors = [] {
-  std::array<std::uint64_t, kAllWords> factors{};
-  std::uint64_t power = 1;
-  for (std::uint64_t& factor : factors) factor = power *= 0x9e3779b97f4a7c15u;
-  return factors;
-}();
+constexpr std::size_t kMetadataWords = 8;  // no autograd metadata has fewer
 
 // The index of the word of an object that holds `address`; 0 if none does. Word 0 is not searched.
 std::size_t word_with(const void* object, std::size_t words, const py::object& address) {
@@ -333,70 +320,6 @@ bool Torch::layouts_show_all_changes(const py::module_& torch) const {
          std::all_of(std::begin(others), std::end(others),
                      [&](const py::object& other) { return of(other) != expected; }) &&
          deep(2, 2) == deep(2, 2) && deep(2, 2) != deep(1, 2) && deep(2, 2) != deep(2, 3);
-}
-
-std::uint64_t Torch::layout(const void* impl) const {
-  std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < kImplWords; ++i) {
-    sum += (reinterpret_cast<std::uintptr_t>(word(impl, i)) & layout_masks_[i]) * kFactors[i];
-  }
-  return sum;
-}
-
-std::atomic<std::uint32_t>* Torch::version(PyObject* item) const {
-  if (version_word == 0) return nullptr;
-  const void* counter = word(word(item, impl_word), version_word);
-  if (counter == nullptr) return nullptr;  // a tensor of inference mode
-  auto* number = static_cast<char*>(const_cast<void*>(counter)) + version_bytes;
-  return reinterpret_cast<std::atomic<std::uint32_t>*>(number);
-}
-
-std::uint64_t Torch::fingerprint(PyObject* item) const {
-  static_assert(kImplWords + kStorageWords == kAllWords, "a factor for each word");
-  const void* impl = word(item, impl_word);
-  const void* storage = word(impl, storage_word);
-  std::uint64_t sum = reinterpret_cast<std::uintptr_t>(impl);
-  const auto add = [&](const void* object, std::size_t words, const std::uint64_t* factors) {
-    for (std::size_t i = 0; i < words; ++i) {
-      if (i == kReferenceCount) continue;
-      sum += reinterpret_cast<std::uintptr_t>(word(object, i)) * factors[i];
-    }
-  };
-  add(impl, kImplWords, kFactors.data());
-  if (storage != nullptr) add(storage, kStorageWords, kFactors.data() + kImplWords);
-  return sum;
-}
-
-std::array<const void*, 2> Torch::parts(PyObject* item) const {
-  const void* impl = word(item, impl_word);
-  return {impl, word(impl, storage_word)};
-}
-
-void Torch::prefetch(const std::array<const void*, 2>& parts) {
-  constexpr std::size_t kLine = 64;
-  const auto* impl = static_cast<const char*>(parts[0]);
-  for (std::size_t at = 0; at < kImplWords * sizeof(void*); at += kLine) {
-    __builtin_prefetch(impl + at);
-  }
-  __builtin_prefetch(parts[1]);
-}
-
-bool Torch::is_recorded(PyObject* item) const {
-  if (autograd_word != 0 && word(word(item, impl_word), autograd_word) == nullptr) return false;
-  return !borrow(item).attr("grad_fn").is_none();
-}
-
-bool Torch::records() {
-  return py::module_::import("torch").attr("is_grad_enabled")().cast<bool>();
-}
-
-bool Torch::is_lazy(PyObject* item) const {
-  if (lazy_word != 0) {
-    const void* impl = word(item, impl_word);
-    return (static_cast<const std::uint64_t*>(impl)[lazy_word] & lazy_flags) != 0;
-  }
-  const auto tensor = py::reinterpret_borrow<py::object>(item);
-  return tensor.attr("is_neg")().cast<bool>() || tensor.attr("is_conj")().cast<bool>();
 }
 
 }  // namespace hookrun

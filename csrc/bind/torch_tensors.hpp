@@ -62,8 +62,12 @@ struct Torch {
   // Of plain tensors with at most kMaxDims dimensions, and only where `has_fingerprints`.
   std::uint64_t fingerprint(PyObject* item) const;
   // The objects that hold what it is made of, and a hint that they will be read soon.
-  std::array<const void*, 2> parts(PyObject* item) const;
-  static void prefetch(const std::array<const void*, 2>& parts);
+  struct Parts {
+    const void* impl = nullptr;
+    const void* storage = nullptr;
+  };
+  Parts parts(PyObject* item) const;
+  static void prefetch(const Parts& parts);
   static constexpr int kMaxDims = 5;  // the shapes of more are stored outside the TensorImpl
 
   // Where the version of a tensor is counted, which autograd compares with that of the values it
@@ -76,6 +80,12 @@ struct Torch {
   // where `reads_gradients`.
   class Gradient;
   Gradient gradient(PyObject* item) const;
+  // The objects that lead to it: the Python object, the TensorImpl and the autograd metadata.
+  using Trail = std::array<const void*, 3>;
+  Trail trail(PyObject* item) const {
+    const void* impl = word(item, impl_word);
+    return {item, impl, word(impl, autograd_word)};
+  }
 
   // Whether any tensor has a gradient; asks torch where it cannot be seen.
   bool has_gradient(PyObject* item) const;
@@ -85,6 +95,10 @@ struct Torch {
 
   // Whether autograd is enabled in this thread.
   static bool records();
+
+  // No TensorImpl and no StorageImpl has fewer words; one of either counts its references.
+  static constexpr std::size_t kImplWords = 22, kStorageWords = 8;
+  static constexpr std::size_t kReferenceCount = 1;
 
   static const void* word(const void* object, std::size_t i) {
     return static_cast<const void* const*>(object)[i];
@@ -102,8 +116,6 @@ struct Torch {
   std::uint64_t layout(const void* impl) const;
   bool fingerprints_show_all_changes(const py::module_& torch) const;
 
-  // No TensorImpl has fewer words.
-  static constexpr std::size_t kImplWords = 22;
   std::array<std::uint64_t, kImplWords> layout_masks_{};  // bits that say what a tensor is like
 };
 
@@ -120,6 +132,8 @@ class Torch::Gradient {
   // A number that is another one if its shape, strides, dtype, device, place in its storage, or its
   // being a negative or conjugate view is. It may change without one of these.
   std::uint64_t layout() const { return torch_.layout(impl_); }
+
+  Parts parts() const { return {impl_, word(impl_, torch_.storage_word)}; }
 
   // Where the memory of its storage begins; null where it has none.
   std::uintptr_t storage() const {
