@@ -230,7 +230,11 @@ class IsolatesCalls(Protocol):
 
 
 class SavesCheckpoints(Protocol):
-    """A hook that saves checkpoints of the run."""
+    """A hook that saves checkpoints of the run.
+
+    Where its attribute ``sharded`` is true, they are folders of which each rank writes a part, and
+    so is the checkpoint of a run that a signal ends.
+    """
 
     def checkpoint_folder(self, runner: Any) -> tuple[str, Any] | None:
         """The folder of the checkpoints and its storage (a FileClient); None if the hook is

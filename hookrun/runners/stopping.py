@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from hookrun.core.interrupts import interruptible
+from hookrun.core.protocols import SavesCheckpoints, implements
 from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info, is_joining
 from hookrun.storage import check_names
 
@@ -20,6 +21,7 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h, "try again later"; errors and fatal signals have other exit codes."""
 
 FILE_NAME = "preempted.pth"
+FOLDER_NAME = "preempted.sharded"
 NEVER = 1 << 62
 """An iteration that no run reaches."""
 
@@ -40,12 +42,14 @@ class Interrupted(KeyboardInterrupt):
 class Preempted(SystemExit):
     """A signal has ended the run, which was saved to ``work_dir/preempted.pth``.
 
+    A CheckpointHook with ``sharded=True`` makes that a folder ``preempted.sharded`` beside its own.
+
     If it is not caught, the process exits with code 75. After a restart, a run that calls
     ``runner.resume('auto')`` continues with the next step.
 
     Attributes:
         signum: the signal.
-        checkpoint: the file, or None if the runner has no ``work_dir``.
+        checkpoint: the file or folder, or None if the runner has no ``work_dir``.
     """
 
     def __init__(self, signum: int, checkpoint: str | None) -> None:
@@ -176,15 +180,9 @@ class StopRequests:
         raise RunStopped
 
     def _end_by_signal(self, signum: int) -> None:
-        runner, agrees, path = self._runner, self._agrees, None
-        if runner.work_dir is not None:
-            path = os.path.join(runner.work_dir, FILE_NAME)
-            with runner.eval_weights():
-                if agrees:
-                    runner.gather_state()
-                if get_dist_info()[0] == 0:
-                    runner.save_checkpoint(runner.work_dir, filename_tmpl=FILE_NAME)
-        if agrees:
+        runner = self._runner
+        path = None if runner.work_dir is None else self._save(runner.work_dir)
+        if self._agrees:
             assert self._agreement is not None
             self._agreement.wait_for_all()  # launchers kill the other ranks when one exits
         by_user = signum == signal.SIGINT
@@ -195,6 +193,31 @@ class StopRequests:
             then = saved if path else "nothing saved: no work_dir"
             runner.logger.warning("after iteration %d: %s, %s", runner.iter, what, then)
         raise error
+
+    def _save(self, work_dir: str) -> str:
+        """Save a checkpoint to go on from, sharded if the run's are, and return its path."""
+        runner = self._runner
+        sharded_to = _folder_of_sharded(runner) if self._agrees else None
+        with runner.eval_weights():
+            if sharded_to is not None:
+                runner.gather_state(full_tensors=False)
+                runner.save_checkpoint(sharded_to, filename_tmpl=FOLDER_NAME, sharded=True)
+                return os.path.join(sharded_to, FOLDER_NAME)
+            if self._agrees:
+                runner.gather_state()
+            if get_dist_info()[0] == 0:
+                runner.save_checkpoint(work_dir, filename_tmpl=FILE_NAME)
+        return os.path.join(work_dir, FILE_NAME)
+
+
+def _folder_of_sharded(runner: AnyRunner) -> str | None:
+    """Where the hooks save sharded checkpoints: all ranks share that folder. None: they do not."""
+    for hook in runner.hooks:
+        if implements(hook, SavesCheckpoints) and getattr(hook, "sharded", False):
+            found = hook.checkpoint_folder(runner)
+            if found is not None:
+                return found[0]
+    return None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 
 from hookrun import (
     CheckpointHook,
+    ClosureHook,
     EMAHook,
     GradientCumulativeFp16OptimizerHook,
     IterBasedRunner,
@@ -49,9 +53,14 @@ def train(
     resume: Any = None,
     width: int = 7,
     dtype: torch.dtype = torch.float32,
+    signal_at: int | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Train with a sharded checkpoint at the end; the weights and states, in full."""
+    """Train with a sharded checkpoint at the end; the weights and states, in full.
+
+    Args:
+        signal_at: the iteration in which rank 0 gets a SIGTERM.
+    """
     net = make_net(kind, width).to(dtype)
     optimizer: Any = torch.optim.AdamW(net.parameters(), lr=0.1)
     runner = IterBasedRunner(
@@ -63,6 +72,7 @@ def train(
     runner.register_hook(EMAHook(momentum=0.2), priority=45)
     arguments = {"interval": ITERS, "by_epoch": False, "sharded": True, **arguments}
     runner.register_hook(CheckpointHook(**arguments))
+    runner.register_hook(ClosureHook("after_train_iter", partial(send_signal, signal_at)))
     if resume is not None:
         runner.resume(resume)
     data = [(x.to(dtype), y.to(dtype)) for x, y in batches()]
@@ -71,6 +81,11 @@ def train(
         dist.barrier()  # rank 0 has deleted what it must not keep
     states = optimizer.state_dict()["state"]
     return {"weights": full(net.state_dict()), "states": {n: full(states[n]) for n in states}}
+
+
+def send_signal(at: int | None, runner: IterBasedRunner) -> None:
+    if runner.iter == at and dist.get_rank() == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def full(state: Any) -> dict[str, torch.Tensor]:

@@ -16,7 +16,14 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from hookrun import CheckpointHook, FileClient, IterBasedRunner, TrainStep, load_checkpoint
+from hookrun import (
+    CheckpointHook,
+    FileClient,
+    IterBasedRunner,
+    Preempted,
+    TrainStep,
+    load_checkpoint,
+)
 from hookrun.checkpoint import RUN_FILE, newest_valid, read_checkpoint, write_checkpoint
 from hookrun.checkpoint.parts import KEY
 from hookrun.cli import main
@@ -34,6 +41,7 @@ def on_two_ranks(folder: Path) -> dict[str, Any]:
     if dist.get_rank() == 0:
         shutil.copytree(run, folder / "auto", symlinks=True)
     dist.barrier()
+    found["preempted"] = preempted(folder / "preempted")
     found["auto"] = train(folder / "auto", "fsdp", "auto", interval=1)
     for sharded, end in ((True, "sharded"), (False, "pth")):
         half = {"dtype": torch.float16, "sharded": sharded, "interval": 4}
@@ -60,6 +68,16 @@ def resumed(folder: Path) -> list[dict[str, Any]]:
         train(folder / f"{ranks} from {at}", "fsdp", run / f"iter_{at}.sharded", interval=1)
         for at in ((2, 3) if ranks == 2 else (ITERS,))
     ]
+
+
+def preempted(folder: Path) -> dict[str, Any]:
+    """A run that a signal ends, and the one that goes on from there."""
+    never = {"interval": 100, "save_last": False, "out_dir": str(folder / "saved")}
+    with pytest.raises(Preempted) as info:
+        train(folder / "run", "fsdp", signal_at=1, **never)
+    files = sorted(os.listdir(folder / "saved")), sorted(os.listdir(folder / "saved/run"))
+    end = train(folder / "run", "fsdp", "auto", **never)
+    return {"checkpoint": info.value.checkpoint, "files": files, "end": end}
 
 
 def error_of_a_full_disk(folder: Path, background: bool) -> str:
@@ -137,6 +155,15 @@ def test_a_run_goes_on_to_the_same_bits(ends: list[dict[str, Any]]) -> None:
     for end in ends:
         for run in [*end["resumed"], end["auto"]]:
             torch.testing.assert_close(run, end["whole"], rtol=0, atol=0)
+
+
+def test_a_signal_saves_parts_too(folder: Path, ends: list[dict[str, Any]]) -> None:
+    for rank in ends:
+        end = rank["preempted"]
+        saved = folder / "preempted" / "saved" / "run" / "preempted.sharded"
+        assert end["checkpoint"] == str(saved)
+        assert end["files"] == (["run"], ["latest.sharded", "preempted.sharded"])
+        torch.testing.assert_close(end["end"], rank["whole"])
 
 
 @pytest.mark.parametrize("end", ["sharded", "pth"])
