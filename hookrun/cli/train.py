@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
 import typer
 
 from hookrun.core.printable import printable
+from hookrun.runners import Preempted
 
 from .building import build_run
 from .config import importing_beside
@@ -45,7 +47,12 @@ def run(
         if start_from is not None:
             runner.resume(start_from)
         before, start = runner.iter, time.perf_counter()
-        runner.run(built.loaders, built.workflow)
+        try:
+            runner.run(built.loaders, built.workflow)
+        except (KeyboardInterrupt, Preempted):
+            if runner.rank == 0:
+                print("to go on: the same command with --resume auto", file=sys.stderr)
+            raise
     seconds = time.perf_counter() - start
     if runner.rank != 0:
         return

@@ -33,9 +33,7 @@ class CsvBackEnd(BackEnd):
         self._columns: list[str] = list(_FIRST)
 
     def open(self, run: RunInfo) -> None:
-        if run.work_dir is None and self.filename is None:
-            raise ValueError("the runner has no work_dir: give CsvLoggerHook a filename")
-        self.path = Path(run.work_dir or "", self.filename or f"{run.timestamp}.csv")
+        self.path = Path(run.folder(self.filename or f"{run.timestamp}.csv"))
         self._columns = list(_FIRST)
         if self.path.exists() and self.path.stat().st_size:
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -75,7 +73,7 @@ def _as_csv(rows: list[list[str]]) -> str:
 class CsvLoggerHook(ClientLoggerHook):
     """Writes a table ``work_dir/TIMESTAMP.csv``: columns ``step``, ``epoch`` and one per tag.
 
-    Each line of the log is a row; tags that it does not have are left empty. Numbers are written
+    A run without a ``work_dir`` has it in the current folder. Each line of the log is a row; tags that it does not have are left empty. Numbers are written
     with all their digits.
 
     Args:

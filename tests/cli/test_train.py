@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from hookrun import Preempted
 from hookrun.cli import main
 from hookrun.cli.run_config import KEYS, apply_settings
 from tests import programs
@@ -77,6 +78,22 @@ def test_a_run_and_its_resumption(tmp_path: Path, capsys: pytest.CaptureFixture[
     again = ["train", config, "--resume", "auto", "--set", "runner.max_epochs=3"]
     assert main(again) == 0
     assert (tmp_path / "work/epoch_3.pth").exists()
+
+
+def test_a_run_that_a_signal_ends_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = (
+        "def _stop(runner):\n"
+        "    if runner.iter == 4: signal.raise_signal(signal.SIGTERM)\n"
+        "import signal\n"
+        "custom_hooks = [dict(type='ClosureHook', fn_name='after_train_iter', fn=_stop)]"
+    )
+    with pytest.raises(Preempted):
+        main(["train", write(tmp_path, stopping)])
+    assert "to go on: the same command with --resume auto" in capsys.readouterr().err
+    main(["train", write(tmp_path), "--resume", "auto"])
+    assert "iterations after the first 5" in capsys.readouterr().out
 
 
 def test_all_keys(tmp_path: Path) -> None:

@@ -47,12 +47,16 @@ def test_a_file_of_a_given_name_is_continued(
     assert steps == ["5", "5"]
 
 
-def test_without_a_folder_it_is_reported(
-    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+def test_a_run_without_a_folder_has_it_in_the_current_one(
+    make_runner: MakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     runner = make_runner(work_dir=None)
     runner.register_hook(CsvLoggerHook())
     runner.run([make_loader(2)], [("train", 1)])
-    assert "the runner has no work_dir: give CsvLoggerHook a filename" in caplog.text
+    assert rows(tmp_path / f"{runner.timestamp}.csv")
+
+
+def test_a_name_is_a_string() -> None:
     with pytest.raises(TypeError, match="filename must be a string, not 3"):
         CsvLoggerHook(filename=3)  # type: ignore[arg-type]
