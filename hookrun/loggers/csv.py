@@ -73,8 +73,8 @@ def _as_csv(rows: list[list[str]]) -> str:
 class CsvLoggerHook(ClientLoggerHook):
     """Writes a table ``work_dir/TIMESTAMP.csv``: columns ``step``, ``epoch`` and one per tag.
 
-    A run without a ``work_dir`` has it in the current folder. Each line of the log is a row; tags that it does not have are left empty. Numbers are written
-    with all their digits.
+    A run without a ``work_dir`` has it in the current folder. Each line of the log is a row; tags
+    that it does not have are left empty. Numbers are written with all their digits.
 
     Args:
         filename: another name of the file, relative to ``work_dir``. If there is such a file, it is
