@@ -41,15 +41,14 @@ _OTHER_CONVENTION = (
 @HOOKS.register_module()
 @starts_with_defaults()
 class EMAHook(Hook):
-    r"""Keeps an exponential moving average of the parameters, for evaluation and checkpoints.
+    """Keeps an exponential moving average of the parameters, for evaluation and checkpoints.
 
-    After the update at iteration :math:`t`, counted from 0,
+    After the update at iteration ``t``, counted from 0, of a parameter ``x``:
 
-    .. math:: ema \leftarrow (1 - m_t)\, ema + m_t\, x, \qquad
-              m_t = \min\left(1 - (1 - m)^k, \frac{1 + t}{w + t}\right)
+        ema = (1 - weight) * ema + weight * x
+        weight = min(1 - (1 - momentum) ** interval, (1 + t) / (warm_up + t))
 
-    with :math:`m` = ``momentum``, :math:`k` = ``interval`` and :math:`w` = ``warm_up``, unless that
-    is 0: then :math:`m_t = 1 - (1 - m)^k` from the first update on.
+    With ``warm_up=0`` the weight is ``1 - (1 - momentum) ** interval`` from the first update on.
 
     The averages are buffers ``ema_<name with dots as underscores>`` of the model, so its
     ``state_dict`` has them; names are without the ``module.`` and ``_orig_mod.`` of wrappers. At
@@ -62,10 +61,10 @@ class EMAHook(Hook):
     The optimizer hook updates the averages in the same pass as the parameters, unless a hook
     between the two may write parameters.
 
-    Where this differs from MMCV: every ``k`` iterations the momentum is :math:`1 - (1 - m)^k` (not
-    :math:`m^k`); an iteration whose step is skipped leaves the averages alone; two parameters whose
-    buffer names collide get two buffers; the averages are used in IterBasedRunner too; and
-    ``runner.resume`` restores them without ``resume_from``.
+    Where this differs from MMCV: the weight with an interval of ``k`` is
+    ``1 - (1 - momentum) ** k``, not ``momentum ** k``; an iteration whose step is skipped leaves
+    the averages alone; two parameters whose buffer names collide get two buffers; the averages are
+    used in IterBasedRunner too; and ``runner.resume`` restores them without ``resume_from``.
 
     Args:
         momentum: weight of the new parameters, in (0, 1). Above 0.5 there is a warning: in other
