@@ -79,13 +79,16 @@ def test_only_what_lies_between_two_batches_is_timed(bench: Any) -> None:
     assert loader.seconds == 5.0
 
 
+class Benchmark:
+    """In place of pytest-benchmark's fixture."""
+
+    def pedantic(self, target: Any, setup: Any, rounds: int) -> None:
+        for _ in range(rounds):
+            target(*setup()[0])
+
+
 def test_a_turn_can_have_its_own_clock(bench: Any) -> None:
     import timing
-
-    class Benchmark:
-        def pedantic(self, target: Any, setup: Any, rounds: int, warmup_rounds: int) -> None:
-            for _ in range(rounds + warmup_rounds):
-                target(*setup()[0])
 
     cases = {
         "subject": timing.Case(lambda n: lambda: 2.0 * n, 5, own_clock=True),
@@ -93,6 +96,17 @@ def test_a_turn_can_have_its_own_clock(bench: Any) -> None:
     }
     samples = timing.race(Benchmark(), cases, 3)
     assert samples == {"subject": [2.0] * 3, "rival": [3.0] * 3}
+
+
+def test_a_race_that_takes_long_has_fewer_rounds(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timing
+
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    cases = {"subject": timing.Case(lambda n: lambda: 1.0, 1, own_clock=True)}
+    assert len(timing.race(Benchmark(), cases, 25)["subject"]) == timing.FEWEST
+    assert len(timing.race(Benchmark(), cases, 3)["subject"]) == 3
 
 
 def test_ratios_are_those_of_the_rounds(bench: Any) -> None:
