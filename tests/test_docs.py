@@ -145,6 +145,16 @@ def test_every_hook_is_in_the_table_and_exists() -> None:
     assert shipped - {"ClientLoggerHook"} <= listed
 
 
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    entries = re.findall(r"^::: hookrun\.(\S+)$", page, flags=re.M)
+    assert len(entries) == len(set(entries))
+    names = {*hookrun.__all__, *(f"ops.{name}" for name in hookrun.ops.__all__)}
+    missing = names - set(entries)
+    assert all(isinstance(getattr(hookrun, name), hookrun.Registry) for name in missing), missing
+    assert all(f"`{name}`" in page for name in missing)
+
+
 def test_the_hook_of_the_readme(tmp_path: Path) -> None:
     """It raises at the iteration that it says."""
     code = "\n".join(code for _, code in blocks_of(ROOT / "README.md"))
