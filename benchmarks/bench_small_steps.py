@@ -56,6 +56,12 @@ class Work:
             param.grad = torch.randn(numel)
         self.averages = [param.detach().clone() for param in self.params]
 
+    def part(self, count: int) -> Work:
+        """The first of these tensors."""
+        part = Work(0, 0)
+        part.params, part.averages = self.params[:count], self.averages[:count]
+        return part
+
     def ours(self, steps: str) -> Callable[[], Any]:
         with mock.patch.dict(os.environ, {"HOOKRUN_STEPS": steps}):  # read where it is made
             step = FusedStep(

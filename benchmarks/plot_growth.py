@@ -1,4 +1,4 @@
-"""Draw how cost grows with the number of tensors and of hooks, from the results of bench_growth.py.
+"""Draw how cost grows with the numbers of tensors, parameters and hooks, from bench_growth.py.
 
     python benchmarks/plot_growth.py                    # docs/growth.png
     python benchmarks/plot_growth.py --results FILE -o growth.png
@@ -20,6 +20,11 @@ OUTPUT = FOLDER.parent / "docs" / "growth.png"
 # Colour and line; the first is hookrun's, or that of hooks that listen.
 STYLES = (("#1b6ca8", "-"), ("#d1495b", "-"), ("#6c757d", "--"))
 UNITS = {"us": "µs", "ns": "ns"}
+TITLES = {
+    "growth/tensors": "An optimizer step, tensors of 64 elements",
+    "growth/parameters": "An optimizer step, tensors of a million elements",
+    "growth/hooks": "One event",
+}
 
 
 def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
@@ -75,12 +80,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     figures = read_results(arguments.results)["figures"]
-    if "growth/tensors" not in figures or "growth/hooks" not in figures:
+    titles = {name: title for name, title in TITLES.items() if name in figures}
+    if not titles:
         print("nothing to draw: there is no result of bench_growth.py yet")
         return
-    fig, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), dpi=120)
-    draw(left, figures["growth/tensors"], "An optimizer step, tensors of 64 elements")
-    draw(right, figures["growth/hooks"], "One event")
+    size = (5.5 * len(titles), 4.4)
+    fig, panels = pyplot.subplots(1, len(titles), figsize=size, dpi=120, squeeze=False)
+    for axes, (name, title) in zip(panels[0], titles.items(), strict=True):
+        draw(axes, figures[name], title)
     fig.tight_layout()
     fig.savefig(arguments.output)
 
