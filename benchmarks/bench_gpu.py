@@ -31,6 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -345,11 +346,7 @@ def main() -> None:
     record = Record(arguments.results, gpu())
     for model in arguments.models:
         for name in arguments.phases:
-
-            def keep(figure: dict[str, Any], key: str = f"gpu/phase {name}/{model}") -> None:
-                record.add(key, figure)
-                record.save()
-
+            keep = partial(record.add, f"gpu/phase {name}/{model}")
             figure = figure_of(name, model, MODELS[model](), arguments.rounds, "cuda", keep)
             torch.cuda.empty_cache()
             print(figure["title"], figure["systems"], figure["targets"], sep="\n  ", flush=True)
@@ -358,7 +355,6 @@ def main() -> None:
         figure = iteration_of(name, training, min(arguments.rounds, 10))
         del training
         record.add(f"gpu/iteration {name}/ResNet-50", figure)
-        record.save()
         torch.cuda.empty_cache()
         print(figure["title"], figure["systems"], sep="\n  ", flush=True)
     print(f"written to {record.path}")

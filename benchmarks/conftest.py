@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def record(request: pytest.FixtureRequest) -> Iterator[Record]:
-    """Takes the figures; they are written when the session ends."""
-    record = Record(request.config.getoption("--results"))
-    yield record
-    record.save()
+def record(request: pytest.FixtureRequest) -> Record:
+    """Takes the figures."""
+    return Record(request.config.getoption("--results"))
 
 
 @pytest.fixture(scope="session")

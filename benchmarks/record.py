@@ -30,7 +30,7 @@ DISTRIBUTIONS = (
 
 
 class Record:
-    """The figures of this machine and day; `save` adds them to those of earlier runs.
+    """The figures of this machine and day, written to its file as they come.
 
     Args:
         folder: of the results files.
@@ -46,14 +46,13 @@ class Record:
         self.figures: dict[str, Any] = {}
 
     def add(self, key: str, figure: Mapping[str, Any]) -> None:
-        """Keep a figure; one of the same key from an earlier run of the day is replaced."""
+        """Write a figure; one of the same key from an earlier run of the day is replaced."""
         measured = {"commit": commit(), "measured": self.now.isoformat(timespec="seconds")}
         self.figures[key] = {**figure, **measured}
+        self._save()
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Write the file, whole or not at all."""
-        if not self.figures:
-            return
         known = json.loads(self.path.read_text())["figures"] if self.path.exists() else {}
         document = {
             "machine": machine() | ({} if self.gpu is None else {"gpu": dict(self.gpu)}),
