@@ -70,20 +70,20 @@ class Registry:
         self,
         name: str | Sequence[str] | None = ...,
         force: bool = ...,
-        module: T = ...,
+        module: None = ...,
         *,
         shipped: bool = ...,
-    ) -> T: ...
+    ) -> Callable[[T], T]: ...
 
     @overload
     def register_module(
         self,
         name: str | Sequence[str] | None = ...,
         force: bool = ...,
-        module: None = ...,
+        module: T = ...,
         *,
         shipped: bool = ...,
-    ) -> Callable[[T], T]: ...
+    ) -> T: ...
 
     def register_module(
         self,
