@@ -1,6 +1,20 @@
 """The public names, for type checkers; `__init__.py` imports them when they are asked for."""
 
-from hookrun import hooks
+from hookrun import amp as amp
+from hookrun import checkpoint as checkpoint
+from hookrun import cli as cli
+from hookrun import compat as compat
+from hookrun import core as core
+from hookrun import data as data
+from hookrun import distributed as distributed
+from hookrun import hooks as hooks
+from hookrun import kernels as kernels
+from hookrun import loggers as loggers
+from hookrun import ops as ops
+from hookrun import optim as optim
+from hookrun import runners as runners
+from hookrun import schedules as schedules
+from hookrun import storage as storage
 from hookrun.amp import LossScaler, auto_fp16, cast_tensor_type, force_fp32, wrap_fp16_model
 from hookrun.checkpoint import (
     export_safetensors,
@@ -45,6 +59,7 @@ from hookrun.distributed import (
 )
 from hookrun.hooks import *  # noqa: F403 (hooks.__all__ says what)
 from hookrun.hooks.schedule.groups import format_param
+from hookrun.loggers import *  # noqa: F403 (mypy does not see hooks' names of these)
 from hookrun.optim import (
     OPTIMIZER_BUILDERS,
     OPTIMIZERS,

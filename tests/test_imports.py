@@ -191,7 +191,7 @@ import hookrun
 print(rooms())
 from hookrun.ops import ema_update_
 print(rooms())
-from hookrun import EpochBasedRunner
+from hookrun import EpochBasedRunner, loggers
 print("hooks" in rooms())
 from hookrun.core import HOOKS
 print("hooks" in rooms(), HOOKS.get("EMAHook").__name__, "Emahook" in HOOKS, len(HOOKS) > 40)

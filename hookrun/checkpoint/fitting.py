@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from hookrun.core.layer_versions import layer_versions, set_layer_versions
 from hookrun.core.printable import printable
-from hookrun.distributed import plain_name, unwrap_model
+from hookrun.distributed import plain_names, unwrap_model
 
 from .averages import average_names, averages_of_model
 from .names import Match, match_names
@@ -117,7 +117,8 @@ def fit(
     state = module.state_dict()
     extra = {*average_names(weights).values(), *(averages or {}).values(), _AVERAGED}
     optional = _optional_names(module, state)
-    plain = {plain_name(module, name): name for name in state}
+    shown = plain_names(module, state)
+    plain = {name: original for original, name in shown.items()}
     match = match_names(
         _shapes(weights), _shapes(state), plain if len(plain) == len(state) else {}, extra, optional
     )
@@ -142,13 +143,14 @@ def fit(
     misshapen = {match.names[name] for name, *_ in mismatch.shapes}
     held = held_by(entries.keys(), state)
     mismatch.missing = [
-        name
+        shown[name]
         for name in state
         if name not in entries and name not in misshapen | optional and name not in held
     ]
     mismatch.unexpected = [n for n in weights if n not in match.names and n not in extra]
     set_layer_versions(entries, _metadata(weights, match))
-    return Fit(module, entries, match, mismatch, _why_nothing_fits(state, weights, entries, match))
+    reason = _why_nothing_fits(state, weights, entries, match, shown)
+    return Fit(module, entries, match, mismatch, reason)
 
 
 @contextlib.contextmanager
@@ -181,8 +183,9 @@ def shorten(names: Sequence[str], limit: int = 8) -> str:
 def _optional_names(module: nn.Module, state: Mapping[str, Any]) -> set[str]:
     """Names in the model that may be missing in the file."""
     names = {name for name in state if name.rpartition(".")[2] == _COUNTER}
-    if isinstance(module, AveragedModel):
-        names.add(_AVERAGED)
+    for name, part in module.named_modules():
+        if isinstance(part, AveragedModel):
+            names.add(f"{name}.{_AVERAGED}" if name else _AVERAGED)
     averages = averages_of_model(module)
     return names | (averages.buffers if averages else set())
 
@@ -274,6 +277,7 @@ def _why_nothing_fits(
     weights: Mapping[str, Any],
     entries: Mapping[str, Any],
     match: Match,
+    shown: Mapping[str, str],
 ) -> str:
     targets = [
         n for n, value in state.items() if isinstance(value, Tensor) and not n.endswith(_COUNTER)
@@ -308,13 +312,15 @@ def _why_nothing_fits(
         )
     if match.names:
         name, target = next(iter(match.names.items()))
-        theirs, ours = (_shape(part[n]) for part, n in ((weights, name), (state, target)))
-        return f"no shape fits: {name!r} is {theirs}, and the model's {target!r} is {ours}"
-    near = [difflib.get_close_matches(name, tensors, n=1, cutoff=0.0)[0] for name in targets[:3]]
+        shapes = [_shape(part[n]) for part, n in ((weights, name), (state, target))]
+        return f"no shape fits: {name!r} is {shapes[0]}, and the model's {target!r} is {shapes[1]}"
+    ours = [shown[name] for name in targets]
+    near = [difflib.get_close_matches(name, tensors, n=1, cutoff=0.0)[0] for name in ours[:3]]
     theirs_first = _listed(dict.fromkeys([*near, *tensors]))
     return (
-        f"the model has {_listed(targets)}, and the file {theirs_first}; where names differ, "
-        "revise_keys=[(pattern, replacement)] changes the file's by regular expressions"
+        f"the model has {_listed(ours)}, and the file {theirs_first}; where names differ, "
+        "load_checkpoint(..., revise_keys=[(pattern, replacement)]) changes the file's by regular "
+        "expressions"
     )
 
 

@@ -19,7 +19,7 @@ class Registry:
     Args:
         name: what the registry holds, for error messages.
         home: the module whose import registers what is shipped; it is imported when the registry
-            is first read.
+            is first read, or something else is registered.
 
     Examples:
         >>> SHAPES = Registry("shape")
@@ -43,8 +43,7 @@ class Registry:
     @property
     def module_dict(self) -> dict[str, Callable[..., Any]]:
         """The registered classes by name."""
-        if self._home is not None:
-            importlib.import_module(self._home)
+        self._import_home()
         return self._modules
 
     def __len__(self) -> int:
@@ -68,16 +67,31 @@ class Registry:
 
     @overload
     def register_module(
-        self, name: str | Sequence[str] | None = ..., force: bool = ..., module: T = ...
-    ) -> T: ...
+        self,
+        name: str | Sequence[str] | None = ...,
+        force: bool = ...,
+        module: None = ...,
+        *,
+        shipped: bool = ...,
+    ) -> Callable[[T], T]: ...
 
     @overload
     def register_module(
-        self, name: str | Sequence[str] | None = ..., force: bool = ..., module: None = ...
-    ) -> Callable[[T], T]: ...
+        self,
+        name: str | Sequence[str] | None = ...,
+        force: bool = ...,
+        module: T = ...,
+        *,
+        shipped: bool = ...,
+    ) -> T: ...
 
     def register_module(
-        self, name: Any = None, force: bool = False, module: Callable[..., Any] | None = None
+        self,
+        name: Any = None,
+        force: bool = False,
+        module: Callable[..., Any] | None = None,
+        *,
+        shipped: bool = False,
     ) -> Any:
         """Register a class or function: as a decorator, or called with ``module=``.
 
@@ -85,11 +99,14 @@ class Registry:
             name: one name or several; the name of the class or function by default.
             force: whether to replace an existing entry.
             module: the class or function, if not used as a decorator.
+            shipped: for the classes of rooms that ``home`` imports: they do not import it.
 
         Raises:
             KeyError: the name is taken and ``force`` is false.
             TypeError: the module is no class or function, or the name no string.
         """
+        if not shipped:
+            self._import_home()
         if inspect.isclass(name) or inspect.isfunction(name):  # bare @register_module
             self._add(name, None, force)
             return name
@@ -163,6 +180,10 @@ class Registry:
         if inspect.isclass(kind) or inspect.isfunction(kind):
             return kind
         raise TypeError(f"'type' must be a name or a class, not {type(kind).__name__}: {kind!r}")
+
+    def _import_home(self) -> None:
+        if self._home is not None:
+            importlib.import_module(self._home)
 
     def _add(self, module: Any, name: str | Sequence[str] | None, force: bool) -> None:
         if not (inspect.isclass(module) or inspect.isfunction(module)):

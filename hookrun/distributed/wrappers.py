@@ -7,7 +7,7 @@ import inspect
 import itertools
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -65,43 +65,76 @@ def plain_name(model: nn.Module, name: str) -> str:
 
 def _leads_inside(module: nn.Module, name: str) -> bool:
     """Whether a wrapper holds the module inside by that name."""
-    if name in INNER_NAMES or (name == "module" and is_module_wrapper(module)):
-        return True
-    return hasattr(type(module), "wrapped_network") and name == module.wrapped_network
+    return _leads_inside_always(module, name) or name == _wrapped_network(module)
+
+
+def _leads_inside_always(module: nn.Module, name: str) -> bool:
+    return name in INNER_NAMES or (name == "module" and is_module_wrapper(module))
+
+
+def _wrapped_network(module: Any) -> str:
+    """By what name a TrainStep holds the network whose weights are all; empty for others."""
+    network: str = module.wrapped_network if hasattr(type(module), "wrapped_network") else ""
+    return network
+
+
+def plain_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """The plain names of many, by name: see `plain_name`; each module is looked at once."""
+    modules, _ = _plain_module_names(model)
+    found = {}
+    for name in names:
+        module, _, last = name.rpartition(".")
+        inside = modules.get(module)
+        found[name] = plain_name(model, name) if inside is None else _joined(inside, last)
+    return found
 
 
 def plain_state_dict(model: nn.Module, keep_vars: bool = False) -> OrderedDict[str, Any]:
     """A model's state dict, under plain names: see `plain_name`.
 
+    What a TrainStep holds beside the network are parts of it once more: they are left out.
+
     Args:
         keep_vars: whether parameters stay part of the graph, as for ``state_dict``.
     """
     state = model.state_dict(keep_vars=keep_vars)
-    modules = _plain_module_names(model)
+    modules, beside = _plain_module_names(model)
 
     def plain(module: str) -> str:
         return modules[module] if module in modules else plain_name(model, module)
 
     weights: OrderedDict[str, Any] = OrderedDict()
+    left_out = 0
     for name, value in state.items():
         module, _, last = name.rpartition(".")
-        weights[_joined(plain(module), last)] = value
-    if len(weights) < len(state):  # two names would become one
+        if module in beside:
+            left_out += 1
+        else:
+            weights[_joined(plain(module), last)] = value
+    if len(weights) + left_out < len(state):  # two names would become one
         return OrderedDict(state)
-    versions = layer_versions(state).items()
-    set_layer_versions(weights, OrderedDict((plain(name), each) for name, each in versions))
+    versions = [(plain(n), each) for n, each in layer_versions(state).items() if n not in beside]
+    set_layer_versions(weights, OrderedDict(versions))
     return weights
 
 
-def _plain_module_names(model: nn.Module) -> dict[str, str]:
-    """The plain names of all modules, by their names; each module is looked at once."""
+def _plain_module_names(model: nn.Module) -> tuple[dict[str, str], set[str]]:
+    """The plain names of all modules, by their names; each module is looked at once.
+
+    Returns:
+        (the names; the modules that a TrainStep holds beside the network)
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
-    names = {"": ""}
+    networks = {name: _wrapped_network(module) for name, module in modules.items()}
+    names, beside = {"": ""}, set()
     for name in itertools.islice(modules, 1, None):  # the first is the model
         parent, _, last = name.rpartition(".")
-        inside = _leads_inside(modules[parent], last)
+        network = networks[parent]
+        if parent in beside or (network and last != network):
+            beside.add(name)
+        inside = last == network or _leads_inside_always(modules[parent], last)
         names[name] = names[parent] if inside else _joined(names[parent], last)
-    return names
+    return names, beside
 
 
 def _joined(module: str, last: str) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from hookrun.distributed import plain_name
+from hookrun.distributed import plain_names
 from hookrun.ops.sharded import is_sharded
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The model's parameters, each once, under their names without those of wrappers."""
-    for name, parameter in model.named_parameters():
-        yield plain_name(model, name), parameter
+    parameters = dict(model.named_parameters())
+    names = plain_names(model, parameters)
+    for name, parameter in parameters.items():
+        yield names[name], parameter
 
 
 class ParameterWatch:

@@ -13,7 +13,7 @@ from hookrun.distributed import NamedMeans, get_dist_info
 from .logger_hook import LoggerHook
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class AverageOverRanksHook(LoggerHook):
     """Replaces what steps report by its mean over all ranks, for loggers of the same interval.

@@ -68,7 +68,7 @@ def _as_csv(rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class CsvLoggerHook(ClientLoggerHook):
     """Writes a table ``work_dir/TIMESTAMP.csv``: columns ``step``, ``epoch`` and one per tag.

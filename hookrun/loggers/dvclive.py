@@ -45,7 +45,7 @@ class DvcliveBackEnd(BackEnd):
             live.end()
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class DvcliveLoggerHook(ClientLoggerHook):
     """Writes scalars and images as files for DVC: ``dvclive/metrics.json`` and ``dvclive/plots``.

@@ -112,7 +112,7 @@ def _log_model(model: Any) -> None:
     log_model(model, name="models", **arguments)
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class MlflowLoggerHook(ClientLoggerHook):
     """Writes metrics and images to MLflow, parameters and tags first, and the model at the end.

@@ -58,7 +58,7 @@ class NeptuneBackEnd(BackEnd):
             ours.stop()
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class NeptuneLoggerHook(ClientLoggerHook):
     """Writes scalars, texts and images with the client of Neptune (``neptune`` 1.x).

@@ -50,7 +50,7 @@ class SwanlabBackEnd(BackEnd):
             ours.finish(*(("crashed", "the run failed") if failed else ()))
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class SwanlabLoggerHook(ClientLoggerHook):
     """Writes scalars, texts and images to SwanLab.

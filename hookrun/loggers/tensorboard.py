@@ -56,7 +56,7 @@ class TensorboardBackEnd(BackEnd):
             self.writer = None
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class TensorboardLoggerHook(ClientLoggerHook):
     """Writes scalars, texts, images and histograms for TensorBoard.

@@ -24,7 +24,7 @@ _PREFIX_FIELDS = frozenset({"mode", "iter", "lr", "time", "data_time", "memory",
 _FIELDS = _PREFIX_FIELDS | {"eta"}
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class TextLoggerHook(LoggerHook):
     """Writes lines of text to ``runner.logger``, and the same values as JSON to a file.

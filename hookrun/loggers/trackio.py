@@ -51,7 +51,7 @@ class TrackioBackEnd(BackEnd):
             ours.finish()
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class TrackioLoggerHook(ClientLoggerHook):
     """Writes scalars, texts, images and histograms to Trackio's local store.

@@ -88,7 +88,7 @@ class WandbBackEnd(BackEnd):
             run.log_artifact(artifact)
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(shipped=True)
 @starts_with_defaults()
 class WandbLoggerHook(ClientLoggerHook):
     """Writes scalars, images and histograms to Weights & Biases, and files at the end.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hookrun.core.masters import model_parameter
-from hookrun.distributed import plain_name, unwrap_model
+from hookrun.distributed import plain_names, unwrap_model
 
 T = TypeVar("T")
 # The names in each group of one optimizer; None for a parameter that is not the model's.
@@ -29,10 +29,9 @@ def names_of_groups(
     module = unwrap_model(model)
     if not isinstance(module, nn.Module):
         return {}
-    names = {
-        id(parameter): plain_name(module, name) if plain else name
-        for name, parameter in module.named_parameters()
-    }
+    parameters = dict(module.named_parameters())
+    shown = plain_names(module, parameters) if plain else {name: name for name in parameters}
+    names = {id(parameter): shown[name] for name, parameter in parameters.items()}
     return {
         owner: [
             [names.get(id(model_parameter(entry))) for entry in group["params"]]

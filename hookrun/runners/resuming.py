@@ -257,10 +257,9 @@ def _check_weights(runner: AnyRunner, weights: Mapping[str, Any], source: Any) -
     mismatch = fitting.mismatch
     of_another = fitting.match.is_part or mismatch.missing or mismatch.shapes or mismatch.untied
     if mismatch and of_another:
-        reason = f"\n{fitting.reason}" if fitting.reason else ""
+        advice = fitting.reason or "load_checkpoint() loads the weights that fit."
         raise ValueError(
-            f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}{reason}\n"
-            "load_checkpoint() loads the weights that fit."
+            f"{str(source)!r} is not a checkpoint of this model:\n{mismatch}\n{advice}"
         )
     if mismatch and get_dist_info()[0] == 0:
         runner.logger.warning("not everything in %s is used:\n%s", source, mismatch)

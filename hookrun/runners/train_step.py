@@ -66,13 +66,22 @@ class TrainStep(nn.Module):
         """The attribute that is left out of names in files: ``model``, whose weights are all.
 
         Empty if there are others, such as those of a loss, which such names could be confused with.
+        A second attribute that holds the network or parts of it adds none.
         """
         averages = averages_of_model(self)
-        own = {name for name, tensor in self._buffers.items() if tensor is not None}
+        own = self._buffers.keys() - self._non_persistent_buffers_set
         own -= averages.buffers if averages else set()
-        own.update(name for name, tensor in self._parameters.items() if tensor is not None)
-        others = (child for name, child in self.named_children() if name != "model")
-        return "" if own or any(child.state_dict() for child in others) else "model"
+        if any(self._buffers[name] is not None for name in own) or any(
+            each is not None for each in self._parameters.values()
+        ):
+            return ""
+        others = [child for name, child in self.named_children() if name != "model"]
+        states = [state for child in others if (state := child.state_dict(keep_vars=True))]
+        if states:
+            network = {id(each) for each in (*self.model.parameters(), *self.model.buffers())}
+            if any(id(each) not in network for state in states for each in state.values()):
+                return ""
+        return "model"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The wrapped module's outputs."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from hookrun import (
     EMAHook,
@@ -53,6 +54,33 @@ class CountingStep(TrainStep):
         self.register_buffer("seen", torch.zeros(1))
 
 
+class CachingStep(TrainStep):
+    """Has a buffer that is in no file, and one that is not there."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net, F.mse_loss)
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+        self.register_buffer("later", None)
+
+
+class NetTwice(TrainStep):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net, F.mse_loss)
+        self.network = net
+        self.last = net.head
+
+
+class Decay(nn.Module):
+    """A loss that holds a part of the network."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.part = net.head
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(outputs, target) + self.part.weight.square().sum()
+
+
 class WeightedLoss(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -77,6 +105,10 @@ def same(one: nn.Module, other: nn.Module) -> bool:
         lambda net: torch.compile(TrainStep(net, F.mse_loss)),
         lambda net: nn.DataParallel(TrainStep(net, F.mse_loss)),
         lambda net: TrainStep(TrainStep(net, F.mse_loss), F.mse_loss),
+        CachingStep,
+        NetTwice,
+        lambda net: TrainStep(net, Decay(net)),
+        lambda net: TrainStep(NetTwice(net), F.mse_loss),
     ],
 )
 def test_torch_loads_the_file_into_the_network(wrap: Any, tmp_path: Path) -> None:
@@ -148,3 +180,52 @@ def test_averages_get_names_that_the_network_does_not_have(
         load_checkpoint(whole, tmp_path / "whole" / "epoch_2.pth", strict=True, weights=weights)
         assert same(net, whole)
         assert not same(net, Net())
+
+
+def test_names_of_a_network_that_is_averaged_inside_of_a_step(tmp_path: Path) -> None:
+    """The count of averages need not be in a file of the network alone."""
+    save_checkpoint(Net(3.0), tmp_path / "a.pth")
+    step = TrainStep(AveragedModel(Net()), F.mse_loss)
+    load_checkpoint(step, tmp_path / "a.pth", strict=True)
+    assert same(step.model.module, Net(3.0))
+
+
+def test_what_is_missing_has_the_name_that_files_give_it(tmp_path: Path) -> None:
+    save_checkpoint(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a.pth")
+    step = TrainStep(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), F.mse_loss)
+    with pytest.raises(RuntimeError, match=r"2 missing in the file: 1\.weight, 1\.bias"):
+        load_checkpoint(step, tmp_path / "a.pth", strict=True)
+
+
+def test_old_files_go_on(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in which a step's network had the names that it has in the step."""
+
+    def start(until: int) -> Any:
+        model = TrainStep(Net(0.5), F.mse_loss)
+        adam = torch.optim.AdamW(reversed(list(model.parameters())), lr=0.01)
+        runner = make_runner(model=model, optimizer=adam, max_epochs=until)
+        runner.register_hook(OptimizerHook(), priority="ABOVE_NORMAL")
+        runner.register_hook(EMAHook(momentum=0.5, warm_up=0), priority="NORMAL")
+        runner.register_checkpoint_hook({"interval": 1})
+        return runner
+
+    batches = [(torch.ones(4, 2), torch.zeros(4, 2))] * 3
+    whole = start(2)
+    whole.run([batches], [("train", 1)])
+    with monkeypatch.context() as old:
+        old.setattr(TrainStep, "wrapped_network", "")
+        first = start(1)
+        first.run([batches], [("train", 1)])
+    file = Path(first.work_dir) / "epoch_1.pth"
+    entries = read_checkpoint(file)["state_dict"].keys()
+    assert {f"model.{name}" for name in Net().state_dict()} <= entries
+    second = start(2)
+    second.resume(file)
+    second.run([batches], [("train", 1)])
+    assert all(map(torch.equal, second.model.parameters(), whole.model.parameters()))
+    averages, expected = (
+        [value for name, value in each.model.named_buffers() if name.startswith("ema_")]
+        for each in (second, whole)
+    )
+    assert len(averages) == len(expected) > 0
+    assert all(map(torch.equal, averages, expected))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import collections
+import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +145,45 @@ def test_obj_from_dict() -> None:
 def test_obj_from_dict_of_a_wrong_type(info: Any, parent: Any, message: str) -> None:
     with pytest.raises(KeyError, match=message):
         obj_from_dict(info, parent)
+
+
+HOME = {
+    "shapes_core": "from hookrun import Registry\nSHAPES = Registry('shape', home='shapes_home')",
+    "shapes_part": """
+from shapes_core import SHAPES
+@SHAPES.register_module(shipped=True)
+class Square: ...
+""",
+    "shapes_home": """
+from shapes_core import SHAPES
+from shapes_part import Square
+@SHAPES.register_module()
+class Circle: ...
+""",
+}
+
+
+@pytest.mark.parametrize("name", ["Circle", "Square"])
+def test_what_is_shipped_is_registered_before_all_else(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, code in HOME.items():
+        (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = type(name, (), {})
+    for force in (False, True):
+        for module in HOME:
+            sys.modules.pop(module, None)
+        importlib.import_module("shapes_part")
+        assert "shapes_home" not in sys.modules
+        shapes = sys.modules["shapes_core"].SHAPES
+        if force:
+            shapes.register_module(force=True, module=mine)
+        else:
+            with pytest.raises(KeyError, match=f"'{name}' is already in the shape registry"):
+                shapes.register_module(module=mine)
+        home = importlib.import_module("shapes_home")
+        assert shapes.get(name) is (mine if force else getattr(home, name))
+        assert sorted(shapes) == ["Circle", "Square"]
+    for module in HOME:
+        del sys.modules[module]

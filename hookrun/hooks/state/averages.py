@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hookrun.checkpoint import averages_of_model, begin_averages, free_name, shard_like
 from hookrun.core.interrupts import uninterrupted
-from hookrun.distributed import fsdp_modules, plain_name, reshard, unwrap_model
+from hookrun.distributed import fsdp_modules, plain_names, reshard, unwrap_model
 from hookrun.ops import convert_, ema_update_, swap_
 
 from ..optimizer.masters import LOW_PRECISION, master_pairs, parameters_of
@@ -66,7 +66,7 @@ class Averages:
         tensors = _named_tensors(inner, own if with_buffers else None)
         if not own or not names.keys() <= tensors.keys():
             names.clear()  # the names are those of another model
-        buffers = {plain_name(inner, name) for name, _ in inner.named_buffers()}
+        buffers = set(plain_names(inner, dict(inner.named_buffers())).values())
         taken = buffers - own | set(names.values())
 
         def is_taken(name: str) -> bool:
@@ -231,14 +231,12 @@ def _named_tensors(model: nn.Module, own: set[str] | None) -> dict[str, Tensor]:
         model: the model without wrappers.
         own: the names of the buffers that are averages; None to leave out all buffers.
     """
-    tensors: dict[str, Tensor] = {
-        plain_name(model, name): parameter for name, parameter in model.named_parameters()
-    }
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
     if own is not None:
         for name, buffer in model.named_buffers():
             if name not in own and buffer.is_floating_point():
-                tensors[plain_name(model, name)] = buffer
-    return tensors
+                tensors[name] = buffer
+    return {plain: tensors[name] for name, plain in plain_names(model, tensors).items()}
 
 
 def _register_average(
