@@ -104,6 +104,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         import torch
 
         torch.optim.SGD([torch.zeros(1)], lr=1.0)  # imports for seconds, the first time
+    if "torch" in sys.modules:
+        # A loader that is collected as a part of a cycle cannot tell its workers to end any more,
+        # and waits so long, 5 s, before it ends them.
+        sys.modules["torch.utils.data._utils"].MP_STATUS_CHECK_INTERVAL = 0.3  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
 
