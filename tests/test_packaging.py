@@ -50,9 +50,10 @@ def build(source: Path, out: Path, *arguments: str, **environment: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built in isolation."""
-    return build(ROOT, tmp_path_factory.mktemp("sdist"), "--sdist")
+def sdist(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built in isolation with ``--long``, which installs what a build needs."""
+    isolation = [] if request.config.getoption("--long") else ["--no-isolation"]
+    return build(ROOT, tmp_path_factory.mktemp("sdist"), "--sdist", *isolation)
 
 
 @pytest.fixture(scope="module", params=["tree", pytest.param("sdist", marks=pytest.mark.long)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import astuple
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from hookrun import init_dist
 from hookrun.distributed.launchers import _LAUNCHERS, _first_host
 from tests.distributed.workers import free_port
+from tests.programs import Program
 from tests.support import group_of_one
 
 VARIABLES = (
@@ -60,13 +59,11 @@ def test_two_processes(launcher: str, names: tuple[str, ...], more: dict[str, st
     for rank in range(2):
         values = dict(zip(names, (str(rank), "2", str(rank)), strict=True))
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "MASTER_PORT": port}
-        command = [sys.executable, "-c", PROGRAM, launcher]
-        running.append(
-            subprocess.Popen(
-                command, env={**environment, **values, **more}, stdout=subprocess.PIPE, text=True
-            )
-        )
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in running]
+        running.append(Program("-c", PROGRAM, launcher, env={**environment, **values, **more}))
+    outputs = []
+    for program in running:
+        with program:
+            outputs.append(program.communicate(timeout=120)[0].splitlines())
     assert outputs == [["0 2 gloo 2.0 0", ""], ["1 2 gloo 2.0 1", "[rank 1] "]]
 
 
