@@ -13,7 +13,7 @@ BENCH := .venv-bench
 
 PYTEST := $(PYTHON) -m pytest
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
-SHARE := 8
+SHARE := 4
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Each worker reads all test files: compiling them anew each time takes longer than the rest of that.

@@ -167,8 +167,8 @@ def is_quick(case: Case, op: str, kind: type | None) -> bool:
     """Whether Triton's interpreter takes it without ``--long``; operations and kinds by turns."""
     if case == Case():
         return True
-    turn = _OPS.index(op) if kind is None else 2 * (kind is torch.optim.SGD)
-    return case in QUICK_CASES and (QUICK_CASES.index(case) + turn) % 4 == 0
+    turn = _OPS.index(op) if kind is None else (kind is torch.optim.SGD)
+    return case in QUICK_CASES and (QUICK_CASES.index(case) + turn) % 2 == 0
 
 
 _OPS = (
