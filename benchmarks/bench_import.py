@@ -60,7 +60,7 @@ def bench_import(benchmark, rounds, record):
         else:
             cases[name] = case(statement, "import torch")
     cases[FLOOR] = case(FLOOR, "pass")
-    samples = race(benchmark, cases, min(rounds, 9))
+    samples = race(benchmark, cases, min(rounds, 3))  # half a minute each
     comparison = Comparison(
         title="An import, above that of torch",
         unit="ms",
