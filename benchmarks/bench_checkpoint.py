@@ -158,7 +158,7 @@ def bench_checkpoint(rounds, record, megabytes):
             TORCH: dcp_side(state, folder),
         }
         sides = {name: side for name, side in possible.items() if side is not None}
-        samples = race(sides, min(rounds, 11), DEVICE)
+        samples = race(sides, min(rounds, 7), DEVICE)
     cases = {name: Case(lambda calls: state.tensors, 1) for name in sides}
     figure = Comparison(
         title=f"What a step waits for a checkpoint of {megabytes} MB",
