@@ -136,7 +136,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-@pytest.mark.parametrize("model", ["ResNet-50", "2,000 x 512"])
+@pytest.mark.parametrize("model", ["ResNet-50"])  # of small tensors, backward is ten times a phase
 @pytest.mark.parametrize("phase", ["b", "c"])
 def bench_after_train_iter(benchmark, rounds, record, peers, phase, model):
     found, missing = peers
@@ -156,7 +156,7 @@ def bench_after_train_iter(benchmark, rounds, record, peers, phase, model):
     samples = race(benchmark, cases, rounds, time.perf_counter)
     # The floor has no backward pass to be taken off.
     samples[FLOOR] = [a + b for a, b in zip(samples[FLOOR], samples[BACKWARD], strict=True)]
-    by_memory = DEVICE == "cpu" and model == "ResNet-50"
+    by_memory = DEVICE == "cpu"
     figure = Comparison(
         title=f"after_train_iter of Fp16OptimizerHook and EMAHook, {recipe.title}, {model}",
         unit="ms",

@@ -156,11 +156,11 @@ def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
     at_floor = ""
     if target.get("at_least") is not None:
         unit = f"{TIMES} {target.get('than') or figure['subject']}"
-        promised = f"at least {target['at_least']} {unit}"
+        promised = f"at least {target['at_least']:.4g} {unit}"
         at_floor = _times(figure["systems"][target["system"]]["times_floor"])
     else:
         unit = f"{TIMES} {figure['floor']['name']}" if target["of"] == "floor" else target["of"]
-        promised = f"at most {target['at_most']} {unit}"
+        promised = f"at most {target['at_most']:.4g} {unit}"
     return [
         f"{figure['title']}: {target['system']}",
         "lost in noise" if target["measured"] is None else f"{target['measured']:.2f} {unit}",
