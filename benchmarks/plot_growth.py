@@ -29,8 +29,9 @@ TITLES = {
 
 def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
     """What the legend says of a line: its cost for each, and what is there without any."""
-    start, each = amount(line["intercept"]), amount(line["slope"])
-    return f"{name}: {start} {unit} + {each} {unit} per {counted}"
+    start, each = amount(line["intercept"]), amount(abs(line["slope"]))
+    sign = "+" if line["slope"] >= 0 else "−"
+    return f"{name}: {start} {unit} {sign} {each} {unit} per {counted}"
 
 
 def amount(number: float) -> str:
