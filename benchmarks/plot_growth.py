@@ -30,7 +30,7 @@ TITLES = {
 def label(name: str, line: Mapping[str, Any], unit: str, counted: str) -> str:
     """What the legend says of a line: its cost for each, and what is there without any."""
     start, each = amount(line["intercept"]), amount(abs(line["slope"]))
-    sign = "+" if line["slope"] >= 0 else "−"
+    sign = "+" if line["slope"] >= 0 else "-"
     return f"{name}: {start} {unit} {sign} {each} {unit} per {counted}"
 
 
