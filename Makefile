@@ -13,7 +13,6 @@ BENCH := .venv-bench
 
 PYTEST := $(PYTHON) -m pytest
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
-SHARE := 4
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Each worker reads all test files: compiling them anew each time takes longer than the rest of that.
@@ -34,7 +33,7 @@ test: setup
 	$(MAKE) --jobs 2 --output-sync lint native-test sanitized-build
 	$(MAKE) sanitize
 	$(PYTEST) $(PARALLEL)
-	@echo "left out: the longer forms and most of the sanitized run, which 'make test-long' runs, and what needs a GPU"
+	@echo "left out: the longer forms, which 'make test-long' runs, and what needs a GPU"
 
 # For the change at hand; it says what it leaves out.
 test-quick: setup
@@ -42,7 +41,6 @@ test-quick: setup
 	$(PYTEST) $(PARALLEL) $$($(PYTHON) tests/quick.py)
 
 test-long: setup
-	$(MAKE) sanitize SHARE=1
 	$(PYTEST) --long
 
 lint: setup
@@ -59,13 +57,12 @@ native-test: setup
 
 # The core and the native module under AddressSanitizer and UndefinedBehaviorSanitizer. Python is not
 # instrumented and keeps memory until the end, so leaks are not looked for here (tests/test_memory.py
-# does). Left out is what tests torch or Triton rather than the native code, and, of each test with
-# many combinations, all but one in SHARE of them.
+# does). Left out is what tests torch or Triton rather than the native code.
 sanitize: sanitized-build
 	$(ASAN_BUILD)/core_tests
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc HOOKRUN_NATIVE=$(CURDIR)/$(ASAN_BUILD) \
-	  $(PYTEST) $(PARALLEL) --share $(SHARE) tests/core tests/ops tests/runners/test_loops.py \
+	  $(PYTEST) $(PARALLEL) tests/core tests/ops tests/runners/test_loops.py \
 	  tests/schedules/test_policy_checks.py \
 	  --ignore=tests/ops/test_distributed.py --ignore=tests/ops/test_device_step.py \
 	  --ignore=tests/ops/test_bound_device_step.py --ignore=tests/ops/test_device_launch.py \

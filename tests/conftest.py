@@ -1,4 +1,4 @@
-"""Shared fixtures, and the switches of the test run: `--long`, `--share` and HOOKRUN_NATIVE."""
+"""Shared fixtures, and the two switches of the test run: `--long` and HOOKRUN_NATIVE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,9 +67,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the heavier forms of tests too")
-    parser.addoption(
-        "--share", type=int, default=1, help="run one in SHARE combinations of each test"
-    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -85,19 +81,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords or not _is_sampled(item):
             item.add_marker(skip)
-    share = config.getoption("--share")
-    if share > 1:
-        kept = _one_in(share, items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = [item for item in items if item in kept]
-
-
-def _one_in(share: int, items: list[pytest.Item]) -> set[pytest.Item]:
-    """One in ``share`` of the combinations that run, always the same, and one of each test."""
-    running = [item for item in items if item.get_closest_marker("skip") is None]
-    first = {item.nodeid.partition("[")[0]: item for item in reversed(running)}
-    kept = {item for item in running if zlib.crc32(item.nodeid.encode()) % share == 0}
-    return kept | set(first.values())
 
 
 def _is_sampled(item: pytest.Item) -> bool:
@@ -127,7 +110,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if "torch" in sys.modules:
         # A loader that is collected as a part of a cycle cannot tell its workers to end any more,
         # and waits so long, 5 s, before it ends them.
-        sys.modules["torch.utils.data._utils"].MP_STATUS_CHECK_INTERVAL = 0.3  # type: ignore[attr-defined]
+        sys.modules["torch.utils.data._utils"].MP_STATUS_CHECK_INTERVAL = 0.3  # type: ignore[attr-defined]  # torch's own
     gc.collect()
     gc.freeze()
 
