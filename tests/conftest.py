@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.sampling import Sampling
+
 
 def _use_native_from(folder: str) -> None:
     """Load hookrun._native from another build, such as the one with sanitizers."""
@@ -78,27 +80,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="a heavier form; --long runs it")
+    sampling = Sampling()
     for item in items:
-        if "long" in item.keywords or not _is_sampled(item):
+        if not sampling.takes(item) or "long" in item.keywords:
             item.add_marker(skip)
-
-
-def _is_sampled(item: pytest.Item) -> bool:
-    """Whether a combination is one of those that run without --long, by the mark ``sampled``.
-
-    They are spread evenly. Each value of a parameter is among them if another one has at least
-    ``share`` values, and each pair of values of two parameters if a third one has.
-    """
-    mark = item.get_closest_marker("sampled")
-    if mark is None:
-        return True
-    numbers = dict(item.callspec.indices)  # type: ignore[attr-defined]  # parametrized ones have it
-    for together in item.iter_markers("parametrize"):
-        names = together.args[0]
-        names = names.split(",") if isinstance(names, str) else names
-        for name in names[1:]:
-            del numbers[name.strip()]  # the number of the first is that of all
-    return sum(numbers.values()) % int(mark.args[0]) == 0
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EXTENDING = ROOT / "examples" / "extending"
 
 
-def test_digits_are_learnt_and_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [8, pytest.param(20, marks=pytest.mark.long)])
+def test_digits_are_learnt_and_resumed(tmp_path: Path, epochs: int) -> None:
     digits = (str(ROOT / "examples/digits.py"), "--work-dir", str(tmp_path), "--device", "cpu")
 
     def summary_of(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
@@ -34,9 +35,10 @@ def test_digits_are_learnt_and_resumed(tmp_path: Path) -> None:
     first = summary_of(subprocess.run(command, capture_output=True, text=True, timeout=300))
     assert (first["epochs"], first["iterations"]) == (2, 46)
 
-    whole = summary_of(programs.run(*digits, "--resume", "auto", timeout=300))
+    arguments = () if epochs == 20 else ("--epochs", str(epochs))  # 20 is the default
+    whole = summary_of(programs.run(*digits, "--resume", "auto", *arguments, timeout=300))
     assert whole["accuracy"] >= 0.97
-    assert (whole["epochs"], whole["iterations"]) == (20, 460)
+    assert (whole["epochs"], whole["iterations"]) == (epochs, epochs * 23)
     assert whole["seconds"] < 90
     assert Path(str(whole["best_checkpoint"])).exists()
 
