@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,10 +53,23 @@ inline bool reads_as_list(PyObject* object) {
           type->tp_as_sequence->sq_item == PyList_Type.tp_as_sequence->sq_item);
 }
 
+// A number that every change of a dict's keys or values changes, and that no two dicts share; 0 in
+// Pythons that do not count changes.
+inline std::uint64_t dict_version([[maybe_unused]] PyObject* dict) {
+#if PY_VERSION_HEX < 0x030E0000 && !defined(PYPY_VERSION)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#pragma GCC diagnostic pop
+#else
+  return 0;
+#endif
+}
+
 // A dict with the same keys and values, in the same order.
 class BoundDict {
  public:
-  explicit BoundDict(PyObject* dict) : dict_(borrow(dict)) {
+  explicit BoundDict(PyObject* dict) : dict_(borrow(dict)), version_(dict_version(dict)) {
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
       items_.emplace_back(borrow(key), borrow(value));
@@ -63,20 +77,16 @@ class BoundDict {
   }
 
   bool holds() const {
-    if (static_cast<std::size_t>(PyDict_GET_SIZE(dict_.ptr())) != items_.size()) return false;
-    PyObject *key, *value;
-    auto item = items_.begin();
-    for (Py_ssize_t at = 0; PyDict_Next(dict_.ptr(), &at, &key, &value); ++item) {
-      if (item->first.ptr() != key || item->second.ptr() != value) return false;
-    }
+    const std::uint64_t version = dict_version(dict_.ptr());
+    if (version != 0 && version == version_) return true;
+    if (!holds_items()) return false;
+    version_ = version;
     return true;
   }
 
   // A hint that it will be verified soon.
   void prefetch() const {
-    const auto* keys =
-        reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(dict_.ptr())->ma_keys);
-    for (int line = 0; line < 3; ++line) __builtin_prefetch(keys + 64 * line);
+    __builtin_prefetch(&reinterpret_cast<PyDictObject*>(dict_.ptr())->ma_used);
   }
 
   int traverse(visitproc visit, void* arg) const {
@@ -92,7 +102,18 @@ class BoundDict {
   const std::vector<std::pair<py::object, py::object>>& items() const { return items_; }
 
  private:
+  bool holds_items() const {
+    if (static_cast<std::size_t>(PyDict_GET_SIZE(dict_.ptr())) != items_.size()) return false;
+    PyObject *key, *value;
+    auto item = items_.begin();
+    for (Py_ssize_t at = 0; PyDict_Next(dict_.ptr(), &at, &key, &value); ++item) {
+      if (item->first.ptr() != key || item->second.ptr() != value) return false;
+    }
+    return true;
+  }
+
   py::object dict_;
+  mutable std::uint64_t version_;  // with which it held last
   std::vector<std::pair<py::object, py::object>> items_;
 };
 

@@ -169,7 +169,6 @@ void BoundParams::verify_objects(py::handle optimizer, py::handle model_params,
   require(attribute(names.state).ptr() == state_.ptr() && state_.holds(),
           "the optimizer's state is another one");
   for (std::size_t i = 0; i < states_.size(); ++i) {
-    if (i + 2 * kAhead < states_.size()) __builtin_prefetch(states_[i + 2 * kAhead].ptr());
     if (i + kAhead < states_.size()) states_[i + kAhead].prefetch();
     require(states_[i].holds(), "the state of a parameter is another one");
   }

@@ -146,6 +146,29 @@ def test_plans_that_fail_are_made_less_and_less_often(monkeypatch: pytest.Monkey
     assert 3 <= sum(made) <= 12
 
 
+def test_a_plan_holds_while_dicts_hold_the_same_even_if_they_were_changed_meanwhile() -> None:
+    world = World("adamw", "averages")
+    bound = bound_step_of(world.step)
+    world.set_gradients(random.Random(0))
+    world.step.step()
+    own = world.optimizer.state[world.params[0]]
+    mean, reasons = own["exp_avg"], []
+    for number in range(1, 7):
+        world.set_gradients(random.Random(number))
+        if number in (3, 4):
+            own["exp_avg"] = mean.clone()
+            own["exp_avg"] = mean
+        if number == 5:
+            world.optimizer.state["more"] = {}
+            del world.optimizer.state["more"]
+        if number == 6:
+            own["exp_avg"] = mean.clone()
+        world.step.step()
+        reasons.append(bound.reason)
+    assert reasons == [None] * 5 + ["the state of a parameter is another one"]
+    assert not torch.equal(own["exp_avg"], mean)
+
+
 @pytest.mark.parametrize(
     "careful",
     [
