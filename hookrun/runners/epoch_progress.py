@@ -350,16 +350,7 @@ class EpochProgress(RunProgress):
         """
         assert self.epoch_start is not None
         assert self._last_counting is not None
-        known = (point.counting or {}).get("lengths", [])
-        if (
-            length is not None
-            and first > length
-            and length not in (known[self.index : self.index + 1] or [[]])[0]
-        ):
-            raise ValueError(
-                f"the checkpoint was saved after {first} batches of an epoch, but the loader has "
-                f"only {length}: resume with the loader of that run, or from the end of an epoch"
-            )
+        point.check_length(self.index, first, length)
         counters = self.counters
         if point.counting is not None and counters.iter == point.given_iter:
             counters.set_counters(epoch=counters.epoch, iter=self.epoch_start + first)

@@ -68,6 +68,25 @@ class ResumePoint:
         loaders = self.rank_state.get("loaders") or []
         return loaders[index] if index < len(loaders) else {}
 
+    def check_length(self, index: int, done: int, length: int | None) -> None:
+        """Refuse a loader with fewer batches than are done, unless it is that of the original run.
+
+        Args:
+            index: of the phase.
+            done: the batches that are done.
+            length: the loader's ``len()``; None if it has none.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        known = (self.counting or {}).get("lengths", [])
+        if length is None or done <= length or length in (known[index : index + 1] or [[]])[0]:
+            return
+        raise ValueError(
+            f"the checkpoint was saved after {done} batches of an epoch, but the loader has "
+            f"only {length}: resume with the loader of that run, or from the end of an epoch"
+        )
+
     def fit(self, workflow: Sequence[tuple[str, int]]) -> None:
         """Adapt to the workflow of the run: another one begins with its first training phase."""
         given = [(mode, count) for mode, count in workflow]

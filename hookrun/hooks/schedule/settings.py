@@ -1,7 +1,8 @@
-"""Attributes of schedule hooks."""
+"""Settings of schedule hooks."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hookrun.core.hook import TriggerSetting
@@ -55,3 +56,8 @@ class MmcvName:
 
     def __set__(self, hook: Any, value: Any) -> None:
         setattr(hook, self.name, value)
+
+
+def reference_wanted() -> bool:
+    """Whether schedules are to be computed in Python: ``HOOKRUN_BACKEND=reference``."""
+    return os.environ.get("HOOKRUN_BACKEND") == "reference"

@@ -7,7 +7,6 @@ from a call of ``compile_schedule`` to the next one of ``discard_schedule``.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -34,7 +33,7 @@ from .groups import (
     pick,
     separate_tensors,
 )
-from .settings import ScheduleSetting, settings_of
+from .settings import ScheduleSetting, reference_wanted, settings_of
 from .steps import (
     WithoutSkipped,
     iters_trained,
@@ -133,7 +132,7 @@ class UpdaterHook(Hook):
 
     @cached_property
     def _native_policy(self) -> _native.Policy | None:
-        return None if _reference_wanted() else self.policy.native()
+        return None if reference_wanted() else self.policy.native()
 
     @cached_property
     def _curve(self) -> Callable[[float, int, int], float]:
@@ -185,7 +184,7 @@ class UpdaterHook(Hook):
     def _may_go_native(self) -> bool:
         """Whether C++ may do what is due at iterations, as far as methods and arguments tell."""
         has_work = not self.by_epoch or self.warmup is not None
-        return has_work and not _reference_wanted() and not self._overrides(*self._native_replaces)
+        return has_work and not reference_wanted() and not self._overrides(*self._native_replaces)
 
     def _overrides(self, *methods: str) -> bool:
         """Whether a subclass, or the hook itself, has replaced any of the shipped methods."""
@@ -398,7 +397,3 @@ class UpdaterHook(Hook):
             return
         if not self.by_epoch:
             require_iterations(self, runner)
-
-
-def _reference_wanted() -> bool:
-    return os.environ.get("HOOKRUN_BACKEND") == "reference"
