@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ IMPORTS = {
     OURS: "import hookrun",
     ALL_NAMES: "from hookrun import *",
     "hookrun, operations": "import hookrun.ops",
-    "MMCV": "import mmcv.runner",
+    "MMCV": "import peers.mmcv_runner; peers.mmcv_runner.import_runner()",
     "MMEngine": "import mmengine.runner",
     "Ignite": "import ignite.engine, ignite.handlers",
     "Lightning": "import lightning",
@@ -39,7 +40,8 @@ def processor_time(statement: str, before: str) -> float:
         f"start = time.process_time(); {statement}; print(time.process_time() - start)"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True)
+    here = Path(__file__).parent  # of `peers`
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
     if done.returncode:
         raise ImportError(done.stderr.strip().splitlines()[-1])
     return float(done.stdout.split()[-1])
