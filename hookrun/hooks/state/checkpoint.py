@@ -43,21 +43,29 @@ def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, F
     return client.join_path(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep))), client
 
 
-def check_can_write(hook: Any, names: Sequence[str], longest: str) -> None:
+def check_can_write(
+    hook: Any, names: Sequence[str], longest: str, *, folders: Sequence[str] = ()
+) -> None:
     """Refuse a local folder in which the hook could not write its files.
 
     Args:
         hook: a hook with ``out_dir`` and ``file_client``.
         names: regular expressions for the names of the files.
         longest: the longest name that is expected.
+        folders: regular expressions for the names of folders that it writes.
 
     Raises:
         ValueError: one of these names belongs to something that is not a file, such as a folder, or
-            a name is too long.
+            not a folder where one is written; or a name is too long.
     """
     if hook.file_client.is_local and get_dist_info()[0] == 0:
-        patterns = [re.compile(name) for name in names]
-        check_names(local_path(hook.out_dir), patterns, longest, type(hook).__name__)
+        check_names(
+            local_path(hook.out_dir),
+            [re.compile(name) for name in names],
+            longest,
+            type(hook).__name__,
+            folders=[re.compile(name) for name in folders],
+        )
 
 
 def escape_template(filename: str) -> str:
@@ -195,8 +203,11 @@ class CheckpointHook(Hook):
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
         links = [f"latest\\{self._suffix}"] if self.args.get("create_symlink", True) else []
         last = runner.max_epochs if self.by_epoch else runner.max_iters
-        names = links if self.sharded else [self._pattern(), *links]  # folders are replaced
-        check_can_write(self, names, self._template.format(last or 1))
+        names, longest = [self._pattern()], self._template.format(last or 1)
+        if self.sharded:
+            check_can_write(self, links, longest, folders=names)
+        else:
+            check_can_write(self, [*names, *links], longest)
         if self.file_client.is_local and get_dist_info()[0] == 0:
             remove_leftovers(local_path(self.out_dir))
 
