@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 
 from hookrun.checkpoint import is_sharded_folder, local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
-from hookrun.core.errors import did_you_mean
+from hookrun.core.errors import check_flags, did_you_mean, path_or_none
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info, master_only
 from hookrun.storage import FileClient, check_names, remove_folder, remove_leftovers
 
-from .. import _arguments as check
 from .sync_buffer import average_buffers
 
 
@@ -157,18 +156,20 @@ class CheckpointHook(Hook):
                     f"CheckpointHook: {name} must be a positive int, or -1 for "
                     f"{'never' if name == 'interval' else 'all'}; not {value!r}"
                 )
+        flags = {"by_epoch": by_epoch, "save_optimizer": save_optimizer, "save_last": save_last}
+        flags |= {"sync_buffer": sync_buffer, "background": background, "sharded": sharded}
+        check_flags("CheckpointHook", **flags)
+        self.out_dir = self._given_out_dir = path_or_none("CheckpointHook", out_dir=out_dir)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
-        self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
         self.max_keep_ckpts = max_keep_ckpts
         self.save_last = save_last
         self.sync_buffer = sync_buffer
         self.file_client_args = file_client_args
         self.background = background
         self.sharded = sharded
-        check.flag(self, "sharded")
         self.args = kwargs
         self._saved_names: list[str] = []  # files of this run that are not deleted
 
