@@ -40,7 +40,8 @@ TensorElements read_elements(PyObject* item, const dlpack::Device& device) {
   require(tensor.ndim <= Torch::kMaxDims, "a tensor has more than 5 dimensions");
   require(is_dense(tensor) && !is_expanded(tensor), "a tensor has gaps between its elements");
   require(!Torch::get().is_lazy(item), "a tensor is a negated or conjugated view");
-  require(elements.address != nullptr || elements.numel == 0, "a tensor has no memory");
+  require((elements.address != nullptr && !Torch::get().is_freed(item)) || elements.numel == 0,
+          "a tensor has no memory");
   std::copy_n(tensor.shape, tensor.ndim, elements.shape.begin());
   std::copy_n(tensor.strides, tensor.ndim, elements.strides.begin());
   return elements;

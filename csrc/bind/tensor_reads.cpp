@@ -93,4 +93,13 @@ bool Torch::is_lazy(PyObject* item) const {
   return tensor.attr("is_neg")().cast<bool>() || tensor.attr("is_conj")().cast<bool>();
 }
 
+bool Torch::is_freed(PyObject* item) const {
+  if (reads_gradients()) {
+    const void* storage = word(word(item, impl_word), storage_word);
+    return storage == nullptr || word(storage, data_word) == nullptr;
+  }
+  const py::object address = borrow(item).attr("untyped_storage")().attr("data_ptr")();
+  return PyLong_AsVoidPtr(address.ptr()) == nullptr;
+}
+
 }  // namespace hookrun

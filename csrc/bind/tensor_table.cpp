@@ -125,7 +125,7 @@ void TensorTable::read(std::size_t c, std::size_t r, PyObject* item, dlpack::Ten
   if (tensor->dtype.lanes != 1 || tensor->dtype.bits < 8) {
     return set_unsupported(name_of(c, r) + " packs several numbers into a byte");
   }
-  if (row.address[c] == nullptr && numel_of(*tensor) != 0) {
+  if (numel_of(*tensor) != 0 && (row.address[c] == nullptr || torch.is_freed(item))) {
     return set_unsupported(name_of(c, r) + " has no memory");
   }
   if (torch.is_lazy(item)) {

@@ -56,6 +56,9 @@ struct Torch {
   // not hold its own values, and DLPack does not say so.
   bool is_lazy(PyObject* item) const;
 
+  // Whether the memory of its storage was freed. An offset into it hides that from the address.
+  bool is_freed(PyObject* item) const;
+
   // A number that is another one once the tensor's elements lie elsewhere, in another order, or are
   // others: any change of its address, shape, strides, dtype, device, or of its being a negative or
   // conjugate view. It may change without one of these; it does not with the values of elements.

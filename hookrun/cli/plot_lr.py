@@ -10,7 +10,7 @@ import typer
 
 from hookrun.core.printable import printable
 
-from .config import config_name, read_config
+from .config import config_name, importing_beside, read_config
 from .failures import Debug
 
 
@@ -74,7 +74,8 @@ def load_config(source: str) -> tuple[str, dict[str, Any]]:
         ValueError: the source is neither a file nor JSON, or holds no dict.
         OSError: the file cannot be read.
     """
-    content, name = read_config(source), config_name(source)
+    with importing_beside(source):
+        content, name = read_config(source), config_name(source)
     if "policy" in content:
         content = {"lr_config": content}
     if "lr_config" not in content and "momentum_config" not in content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,3 +36,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return "Did you mean " + " or ".join(repr(folded[match]) for match in near) + "?"
     return f"Known: {', '.join(names) or 'none'}."
+
+
+def check_flags(who: str, **flags: object) -> None:
+    """Raise a TypeError unless they are bools: ``'no'`` would count as True.
+
+    Args:
+        who: whose arguments they are, for the message.
+        flags: values by the names of the arguments.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{who}: {name} must be True or False, not {value!r}")
+
+
+def path_or_none(who: str, **paths: Any) -> str | None:
+    """A path as a string, or None; raises a TypeError that names the argument for anything else."""
+    ((name, path),) = paths.items()
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{who}: {name} must be a path or None, not {path!r}")
+    return None if path is None else str(os.fspath(path))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from hookrun.core.errors import check_flags
 from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting, starts_with_defaults
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import may_sync
@@ -53,6 +54,7 @@ class LoggerHook(LogReader, Hook):
 
     Raises:
         ValueError: ``interval`` is not a positive int, or another ``on_error``.
+        TypeError: a flag is not a bool.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"log", "learning_rate", "momentum"})
@@ -80,6 +82,9 @@ class LoggerHook(LogReader, Hook):
             raise ValueError(
                 f"{type(self).__name__}: interval must be a positive int, not {interval!r}"
             )
+        check_flags(
+            type(self).__name__, ignore_last=ignore_last, reset_flag=reset_flag, by_epoch=by_epoch
+        )
         if on_error not in ("disable", "raise"):
             raise ValueError(
                 f"{type(self).__name__}: on_error must be 'disable' or 'raise', not {on_error!r}"

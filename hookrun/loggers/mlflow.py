@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hookrun.core import HOOKS, starts_with_defaults
+from hookrun.core.errors import check_flags
 
 from .arguments import check_kwargs
 from .back_end import BackEnd, Image, RunInfo
@@ -153,6 +154,7 @@ class MlflowLoggerHook(ClientLoggerHook):
         on_error: str = "disable",
         timeout: float = 60.0,
     ) -> None:
+        check_flags("MlflowLoggerHook", log_model=log_model)
         check_kwargs("MlflowLoggerHook", "tags", tags)
         check_kwargs("MlflowLoggerHook", "params", params)
         back_end = MlflowBackEnd(exp_name, tags, params, log_model, tracking_uri)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from hookrun.core import HOOKS, starts_with_defaults
+from hookrun.core.errors import check_flags
 
 from .arguments import check_kwargs
 from .back_end import BackEnd, Image, RunInfo
@@ -92,6 +93,7 @@ class NeptuneLoggerHook(ClientLoggerHook):
         on_error: str = "disable",
         timeout: float = 60.0,
     ) -> None:
+        check_flags("NeptuneLoggerHook", with_step=with_step)
         check_kwargs("NeptuneLoggerHook", "init_kwargs", init_kwargs)
         back_end = NeptuneBackEnd(init_kwargs, with_step)
         super().__init__(back_end, interval, ignore_last, reset_flag, by_epoch, on_error, timeout)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from hookrun.core import HOOKS, starts_with_defaults
+from hookrun.core.errors import path_or_none
 
 from .back_end import BackEnd, Image, RunInfo
 from .client import import_client
@@ -27,7 +28,7 @@ class TensorboardBackEnd(BackEnd):
     def __init__(self, log_dir: str | os.PathLike[str] | None = None) -> None:
         import_client("tensorboard", "tensorboard", "TensorboardLoggerHook")
         import_client("torch.utils.tensorboard", "tensorboard", "TensorboardLoggerHook")
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.log_dir = path_or_none("TensorboardLoggerHook", log_dir=log_dir)
         self.writer: Any = None
 
     def open(self, run: RunInfo) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import torch
 
 from hookrun.core import HOOKS, LogBuffer, starts_with_defaults
+from hookrun.core.errors import check_flags, path_or_none
 from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
 
@@ -76,8 +77,12 @@ class TextLoggerHook(LoggerHook):
         super().__init__(interval, ignore_last, reset_flag, by_epoch, on_error)
         if file_client_args is not None and out_dir is None:
             raise ValueError("TextLoggerHook: file_client_args needs out_dir")
-        if out_dir is not None and not isinstance(out_dir, (str, os.PathLike)):
-            raise TypeError(f"TextLoggerHook: out_dir must be a path or None, not {out_dir!r}")
+        path_or_none("TextLoggerHook", out_dir=out_dir)
+        check_flags("TextLoggerHook", keep_local=keep_local)
+        if not isinstance(interval_exp_name, int):
+            raise TypeError(
+                f"TextLoggerHook: interval_exp_name must be an int, not {interval_exp_name!r}"
+            )
         self.interval_exp_name = interval_exp_name
         self.out_dir = out_dir
         self.out_suffix = check_suffixes("TextLoggerHook", out_suffix)

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hookrun.core import HOOKS, starts_with_defaults
+from hookrun.core.errors import check_flags
 
 from .arguments import check_kwargs, check_suffixes
 from .back_end import BackEnd, Image, RunInfo
@@ -130,6 +131,8 @@ class WandbLoggerHook(ClientLoggerHook):
         on_error: str = "disable",
         timeout: float = 60.0,
     ) -> None:
+        flags = {"commit": commit, "with_step": with_step, "log_artifact": log_artifact}
+        check_flags("WandbLoggerHook", **flags)
         check_kwargs("WandbLoggerHook", "init_kwargs", init_kwargs)
         check_kwargs("WandbLoggerHook", "define_metric_cfg", define_metric_cfg)
         suffixes = check_suffixes("WandbLoggerHook", out_suffix)

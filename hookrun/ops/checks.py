@@ -145,7 +145,7 @@ class _MemoryRange(NamedTuple):
         if tensor.layout is not torch.strided or tensor.numel() == 0:
             return None
         begin = tensor.data_ptr()
-        if begin == 0:
+        if begin == tensor.storage_offset() * tensor.element_size():  # from a null pointer
             if tensor.untyped_storage().nbytes() == 0:
                 raise ValueError(f"{op}: {name} has no memory: its storage was resized to 0")
             return None  # such as a FakeTensor's

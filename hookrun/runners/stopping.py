@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 
+from hookrun.checkpoint import local_path
 from hookrun.core.interrupts import interruptible
 from hookrun.core.protocols import SavesCheckpoints, implements
 from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info, is_joining
@@ -197,13 +198,14 @@ class StopRequests:
     def _save(self, work_dir: str) -> str:
         """Save a checkpoint to go on from, sharded if the run's are, and return its path."""
         runner = self._runner
-        sharded_to = _folder_of_sharded(runner) if self._agrees else None
+        together = self._agrees or get_dist_info()[1] == 1
+        sharded_to = _folder_of_sharded(runner) if together else None
         with runner.eval_weights():
             if sharded_to is not None:
                 runner.gather_state(full_tensors=False)
                 runner.save_checkpoint(sharded_to, filename_tmpl=FOLDER_NAME, sharded=True)
                 return os.path.join(sharded_to, FOLDER_NAME)
-            if self._agrees:
+            if together:
                 runner.gather_state()
             if get_dist_info()[0] == 0:
                 runner.save_checkpoint(work_dir, filename_tmpl=FILE_NAME)
@@ -235,14 +237,22 @@ def accepting_requests(runner: AnyRunner) -> Iterator[None]:
     """A context of the steps of a run, which signals end if ``runner.handle_signals`` is set.
 
     Raises:
-        ValueError: the checkpoint could not be written to ``work_dir``.
+        ValueError: the checkpoint of a run that a signal ends could not be written.
     """
     if runner.handle_signals and runner.work_dir is not None and runner.rank == 0:
-        names = [re.compile(re.escape(name)) for name in (FILE_NAME, "latest.pth")]
-        check_names(runner.work_dir, names, FILE_NAME, type(runner).__name__)
+        who = type(runner).__name__
+        check_names(runner.work_dir, _patterns(FILE_NAME, "latest.pth"), FILE_NAME, who)
+        sharded_to = _folder_of_sharded(runner)
+        if sharded_to is not None:
+            links, folders = _patterns("latest.sharded"), _patterns(FOLDER_NAME)
+            check_names(local_path(sharded_to), links, FOLDER_NAME, who, folders=folders)
     assert runner.stop_requests is not None
     with runner.stop_requests.accepted():
         yield
+
+
+def _patterns(*names: str) -> list[re.Pattern[str]]:
+    return [re.compile(re.escape(name)) for name in names]
 
 
 def until_stopped(runner: AnyRunner, loop: Callable[[], None]) -> None:

@@ -72,7 +72,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def link(path: str | os.PathLike[str], name: str) -> None:
     """Link ``name``, in the same folder, to this file; where links are unsupported, copy it.
 
-    The link is replaced atomically, so that ``name`` always refers to a complete file.
+    The link is replaced atomically, so that ``name`` always refers to a complete file. A folder is
+    not copied: where links are unsupported, it gets none.
+
+    Raises:
+        OSError: the disk refused; or an older link to a folder could not be replaced.
     """
     path = Path(path)
     if path.name == name:
@@ -83,6 +87,8 @@ def link(path: str | os.PathLike[str], name: str) -> None:
             try:
                 os.symlink(path.name, temporary)
             except (OSError, NotImplementedError):
+                if path.is_dir() and not os.path.lexists(path.with_name(name)):
+                    return
                 with atomic_write(path.with_name(name)) as copy, open(path, "rb") as original:
                     shutil.copyfileobj(original, copy, _BUFFER_BYTES)
                 return

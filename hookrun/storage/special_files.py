@@ -51,19 +51,25 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def check_names(
-    folder: str | os.PathLike[str], names: Sequence[re.Pattern[str]], longest: str, who: str
+    folder: str | os.PathLike[str],
+    names: Sequence[re.Pattern[str]],
+    longest: str,
+    who: str,
+    *,
+    folders: Sequence[re.Pattern[str]] = (),
 ) -> None:
-    """Refuse a folder in which some files could not be written.
+    """Refuse a folder in which some files or folders could not be written.
 
     Args:
         folder: it need not exist.
         names: patterns of the files' names.
         longest: the longest name to expect.
-        who: what writes the files, for the message.
+        who: what writes them, for the message.
+        folders: patterns of the folders' names.
 
     Raises:
         ValueError: there is a file where the folder should be; something that is no regular file
-            has one of the names; or a name is too long.
+            has the name of one, or something that is no folder that of one; or a name is too long.
     """
     folder = Path(folder)
     for each in (folder, *folder.parents):
@@ -79,8 +85,11 @@ def check_names(
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if any(pattern.fullmatch(entry.name) for pattern in names):
+            wants_folder = any(pattern.fullmatch(entry.name) for pattern in folders)
+            if wants_folder or any(pattern.fullmatch(entry.name) for pattern in names):
                 kind = _kind(entry.stat(follow_symlinks=False).st_mode)
+                if wants_folder:
+                    kind = None if entry.is_dir(follow_symlinks=False) else kind or "a file or link"
                 if kind is not None:
                     raise ValueError(
                         f"{who} would write {entry.path!r}, but that is {kind}: move it away, or "

@@ -84,7 +84,7 @@ def train(
 
 
 def send_signal(at: int | None, runner: IterBasedRunner) -> None:
-    if runner.iter == at and dist.get_rank() == 0:
+    if runner.iter == at and runner.rank == 0:
         os.kill(os.getpid(), signal.SIGTERM)
 
 

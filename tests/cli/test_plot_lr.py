@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def test_a_python_config_tells_the_run(tmp_path: Path, drawn: dict[str, Any]) ->
     curves = drawn["small"]
     assert curves.lr.tolist() == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004, 0.004])
     assert curves.momentum.tolist() == pytest.approx([0.8, 0.8, 0.7, 0.7, 0.6, 0.6])
+
+
+def test_a_config_may_import_modules_of_its_folder(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    """As for ``hookrun train``; the folder is on the path meanwhile only."""
+    (tmp_path / "plot_lr_settings.py").write_text("milestones = [1, 2]\n")
+    config = tmp_path / "imports.py"
+    config.write_text(
+        "from plot_lr_settings import milestones\n"
+        "lr_config = dict(policy='step', step=milestones)\n"
+        "runner = dict(max_epochs=3)\n"
+    )
+    before = list(sys.path)
+    assert main(["plot-lr", str(config), "--iters-per-epoch", "1"]) == 0
+    assert drawn["imports"].lr.tolist() == pytest.approx([0.1, 0.01, 0.001])
+    assert sys.path == before
 
 
 def test_json_files_and_text_and_options(tmp_path: Path, drawn: dict[str, Any]) -> None:

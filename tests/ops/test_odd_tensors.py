@@ -76,14 +76,24 @@ def test_a_step_with_a_negated_gradient(optimizer_type: type) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_memory_that_was_freed() -> None:
-    freed = torch.ones(4)
+@pytest.mark.parametrize("offset", [0, 1, 5000])
+def test_memory_that_was_freed(offset: int) -> None:
+    """Also of a part of it, whose address is not null."""
+    freed, parameter = (
+        torch.ones(offset + 6)[offset : offset + 4],
+        torch.nn.Parameter(torch.ones(4)),
+    )
+    parameter.grad = freed
     freed.untyped_storage().resize_(0)
     runs: list[Callable[[], object]] = [
         lambda: grad_norm([freed]),
         lambda: ema_update_([torch.ones(4)], [freed], 0.5),
         lambda: swap_([torch.ones(4)], [freed]),
         lambda: convert_([freed], [torch.ones(4)]),
+        lambda: unscale_([freed], 0.5, torch.zeros(1)),
+        lambda: pack_(torch.ones(4), [freed]),
+        lambda: clip_grad_norm_([parameter], 1.0),
+        lambda: FusedStep(torch.optim.SGD([parameter], lr=0.1)).step(),
     ]
     for run in runs:
         with pytest.raises(ValueError, match="has no memory: its storage was resized to 0"):

@@ -137,6 +137,33 @@ def test_a_run_that_could_not_save_is_refused_before_it_trains(
     assert runner.iter == 0
 
 
+def file(path: Path) -> None:
+    path.write_text("a file")
+
+
+@pytest.mark.parametrize("make", [file, pipe, nowhere, to_a_folder])
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("epoch_3.sharded", None),
+        ("preempted.sharded", None),
+        ("my_12_x", "my_{}_x"),
+    ],
+)
+def test_so_is_one_that_could_not_write_its_folders(
+    make_runner: Any, tmp_path: Path, make: Callable[[Path], None], name: str, template: str | None
+) -> None:
+    runner = make_runner(max_epochs=2)
+    arguments = {} if template is None else {"filename_tmpl": template}
+    add_checkpoints(runner, sharded=True, out_dir=str(tmp_path / "out"), **arguments)
+    folder = tmp_path / "out" / Path(runner.work_dir).name
+    folder.mkdir(parents=True)
+    make(folder / name)
+    with pytest.raises(ValueError, match=rf"would write .*{name}.*is a .*move it away"):
+        runner.run([make_loader(2)], [("train", 1)])
+    assert runner.iter == 0
+
+
 @pytest.mark.parametrize("make", LINKS)
 def test_links_of_these_names_are_replaced(make_runner: Any, make: Callable[[Path], None]) -> None:
     runner = make_runner(max_epochs=2)

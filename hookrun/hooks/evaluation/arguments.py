@@ -55,7 +55,7 @@ def normalize_keys(argument: str, names: Any, default: Sequence[str]) -> Sequenc
     """
     if names is None:
         return default
-    given = (names,) if isinstance(names, str) else tuple(names)
+    given = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not all(isinstance(name, str) for name in given):
         raise TypeError(f"EvalHook: {argument} is a string or a list of strings, not {names!r}")
     return given

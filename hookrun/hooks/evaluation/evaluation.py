@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from hookrun.core import (
     overrides,
     starts_with_defaults,
 )
+from hookrun.core.errors import check_flags, path_or_none
 from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS, EVALUATION_SCORED
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import broadcast_object, get_dist_info
@@ -140,6 +140,8 @@ class EvalHook(Hook):
         **eval_kwargs: Any,
     ) -> None:
         check_arguments(dataloader, start, interval, by_epoch, test_fn, metrics, name)
+        check_flags(type(self).__name__, background=background)
+        self.out_dir = self._given_out_dir = path_or_none(type(self).__name__, out_dir=out_dir)
         if not overrides(self, EvalHook, ("_do_evaluate", "evaluate")):
             check_scoring((EvalHook, type(self)), dataloader, metrics, eval_kwargs)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
@@ -154,7 +156,6 @@ class EvalHook(Hook):
         self.eval_kwargs = eval_kwargs
         self.greater_keys = normalize_keys("greater_keys", greater_keys, self._default_greater_keys)
         self.less_keys = normalize_keys("less_keys", less_keys, self._default_less_keys)
-        self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
         self.file_client_args = file_client_args
         self.background = background
         self.initial_flag = True

@@ -145,19 +145,19 @@ class Accumulation:
         Where the step averages what each rank has added up, going on from the average on all of
         them comes to the same, to rounding; so does FSDP2 reducing a window in two parts.
         """
-        if self.is_open and get_dist_info()[1] > 1:
+        if self.is_open and not self._has_all_gradients:
             self.synchronize_early()
             self._gathered = mean_gradients_by_name(model)
 
     def state_dict(self, model: nn.Module) -> dict[str, Any] | None:
         """The current window with the model's gradients; None between two windows.
 
-        On several ranks, None too unless the gradients were gathered since the latest iteration.
+        On several ranks, and where FSDP2 keeps gradients, None too unless they were gathered since
+        the latest iteration.
         """
         if not self.is_open:
             return None
-        alone = get_dist_info()[1] == 1
-        gradients = gradients_by_name(model) if alone else self._gathered
+        gradients = gradients_by_name(model) if self._has_all_gradients else self._gathered
         if gradients is None:
             return None
         return {
@@ -175,6 +175,12 @@ class Accumulation:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "no_sync"}
+
+    @property
+    def _has_all_gradients(self) -> bool:
+        """Whether the ``.grad`` of the parameters are all that there is."""
+        kept = self.no_sync is not None and bool(self.no_sync.sharded)
+        return get_dist_info()[1] == 1 and not kept
 
     def _drop_kept(self) -> None:
         """Forget gradients that belong to no window: those of a run that was broken off."""

@@ -95,6 +95,7 @@ class OptimizerHook(Hook):
         self.fused = fused
         self.skip_nonfinite = skip_nonfinite
         self.hold_schedules = hold_schedules
+        check.flag(self, "detect_anomalous_params")
         check.flag(self, "skip_nonfinite")
         check.flag(self, "hold_schedules")
         self._precision = Precision()

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 
 from hookrun.checkpoint import is_sharded_folder, local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
-from hookrun.core.errors import did_you_mean
+from hookrun.core.errors import check_flags, did_you_mean, path_or_none
 from hookrun.core.triggers import NEVER
 from hookrun.distributed import get_dist_info, master_only
 from hookrun.storage import FileClient, check_names, remove_folder, remove_leftovers
 
-from .. import _arguments as check
 from .sync_buffer import average_buffers
 
 
@@ -43,21 +42,29 @@ def resolve_out_dir(hook: Any, out_dir: str | None, runner: Any) -> tuple[str, F
     return client.join_path(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep))), client
 
 
-def check_can_write(hook: Any, names: Sequence[str], longest: str) -> None:
+def check_can_write(
+    hook: Any, names: Sequence[str], longest: str, *, folders: Sequence[str] = ()
+) -> None:
     """Refuse a local folder in which the hook could not write its files.
 
     Args:
         hook: a hook with ``out_dir`` and ``file_client``.
         names: regular expressions for the names of the files.
         longest: the longest name that is expected.
+        folders: regular expressions for the names of folders that it writes.
 
     Raises:
         ValueError: one of these names belongs to something that is not a file, such as a folder, or
-            a name is too long.
+            not a folder where one is written; or a name is too long.
     """
     if hook.file_client.is_local and get_dist_info()[0] == 0:
-        patterns = [re.compile(name) for name in names]
-        check_names(local_path(hook.out_dir), patterns, longest, type(hook).__name__)
+        check_names(
+            local_path(hook.out_dir),
+            [re.compile(name) for name in names],
+            longest,
+            type(hook).__name__,
+            folders=[re.compile(name) for name in folders],
+        )
 
 
 def escape_template(filename: str) -> str:
@@ -149,18 +156,20 @@ class CheckpointHook(Hook):
                     f"CheckpointHook: {name} must be a positive int, or -1 for "
                     f"{'never' if name == 'interval' else 'all'}; not {value!r}"
                 )
+        flags = {"by_epoch": by_epoch, "save_optimizer": save_optimizer, "save_last": save_last}
+        flags |= {"sync_buffer": sync_buffer, "background": background, "sharded": sharded}
+        check_flags("CheckpointHook", **flags)
+        self.out_dir = self._given_out_dir = path_or_none("CheckpointHook", out_dir=out_dir)
         self.file_client = FileClient.infer_client(file_client_args, out_dir)
         self.interval = interval
         self.by_epoch = by_epoch
         self.save_optimizer = save_optimizer
-        self.out_dir = self._given_out_dir = None if out_dir is None else os.fspath(out_dir)
         self.max_keep_ckpts = max_keep_ckpts
         self.save_last = save_last
         self.sync_buffer = sync_buffer
         self.file_client_args = file_client_args
         self.background = background
         self.sharded = sharded
-        check.flag(self, "sharded")
         self.args = kwargs
         self._saved_names: list[str] = []  # files of this run that are not deleted
 
@@ -195,8 +204,11 @@ class CheckpointHook(Hook):
         runner.logger.info("checkpoints will be saved to %s", self.out_dir)
         links = [f"latest\\{self._suffix}"] if self.args.get("create_symlink", True) else []
         last = runner.max_epochs if self.by_epoch else runner.max_iters
-        names = links if self.sharded else [self._pattern(), *links]  # folders are replaced
-        check_can_write(self, names, self._template.format(last or 1))
+        names, longest = [self._pattern()], self._template.format(last or 1)
+        if self.sharded:
+            check_can_write(self, links, longest, folders=names)
+        else:
+            check_can_write(self, [*names, *links], longest)
         if self.file_client.is_local and get_dist_info()[0] == 0:
             remove_leftovers(local_path(self.out_dir))
 
