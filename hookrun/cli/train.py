@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hookrun.core.errors import noting
 from hookrun.core.printable import printable
 from hookrun.runners import Preempted
 
@@ -42,10 +43,12 @@ def run(
         built = build_run(config, settings or ())
         runner = built.runner
         if built.config["load_from"] is not None:
-            runner.load_checkpoint(built.config["load_from"])
+            with noting("load_from"):
+                runner.load_checkpoint(built.config["load_from"])
         start_from = resume or built.config["resume_from"]
         if start_from is not None:
-            runner.resume(start_from)
+            with noting("--resume" if resume else "resume_from"):
+                runner.resume(start_from)
         before, start = runner.iter, time.perf_counter()
         try:
             runner.run(built.loaders, built.workflow)
