@@ -10,12 +10,8 @@ import typer
 
 from hookrun.core.errors import noting
 from hookrun.core.printable import printable
-from hookrun.runners import Preempted
 
-from .building import build_run
-from .config import importing_beside
 from .failures import Debug
-from .processes import process_group
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="CONFIG.py, CONFIG.json or JSON.")]
 Settings = Annotated[
@@ -39,6 +35,12 @@ def run(
 
     In several processes: torchrun --nproc-per-node=2 -m hookrun.cli train CONFIG
     """
+    from hookrun.runners import Preempted
+
+    from .building import build_run
+    from .config import importing_beside
+    from .processes import process_group
+
     with importing_beside(config), process_group():
         built = build_run(config, settings or ())
         runner = built.runner

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
     from typing_extensions import TypeIs
 
 P = TypeVar("P")
