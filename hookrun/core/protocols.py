@@ -278,6 +278,17 @@ class RequiresAllRanks(Protocol):
         """
 
 
+class SharesSettings(Protocol):
+    """A hook that a rank may be without, but that all ranks that have it need alike."""
+
+    def shared_settings(self, runner: Any) -> Mapping[str, Any]:
+        """Plain values by name that must be the same on all ranks that have the hook.
+
+        Called before ``before_run``. Where ranks differ, the run is refused on all of them, with
+        the names and the values.
+        """
+
+
 class OwnsDataLoaders(Protocol):
     """A hook that has data loaders, as EvalHook does."""
 
