@@ -226,16 +226,18 @@ def is_lost(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, (dist.DistError, RankError)):
             return True
-        if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        if type(error) is RuntimeError and _LOST.match(str(error)):
             return True
         error = error.__cause__
     return False
 
 
-# Errors of collectives over gloo, and of some stores, have no class of their own.
+# Errors of collectives over gloo, and of some stores, have no class of their own. Those of gloo
+# begin with its file and line.
 _LOST = re.compile(
-    r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)"
-    r"|[Ww]ait timeout|pair closure|Socket closed"
+    r"(Gloo connectFullMesh failed with )?\[(enforce fail at )?\S*/gloo/\S+:\d+\] "
+    r"|\[Rank \d+\]: Ranks? [\d, ]+ failed to pass monitoredBarrier in "
+    r"|(Application timeout caused pair closure|Wait timeout|Socket Timeout)\Z"
 )
 
 
