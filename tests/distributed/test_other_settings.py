@@ -12,7 +12,7 @@ from .workers import run_workers
 PROGRAM = """
 import logging
 from torch import nn
-from hookrun import ClosureHook, DistEvalHook, EMAHook, EpochBasedRunner, EvalHook
+from hookrun import ClosureHook, DistEvalHook, EMAHook, EpochBasedRunner, EvalHook, load_checkpoint
 from tests.distributed.faulty_ranks import Model, Wrapped
 from tests.distributed.faulty_ranks import wrap as wrap_over_all
 from tests.support import make_loader
@@ -32,7 +32,7 @@ def wrap(model, wrapper):
     return wrap_over_all(model, wrapper)
 
 def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, step=None,
-        part=None, epochs=3, save=None, hook=None):
+        part=None, epochs=3, save=None, hook=None, load=None):
     warned.clear()
     model = Model()
     if part is not None:
@@ -45,6 +45,8 @@ def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, 
     runner.register_training_hooks(lr_config, step or {}, save, None)
     if hook is not None:
         runner.register_hook(hook)
+    if load is not None:
+        load_checkpoint(model, load)
     set_epochs = lambda runner: setattr(runner, "max_epochs", epochs)
     runner.register_hook(ClosureHook("before_train_iter", set_epochs))
     error = ""
@@ -80,6 +82,11 @@ run("same values", "none", step=own)
 run("sharded", "fsdp", save={"interval": 1, "sharded": rank == 0})
 run("evaluates", "fsdp", hook=pick(EvalHook(make_loader(1)), None))
 run("evaluates alone", hook=pick(EvalHook(make_loader(1)), None))
+zeros = {name: torch.zeros_like(each) for name, each in Model().state_dict().items()}
+torch.save(zeros, folder / f"zeros_{rank}.pth")
+run("loaded on one", load=pick(str(folder / "zeros_0.pth"), None))
+run("loaded on all", load=str(folder / f"zeros_{rank}.pth"))
+run("loaded apart", "ddp of one", load=pick(str(folder / "zeros_0.pth"), None))
 run("epochs", epochs=pick(3, 4))
 ema = lambda **given: EMAHook(**{"warm_up": 0, **given})
 run("ema momentum", hook=pick(ema(momentum=0.1), ema(momentum=0.3)))
@@ -124,12 +131,15 @@ REFUSED = {
 }
 WARNED = {
     "values": "begin with other values of their parameters",
+    "loaded on one": "such as load_checkpoint, must be called on all ranks",
     "apart": "2 processes train separate models",
 }
 SAME = [
     "evaluates alone",
     "groups of their own",
     "ema alike",
+    "loaded on all",
+    "loaded apart",
     "same ddp",
     "same fsdp",
     "same values",
