@@ -26,16 +26,9 @@ from hookrun.checkpoint import (
     save_checkpoint,
     weights_to_cpu,
 )
-from hookrun.core import (
-    HostSyncError,
-    LogBuffer,
-    Priority,
-    Registry,
-    SyncGuard,
-    Trigger,
-    get_priority,
-    obj_from_dict,
-)
+from hookrun.core import Priority, Registry, Trigger, get_priority, obj_from_dict
+from hookrun.core.log_buffer import LogBuffer
+from hookrun.core.sync_guard import HostSyncError, SyncGuard
 from hookrun.data import (
     DevicePrefetcher,
     IterLoader,

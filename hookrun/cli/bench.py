@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from hookrun import _native
 from hookrun.core.hook_times import format_time
 from hookrun.core.printable import printable
 
-from .bench_cases import HOOKS, Comparison, hook_cases, phase_cases, race
 from .failures import Debug
+
+if TYPE_CHECKING:
+    from .bench_cases import Comparison
 
 _WIDTH = 80
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
@@ -36,6 +37,10 @@ def run(
     A phase is clipping, the optimizer's step and moving averages. All cases take turns, so that
     other load on the machine hits them alike.
     """
+    import torch
+
+    from .bench_cases import HOOKS, Comparison, hook_cases, phase_cases, race
+
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     comparisons = [
         Comparison(f"one event, {HOOKS} hooks", race(hook_cases(), rounds)),

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from hookrun.core.errors import did_you_mean, missing_key
+from hookrun.core.errors import did_you_mean, missing_key, noting
 from hookrun.core.registry import obj_from_dict
 from hookrun.distributed import get_dist_info, set_random_seed
 from hookrun.hooks import DistEvalHook, EvalHook
 from hookrun.optim import build_optimizer
-from hookrun.runners import BaseRunner, IterBasedRunner, build_runner
+from hookrun.runners import BaseRunner, IterBasedRunner, build_runner, custom_hooks_called
 
 from .config import config_name, read_config
 from .processes import check_shares, over_ranks
@@ -59,7 +59,8 @@ def build_run(source: str, settings: Sequence[str] = (), *, with_work_dir: bool 
     given = apply_settings(select_keys(read_config(source), source), settings)
     config = {**DEFAULTS, **given}
     if config["seed"] is not None:
-        set_random_seed(config["seed"])
+        with noting("seed"):
+            set_random_seed(config["seed"])
     loaders = build_loaders(config)
     check_shares(loaders)
     workflow = check_workflow(config["workflow"], loaders)
@@ -75,7 +76,8 @@ def build_loaders(config: Mapping[str, Any]) -> dict[str, Any]:
     """The loaders of a config by mode, of which ``val`` may be missing."""
     data = config["data"]
     if callable(data):
-        data = data()
+        with noting("data"):
+            data = data()
         makers: dict[str, Callable[[], Any]] = {}
     elif isinstance(data, Mapping):
         makers = {mode: factory(each, f"data[{mode!r}]") for mode, each in data.items()}
@@ -99,8 +101,9 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     model = factory(config["model"], "model")()
     if not isinstance(model, nn.Module):
         raise TypeError(f"the factory 'model' makes a torch.nn.Module, not {model!r:.60}")
-    device = config["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    return over_ranks(model.to(device))
+    with noting("device"):
+        model = model.to(config["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return over_ranks(model)
 
 
 def factory(given: Any, name: str) -> Callable[[], Any]:
@@ -115,22 +118,14 @@ def factory(given: Any, name: str) -> Callable[[], Any]:
     if isinstance(given, Mapping):
         if "type" not in given:
             raise KeyError(missing_key(name, "type", given) + ": a function or its full name")
-        return partial(_make, given, name)
+        return noting(name)(partial(obj_from_dict, given))
     if callable(given) and not isinstance(given, nn.Module):
-        made: Callable[[], Any] = given
+        made: Callable[[], Any] = noting(name)(given)
         return made
     raise TypeError(
         f"{name} is a factory: a function, its full name such as 'package.module.function', or "
         f"dict(type=FUNCTION, ...), not {type(given).__name__}"
     )
-
-
-def _make(config: Mapping[str, Any], name: str) -> Any:
-    try:
-        return obj_from_dict(config)
-    except Exception as error:
-        error.add_note(f"in {name}")
-        raise
 
 
 def check_workflow(workflow: Any, loaders: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -163,31 +158,30 @@ def make_runner(
     given = {"type": "EpochBasedRunner", **config["runner"]}
     if "max_epochs" not in given and "max_iters" not in given:
         raise KeyError(missing_key("runner", "max_epochs", given) + ", or max_iters")
-    runner: BaseRunner = build_runner(
-        given,
-        {
-            "model": model,
-            "optimizer": build_optimizer(model, config["optimizer"]),
-            "work_dir": work_dir,
-            "meta": meta,
-        },
-    )
-    return runner
+    with noting("optimizer"):
+        optimizer = build_optimizer(model, config["optimizer"])
+    others = {"model": model, "optimizer": optimizer, "work_dir": work_dir, "meta": meta}
+    with noting("runner"):
+        runner = build_runner(given, others)
+        if not isinstance(runner, BaseRunner):
+            raise TypeError(f"runner must build a runner, but it builds {runner!r:.60}")
+        return runner
 
 
 def register_hooks(
     runner: BaseRunner, config: Mapping[str, Any], loaders: Mapping[str, Any]
 ) -> None:
     """Register the hooks of a config: the evaluation at LOW (70), all others as usual."""
-    runner.register_training_hooks(
-        lr_config=config["lr_config"],
-        optimizer_config=config["optimizer_config"],
-        checkpoint_config=config["checkpoint_config"],
-        log_config=config["log_config"],
-        momentum_config=config["momentum_config"],
-        timer_config=config["timer_config"],
-        custom_hooks_config=config["custom_hooks"],
-    )
+    with custom_hooks_called("custom_hooks"):
+        runner.register_training_hooks(
+            lr_config=config["lr_config"],
+            optimizer_config=config["optimizer_config"],
+            checkpoint_config=config["checkpoint_config"],
+            log_config=config["log_config"],
+            momentum_config=config["momentum_config"],
+            timer_config=config["timer_config"],
+            custom_hooks_config=config["custom_hooks"],
+        )
     evaluation = config["evaluation"]
     if evaluation is None:
         return
@@ -198,4 +192,5 @@ def register_hooks(
     arguments = {"by_epoch": not isinstance(runner, IterBasedRunner), **evaluation}
     priority = arguments.pop("priority", "LOW")
     hook_type = DistEvalHook if get_dist_info()[1] > 1 else EvalHook
-    runner.register_hook(hook_type(loaders["val"], **arguments), priority=priority)
+    with noting("evaluation"):
+        runner.register_hook(hook_type(loaders["val"], **arguments), priority=priority)

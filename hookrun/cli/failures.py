@@ -56,9 +56,8 @@ def error_line(error: BaseException) -> str:
         line = f"{type(error).__name__}: {line}".rstrip(": ")
     places = [note for note in getattr(error, "__notes__", ()) if note.startswith("in ")]
     for place in places:
-        if place.removeprefix("in ") in line:
-            continue
-        line += f" ({printable(place)})"
+        if not line.startswith(place.removeprefix("in ")):
+            line += f" ({printable(place)})"
     return line if _is_ours(error) else f"{line} (--debug shows where)"
 
 

@@ -18,10 +18,7 @@ from hookrun.core.events import (
 from hookrun.core.priority import get_priority, priority_name
 from hookrun.core.triggers import NEVER, ONLY_ONCE, Trigger
 
-from .building import build_run
-from .config import importing_beside
 from .failures import Debug
-from .processes import refuse_several
 from .train import Config, Settings
 
 _WIDTH = 80
@@ -30,6 +27,10 @@ _EVENTS = (*STAGES, CATCH_UP, EVALUATION_BEGINS, EVALUATION_SCORED, EVALUATION_E
 
 def run(config: Config, settings: Settings = None, debug: Debug = False) -> None:
     """Show the hooks of a config: the order of their calls at each event, and when they are due."""
+    from .building import build_run
+    from .config import importing_beside
+    from .processes import refuse_several
+
     refuse_several()
     with importing_beside(config):
         runner = build_run(config, settings or (), with_work_dir=False).runner

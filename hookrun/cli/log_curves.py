@@ -24,12 +24,19 @@ class RunLog:
     Attributes:
         curves: (x, value) by the value's name and mode, ``"train"`` or ``"val"``.
         unit: what x counts, ``"epoch"`` or ``"iteration"``.
+        epoch_length: iterations of an epoch, where x counts epochs.
         broken: the number of lines that are no entry of a log.
     """
 
     curves: dict[tuple[str, str], Points] = field(default_factory=dict)
     unit: str = "iteration"
+    epoch_length: int = 1
     broken: int = 0
+
+    def points(self, name: str, mode: str, unit: str) -> Points:
+        """A curve with x in a unit; in ``"iteration"`` for any run."""
+        scale = self.epoch_length if unit != self.unit else 1
+        return [(x * scale, value) for x, value in self.curves.get((name, mode), [])]
 
 
 def read_run(source: str) -> RunLog:
@@ -50,7 +57,8 @@ def read_run(source: str) -> RunLog:
     log = RunLog()
     entries = [list(_entries(each, log)) for each in files]
     epochs = _count_epochs(each for part in entries for each in part)
-    log.unit = "iteration" if epochs is None else "epoch"
+    if epochs is not None:
+        log.unit, log.epoch_length = "epoch", epochs
     for part in entries:
         curves: dict[tuple[str, str], Points] = {}
         for x, entry in _placed(part, epochs):
@@ -113,17 +121,20 @@ def _count_epochs(entries: Iterable[dict[str, Any]]) -> int | None:
 def _placed(
     entries: Iterable[dict[str, Any]], epoch_length: int | None
 ) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Each entry with its x. An evaluation has that of the training before it."""
+    """Each entry with its x. An evaluation has that of the training before it.
+
+    After the last training of an epoch that is the epoch's end, which may not be logged.
+    """
+    entries = list(entries)
+    ends = {each["epoch"]: at for at, each in enumerate(entries) if each["mode"] == "train"}
     latest = 0.0
-    for entry in entries:
-        if epoch_length is None:
-            if entry["mode"] == "train":
-                latest = entry["iter"]
-            yield latest, entry
-        elif entry["mode"] == "train":
-            yield entry["epoch"] - 1 + entry["iter"] / epoch_length, entry
-        else:
-            yield entry["epoch"], entry
+    for at, entry in enumerate(entries):
+        if entry["mode"] == "train":
+            done = entry["iter"]
+            latest = done if epoch_length is None else entry["epoch"] - 1 + done / epoch_length
+        elif epoch_length is not None and at > ends.get(entry["epoch"], 0):
+            latest = entry["epoch"]
+        yield latest, entry
 
 
 def _values(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hookrun.core.errors import did_you_mean
 from hookrun.schedules.plotting import COLOURS, pyplot, save_figure, style_panel
@@ -18,7 +19,9 @@ _LABELS = {"lr": "learning rate", "grad_norm": "gradient norm"}
 def draw_runs(
     logs: Mapping[str, RunLog], path: str | os.PathLike[str], keys: Sequence[str] = ()
 ) -> None:
-    """Draw runs into one picture.
+    """Draw runs into one picture, all panels over the same x.
+
+    That is the iteration unless x counts epochs in all runs.
 
     Args:
         logs: the curves of each run by the name for the legend.
@@ -38,30 +41,42 @@ def draw_runs(
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure, panels = plt.subplots(
-        rows, columns, figsize=(5.5 * columns, 3 * rows + 0.5), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(5.5 * columns, 3 * rows + 0.5),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
+    unit = "epoch" if all(log.unit == "epoch" for log in logs.values()) else "iteration"
+    colours: Any = COLOURS
+    if len(logs) > len(COLOURS):
+        colours = plt.get_cmap("turbo")([each / len(logs) for each in range(len(logs))])
+    legend: dict[str, Any] = {}
     for panel, name in zip(panels.flat, names, strict=False):
-        units = set()
-        for index, (run, log) in enumerate(logs.items()):
+        for (run, log), colour in zip(logs.items(), colours, strict=False):
             for mode, style in (("train", "-"), ("val", "--")):
-                points = log.curves.get((name, mode))
-                if points is None:
+                points = log.points(name, mode, unit)
+                if not points:
                     continue
-                units.add(log.unit)
-                panel.plot(
+                label = f"{run}, {mode}" if len(logs) > 1 else mode
+                (legend[label],) = panel.plot(
                     *zip(*points, strict=True),
-                    color=COLOURS[index % len(COLOURS)],
+                    color=colour,
                     linestyle=style,
                     marker="o" if mode == "val" or len(points) == 1 else None,
                     markersize=3.5,
                     linewidth=1.5,
-                    label=f"{run}, {mode}" if len(logs) > 1 else mode,
                 )
         style_panel(panel, _LABELS.get(name, name))
-        panel.set_xlabel(" or ".join(sorted(units)))
-        panel.legend(frameon=False, fontsize="small")
+        panel.set_xlabel(unit)
+        panel.xaxis.set_major_locator(plt.MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+        panel.tick_params(labelbottom=True)
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)
+    figure.legend(
+        legend.values(), legend, loc="outside upper center", ncols=2 * columns, frameon=False
+    )
     save_figure(figure, path)
 
 

@@ -8,13 +8,10 @@ from typing import Annotated
 
 import typer
 
+from hookrun.core.errors import noting
 from hookrun.core.printable import printable
-from hookrun.runners import Preempted
 
-from .building import build_run
-from .config import importing_beside
 from .failures import Debug
-from .processes import process_group
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="CONFIG.py, CONFIG.json or JSON.")]
 Settings = Annotated[
@@ -38,14 +35,22 @@ def run(
 
     In several processes: torchrun --nproc-per-node=2 -m hookrun.cli train CONFIG
     """
+    from hookrun.runners import Preempted
+
+    from .building import build_run
+    from .config import importing_beside
+    from .processes import process_group
+
     with importing_beside(config), process_group():
         built = build_run(config, settings or ())
         runner = built.runner
         if built.config["load_from"] is not None:
-            runner.load_checkpoint(built.config["load_from"])
+            with noting("load_from"):
+                runner.load_checkpoint(built.config["load_from"])
         start_from = resume or built.config["resume_from"]
         if start_from is not None:
-            runner.resume(start_from)
+            with noting("--resume" if resume else "resume_from"):
+                runner.resume(start_from)
         before, start = runner.iter, time.perf_counter()
         try:
             runner.run(built.loaders, built.workflow)

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def noting(place: str) -> Iterator[None]:
+    """A context whose errors get the note ``in PLACE``.
+
+    Args:
+        place: what the user calls it, such as a key of a config.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {place}")
+        raise
 
 
 def missing_key(what: str, key: str, given: Iterable[Any]) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
     from typing_extensions import TypeIs
 
 P = TypeVar("P")
@@ -276,6 +275,17 @@ class RequiresAllRanks(Protocol):
 
         Called before ``before_run``. Return plain values. Where ranks differ, the run is refused on
         all of them.
+        """
+
+
+class SharesSettings(Protocol):
+    """A hook that a rank may be without, but that all ranks that have it need alike."""
+
+    def shared_settings(self, runner: Any) -> Mapping[str, Any]:
+        """Plain values by name that must be the same on all ranks that have the hook.
+
+        Called before ``before_run``. Where ranks differ, the run is refused on all of them, with
+        the names and the values.
         """
 
 

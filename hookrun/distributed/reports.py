@@ -31,17 +31,22 @@ class RunReports:
     A store needs no collective: a rank can report, and read reports, while others wait in one or
     are gone. To be created on all ranks, once per run: the n-th one of a rank belongs to the n-th
     ones of the others.
+
+    Args:
+        kind: what is counted: reports of different kinds have nothing to do with each other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "run") -> None:
         self._rank, self._world_size = get_dist_info()
         self._timeout = group_timeout().total_seconds()
+        self._kind = kind
         self._place = _place()
         self._counts: Counter[str] = Counter()
         assert dist.group.WORLD is not None
         self._store = dist.group.WORLD.get_group_store()
         with _store_errors():
-            self._run = self._store.add(f"hookrun/runs/{self._rank}", 1)
+            number = self._store.add(f"hookrun/{kind}s/{self._rank}", 1)
+            self._run = f"{kind}/{number}"
             self.note("had begun its run")
 
     def note(self, text: str, waits: bool = False) -> None:
@@ -137,6 +142,9 @@ class RunReports:
                 if self._has(*keys):  # by now: the failure may be what follows from them
                     return
                 raise
+            ended = [rank for rank in missing if self._has(f"ended/{rank}")]
+            if ended and not self._has(*keys):
+                raise RankError(f"waited in vain for {_name(ended)}: {self._describe(ended[0])}")
             if time.monotonic() >= deadline:
                 waited = f"waited {self._timeout:g} s in vain for {_name(missing or [0])}"
                 raise RankError(f"{waited}: {self._describe((missing or [0])[0])}")
@@ -165,6 +173,8 @@ class RunReports:
         last = self._last_of(rank)
         if last:
             return f"it {last['text']}, and has not been heard of since"
+        if self._kind != "run":
+            return "it has not been heard of"
         return (
             "it has not begun its run. Either run() was not called there, or with "
             "handle_signals=False, or it has failed or died before"
@@ -188,7 +198,7 @@ class RunReports:
     # The store
 
     def _key(self, name: str) -> str:
-        return f"hookrun/run/{self._run}/{name}"
+        return f"hookrun/{self._run}/{name}"
 
     def _set(self, name: str, value: str) -> None:
         self._store.set(self._key(name), value)
@@ -199,6 +209,34 @@ class RunReports:
     def _get(self, name: str) -> str | None:
         """What was set; None if nothing. (A store's own ``get`` waits for it.)"""
         return bytes(self._store.get(self._key(name))).decode() if self._has(name) else None
+
+
+_of_calls: list[tuple[Any, RunReports]] = []
+"""The default process group and its reports of calls that belong to no run."""
+
+
+def require_all_ranks(call: str, reports: RunReports | None) -> None:
+    """Return when all ranks have called this, before collectives in which they would hang.
+
+    Args:
+        call: what the user has called, for messages.
+        reports: those of the run; None outside of one.
+
+    Raises:
+        RankError: a rank has failed, has died, or has not called it within the timeout of the
+            process group.
+    """
+    if get_dist_info()[1] == 1:
+        return
+    if reports is None:
+        if not _of_calls or _of_calls[0][0] is not dist.group.WORLD:
+            _of_calls[:] = [(dist.group.WORLD, RunReports("call"))]
+        reports = _of_calls[0][1]
+    note = f"had called {call}, which all ranks must call"
+    try:
+        reports.compare(call, note, None, lambda _: None)
+    except RankError as error:
+        raise RankError(f"{call} must be called on all ranks: {error}") from error
 
 
 def comparable(value: Any) -> Any:
@@ -226,16 +264,18 @@ def is_lost(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, (dist.DistError, RankError)):
             return True
-        if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        if type(error) is RuntimeError and _LOST.match(str(error)):
             return True
         error = error.__cause__
     return False
 
 
-# Errors of collectives over gloo, and of some stores, have no class of their own.
+# Errors of collectives over gloo, and of some stores, have no class of their own. Those of gloo
+# begin with its file and line.
 _LOST = re.compile(
-    r"gloo|NCCL|ProcessGroup|[Cc]onnection (closed|reset)"
-    r"|[Ww]ait timeout|pair closure|Socket closed"
+    r"(Gloo connectFullMesh failed with )?\[(enforce fail at )?\S*/gloo/\S+:\d+\] "
+    r"|\[Rank \d+\]: Ranks? [\d, ]+ failed to pass monitoredBarrier in "
+    r"|(Application timeout caused pair closure|Wait timeout|Socket Timeout)\Z"
 )
 
 

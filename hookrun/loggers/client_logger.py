@@ -49,9 +49,11 @@ class ClientLoggerHook(LoggerHook):
         self.back_end = back_end
         self._isolated_back_end = IsolatedBackEnd(back_end, type(self).__name__, timeout)
         self._noted: set[str] = set()  # tags that cannot be written
+        self._written: tuple[int | None, dict[str, Any]] = (None, {})  # by tag, at the latest step
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
+        self._written = (None, {})
         if self.enabled and runner.rank == 0:
             with self.isolated(runner):
                 self._open(runner)
@@ -73,7 +75,11 @@ class ClientLoggerHook(LoggerHook):
             self.write(runner, tags)
 
     def write(self, runner: Any, tags: dict[str, Any]) -> None:
-        """Have numbers and, where the back end takes them, strings written, by tag."""
+        """Have numbers and, where the back end takes them, strings written, by tag.
+
+        What has been written with the same value at this step is not written again: training and
+        an evaluation at one step have the same learning rate.
+        """
         values, others = plain_values(tags)
         for name in sorted(set(others) - self._noted):
             self._noted.add(name)
@@ -85,7 +91,13 @@ class ClientLoggerHook(LoggerHook):
             )
         self._open(runner)
         step, epoch = self.get_iter(runner), self.get_epoch(runner)
-        self._isolated_back_end.call(self.back_end.write, values, step, epoch)
+        if step != self._written[0]:
+            self._written = (step, {})
+        written = self._written[1]
+        values = {tag: each for tag, each in values.items() if written.get(tag) != each}
+        written.update(values)
+        if values:
+            self._isolated_back_end.call(self.back_end.write, values, step, epoch)
 
     def drain(self) -> None:
         """Wait until all that was logged is written, for ``timeout`` seconds at most."""

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 
 import torch
 
-from hookrun.core import HOOKS, LogBuffer, starts_with_defaults
+from hookrun.core import HOOKS, starts_with_defaults
 from hookrun.core.errors import check_flags, path_or_none
+from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.printable import printable
 from hookrun.storage import FileClient, open_own
 

@@ -9,6 +9,7 @@ from .builder import (
     build_runner_constructor,
 )
 from .epoch_based_runner import EpochBasedRunner, Runner
+from .hook_configs import custom_hooks_called
 from .host_info import get_host_info, get_time_str
 from .iter_based_runner import IterBasedRunner
 from .logger import get_logger
@@ -27,6 +28,7 @@ __all__ = [
     "TrainStep",
     "build_runner",
     "build_runner_constructor",
+    "custom_hooks_called",
     "get_host_info",
     "get_logger",
     "get_time_str",

@@ -10,7 +10,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hookrun.core.protocols import LendsWeights, RequiresAllRanks, SynchronizesRanks, implements
+from hookrun.core.protocols import (
+    LendsWeights,
+    RequiresAllRanks,
+    SharesSettings,
+    SynchronizesRanks,
+    implements,
+)
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import RankError, RunReports, get_dist_info, is_joining, is_lost
 
@@ -94,6 +100,7 @@ def compare_setup(
         "workflow": list(workflow),
         "uneven": "join" if joining else uneven,
         "hooks": _signatures(runner, RequiresAllRanks, "required_signature"),
+        "settings": _signatures(runner, SharesSettings, "shared_settings"),
         "averages": [
             type(hook).__name__ for hook in runner.hooks if implements(hook, LendsWeights)
         ],
@@ -181,7 +188,7 @@ def _judge_setup(ranks: list[dict[str, Any]]) -> dict[str, Any]:
     error = next(
         filter(None, (_difference(ranks, name, text) for name, text in _COMMON.items())), None
     )
-    error = error or _hooks_that_differ(ranks)
+    error = error or _hooks_that_differ(ranks) or _settings_that_differ(ranks)
     warnings = [_difference(ranks, "averages", _AVERAGES)]
     lengths: list[int | None] = []
     if error is None:
@@ -271,7 +278,7 @@ def _hooks_that_differ(ranks: list[dict[str, Any]]) -> str | None:
             f"is missing on rank {', '.join(map(str, without))}"
             if without
             else "has other settings: "
-            + ", ".join(f"rank {rank}: {each}" for rank, each in enumerate(have))
+            + ", ".join(f"rank {rank}: {_shown(each, have)}" for rank, each in enumerate(have))
         )
         return (
             f"{name} must be the same on all ranks, since they exchange data in it or are to "
@@ -279,6 +286,33 @@ def _hooks_that_differ(ranks: list[dict[str, Any]]) -> str | None:
             "write, such as checkpoints, rank 0 does"
         )
     return None
+
+
+def _settings_that_differ(ranks: list[dict[str, Any]]) -> str | None:
+    """An error where hooks that some ranks may be without have other settings; else None."""
+    found: dict[str, dict[int, list[Any]]] = {}
+    for rank, each in enumerate(ranks):
+        for name, settings in each["settings"]:
+            found.setdefault(name, {}).setdefault(rank, []).append(settings)
+    for name, by_rank in found.items():
+        have = list(by_rank.values())
+        if any(each != have[0] for each in have):
+            values = ", ".join(f"rank {rank}: {_shown(by_rank[rank], have)}" for rank in by_rank)
+            return f"{name} must have the same settings on all ranks that have it, but has {values}"
+    return None
+
+
+def _shown(signatures: list[Any], of_ranks: list[list[Any]]) -> Any:
+    """The signatures of a rank for a message; of a hook with names, those that differ."""
+    ours = signatures[0]
+    alone = all(len(each) == 1 and isinstance(each[0], dict) for each in of_ranks)
+    if not alone:
+        return signatures
+    return {
+        name: value
+        for name, value in ours.items()
+        if any(name not in each[0] or each[0][name] != value for each in of_ranks)
+    }
 
 
 def _raise(error: str | None) -> None:

@@ -17,7 +17,7 @@ from hookrun.checkpoint import FullTensors, MapLocation, Weights, Writer, load_c
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
-from hookrun.distributed import RunReports, get_dist_info, is_joining
+from hookrun.distributed import RunReports, get_dist_info, is_joining, require_all_ranks
 
 from . import resuming, saving
 from .any_runner import EndsRun
@@ -333,7 +333,7 @@ class BaseRunner(HookRegistration, MediaLogging, ABC):
         That is the state of random numbers and loaders. Call it on all ranks, right before rank 0
         calls ``save_checkpoint``; without it, the checkpoint has only the state of rank 0. A hook
         that refuses the checkpoint raises here, on all ranks. Within DDP's ``join()`` nothing is
-        gathered.
+        gathered. A rank that does not call it is named after the timeout of the process group.
 
         Args:
             full_tensors: whether to gather sharded parameters and their states on rank 0 too. A
@@ -342,6 +342,7 @@ class BaseRunner(HookRegistration, MediaLogging, ABC):
         saving.check_state(self)
         if is_joining(self.model):
             return
+        require_all_ranks("gather_state()", self.reports)
         gather_rank_states(self)
         self.full_tensors = saving.gather_full_tensors(self) if full_tensors else None
 

@@ -154,7 +154,7 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: 
             )
         phase = f"phase ({mode!r}, {count!r})"
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise ValueError(f"the count of {phase} must be an int of at least 0")
+            raise ValueError(f"workflow: the count of {phase} must be an int of at least 0")
         if mode in ("train", "val") and not _can_iterate(loader):
             raise TypeError(f"the loader of {phase} cannot be iterated: {loader!r}")
         if length_of(loader) == 0:

@@ -263,6 +263,8 @@ class EpochBasedRunner(BaseRunner):
             TypeError: ``meta`` is no dict, or has objects that a checkpoint cannot hold.
             ValueError: a file name with a path; a sharded checkpoint on a remote storage.
             OSError: the storage refused; a sharded checkpoint raises on all ranks if one does.
+            RankError: a rank has not called it, for a sharded checkpoint, within the timeout of the
+                process group.
         """
         filename = filename_tmpl.format(self.epoch + 1)
         saving.save(self, out_dir, filename, save_optimizer, meta, create_symlink, sharded)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from hookrun.core.errors import did_you_mean, missing_key
@@ -12,6 +14,7 @@ from hookrun.core.priority import get_priority
 from hookrun.core.registry import known_arguments
 
 _LOG_KEYS = ("interval", "average_over_ranks", "hooks")
+_CUSTOM: ContextVar[str | None] = ContextVar("what custom hooks are called", default=None)
 
 
 def build_hook(
@@ -34,7 +37,8 @@ def build_hook(
     if isinstance(config, Hook):
         return config, None
     if not isinstance(config, Mapping):
-        raise TypeError(f"{name} is a config dict or a hook, not {config!r}{config_hint(config)}")
+        hint = config_hint(config, "type" if policy_suffix is None else "policy")
+        raise TypeError(f"{name} is a config dict or a hook, not {config!r}{hint}")
     arguments = dict(config)
     priority = arguments.pop("priority", None)
     if policy_suffix is not None:
@@ -120,28 +124,47 @@ def averaging_configs(log_config: Any) -> list[dict[str, Any]]:
 _SCHEDULE = {"interval": 10, "by_epoch": True, "ignore_last": True, "priority": "VERY_LOW"}
 
 
+@contextlib.contextmanager
+def custom_hooks_called(name: str) -> Iterator[None]:
+    """A context in which errors call custom hooks by this name; in an outer one, by that one's."""
+    token = _CUSTOM.set(_CUSTOM.get() or name)
+    try:
+        yield
+    finally:
+        _CUSTOM.reset(token)
+
+
 def custom_configs(configs: Any) -> Iterator[tuple[Any, str]]:
     """Yield each of one or several custom hooks or configs, and its error name.
 
     Raises:
         TypeError: neither a hook, a config nor a list.
     """
+    name = _CUSTOM.get() or "custom_config"
     if isinstance(configs, (Mapping, Hook)):
-        yield configs, "custom_hooks_config"
+        yield configs, name
         return
     if not isinstance(configs, Sequence) or isinstance(configs, str):
         raise TypeError(
-            f"custom_hooks_config is a hook, a config dict or a list of them, not {configs!r}"
+            f"{name} is a hook, a config dict or a list of them, not {configs!r}"
             + config_hint(configs)
         )
     for index, config in enumerate(configs):
-        yield config, f"custom_hooks_config[{index}]"
+        yield config, f"{name}[{index}]"
 
 
-def config_hint(given: Any) -> str:
+def place_of(config: Any, name: str) -> str:
+    """What an error says of where it is: the config's error name, and its hook's type if given."""
+    kind = type(config) if isinstance(config, Hook) else None
+    if isinstance(config, Mapping):
+        kind = config.get("type")
+    return name if kind is None else f"{name}, {getattr(kind, '__name__', kind)}"
+
+
+def config_hint(given: Any, key: str = "type") -> str:
     """The end of an error message about an object that is neither a hook nor a config."""
     if isinstance(given, str):
-        return f": dict(type={given!r}) is a config"
+        return f": dict({key}={given!r}) is a config"
     if isinstance(given, type) and issubclass(given, Hook):
         return f": give an object of the class, or dict(type={given.__name__!r})"
     return ""

@@ -9,6 +9,7 @@ from typing import Any
 from hookrun._native import Dispatcher as NativeDispatcher
 from hookrun._native import RunState
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
+from hookrun.core.errors import noting
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
 from hookrun.core.hook_order import resolve_position
 from hookrun.core.hook_times import HookTime
@@ -16,7 +17,15 @@ from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner, implements
 from hookrun.core.spelling import check_spelling
 
-from .hook_configs import averaging_configs, build_hook, config_hint, custom_configs, logger_configs
+from .hook_configs import (
+    averaging_configs,
+    build_hook,
+    config_hint,
+    custom_configs,
+    custom_hooks_called,
+    logger_configs,
+    place_of,
+)
 
 HookConfig = Mapping[str, Any] | Hook | None
 
@@ -232,7 +241,8 @@ class HookRegistration(RunState):
             self.register_checkpoint_hook(checkpoint_config)
             self.register_timer_hook(timer_config)
             self.register_logger_hooks(log_config)
-            self.register_custom_hooks(custom_hooks_config)
+            with custom_hooks_called("custom_hooks_config"):
+                self.register_custom_hooks(custom_hooks_config)
 
     def get_hook_info(self) -> str:
         """A text that lists the hooks called at each point of a run, in the order of calls."""
@@ -304,12 +314,9 @@ class HookRegistration(RunState):
         default_type: str | None = None,
         policy_suffix: str | None = None,
     ) -> None:
-        try:
+        with noting(place_of(config, name)):
             hook, priority = build_hook(config, name, default_type, policy_suffix)
             self.register_hook(hook, priority=default_priority if priority is None else priority)
-        except Exception as error:
-            error.add_note(f"in {name}")
-            raise
 
     @contextlib.contextmanager
     def _all_or_none(self) -> Iterator[None]:

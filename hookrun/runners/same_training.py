@@ -6,16 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hookrun.core.protocols import AveragesGradients, implements
-from hookrun.distributed import averages_gradients, averages_over_all_ranks, comparable
+from hookrun.distributed import (
+    averages_gradients,
+    averages_over_all_ranks,
+    comparable,
+    get_dist_info,
+)
 
 from .any_runner import AnyRunner
 from .optimizer_state import named_optimizers
 
 
 def describe_training(runner: AnyRunner) -> dict[str, Any]:
-    """This rank's optimizers, and its parameters where no wrapper makes them the same on all ranks.
+    """This rank's optimizers, and its parameters, but for those that FSDP2 shards.
 
     Empty where nothing averages gradients over all ranks: such ranks may train what they like.
 
@@ -37,6 +43,7 @@ def describe_training(runner: AnyRunner) -> dict[str, Any]:
         "settings": _settings(runner.optimizer),
         "shapes": {name: list(each.shape) for name, each in parameters.items()},
         "digests": {name: _digest(each) for name, each in parameters.items()},
+        "copies": {name: _digest(each) for name, each in _copies(model).items()},
     }
 
 
@@ -49,7 +56,7 @@ def judge_training(ranks: list[dict[str, Any]]) -> tuple[str | None, str | None]
             for name in dict.fromkeys([*ours, *theirs]):
                 if ours.get(name) != theirs.get(name):
                     values = f"rank 0: {ours.get(name)}, rank {number}: {theirs.get(name)}"
-                    if kind == "digests":
+                    if kind in ("digests", "copies"):
                         return None, f"{text} ({name})"
                     return f"{text} ({name}: {values})", None
     return None, None
@@ -61,6 +68,9 @@ _TEXTS = {
     "digests": "the ranks average their gradients, but begin with other values of their "
     "parameters, and nothing makes them the same: call set_random_seed before the model is made, "
     "or wrap it into torch.nn.parallel.DistributedDataParallel",
+    "copies": "the ranks average their gradients, but begin with other values of parameters that "
+    "DistributedDataParallel had made the same: what changes them after that, such as "
+    "load_checkpoint, must be called on all ranks",
 }
 
 
@@ -75,6 +85,18 @@ def _settings(optimizers: Any) -> dict[str, Any]:
                 shown = len(value) if option == "params" else comparable(value)
                 found[f"{label}.param_groups[{number}][{option!r}]"] = shown
     return found
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that DDP, over all ranks, made the same when the model was wrapped."""
+    return {
+        f"{prefix}.{name}".lstrip("."): parameter
+        for prefix, module in model.named_modules()
+        if isinstance(module, DistributedDataParallel)
+        and module.process_group.size() == get_dist_info()[1]
+        for name, parameter in module.module.named_parameters()
+        if name not in module.parameters_to_ignore and not hasattr(parameter, "to_local")
+    }
 
 
 def _digest(tensor: Tensor) -> int:

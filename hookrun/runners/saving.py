@@ -12,9 +12,10 @@ import torch
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.hook import Hook
+from hookrun.core.overrides import overrides
 from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints, implements
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import fail_together, get_dist_info, unwrap_model
+from hookrun.distributed import fail_together, get_dist_info, require_all_ranks, unwrap_model
 
 from .any_runner import AnyRunner
 from .loader_states import states_of_hooks
@@ -34,6 +35,7 @@ def save(
 ) -> None:
     """Write a checkpoint of the run; see ``save_checkpoint`` of the runners."""
     if sharded:
+        require_all_ranks("save_checkpoint(sharded=True)", runner.reports)
         with fail_together("saving a sharded checkpoint"):
             checkpoint = _collect(runner, filename, save_optimizer, meta)
         latest = "latest.sharded" if create_symlink else None
@@ -131,6 +133,7 @@ def check_savable(runner: AnyRunner) -> None:
     ]
     if not savers and not (runner.handle_signals and runner.work_dir):
         return
+    _warn_of_extra_states(runner)
     try:
         for where, part in _known_parts(runner, savers):
             ckpt.plain(part, where)
@@ -139,6 +142,24 @@ def check_savable(runner: AnyRunner) -> None:
             raise
         if get_dist_info()[0] == 0:
             runner.logger.warning("if a signal ends this run, it cannot be saved: %s", error)
+
+
+def _warn_of_extra_states(runner: AnyRunner) -> None:
+    """Warn of modules that have one of torch's two methods for extra state only."""
+    model, both = unwrap_model(runner.model), ("get_extra_state", "set_extra_state")
+    if not isinstance(model, torch.nn.Module) or get_dist_info()[0] != 0:
+        return
+    for name, module in model.named_modules():
+        has = [overrides(module, torch.nn.Module, [each]) for each in both]
+        if has[0] != has[1]:
+            runner.logger.warning(
+                "%s (%s) has %s() but no %s(): its extra state will not be restored when a "
+                "checkpoint is loaded",
+                type(module).__name__,
+                name or "the model",
+                both[has[1]],
+                both[has[0]],
+            )
 
 
 def _known_parts(runner: AnyRunner, savers: Sequence[Hook]) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from hookrun.checkpoint import averages_of_model
 from hookrun.core.nested import map_tensors
+from hookrun.core.overrides import overrides
+from hookrun.distributed import unwrap_model
 
 Metric = Callable[[Any, Any], Any]
 
@@ -65,7 +67,8 @@ class TrainStep(nn.Module):
     def wrapped_network(self) -> str:
         """The attribute that is left out of names in files: ``model``, whose weights are all.
 
-        Empty if there are others, such as those of a loss, which such names could be confused with.
+        Empty if there are others, such as those of a loss, which such names could be confused with,
+        or if both this module and the network have extra state.
         A second attribute that holds the network or parts of it adds none.
         """
         averages = averages_of_model(self)
@@ -74,6 +77,9 @@ class TrainStep(nn.Module):
         if any(self._buffers[name] is not None for name in own) or any(
             each is not None for each in self._parameters.values()
         ):
+            return ""
+        extra = (self, unwrap_model(self.model))
+        if all(overrides(each, nn.Module, ["get_extra_state"]) for each in extra):
             return ""
         others = [child for name, child in self.named_children() if name != "model"]
         states = [state for child in others if (state := child.state_dict(keep_vars=True))]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from importlib.metadata import version
 
@@ -24,6 +26,25 @@ def test_help_shows_an_example_in_80_columns(
     assert f"Example: hookrun {name}" in re.sub(r"\x1b\[\d*m", "", shown)
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "…" not in shown
+
+
+CALLS = [[], ["--help"], ["--version"], ["trian"], ["train"], ["bench", "--rounds", "many"]]
+LOOK = """
+import json, sys
+from hookrun.cli import main
+for arguments in json.loads(sys.argv[1]):
+    main(arguments)
+    for name in {"torch", "triton", "matplotlib", "fsspec"} & set(sys.modules):
+        sys.exit(f"{arguments} has imported {name}")
+"""
+
+
+def test_help_and_wrong_arguments_do_not_wait_for_torch() -> None:
+    calls = [*CALLS, *([name, "--help"] for name in COMMANDS)]
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, json.dumps(calls)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

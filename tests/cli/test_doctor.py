@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hookrun import _native
-from hookrun.cli import doctor, main
+from hookrun.cli import main
+from hookrun.cli.doctor_report import try_ops
 from hookrun.ops.backend import COVERAGE
 
 
@@ -26,14 +27,14 @@ def test_the_report(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_each_op_says_what_it_ran_on(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert {each.partition(",")[0] for each in doctor.try_ops(cpu).values()} == {"cpu"}
+    assert {each.partition(",")[0] for each in try_ops(cpu).values()} == {"cpu"}
     monkeypatch.setenv("HOOKRUN_BACKEND", "reference")
-    found = doctor.try_ops(cpu)
+    found = try_ops(cpu)
     assert found.keys() == COVERAGE.keys()
     assert all(each.startswith("reference") for each in found.values())
     monkeypatch.setenv("HOOKRUN_BACKEND", "triton")
     # Triton's interpreter, which other tests may have turned on, takes tensors on the CPU.
-    for each in doctor.try_ops(cpu).values():
+    for each in try_ops(cpu).values():
         assert each.startswith(("cannot run: HOOKRUN_BACKEND", "triton")), each
 
 

@@ -58,6 +58,61 @@ def test_iterations(tmp_path: Path, epoch: int) -> None:
     assert log.curves[("lr d", "train")] == [(10, 0.2)]
 
 
+def test_evaluations_within_an_epoch_are_where_they_were(tmp_path: Path) -> None:
+    scores = [{"mode": "val", "epoch": e, "iter": 4, "acc": a} for e, a in ((1, 1), (2, 2), (2, 3))]
+    first, within, last = scores
+    lines = [entry(1, 5, 3.0), first, entry(1, 10, 2.0), entry(2, 5, 1.0), within, entry(2, 10, 0)]
+    log = read_run(str(write(tmp_path / "a.log.json", *lines, last)))
+    assert log.curves[("acc", "val")] == [(0.5, 1.0), (1.5, 2.0), (2.0, 3.0)]
+
+
+Lines = dict[str, list[list[float]]]
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, *runs: Path) -> tuple[Lines, set[str], list[str]]:
+    """The x of the lines by panel, the names of x axes, and the entries of the legend."""
+    figures: list[Any] = []
+    monkeypatch.setattr(log_picture, "save_figure", lambda figure, path: figures.append(figure))
+    assert main(["plot-log", *map(str, runs)]) == 0
+    panels = [each for each in figures[0].axes if each.get_visible()]
+    (legend,) = figures[0].legends
+    return (
+        {each.get_ylabel(): [list(line.get_xdata()) for line in each.lines] for each in panels},
+        {each.get_xlabel() for each in panels},
+        [each.get_text() for each in legend.get_texts()],
+    )
+
+
+def test_runs_by_epoch_and_by_iteration_are_drawn_over_iterations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = {"mode": "val", "epoch": 1, "iter": 4, "acc": 0.5}
+    by_epoch = write(tmp_path / "e.log.json", entry(1, 8, 2.0), score, entry(2, 4, 1.0))
+    by_iter = write(tmp_path / "i.log.json", entry(1, 10, 2.0), entry(1, 20, 1.0), score)
+    lines, units, names = drawn(monkeypatch, by_epoch, by_iter)
+    assert lines["loss"] == [[8, 12], [10, 20]]
+    assert lines["acc"] == [[8], [20]]
+    assert units == {"iteration"}
+    assert names == ["e, train", "i, train", "e, val", "i, val"]
+    lines, units, names = drawn(monkeypatch, by_epoch)
+    assert (lines["loss"], lines["acc"], units) == ([[1.0, 1.5]], [[1.0]], {"epoch"})
+    assert names == ["train", "val"]
+
+
+def test_all_panels_have_the_same_x_and_each_run_a_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = {"mode": "val", "epoch": 2, "iter": 4, "acc": 0.5}
+    names = [f"{number}.log.json" for number in range(9)]
+    runs = [write(tmp_path / each, entry(1, 2, 2.0), entry(2, 2, 1.0), score) for each in names]
+    figures: list[Any] = []
+    monkeypatch.setattr(log_picture, "save_figure", lambda figure, path: figures.append(figure))
+    assert main(["plot-log", *map(str, runs)]) == 0
+    panels = [each for each in figures[0].axes if each.get_visible()]
+    assert len({each.get_xlim() for each in panels}) == 1
+    assert len({tuple(line.get_color()) for line in panels[0].lines}) == len(runs)
+
+
 def test_a_folder_is_one_run_whose_later_files_count(tmp_path: Path) -> None:
     write(tmp_path / "1.log.json", entry(1, 4, 4.0), entry(2, 4, 3.0), entry(3, 4, 9.0))
     write(tmp_path / "2.log.json", entry(3, 4, 2.0), entry(4, 4, 1.0))

@@ -185,6 +185,40 @@ def test_wrong_configs_are_said_in_one_line(
     check_told(["train", write(tmp_path, line)], message, capsys)
 
 
+PLACES = {
+    "custom_hooks = [dict(type='TextLoggerHook'), dict(type='EMAHook', momentum=7)]": (
+        "(in custom_hooks[1], EMAHook)"
+    ),
+    "custom_hooks = [dict(type='IterTimerHook'), None]": ": custom_hooks[1] is a config dict or",
+    "custom_hooks = dict(type='EMAHook', priority='LOW')": "(in custom_hooks, EMAHook)",
+    "custom_hooks = 'EMAHook'": ": custom_hooks is a hook, a config dict or a list",
+    "lr_config = dict(policy='step', step=[1], gama=0.1)": "(in lr_config)",
+    "lr_config = 'step'": "not 'step': dict(policy='step') is a config",
+    "log_config = dict(hooks=[dict(type='CsvLoggerHook', interval=0)])": (
+        "(in log_config['hooks'][0], CsvLoggerHook)"
+    ),
+    "evaluation = dict(interval=0)": "(in evaluation)",
+    "evaluation = dict(priority='LO')": "(in evaluation)",
+    "workflow = [('train', -1)]": ": workflow: the count of phase",
+    "optimizer = dict(type='SGD', lrr=0.1)": "(in optimizer)",
+    "runner = dict(max_epochs=1, work_dr='x')": "(in runner)",
+    "runner = dict(type=dict, max_epochs=1)": "runner must build a runner",
+    "data = lambda: 1 / 0": "(in data)",
+    "model = lambda: 1 / 0": "(in model)",
+    "device = 'gpu'": "(in device)",
+    "seed = -1": "(in seed)",
+    "load_from = 'absent.pth'": "(in load_from)",
+    "resume_from = 'absent.pth'": "(in resume_from)",
+}
+
+
+@pytest.mark.parametrize("line", PLACES)
+def test_errors_name_the_key_as_the_config_has_it(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_told(["train", write(tmp_path, line)], PLACES[line], capsys)
+
+
 @pytest.mark.parametrize("key", ["model", "data", "optimizer", "runner"])
 def test_missing_keys(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_told(["train", write(tmp_path, without=key)], f"the config needs the key {key!r}", capsys)
@@ -307,7 +341,7 @@ def test_the_hooks_are_shown_in_one_process(
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write(tmp_path, "model = lambda: 1 / 0")
-    check_told(["train", config], "ZeroDivisionError: division by zero (--debug shows", capsys)
+    check_told(["train", config], "division by zero (in model) (--debug shows", capsys)
     for arguments in (["train", config, "--debug"], ["--debug", "train", config]):
         assert main(arguments) == 1
         assert "Traceback" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from .workers import run_workers
 PROGRAM = """
 import logging
 from torch import nn
-from hookrun import ClosureHook, EpochBasedRunner, EvalHook
+from hookrun import ClosureHook, DistEvalHook, EMAHook, EpochBasedRunner, EvalHook, load_checkpoint
 from tests.distributed.faulty_ranks import Model, Wrapped
 from tests.distributed.faulty_ranks import wrap as wrap_over_all
 from tests.support import make_loader
@@ -32,7 +32,7 @@ def wrap(model, wrapper):
     return wrap_over_all(model, wrapper)
 
 def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, step=None,
-        part=None, epochs=3, save=None, hook=None):
+        part=None, epochs=3, save=None, hook=None, load=None):
     warned.clear()
     model = Model()
     if part is not None:
@@ -45,6 +45,8 @@ def run(name, wrapper="ddp", optimizer=torch.optim.SGD, lr=0.1, lr_config=None, 
     runner.register_training_hooks(lr_config, step or {}, save, None)
     if hook is not None:
         runner.register_hook(hook)
+    if load is not None:
+        load_checkpoint(model, load)
     set_epochs = lambda runner: setattr(runner, "max_epochs", epochs)
     runner.register_hook(ClosureHook("before_train_iter", set_epochs))
     error = ""
@@ -80,7 +82,25 @@ run("same values", "none", step=own)
 run("sharded", "fsdp", save={"interval": 1, "sharded": rank == 0})
 run("evaluates", "fsdp", hook=pick(EvalHook(make_loader(1)), None))
 run("evaluates alone", hook=pick(EvalHook(make_loader(1)), None))
+zeros = {name: torch.zeros_like(each) for name, each in Model().state_dict().items()}
+torch.save(zeros, folder / f"zeros_{rank}.pth")
+run("loaded on one", load=pick(str(folder / "zeros_0.pth"), None))
+run("loaded on all", load=str(folder / f"zeros_{rank}.pth"))
+run("loaded apart", "ddp of one", load=pick(str(folder / "zeros_0.pth"), None))
 run("epochs", epochs=pick(3, 4))
+ema = lambda **given: EMAHook(**{"warm_up": 0, **given})
+run("ema momentum", hook=pick(ema(momentum=0.1), ema(momentum=0.3)))
+run("ema interval", "none", hook=pick(ema(), ema(interval=2)), step=own)
+run("ema warm-up", hook=pick(ema(), ema(warm_up=10)))
+run("ema alike", hook=ema(momentum=0.3, interval=3))
+for name, value in {"loss_scale": 16.0, "distributed": False}.items():
+    run(name, "none", step=pick(own, {**own, name: value}))
+dynamic = {"type": "Fp16OptimizerHook", "loss_scale": {"init_scale": pick(8.0, 32.0)}}
+run("dynamic loss_scale", "none", step=dynamic)
+run("skip_nonfinite", step=pick({}, {"skip_nonfinite": True}))
+run("save_optimizer", "fsdp", save={"interval": 1, "save_optimizer": rank == 0})
+run("evaluates at other times", "fsdp", hook=EvalHook(make_loader(1), interval=pick(1, 2)))
+run("evaluates otherwise", hook=DistEvalHook(make_loader(1), broadcast_bn_buffer=rank == 0))
 """
 
 # What all ranks say, or what the only warning says.
@@ -96,15 +116,30 @@ REFUSED = {
     "parameters": "have other parameters (part.weight: rank 0: [3, 2], rank 1: [4, 2])",
     "evaluates": "EvalHook must be the same on all ranks",
     "sharded": "CheckpointHook must be the same on all ranks",
+    "ema momentum": "has rank 0: {'momentum': 0.1}, rank 1: {'momentum': 0.3}",
+    "ema interval": "EMAHook must have the same settings on all ranks that have it, but has rank "
+    "0: {'interval': 1}, rank 1: {'interval': 2}",
+    "ema warm-up": "rank 0: {'warm_up': 0}, rank 1: {'warm_up': 10}",
+    "loss_scale": "'scale': 8.0",
+    "distributed": "'distributed': False",
+    "dynamic loss_scale": "'scale': 32.0",
+    "skip_nonfinite": "rank 0: {'skip_nonfinite': False}, rank 1: {'skip_nonfinite': True}",
+    "save_optimizer": "rank 0: {'save_optimizer': True}, rank 1: {'save_optimizer': False}",
+    "evaluates at other times": "rank 0: {'interval': 1}, rank 1: {'interval': 2}",
+    "evaluates otherwise": "DistEvalHook must be the same on all ranks",
     "epochs": "have other values of max_epochs, which must be set on all of them: rank 0: 3, rank ",
 }
 WARNED = {
     "values": "begin with other values of their parameters",
+    "loaded on one": "such as load_checkpoint, must be called on all ranks",
     "apart": "2 processes train separate models",
 }
 SAME = [
     "evaluates alone",
     "groups of their own",
+    "ema alike",
+    "loaded on all",
+    "loaded apart",
     "same ddp",
     "same fsdp",
     "same values",

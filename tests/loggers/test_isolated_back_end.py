@@ -17,7 +17,15 @@ import pytest
 import torch
 from torch import nn
 
-from hookrun import BackEnd, ClientLoggerHook, ClosureHook, RunInfo
+from hookrun import (
+    BackEnd,
+    ClientLoggerHook,
+    ClosureHook,
+    EpochBasedRunner,
+    EvalHook,
+    IterBasedRunner,
+    RunInfo,
+)
 from tests.support import TinyModel, make_loader
 
 MakeRunner = Callable[..., Any]
@@ -140,6 +148,41 @@ def test_calls_come_in_order_with_plain_numbers(
     assert {type(value) for value in values} == {float}
     assert set(written[0][0]) == {"train/loss", "learning_rate", "momentum"}
     assert back_end.calls[-1] == ("close", False)
+
+
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_training_and_evaluations_at_one_step_share_the_learning_rate(
+    make_runner: MakeRunner, kind: type
+) -> None:
+    by_epoch = kind is EpochBasedRunner
+    length = {"max_epochs": 2} if by_epoch else {"max_iters": 8}
+    runner, back_end = make_runner(kind, **length), Recording()
+    scores = [{"acc": 0.5}] * 2
+    period = 1 if by_epoch else 4
+    evaluation = EvalHook(make_loader(2, scores=scores), by_epoch=by_epoch, interval=period)
+    runner.register_hook(evaluation, "LOW")
+    runner.register_hook(Recorder(back_end, by_epoch=by_epoch), "VERY_LOW")
+    phases = [("train", 1 if by_epoch else 4), ("val", 1 if by_epoch else 2)]
+    runner.run([make_loader(4), make_loader(2)], phases)
+    steps: dict[str, list[int]] = {}
+    for _, values, step, _ in (each for each in back_end.calls if each[0] == "write"):
+        for tag in values:
+            steps.setdefault(tag, []).append(step)
+    training = {tag: [2, 4, 6, 8] for tag in ("train/loss", "learning_rate", "momentum")}
+    assert steps == {**training, "val/acc": [4, 8], "val/loss": [4, 8]}
+
+
+def test_another_value_at_a_step_is_written(make_runner: MakeRunner) -> None:
+    runner, hook = make_runner(), Recorder()
+    runner.mode, runner._iter = "train", 3
+    for value in (1.0, 1.0, 2.0):
+        hook.write(runner, {"a": value, "b": 0.0})
+    runner._iter = 4
+    hook.write(runner, {"a": 2.0})
+    hook.drain()
+    hook.close(runner, None)
+    written = [each[1] for each in hook.back_end.calls if each[0] == "write"]
+    assert written == [{"a": 1.0, "b": 0.0}, {"a": 2.0}, {"a": 2.0}]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -49,6 +49,7 @@ def test_what_is_read_back_is_what_was_logged(
     }
     assert [step for step, _ in expected["train/loss"]] == [2, 4, 5, 7, 9, 10]
     assert [step for step, _ in expected["val/acc"]] == [5, 10]
+    assert [step for step, _ in expected["learning_rate/dis"]] == [2, 4, 5, 7, 9, 10]
     assert [value for _, value in expected["learning_rate/dis"]][:2] == [0.125, 0.125]
     assert expected["momentum/gen"][0][1] == pytest.approx(0.9)
     (text,) = events.Tensors("val/note/text_summary")

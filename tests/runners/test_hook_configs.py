@@ -142,6 +142,29 @@ def test_good_configs_are_neither_refused_nor_warned_about(make_runner: Any, kin
         runner.register_training_hooks(**GOOD)
 
 
+@pytest.mark.parametrize("kind", [EpochBasedRunner, IterBasedRunner])
+def test_errors_name_custom_hooks_as_the_caller_does(make_runner: Any, kind: type) -> None:
+    runner = make_runner(kind)
+    hooks = [{"type": "IterTimerHook"}, {"type": EMAHook, "momentum": 7}]
+    with pytest.raises(ValueError, match="momentum") as caught:
+        runner.register_training_hooks(None, custom_hooks_config=hooks)
+    assert caught.value.__notes__[-1] == "in custom_hooks_config[1], EMAHook"
+    with pytest.raises(ValueError, match="momentum") as caught:
+        runner.register_custom_hooks(hooks)
+    assert caught.value.__notes__[-1] == "in custom_config[1], EMAHook"
+    with pytest.raises(TypeError, match=r"^custom_config\[0\] is a config dict or a hook, not 3"):
+        runner.register_custom_hooks([3])
+
+
+def test_errors_name_the_class_of_a_hook_that_is_refused(make_runner: Any) -> None:
+    runner, ema = make_runner(), EMAHook()
+    runner.register_checkpoint_hook({"interval": 1})
+    ema.priority = 10
+    with pytest.raises(ValueError, match="reserved") as caught:
+        runner.register_custom_hooks([ema])
+    assert caught.value.__notes__ == ["in custom_config[0], EMAHook"]
+
+
 @pytest.mark.parametrize("kind", ["StepLrUpdaterHook", HOOKS.get("StepLrUpdaterHook")])
 def test_a_type_that_agrees_with_its_policy_is_no_contradiction(
     make_runner: Any, kind: Any

@@ -127,10 +127,14 @@ class DistEvalHook(EvalHook):
                 "DistEvalHook needs a process group: call torch.distributed.init_process_group "
                 "first; for a run of one process there is EvalHook"
             )
-        settings = self.start, self.interval, self.by_epoch, self.save_best, self._set_size
+        settings = (
+            *(self.start, self.interval, self.by_epoch, self.save_best),
+            *(self.broadcast_bn_buffer, self.gpu_collect, self._set_size),
+        )
         of_all = all_gather_objects(settings)
         if any(theirs != of_all[0] for theirs in of_all):
-            names = "start, interval, by_epoch, save_best, size of the test set"
+            names = "start, interval, by_epoch, save_best, broadcast_bn_buffer, gpu_collect, "
+            names += "size of the test set"
             raise ValueError(
                 f"DistEvalHook must be the same on all ranks, but the ranks have, of ({names}): "
                 + ", ".join(map(str, of_all))

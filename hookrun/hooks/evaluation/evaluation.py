@@ -249,8 +249,10 @@ class EvalHook(Hook):
         runner.checkpoint_writer.close()
 
     def required_signature(self, runner: Any) -> Any:
-        """That it evaluates, where that takes all ranks: they have parts of the model (FSDP2)."""
-        return [True] if is_sharded_model(runner.model) else None
+        """When it evaluates, where that takes all ranks: they have parts of the model (FSDP2)."""
+        if not is_sharded_model(runner.model):
+            return None
+        return {"start": self.start, "interval": self.interval, "by_epoch": self.by_epoch}
 
     def sync_signature(self, runner: Any) -> Any:
         return None if self.save_best is None else self.evaluation_plan(runner)

@@ -120,7 +120,12 @@ class OptimizerHook(Hook):
 
     def required_signature(self, runner: Any) -> Any:
         """When and how it steps: all ranks average their gradients before, and norms in it."""
-        return [self._accumulation.iters, comparable(self.grad_clip), self.fused]
+        names = ("grad_clip", "fused", "skip_nonfinite", "hold_schedules")
+        return {
+            "cumulative_iters": self._accumulation.iters,
+            **{name: comparable(getattr(self, name)) for name in names},
+            **self._precision.settings(),
+        }
 
     def before_run(self, runner: Any) -> None:
         check.has_optimizer(self, runner, "steps the optimizer")

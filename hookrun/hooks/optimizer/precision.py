@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hookrun.core.interrupts import uninterrupted
-from hookrun.distributed import averages_gradients, get_dist_info
+from hookrun.distributed import averages_gradients, comparable, get_dist_info
 from hookrun.ops import LossScale, unscale_
 from hookrun.ops.sharded import maximum_over_meshes_
 
@@ -78,6 +78,10 @@ class Precision:
                 it was: loading has rounded it to the precision of the parameters.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """Plain values by name that ranks which average gradients must share."""
+        return {}
+
     def share_scale(self, runner: Any) -> None:
         """Let checkpoints of MMCV's layout find the loss scale; called at each iteration."""
 
@@ -115,6 +119,15 @@ class MixedPrecision(Precision):
     def averages_gradients(self, model: nn.Module) -> bool:
         """Whether gradients would be averaged here, were there several ranks and no wrapper."""
         return self.distributed
+
+    def settings(self) -> dict[str, Any]:
+        names = ("scale", "growth_factor", "backoff_factor", "growth_interval")
+        # Ranks that average nothing scale as it suits each.
+        scale = {each: comparable(getattr(self.scaler, each, None)) for each in names}
+        return {
+            "distributed": self.distributed,
+            **({"loss_scale": scale} if self.distributed else {}),
+        }
 
     def must_average(self, model: Any) -> bool:
         return (

@@ -188,7 +188,8 @@ class CheckpointHook(Hook):
 
     def required_signature(self, runner: Any) -> Any:
         """When it saves and what: all ranks gather their states for the file then."""
-        return [self.interval, self.by_epoch, self.save_last, self.sync_buffer, self.sharded]
+        names = ("interval", "by_epoch", "save_last", "save_optimizer", "sync_buffer", "sharded")
+        return {name: getattr(self, name) for name in names}
 
     def before_run(self, runner: Any) -> None:
         self.out_dir, self.file_client = self.checkpoint_folder(runner)

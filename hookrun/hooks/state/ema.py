@@ -157,6 +157,16 @@ class EMAHook(Hook):
         # At iterations 0, k, 2k, ..., counted from 0, as in MMCV.
         return {"after_train_iter": Trigger(iters=self.interval, start=1)}
 
+    def shared_settings(self, runner: Any) -> dict[str, Any]:
+        """What the averages depend on: ranks with other ones would evaluate other weights."""
+        return {
+            "interval": self.interval,
+            "momentum": float(f"{1 - (1 - self.momentum) ** (1 / self.interval):.9g}"),
+            "warm_up": self.warm_up,
+            "debias": self.debias,
+            "buffers": self.buffers,
+        }
+
     def resume_run(self, runner: Any) -> None:
         """Resume from ``resume_from``; the runner calls this before ``before_run``."""
         if self.checkpoint is None or self._resumed_from:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hookrun import ops
 from hookrun.checkpoint import describe_not_finite, find_not_finite
-from hookrun.core import HOOKS, Hook, LogBuffer, Trigger, TriggerSetting, starts_with_defaults
+from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
+from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import plain_name
