@@ -18,7 +18,7 @@ from .loading import (
     state_dict_of,
 )
 from .model import get_state_dict, make_checkpoint, save_checkpoint, weights_to_cpu
-from .parts import RUN_FILE, is_sharded_folder
+from .parts import RUN_FILE, is_replaceable, is_sharded_folder
 from .safetensors import export_safetensors
 from .scaler_layout import scaler_state
 from .search import NewestOfARun, is_of_a_run, newest_first, newest_valid
@@ -52,6 +52,7 @@ __all__ = [
     "get_state_dict",
     "has_sharded",
     "is_of_a_run",
+    "is_replaceable",
     "is_sharded_folder",
     "load_checkpoint",
     "load_content",

@@ -106,6 +106,7 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: what names the file is no path.
         ValueError: the path is a folder; or the file is empty, damaged, no checkpoint, or holds
             objects that only unpickling could restore.
         OSError: it cannot be read.

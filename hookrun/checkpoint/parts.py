@@ -41,6 +41,11 @@ def is_sharded_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(path, RUN_FILE))
 
 
+def is_replaceable(path: str | os.PathLike[str]) -> bool:
+    """Whether a local folder is a sharded checkpoint, has a part of one, or is empty."""
+    return is_sharded_folder(path) or all(_FILE.fullmatch(name) for name in os.listdir(path))
+
+
 def split(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[list[Any]]]:
     """Take the sharded tensors out of a checkpoint.
 

@@ -16,7 +16,7 @@ from hookrun.ops.sharded import local
 from hookrun.storage import new_folder, publish_folder
 
 from .files import write_checkpoint
-from .parts import KEY, RUN_FILE, describe, size_and_digest, split
+from .parts import KEY, RUN_FILE, describe, is_replaceable, size_and_digest, split
 from .snapshot import Snapshots
 
 _WHAT = "writing a sharded checkpoint"
@@ -104,6 +104,7 @@ class Parts:
         """Write the folder; all ranks must call it, and the name is there once all have written.
 
         Raises:
+            FileExistsError: a folder of something else has that name.
             OSError: the disk of a rank refused; on all ranks. An old folder of that name is there.
         """
         self._synchronize()
@@ -111,6 +112,7 @@ class Parts:
         with contextlib.ExitStack() as folder:
             with ranks.failing_together(made):
                 if get_dist_info()[0] == 0:
+                    _check_replaceable(path)
                     made.append(str(folder.enter_context(new_folder(path))))
             temporary = Path(made[0])
             metadata = _write_parts(self, temporary, ranks) if self.places else None
@@ -137,6 +139,14 @@ class Parts:
         described = describe(metadata, self.places, files)
         write_checkpoint({**self._rest, KEY: described}, temporary / RUN_FILE)
         publish_folder(temporary, path)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.is_dir() and not is_replaceable(path):
+        raise FileExistsError(
+            f"{str(path)!r} is a folder of something else, which a sharded checkpoint would "
+            "replace: move it away, or give another name"
+        )
 
 
 def _write_parts(parts: Parts, folder: Path, ranks: RankGroup) -> Any:

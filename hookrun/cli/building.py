@@ -66,7 +66,7 @@ def build_run(source: str, settings: Sequence[str] = (), *, with_work_dir: bool 
     workflow = check_workflow(config["workflow"], loaders)
     model = build_model(config)
     meta = {"exp_name": config["exp_name"] or name, "seed": config["seed"]}
-    work_dir = str(config["work_dir"] or Path("work_dirs", name)) if with_work_dir else None
+    work_dir = config["work_dir"] or Path("work_dirs", name) if with_work_dir else None
     runner = make_runner(config, model, work_dir, meta)
     register_hooks(runner, config, loaders)
     return Run(runner, [loaders[mode] for mode, _ in workflow], workflow, config)
@@ -147,7 +147,7 @@ def check_workflow(workflow: Any, loaders: Mapping[str, Any]) -> list[tuple[str,
 
 
 def make_runner(
-    config: Mapping[str, Any], model: nn.Module, work_dir: str | None, meta: Mapping[str, Any]
+    config: Mapping[str, Any], model: nn.Module, work_dir: Any, meta: Mapping[str, Any]
 ) -> BaseRunner:
     """The runner of a config, without hooks."""
     if not isinstance(config["runner"], Mapping):

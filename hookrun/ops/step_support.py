@@ -34,6 +34,8 @@ def unsupported_optimizer_reason(optimizer: Any, *, on_device: bool = False) -> 
     replaced = why_replaced(optimizer)
     if replaced is not None:
         return replaced
+    if not _is_of_torch(kind.step):
+        return f"{kind.__name__}.step was replaced"
     options = _UNSUPPORTED_OPTIONS if on_device else (*_UNSUPPORTED_OPTIONS, "capturable")
     for group in optimizer.param_groups:
         for option in options:
@@ -44,6 +46,15 @@ def unsupported_optimizer_reason(optimizer: Any, *, on_device: bool = False) -> 
                 if isinstance(value, Tensor) and value.device.type != "cpu":
                     return "a learning rate or beta is a tensor on the device"
     return None
+
+
+def _is_of_torch(step: Any) -> bool:
+    """Whether a method and all that it wraps are code of torch's."""
+    while step is not None:
+        if not getattr(step, "__globals__", {}).get("__name__", "").startswith("torch."):
+            return False
+        step = getattr(step, "__wrapped__", None)
+    return True
 
 
 def unsupported_gradients_reason(tensors: StepTensors) -> str | None:

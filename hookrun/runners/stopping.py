@@ -8,7 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 
-from hookrun.checkpoint import local_path
+from hookrun.checkpoint import is_replaceable, local_path
 from hookrun.core.interrupts import interruptible
 from hookrun.core.protocols import SavesCheckpoints, implements
 from hookrun.distributed import StopAgreement, all_gather_objects, get_dist_info, is_joining
@@ -245,7 +245,14 @@ def accepting_requests(runner: AnyRunner) -> Iterator[None]:
         sharded_to = _folder_of_sharded(runner)
         if sharded_to is not None:
             links, folders = _patterns("latest.sharded"), _patterns(FOLDER_NAME)
-            check_names(local_path(sharded_to), links, FOLDER_NAME, who, folders=folders)
+            check_names(
+                local_path(sharded_to),
+                links,
+                FOLDER_NAME,
+                who,
+                folders=folders,
+                replaceable=is_replaceable,
+            )
     assert runner.stop_requests is not None
     with runner.stop_requests.accepted():
         yield

@@ -74,7 +74,13 @@ class FileClient:
 
     @staticmethod
     def parse_uri_prefix(uri: PathLike) -> str | None:
-        """The scheme of a URI: ``'s3'`` of ``s3://bucket/name``, None of a plain path."""
+        """The scheme of a URI: ``'s3'`` of ``s3://bucket/name``, None of a plain path.
+
+        Raises:
+            TypeError: it is neither a path nor a URI.
+        """
+        if not isinstance(uri, (str, os.PathLike)):
+            raise TypeError(f"a file is named by a path or a URI, not by {uri!r:.60}")
         head, found, _ = os.fspath(uri).partition("://")
         return head.rpartition(":")[2] if found else None
 

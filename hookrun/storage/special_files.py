@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,6 +57,7 @@ def check_names(
     who: str,
     *,
     folders: Sequence[re.Pattern[str]] = (),
+    replaceable: Callable[[str], bool] = lambda path: True,
 ) -> None:
     """Refuse a folder in which some files or folders could not be written.
 
@@ -66,10 +67,12 @@ def check_names(
         longest: the longest name to expect.
         who: what writes them, for the message.
         folders: patterns of the folders' names.
+        replaceable: whether a folder of such a name may be replaced.
 
     Raises:
         ValueError: there is a file where the folder should be; something that is no regular file
-            has the name of one, or something that is no folder that of one; or a name is too long.
+            has the name of one, or something that is no folder that of one, or a folder that may
+            not be replaced; or a name is too long.
     """
     folder = Path(folder)
     for each in (folder, *folder.parents):
@@ -88,8 +91,10 @@ def check_names(
             wants_folder = any(pattern.fullmatch(entry.name) for pattern in folders)
             if wants_folder or any(pattern.fullmatch(entry.name) for pattern in names):
                 kind = _kind(entry.stat(follow_symlinks=False).st_mode)
-                if wants_folder:
-                    kind = None if entry.is_dir(follow_symlinks=False) else kind or "a file or link"
+                if wants_folder and not entry.is_dir(follow_symlinks=False):
+                    kind = kind or "a file or link"
+                elif wants_folder:
+                    kind = None if replaceable(entry.path) else "a folder of something else"
                 if kind is not None:
                     raise ValueError(
                         f"{who} would write {entry.path!r}, but that is {kind}: move it away, or "

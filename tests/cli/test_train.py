@@ -209,6 +209,9 @@ PLACES = {
     "seed = -1": "(in seed)",
     "load_from = 'absent.pth'": "(in load_from)",
     "resume_from = 'absent.pth'": "(in resume_from)",
+    "load_from = 3": "named by a path or a URI, not by 3",
+    "resume_from = 3": "named by a path or a URI, not by 3",
+    "work_dir = 3": "work_dir must be a path or None, not int",
 }
 
 

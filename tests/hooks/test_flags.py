@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hookrun import CheckpointHook, EvalHook, TextLoggerHook
+from hookrun import CheckpointHook, DistEvalHook, EMAHook, EvalHook, TextLoggerHook
 from hookrun.hooks import HOOKS, TensorboardLoggerHook
 from tests.support import make_loader
 
@@ -68,6 +68,8 @@ def test_a_path_is_a_path(wrong: Any) -> None:
         (lambda **given: EvalHook(make_loader(1), **given), "out_dir"),
         (TextLoggerHook, "out_dir"),
         (TensorboardLoggerHook, "log_dir"),
+        (EMAHook, "resume_from"),
+        (lambda **given: DistEvalHook(make_loader(1), **given), "tmpdir"),
     ):
         with pytest.raises(TypeError, match=f"Hook: {name} must be a path or None, not "):
             make(**{name: wrong})

@@ -192,3 +192,25 @@ def test_a_schedulers_wrapper_is_no_step_of_its_own() -> None:
     optimizer.step = counting
     with pytest.raises(TypeError, match="the optimizer's step was replaced"):
         FusedStep(optimizer, fused=True)
+
+
+@pytest.mark.usefixtures("reference_allowed")
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_step_replaced_on_the_class_is_called(
+    monkeypatch: pytest.MonkeyPatch, wraps: bool
+) -> None:
+    own = torch.optim.SGD.step
+    calls: list[Any] = []
+
+    def counting(self: Any, closure: Any = None) -> Any:
+        calls.append(self)
+        return own(self, closure)
+
+    replacement = functools.wraps(own)(counting) if wraps else counting
+    monkeypatch.setattr(torch.optim.SGD, "step", replacement)
+    params, optimizer = make("sgd")
+    set_grads(params, 1, SCALE, bad=False)
+    FusedStep(optimizer).step()
+    assert calls == [optimizer]
+    with pytest.raises(TypeError, match=r"SGD\.step was replaced"):
+        FusedStep(optimizer, fused=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hookrun import CheckpointHook, EvalHook, FileClient, load_checkpoint
-from hookrun.checkpoint import newest_valid, read_checkpoint, write_checkpoint
+from hookrun.checkpoint import is_sharded_folder, newest_valid, read_checkpoint, write_checkpoint
 from tests.support import make_loader
 
 
@@ -141,7 +141,12 @@ def file(path: Path) -> None:
     path.write_text("a file")
 
 
-@pytest.mark.parametrize("make", [file, pipe, nowhere, to_a_folder])
+def of_notes(path: Path) -> None:
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("make", [file, pipe, nowhere, to_a_folder, of_notes])
 @pytest.mark.parametrize(
     ("name", "template"),
     [
@@ -162,6 +167,21 @@ def test_so_is_one_that_could_not_write_its_folders(
     with pytest.raises(ValueError, match=rf"would write .*{name}.*is a .*move it away"):
         runner.run([make_loader(2)], [("train", 1)])
     assert runner.iter == 0
+
+
+def test_a_folder_of_something_else_is_not_replaced_by_a_checkpoint(
+    make_runner: Any, tmp_path: Path
+) -> None:
+    runner = make_runner(max_epochs=1)
+    of_notes(tmp_path / "run_1")
+    arguments = {"filename_tmpl": "run_{}", "sharded": True, "create_symlink": False}
+    with pytest.raises(FileExistsError, match="run_1' is a folder of something else"):
+        runner.save_checkpoint(tmp_path, **arguments)
+    assert (tmp_path / "run_1" / "notes.txt").read_text() == "mine"
+    (tmp_path / "run_1" / "notes.txt").unlink()
+    for _ in range(2):  # one that is empty, and a checkpoint
+        runner.save_checkpoint(tmp_path, **arguments)
+        assert is_sharded_folder(tmp_path / "run_1")
 
 
 @pytest.mark.parametrize("make", LINKS)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from hookrun.core import HOOKS, overrides, starts_with_defaults
+from hookrun.core.errors import path_or_none
 from hookrun.core.events import EVALUATION_SCORED
 from hookrun.distributed import (
     all_gather_objects,
@@ -108,7 +109,7 @@ class DistEvalHook(EvalHook):
         )
         self.test_fn: Callable[..., Any] = test_fn or multi_gpu_test
         self.broadcast_bn_buffer = broadcast_bn_buffer
-        self.tmpdir = None if tmpdir is None else os.fspath(tmpdir)
+        self.tmpdir = path_or_none("DistEvalHook", tmpdir=tmpdir)
         self.gpu_collect = gpu_collect
         self._set_size = size_of_set(dataloader) if test_fn is None else None
         if metrics is None and test_fn is None and _shuffles(dataloader):

@@ -11,7 +11,7 @@ from functools import partial
 from string import Formatter
 from typing import Any, ClassVar
 
-from hookrun.checkpoint import is_sharded_folder, local_path, plain
+from hookrun.checkpoint import is_replaceable, is_sharded_folder, local_path, plain
 from hookrun.core import HOOKS, Hook, Trigger, TriggerSetting, starts_with_defaults
 from hookrun.core.errors import check_flags, did_you_mean, path_or_none
 from hookrun.core.triggers import NEVER
@@ -64,6 +64,7 @@ def check_can_write(
             longest,
             type(hook).__name__,
             folders=[re.compile(name) for name in folders],
+            replaceable=is_replaceable,
         )
 
 

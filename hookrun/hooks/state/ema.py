@@ -21,6 +21,7 @@ from hookrun.core import (
     overrides,
     starts_with_defaults,
 )
+from hookrun.core.errors import path_or_none
 from hookrun.core.interrupts import uninterrupted
 from hookrun.core.protocols import AveragesInStep, implements
 
@@ -119,7 +120,7 @@ class EMAHook(Hook):
         self.interval = interval
         self.warm_up = warm_up
         self.momentum = 1 - (1 - momentum) ** interval
-        self.checkpoint = resume_from
+        self.checkpoint = path_or_none("EMAHook", resume_from=resume_from)
         self.debias = debias
         self.buffers = buffers
         check.flag(self, "debias")
