@@ -9,8 +9,8 @@ long.
 Claim: what `OptimizerHook` and `EMAHook` do around that step in an iteration, such as clearing the
 gradients, looking at the loss and at the parameters, logging the norm and handing the averages'
 momentum over, takes at most as long as the bound step itself over 6 tensors, and a third of that
-step over 161. It is what the event ``after_train_iter`` takes above ``backward()``, a bound step
-and the release of the gradients.
+step over 161. It is what the event ``after_train_iter`` takes without the calls of ``backward()``
+and of the step, which are timed within it: a difference of runs would be smaller than their noise.
 
 Floor. Memory: the bytes that a step must move, 40 for each element, moved by ``lerp_`` over flat
 tensors. The gradients stay the same tensors, as in a loop that clears them to zero.
@@ -19,6 +19,7 @@ tensors. The gradients stay the same tensors, as in a loop that clears them to z
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -29,7 +30,6 @@ import torch
 from bench_ops import flat
 from comparison import Comparison, Target
 from hookrun import EMAHook, IterBasedRunner, OptimizerHook
-from hookrun._native import clear_gradients
 from hookrun.ops import FusedStep
 from ours import LOGGER
 from timing import Case, race
@@ -120,7 +120,7 @@ def bench_small_step(benchmark, rounds, record, size):
     record.add(f"small steps/{size}", comparison.figure(samples, cases, {}))
 
 
-EVENT, ALONE = "hookrun, the whole event", "backward, bound step, release"
+EVENT = "hookrun, around the step"
 # How many tensors, and the claim: a multiple of the step alone.
 AROUND = {"6 x 64": 1.0, "161 x 64": 1 / 3}
 
@@ -147,8 +147,25 @@ class Model(torch.nn.Module):
         return {"loss": Given.apply(*self.params), "num_samples": 1}
 
 
-def event(work: Work) -> Callable[[], Any]:
-    """The event after an iteration, as a runner fires it."""
+class Stopwatch:
+    """Counts the processor time of calls."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.thread_time() - start
+
+        return call
+
+
+def around(work: Work, calls: int) -> Case:
+    """The event after an iteration, as a runner fires it, without `backward` and the step."""
     model = Model(work.params)
     optimizer = torch.optim.AdamW(work.params, lr=1e-9)
     runner = IterBasedRunner(model, optimizer=optimizer, logger=LOGGER, max_iters=10**9)
@@ -156,24 +173,20 @@ def event(work: Work) -> Callable[[], Any]:
     runner.register_hook(EMAHook(momentum=MOMENTUM), "NORMAL")
     runner.call_hook("before_run")
 
-    def iteration() -> None:
-        runner.outputs = model.train_step()
-        runner.call_hook("after_train_iter")
-        runner._iter += 1
+    def run(count: int) -> float:
+        whole, parts = Stopwatch(), Stopwatch()
+        fire = whole.timed(runner.call_hook)
+        with (
+            mock.patch.object(torch.Tensor, "backward", parts.timed(torch.Tensor.backward)),
+            mock.patch.object(FusedStep, "step", parts.timed(FusedStep.step)),
+        ):
+            for _ in range(count):
+                runner.outputs = model.train_step()
+                fire("after_train_iter")
+                runner._iter += 1
+        return whole.seconds - parts.seconds
 
-    return iteration
-
-
-def alone(work: Work) -> Callable[[], Any]:
-    """What nobody who uses the step can leave out."""
-    model, params, step = Model(work.params), work.params, work.ours("")
-
-    def iteration() -> None:
-        clear_gradients(params)
-        model.train_step()["loss"].backward()
-        step()
-
-    return iteration
+    return Case(lambda n: lambda: run(n), calls, own_clock=True)
 
 
 @pytest.mark.parametrize("size", AROUND)
@@ -183,23 +196,21 @@ def bench_around_the_step(benchmark, rounds, record, size):
     torch.set_num_threads(1)
     try:
         cases = {
-            EVENT: repeated(event(Work(count, numel)), calls),
-            ALONE: repeated(alone(Work(count, numel)), calls),
+            EVENT: around(Work(count, numel), calls),
             BOUND: repeated(Work(count, numel).ours(""), calls),
         }
         samples = race(benchmark, cases, rounds)
     finally:
         torch.set_num_threads(threads)
-    # The step has no backward pass to be taken off.
-    samples[BOUND] = [a + b for a, b in zip(samples[BOUND], samples[ALONE], strict=True)]
     comparison = Comparison(
         title=f"What the hooks do around a step over {size}, on one thread",
         unit="us",
         per_second=1e6,
-        baseline=ALONE,
+        baseline=None,
         floor=BOUND,
         floor_is="the bound step, without anything around it",
         subject=EVENT,
         targets=(Target(EVENT, AROUND[size]),),
+        counts_calls=False,
     )
     record.add(f"small steps/around {size}", comparison.figure(samples, cases, {}))
