@@ -87,7 +87,7 @@ def error_of_a_full_disk(folder: Path, background: bool) -> str:
         store = folder / "2 ranks" / "store"  # a file of the process group, which grows
         resource.setrlimit(resource.RLIMIT_FSIZE, (store.stat().st_size + 40_000, limit[1]))
     try:
-        train(folder / "disk", "fsdp", width=3000, background=background)
+        train(folder / "disk", "fsdp", width=30_000, background=background)
     except OSError as error:
         return str(error)
     finally:
