@@ -33,7 +33,7 @@ from .join import is_joining
 from .launchers import init_dist
 from .named_means import NamedMeans
 from .random_seed import set_random_seed
-from .reports import RankError, RunReports, comparable, is_lost, require_all_ranks
+from .reports import RankError, RunReports, comparable, is_lost
 from .train_step import DistributedTrainStep
 from .wrappers import (
     INNER_NAMES,
@@ -87,7 +87,6 @@ __all__ = [
     "plain_names",
     "plain_state_dict",
     "reduce_kept_gradients",
-    "require_all_ranks",
     "reshard",
     "samples_of_rank",
     "set_gradient_sync",

@@ -38,16 +38,38 @@ class RunReports:
 
     def __init__(self, kind: str = "run") -> None:
         self._rank, self._world_size = get_dist_info()
+        self._group = dist.group.WORLD
         self._timeout = group_timeout().total_seconds()
         self._kind = kind
         self._place = _place()
         self._counts: Counter[str] = Counter()
-        assert dist.group.WORLD is not None
-        self._store = dist.group.WORLD.get_group_store()
+        assert self._group is not None
+        self._store = self._group.get_group_store()
         with _store_errors():
             number = self._store.add(f"hookrun/{kind}s/{self._rank}", 1)
             self._run = f"{kind}/{number}"
             self.note("had begun its run")
+
+    @property
+    def is_of_default_group(self) -> bool:
+        """Whether the default process group is still the one of these reports."""
+        return self._group is dist.group.WORLD
+
+    def require_all_ranks(self, call: str) -> None:
+        """Return when all ranks have called this, before collectives in which they would hang.
+
+        Args:
+            call: what the user has called, for messages.
+
+        Raises:
+            RankError: a rank has failed, has died, or has not called it within the timeout of the
+                process group.
+        """
+        note = f"had called {call}, which all ranks must call"
+        try:
+            self.compare(call, note, None, lambda _: None)
+        except RankError as error:
+            raise RankError(f"{call} must be called on all ranks: {error}") from error
 
     def note(self, text: str, waits: bool = False) -> None:
         """Report what this rank did last.
@@ -209,34 +231,6 @@ class RunReports:
     def _get(self, name: str) -> str | None:
         """What was set; None if nothing. (A store's own ``get`` waits for it.)"""
         return bytes(self._store.get(self._key(name))).decode() if self._has(name) else None
-
-
-_of_calls: list[tuple[Any, RunReports]] = []
-"""The default process group and its reports of calls that belong to no run."""
-
-
-def require_all_ranks(call: str, reports: RunReports | None) -> None:
-    """Return when all ranks have called this, before collectives in which they would hang.
-
-    Args:
-        call: what the user has called, for messages.
-        reports: those of the run; None outside of one.
-
-    Raises:
-        RankError: a rank has failed, has died, or has not called it within the timeout of the
-            process group.
-    """
-    if get_dist_info()[1] == 1:
-        return
-    if reports is None:
-        if not _of_calls or _of_calls[0][0] is not dist.group.WORLD:
-            _of_calls[:] = [(dist.group.WORLD, RunReports("call"))]
-        reports = _of_calls[0][1]
-    note = f"had called {call}, which all ranks must call"
-    try:
-        reports.compare(call, note, None, lambda _: None)
-    except RankError as error:
-        raise RankError(f"{call} must be called on all ranks: {error}") from error
 
 
 def comparable(value: Any) -> Any:

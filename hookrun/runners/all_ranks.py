@@ -57,6 +57,16 @@ def reporting(runner: AnyRunner) -> Iterator[None]:
         runner.reports = None
 
 
+def require_all_ranks(runner: AnyRunner, call: str) -> None:
+    """Return when all ranks have called this; see `RunReports.require_all_ranks`."""
+    if get_dist_info()[1] == 1:
+        return
+    reports = runner.reports or runner.call_reports
+    if reports is None or not reports.is_of_default_group:
+        reports = runner.call_reports = RunReports("call")
+    reports.require_all_ranks(call)
+
+
 @may_sync
 def compare_setup(
     runner: AnyRunner, loaders: Sequence[Any], workflow: Sequence[tuple[str, int]], uneven: str

@@ -54,6 +54,8 @@ class AnyRunner(Protocol):
     stop_requests: EndsRun | None
     # What the ranks report to each other during a run; None if they exchange nothing.
     reports: RunReports | None
+    # The same of calls outside of a run; None before the first.
+    call_reports: RunReports | None
     # What gather_state gathered of sharded tensors, for the next checkpoint.
     full_tensors: FullTensors | None
     # What has been said about images and histograms already.

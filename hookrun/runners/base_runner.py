@@ -17,9 +17,10 @@ from hookrun.checkpoint import FullTensors, MapLocation, Weights, Writer, load_c
 from hookrun.core.hook import Hook
 from hookrun.core.log_buffer import LogBuffer
 from hookrun.core.protocols import WritesLogs, implements
-from hookrun.distributed import RunReports, get_dist_info, is_joining, require_all_ranks
+from hookrun.distributed import RunReports, get_dist_info, is_joining
 
 from . import resuming, saving
+from .all_ranks import require_all_ranks
 from .any_runner import EndsRun
 from .checks import (
     check_limit,
@@ -111,6 +112,7 @@ class BaseRunner(HookRegistration, MediaLogging, ABC):
         self.boundary_checks: list[Callable[[Any], None]] = []
         self.stop_requests: EndsRun | None = None
         self.reports: RunReports | None = None
+        self.call_reports: RunReports | None = None
         self.full_tensors: FullTensors | None = None
         self.media_notes: set[str | tuple[str, str]] = set()
         self._init_hooks()
@@ -342,7 +344,7 @@ class BaseRunner(HookRegistration, MediaLogging, ABC):
         saving.check_state(self)
         if is_joining(self.model):
             return
-        require_all_ranks("gather_state()", self.reports)
+        require_all_ranks(self, "gather_state()")
         gather_rank_states(self)
         self.full_tensors = saving.gather_full_tensors(self) if full_tensors else None
 

@@ -15,8 +15,9 @@ from hookrun.core.hook import Hook
 from hookrun.core.overrides import overrides
 from hookrun.core.protocols import ChecksBeforeSaving, SavesCheckpoints, implements
 from hookrun.core.sync_guard import may_sync
-from hookrun.distributed import fail_together, get_dist_info, require_all_ranks, unwrap_model
+from hookrun.distributed import fail_together, get_dist_info, unwrap_model
 
+from .all_ranks import require_all_ranks
 from .any_runner import AnyRunner
 from .loader_states import states_of_hooks
 from .optimizer_state import named_optimizers
@@ -35,7 +36,7 @@ def save(
 ) -> None:
     """Write a checkpoint of the run; see ``save_checkpoint`` of the runners."""
     if sharded:
-        require_all_ranks("save_checkpoint(sharded=True)", runner.reports)
+        require_all_ranks(runner, "save_checkpoint(sharded=True)")
         with fail_together("saving a sharded checkpoint"):
             checkpoint = _collect(runner, filename, save_optimizer, meta)
         latest = "latest.sharded" if create_symlink else None
