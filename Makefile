@@ -83,7 +83,7 @@ docs: setup
 
 # Beside the peers, in an environment of their own; writes benchmarks/results and the tables.
 bench: $(BENCH)/.installed
-	$(BENCH)/bin/pip install -q '.[bench]'
+	$(BENCH)/bin/pip install -q -c constraints.txt '.[bench]'
 	$(BENCH)/bin/pytest benchmarks $(ARGS)
 	$(BENCH)/bin/python benchmarks/plot_growth.py
 	$(BENCH)/bin/python benchmarks/plot_headlines.py
