@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 _MOST_UNBOUND = 64
 
@@ -18,6 +19,7 @@ class Binding:
         self._allowed = os.environ.get("HOOKRUN_STEPS") != "unbound"
         self._failures = 0
         self._wait = 0
+        self._own_step: Any = None
         #: Why the latest step was not bound; None if it was.
         self.reason: str | None = "it is the first" if self._allowed else "HOOKRUN_STEPS=unbound"
 
@@ -27,6 +29,14 @@ class Binding:
             return False
         self._wait -= 1
         return self._wait <= 0
+
+    def made(self, optimizer: Any) -> None:
+        """A plan was made of this optimizer's steps."""
+        self._own_step = type(optimizer).step
+
+    def is_replaced(self, optimizer: Any) -> bool:
+        """Whether someone has replaced the class's ``step`` since; the plan sees the object's."""
+        return type(optimizer).step is not self._own_step
 
     def held(self) -> None:
         """A plan took the latest step."""

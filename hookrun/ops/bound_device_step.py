@@ -45,6 +45,9 @@ class BoundDeviceStep:
         plan, tables = self._plan, self.tables
         if plan is None or tables is None:
             return False
+        if self._binding.is_replaced(inputs.optimizer):
+            self._fail(f"{type(inputs.optimizer).__name__}.step was replaced")
+            return False
         changed = plan.verify(
             inputs.optimizer,
             inputs.model_params,
@@ -76,6 +79,7 @@ class BoundDeviceStep:
         )
         if isinstance(plan, DevicePlan):
             self._plan, self.tables = plan, tables
+            self._binding.made(inputs.optimizer)
         else:
             self._fail(plan)
 

@@ -50,6 +50,9 @@ class BoundStep:
         count = threads()
         if plan is None or count < 1:
             return None
+        if self._binding.is_replaced(inputs.optimizer):
+            self._fail(f"{type(inputs.optimizer).__name__}.step was replaced")
+            return None
         if settings.norm_type != 2.0:
             self._binding.reason = f"norm_type is {settings.norm_type}"
             return None
@@ -88,6 +91,7 @@ class BoundStep:
         plan = bind_step(inputs.optimizer, inputs.model_params, inputs.ema, is_sgd)
         if isinstance(plan, StepPlan):
             self._plan = plan
+            self._binding.made(inputs.optimizer)
         else:
             self._fail(plan)
 

@@ -33,7 +33,7 @@ from .norm import total_norm
 from .sharded import is_sharded, local, local_like
 from .step_settings import StepResult, StepSettings
 from .step_support import unsupported_gradients_reason, unsupported_optimizer_reason
-from .step_tensors import StepInputs, StepTensors
+from .step_tensors import StepInputs, StepTensors, momentum_dtype
 
 State = Sequence[Any]  # one optimizer state tensor per parameter, or None
 _OPTIONAL_STATE = ("momentum_buffers",)
@@ -193,10 +193,13 @@ def _update_sgd(
             )
         )
         has_momentum = bool(group["momentum"] != 0)
-        for param in tensors.state_keys[len(buffers) : len(buffers) + count]:
+        members = slice(len(buffers), len(buffers) + count)
+        for param, grad in zip(tensors.state_keys[members], tensors.grads[members], strict=True):
             buffer = optimizer.state.get(param, {}).get("momentum_buffer") if has_momentum else None
             is_new.append(has_momentum and buffer is None)
-            buffers.append(torch.empty_like(param).detach() if is_new[-1] else buffer)
+            if is_new[-1]:
+                buffer = torch.empty_like(param, dtype=momentum_dtype(param, grad)).detach()
+            buffers.append(buffer)
     (kept,) = _run_kernel(
         cpu.sgd,
         reference.sgd_,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .backend import is_capturing, triton_kernels
 from .layout import same_strides, with_strides_of
-from .step_tensors import StepTensors
+from .step_tensors import StepTensors, momentum_dtype
 
 Ints = npt.NDArray[np.int64]
 # By parameter: its momentum buffer, and on the device how many steps it has taken with it.
@@ -166,7 +166,8 @@ class DeviceTensors:
         """The momentum buffers and the step counts; None for parameters without momentum."""
         buffers: list[Tensor | None] = []
         counts: list[Tensor | None] = []
-        for param, state, number in zip(self.step.params, self._states, group_of, strict=True):
+        columns = (self.step.params, self.step.grads, self._states, group_of)
+        for param, grad, state, number in zip(*columns, strict=True):
             if self.step.groups[number][0]["momentum"] == 0:
                 buffers.append(None)
                 counts.append(None)
@@ -174,7 +175,8 @@ class DeviceTensors:
             buffer = state.get("momentum_buffer")
             taken = 1.0  # or more: only 0 makes the next step the buffer's first
             if buffer is None:
-                taken, buffer = 0.0, torch.zeros_like(param).detach()
+                taken, dtype = 0.0, momentum_dtype(param, grad)
+                buffer = torch.zeros_like(param, dtype=dtype).detach()
             (buffer,) = with_strides_of([param], [buffer])
             state["momentum_buffer"] = buffer
             known = step_counts.get(param)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .backend import forced
 from .checks import check_lists
+from .clip_grad_norm import check_max_norm
 from .cpu_step import CpuStep
 from .device_step import DeviceStep
 from .ema import check_momentum
@@ -251,8 +252,11 @@ class FusedStep:
     def _settings(self) -> StepSettings:
         """The settings of a step that is taken now."""
         clip = {} if self.grad_clip is None else self.grad_clip
+        max_norm = None if self.grad_clip is None else float(clip["max_norm"])
+        if max_norm is not None:  # a dict may change at any time
+            check_max_norm("FusedStep: grad_clip", max_norm)
         return StepSettings(
-            max_norm=None if self.grad_clip is None else float(clip["max_norm"]),
+            max_norm=max_norm,
             norm_type=float(clip.get("norm_type", 2.0)),
             error_if_nonfinite=bool(clip.get("error_if_nonfinite")),
             loss_scaler=self.loss_scaler,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .checks import Column
@@ -156,3 +157,8 @@ def all_columns(
     if ema is not None:
         columns.append(Column("ema", ema, written=True, floating=True))
     return columns
+
+
+def momentum_dtype(param: Tensor, grad: Tensor) -> torch.dtype:
+    """Of a new momentum buffer: where gradients are more precise than parameters, so is it."""
+    return torch.promote_types(param.dtype, grad.dtype)

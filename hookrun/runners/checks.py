@@ -127,6 +127,11 @@ def check_run(runner: Any, data_loaders: Any, workflow: Any, *, calls_val_step: 
         data_loaders, workflow: the arguments of its ``run``.
         calls_val_step: whether its validation calls ``val_step`` of the model.
     """
+    if runner.stop_requests is not None:
+        raise RuntimeError(
+            f"run() was called while this {type(runner).__name__} runs, by a hook or another "
+            "thread; one runner runs one loop at a time: wait until it ends, or make a second one"
+        )
     if not isinstance(data_loaders, (list, tuple)):
         raise TypeError(
             f"data_loaders is a list of loaders, not {type(data_loaders).__name__}; "

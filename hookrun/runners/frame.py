@@ -52,8 +52,10 @@ def run_in_frame(
             stopping.ending_early(runner),
         ):
             interruptible(_begin, runner, workflow, limit)
+            before = runner.iter
             with stopping.accepting_requests(runner), watching_training(runner):
                 interruptible(stopping.until_stopped, runner, loop)
+            _log_if_at_end_already(runner, before, limit)
             interruptible(runner.call_hook, "after_run")
         _raise_late_interrupt(runner)
 
@@ -86,6 +88,22 @@ def _begin(runner: AnyRunner, workflow: Sequence[tuple[str, int]], limit: str) -
     compare_start(runner)
     runner.resumed = None
     saving.check_savable(runner)
+
+
+def _log_if_at_end_already(runner: AnyRunner, before: int, limit: str) -> None:
+    """Log that a run had nothing left to train, such as a second one of the same runner.
+
+    Args:
+        before: its iteration before the loop.
+    """
+    done = (runner.max_epochs, runner.epoch), (runner.max_iters, runner.iter)
+    if runner.iter == before > 0 and any(most is not None and now >= most for most, now in done):
+        runner.logger.info(
+            "this run took no step: after %d iterations it had reached its end, %s, already; for "
+            "more, raise that limit",
+            before,
+            limit,
+        )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from .group_values import (
     differ,
     options_of,
 )
-from .optimizer_state import OptimizerState
+from .optimizer_state import OptimizerState, load_state
 
 Which = Literal["file", "given"]
 _MAX_NAMED = 10  # differences in one message
@@ -128,7 +128,7 @@ class GroupOptions:
             # Options that the file does not have stay as given.
             groups = [{**g, **f} for g, f in zip(given, state["param_groups"], strict=True)]
             sharded = shard_optimizer_state(optimizer, {**state, "param_groups": groups})
-            optimizer.load_state_dict(dict(sharded))
+            load_state(optimizer, sharded)
             if which == "given":
                 for group, options in zip(optimizer.param_groups, given, strict=True):
                     _take(group, options)

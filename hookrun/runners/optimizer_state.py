@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hookrun.core import schema
+from hookrun.core.overrides import overrides
 
 from .parameter_names import StateByName
 
@@ -22,6 +23,28 @@ def named_optimizers(optimizers: Any) -> dict[str, Optimizer]:
     if isinstance(optimizers, Optimizer):
         return {"": optimizers}
     return dict(optimizers or {})
+
+
+def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state, and keep the precision of what belongs to more precise gradients.
+
+    Torch rounds all state to the parameter's dtype. Where gradients have another, as ``grad_dtype``
+    says, SGD's momentum has theirs, and a run would not go on bit for bit.
+    """
+    optimizer.load_state_dict(dict(state))
+    if overrides(optimizer, Optimizer, ["load_state_dict"]):
+        return
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    for param, number in zip(params, numbers, strict=True):
+        if param.grad_dtype == param.dtype:
+            continue
+        saved, loaded = state["state"].get(number, {}), optimizer.state.get(param, {})
+        for key, value in saved.items():
+            if not isinstance(value, Tensor) or not isinstance(loaded.get(key), Tensor):
+                continue
+            if loaded[key].dtype != value.dtype:
+                loaded[key] = value.to(loaded[key].device)
 
 
 def matching_states(

@@ -20,7 +20,7 @@ from .finding import find_newest
 from .group_options import Which, check_choice, list_differences
 from .group_record import Difference
 from .layout import check_layout, state_layout
-from .optimizer_state import OptimizerState, matching_states, named_optimizers
+from .optimizer_state import OptimizerState, load_state, matching_states, named_optimizers
 from .parameter_names import StateByName, names_of_groups
 
 
@@ -244,7 +244,7 @@ def _undone_on_error(runner: AnyRunner) -> Iterator[None]:
             with contextlib.suppress(Exception):
                 hook.load_state_dict(state)
         for optimizer, state in optimizers:
-            optimizer.load_state_dict(state)
+            load_state(optimizer, state)
         runner.progress.restore(progress)
         runner.group_options, runner.meta = options, meta
         runner.resumed, runner.waiting_hook_states = resumed, waiting

@@ -50,9 +50,19 @@ class TrainStep(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"TrainStep wraps a torch.nn.Module, not {type(model).__name__}")
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise TypeError(
+                "TrainStep: metrics is a dict of functions by the name to log, such as "
+                f"dict(acc=accuracy), not {metrics!r:.80}"
+            )
         for name, function in {"loss_fn": loss_fn, **(metrics or {})}.items():
             if not callable(function):
                 raise TypeError(f"TrainStep: {name} must be callable, not {function!r}")
+        if "loss" in (metrics or {}):
+            raise ValueError(
+                "TrainStep: a metric named 'loss' would be logged in place of the loss; give it "
+                "another name"
+            )
         if autocast not in (None, torch.bfloat16, torch.float16):
             raise ValueError(
                 "TrainStep: autocast must be torch.bfloat16, torch.float16 or None, "

@@ -63,8 +63,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 os.replace(temporary, path)
         if os.name == "nt":  # where an open file cannot be moved
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         _delete(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # that a disk is full names no file
         raise
     sync_folder(path.parent)
 

@@ -159,6 +159,16 @@ def test_bad_clipping(kind: Any, bad: dict[str, float]) -> None:
         FusedStep(kind(make_params()), grad_clip=bad)
 
 
+def test_a_limit_that_turns_to_nan(kind: Any) -> None:
+    clip = {"max_norm": 1.0}
+    params = make_params()
+    step = FusedStep(kind(params), grad_clip=clip)
+    for _ in range(3):  # bound by then
+        step.step()
+    clip["max_norm"] = math.nan
+    refuse(step, ValueError, "max_norm is NaN")
+
+
 def test_parameters_without_memory(kind: Any) -> None:
     params = make_params()
     step = FusedStep(kind(params))

@@ -110,6 +110,30 @@ def test_a_parameter_that_its_group_names_twice_is_stepped_once(kind: Any) -> No
     torch.testing.assert_close(step.grad_norm, norm)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_momentum_is_as_precise_as_gradients_that_are_more_precise_than_parameters(
+    backend: str, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    if backend == "cpu":  # whose kernels take one dtype: the rest is plain torch's
+        monkeypatch.delenv("HOOKRUN_BACKEND")
+
+    def train(fused: bool) -> tuple[Tensor, Tensor]:
+        param = Parameter(torch.linspace(-1, 1, 40).to(dtype))
+        param.grad_dtype = torch.float32
+        optimizer = torch.optim.SGD([param], lr=0.01, momentum=0.99)
+        step = FusedStep(optimizer) if fused else optimizer
+        for number in range(12):
+            generator = torch.Generator().manual_seed(number)
+            param.grad = torch.randn(40, generator=generator) / 64
+            step.step()
+        return param.detach(), optimizer.state[param]["momentum_buffer"]
+
+    (ours, buffer), (theirs, expected) = train(True), train(False)
+    assert buffer.dtype == torch.float32
+    torch.testing.assert_close(buffer, expected)
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_parameters_that_are_one_module_twice() -> None:
     """Modules that share a parameter: it is listed once, and its gradient is the sum."""
     first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)

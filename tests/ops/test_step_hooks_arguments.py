@@ -196,9 +196,15 @@ def test_a_schedulers_wrapper_is_no_step_of_its_own() -> None:
 
 @pytest.mark.usefixtures("reference_allowed")
 @pytest.mark.parametrize("wraps", [False, True])
+@pytest.mark.parametrize("steps_before", [0, 4])
 def test_a_step_replaced_on_the_class_is_called(
-    monkeypatch: pytest.MonkeyPatch, wraps: bool
+    monkeypatch: pytest.MonkeyPatch, wraps: bool, steps_before: int
 ) -> None:
+    params, optimizer = make("sgd")
+    step = FusedStep(optimizer)
+    for seed in range(steps_before):  # the later ones are bound
+        set_grads(params, seed, SCALE, bad=False)
+        step.step()
     own = torch.optim.SGD.step
     calls: list[Any] = []
 
@@ -208,9 +214,8 @@ def test_a_step_replaced_on_the_class_is_called(
 
     replacement = functools.wraps(own)(counting) if wraps else counting
     monkeypatch.setattr(torch.optim.SGD, "step", replacement)
-    params, optimizer = make("sgd")
     set_grads(params, 1, SCALE, bad=False)
-    FusedStep(optimizer).step()
+    step.step()
     assert calls == [optimizer]
     with pytest.raises(TypeError, match=r"SGD\.step was replaced"):
         FusedStep(optimizer, fused=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hookrun import EpochBasedRunner, Hook, IterBasedRunner, build_runner
+from hookrun import ClosureHook, EpochBasedRunner, Hook, IterBasedRunner, build_runner
 from tests.support import Recorder, TinyModel, make_loader
 
 from .variants import limits
@@ -315,3 +315,26 @@ def test_a_logger_is_made_where_none_is_given() -> None:
 def test_an_unknown_runner_lists_the_near_ones() -> None:
     with pytest.raises(KeyError, match="EpochBasedRunner"):
         build_runner({"type": "EpochBasdRunner", "model": TinyModel()})
+
+
+def test_a_run_within_a_run(runner: Any) -> None:
+    def nest(runner: Any) -> None:
+        runner.run([make_loader(2)], [("train", 1)])
+
+    runner.register_hook(ClosureHook("after_train_iter", nest))
+    with pytest.raises(RuntimeError, match=r"run\(\) was called while this .*Runner runs"):
+        runner.run([make_loader(2)], [("train", 1)])
+
+
+def test_a_run_that_is_at_its_end_already_is_told(
+    runner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def told() -> list[str]:
+        return [each for each in caplog.messages if "took no step" in each]
+
+    runner.run([make_loader(2)], [("train", 1)])
+    assert told() == []
+    runner.run([make_loader(2)], [("train", 1)])
+    assert [f"after {runner.iter} iterations" in each for each in told()] == [True]

@@ -104,3 +104,28 @@ def test_state_of_parameters_in_another_order_is_refused_where_names_are_not_kno
     with pytest.raises(ValueError, match=r"momentum_buffer of shape .* for parameter 0.*order"):
         runner.resume(file)
     assert not turned.state
+
+
+def test_momentum_that_is_more_precise_than_its_parameter_is_not_rounded(
+    make_runner: Any,
+) -> None:
+    def model() -> TinyModel:
+        made = TinyModel()
+        for param in made.parameters():
+            param.grad_dtype = torch.float64
+        return made
+
+    def momentum(runner: Any) -> Any:
+        return [each["momentum_buffer"] for each in runner.optimizer.state.values()]
+
+    first = model()
+    sgd = torch.optim.SGD(first.parameters(), lr=0.1, momentum=0.9)
+    runner, file = saved(make_runner, model=first, optimizer=sgd)
+    second = model()
+    other = make_runner(
+        model=second, optimizer=torch.optim.SGD(second.parameters(), lr=0.1, momentum=0.9)
+    )
+    other.resume(file)
+    assert {each.dtype for each in momentum(other)} == {torch.float64}
+    for found, expected in zip(momentum(other), momentum(runner), strict=True):
+        assert torch.equal(found, expected)

@@ -119,6 +119,11 @@ def test_wrong_arguments_are_named() -> None:
         TrainStep(linear(), None)
     with pytest.raises(TypeError, match="accuracy must be callable, not 3"):
         TrainStep(linear(), F.mse_loss, {"accuracy": 3})
+    for metrics in (F.l1_loss, [F.l1_loss], "mae"):
+        with pytest.raises(TypeError, match=r"metrics is a dict .*, not"):
+            TrainStep(linear(), F.mse_loss, metrics)
+    with pytest.raises(ValueError, match="a metric named 'loss' would be logged in place of"):
+        TrainStep(linear(), F.mse_loss, {"loss": F.l1_loss})
 
 
 @pytest.mark.parametrize("target", [{"a": Y, "b": Y}, [1] * 6, (Y,) * 6])
