@@ -165,8 +165,13 @@ def load_from_local(
     Args:
         filename: the file; ``~`` is the user's home.
         map_location: as for ``torch.load``.
+
+    Raises:
+        FileNotFoundError: there is no such file on the disk; an address is none either.
+        ValueError: it is no checkpoint, or damaged.
     """
-    return read_checkpoint(os.path.expanduser(filename), map_location)
+    filename = os.path.expanduser(filename)
+    return read_checkpoint(filename, map_location, client=FileClient("disk"))
 
 
 def load_from_http(
@@ -183,7 +188,8 @@ def load_from_http(
             it, so that the function must be called on all ranks then.
 
     Raises:
-        OSError: rank 0 could not get or write the file; on all ranks.
+        OSError: the file could not be got; with ``model_dir``, or not be written, on all ranks.
+        ValueError: it is no checkpoint, or damaged.
     """
     if model_dir is None:
         return read_checkpoint(filename, map_location)
