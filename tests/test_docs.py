@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -153,6 +155,18 @@ def test_every_public_name_is_in_the_reference() -> None:
     missing = names - set(entries)
     assert all(isinstance(getattr(hookrun, name), hookrun.Registry) for name in missing), missing
     assert all(f"`{name}`" in page for name in missing)
+
+
+def test_what_public_docstrings_refer_to_can_be_found() -> None:
+    """A name in single backticks is public, an attribute of the class, or a full path."""
+    rooms = (hookrun, hookrun.ops, hookrun.schedules)
+    for kind in (getattr(room, name) for room in rooms for name in room.__all__):
+        members = vars(kind).values() if isinstance(kind, type) else ()
+        methods = (each for each in members if isinstance(each, (FunctionType, property)))
+        for each in (kind, *methods):
+            for name in re.findall(r"(?<!`)`([\w.]+)`(?!`)", each.__doc__ or ""):
+                if not any(hasattr(one, name) for one in (*rooms, kind)):
+                    pkgutil.resolve_name(name)  # raises
 
 
 def test_the_hook_of_the_readme(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def load_checkpoint(
     Args:
         model: the model, possibly in wrappers.
         filename: the file: a checkpoint of hookrun or MMCV, a state dict, a dict with one under
-            ``state_dict`` or ``model``, or a safetensors file. Its errors are those of
-            `read_checkpoint`.
+            ``state_dict`` or ``model``, or a safetensors file; or the folder of a sharded
+            checkpoint.
         map_location: as for ``torch.load``.
         strict: whether names and shapes must match exactly. Tied weights need to be there once.
         logger: where mismatches are logged if not strict; by default they are a Python warning.
@@ -99,9 +99,11 @@ def load_checkpoint(
         The content of the file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         RuntimeError: ``strict``, and names or shapes do not match.
-        ValueError: nothing in the file fits; ``revise_keys`` map two names to one; ``weights`` is
-            none of the three, or ``'ema'`` and the file has no averages.
+        ValueError: the file is no checkpoint, is damaged, or needs ``trust``; nothing in it fits;
+            ``revise_keys`` map two names to one; ``weights`` is none of the three, or ``'ema'`` and
+            the file has no averages.
 
     The model is unchanged then.
     """
@@ -163,8 +165,13 @@ def load_from_local(
     Args:
         filename: the file; ``~`` is the user's home.
         map_location: as for ``torch.load``.
+
+    Raises:
+        FileNotFoundError: there is no such file on the disk; an address is none either.
+        ValueError: it is no checkpoint, or damaged.
     """
-    return read_checkpoint(os.path.expanduser(filename), map_location)
+    filename = os.path.expanduser(filename)
+    return read_checkpoint(filename, map_location, client=FileClient("disk"))
 
 
 def load_from_http(
@@ -181,7 +188,8 @@ def load_from_http(
             it, so that the function must be called on all ranks then.
 
     Raises:
-        OSError: rank 0 could not get or write the file; on all ranks.
+        OSError: the file could not be got; with ``model_dir``, or not be written, on all ranks.
+        ValueError: it is no checkpoint, or damaged.
     """
     if model_dir is None:
         return read_checkpoint(filename, map_location)

@@ -10,12 +10,31 @@ Two rules, both about hooks that write parameters:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
+from .errors import did_you_mean
 from .hook import Hook, writes_of
 from .priority import priority_name
 
 _OPTIMIZER = frozenset({"parameters", "gradients"})
+
+
+def check_resources(hook: Hook) -> None:
+    """Refuse a misspelt name in ``reads`` or ``writes``: what it stands for would go unnoticed.
+
+    Raises:
+        TypeError: one of the two is a string, a list or a tuple, not a set.
+        ValueError: there is no such resource; the message has near spellings.
+    """
+    for attribute in ("reads", "writes"):
+        declared = getattr(hook, attribute)
+        if isinstance(declared, (str, list, tuple)):
+            raise TypeError(f"{_name(hook)}.{attribute} is a set or None, not {declared!r}")
+        for name in sorted(declared - Hook.RESOURCES) if isinstance(declared, Set) else ():
+            raise ValueError(
+                f"{_name(hook)}.{attribute} has {name!r}, which is nothing that hooks touch. "
+                + did_you_mean(name, Hook.RESOURCES)
+            )
 
 
 def resolve_position(

@@ -134,7 +134,7 @@ class SyncGuard:
         device: ``'cuda'`` or ``'cpu'``, or a torch.device of one; by default CUDA if available.
 
     Attributes:
-        report: a `SyncReport`; it prints as a table.
+        report: a list of the syncs seen so far; it prints as a table.
 
     Raises:
         ValueError: another action or device.

@@ -23,7 +23,7 @@ class IterLoader(BatchCursor):
         dataloader: anything that can be iterated more than once.
         epoch: passes that a resumed run has finished, for the sampler's ``set_epoch``.
         position: batches that it has seen of the next pass. They are skipped, by the sampler where
-            it can seek; see `DataPass`.
+            it can seek; see `hookrun.data.DataPass`.
         loader_position: the result of `loader_position`, instead of ``epoch`` and
             ``position``.
         rank_state: the result of `rank_state` on this rank that belongs to it.

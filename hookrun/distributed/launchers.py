@@ -45,6 +45,13 @@ class _Process:
 def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
     """Start the default process group, and choose this process's GPU.
 
+    Where ``torchrun --max-restarts`` starts the ranks of one machine again, they form a new group.
+    On several machines that takes ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` in torchrun's
+    environment.
+
+    From then on, warnings by ``warnings.warn`` begin with the rank on other ranks than 0, as torch
+    lets tracebacks do.
+
     Args:
         launcher: what started the processes: ``'pytorch'`` (torchrun), ``'slurm'`` (srun) or
             ``'mpi'`` (mpirun of Open MPI, MPICH or MVAPICH). Each sets environment variables.
@@ -52,12 +59,6 @@ def init_dist(launcher: str, backend: str | None = None, **kwargs: Any) -> None:
             without.
         kwargs: passed on to ``torch.distributed.init_process_group``. ``port`` is the port of rank
             0 under Slurm and MPI; by default ``MASTER_PORT``, or one that follows from the job.
-
-    Where ``torchrun --max-restarts`` starts the ranks of one machine again, they meet anew. On
-    several machines, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` for torchrun, so that they do.
-
-    From then on, warnings by ``warnings.warn`` begin with the rank on other ranks than 0, as torch
-    lets tracebacks do.
 
     Raises:
         TypeError: ``port`` is no int.

@@ -21,7 +21,8 @@ class DistributedTrainStep(DistributedDataParallel):
 
     Args:
         module: a model with ``train_step(data_batch, optimizer)`` and, to validate, ``val_step``.
-        arguments: those of ``torch.nn.parallel.DistributedDataParallel``, such as ``device_ids``.
+        arguments, keywords: those of ``torch.nn.parallel.DistributedDataParallel``, such as
+            ``device_ids``.
 
     Raises:
         TypeError: the model has no ``train_step``.

@@ -44,8 +44,9 @@ class BackEnd:
     """Writes one run after another with a vendor's client.
 
     Each method is called in a thread of its own, one call after the other, and may raise or block;
-    it must not touch the runner, which goes on meanwhile. Subclasses may have the methods of
-    `WritesImages` and `WritesHistograms` too.
+    it must not touch the runner, which goes on meanwhile. Subclasses may also have
+    ``write_image(name, image, step)``, of an array of shape (height, width, channels), and
+    ``write_histogram(name, values, step)``, of a vector of finite values.
 
     Class attributes:
         allow_text: whether ``write`` takes strings.

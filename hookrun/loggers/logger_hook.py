@@ -24,8 +24,8 @@ _SCHEDULING = ("is_due", "after_train_iter")
 class LoggerHook(LogReader, Hook):
     """Base class of logger hooks: override `log`.
 
-    What to write is returned by the methods of `LogReader`: `get_loggable_tags`,
-    `get_output`, `get_mode`, `get_epoch` and `get_iter`.
+    What to write is returned by `get_loggable_tags`, `get_output`, `get_mode`, `get_epoch` and
+    `get_iter`.
 
     `log` is called after each interval of training iterations, with their averages; after
     each validation epoch, or validation phase of an `IterBasedRunner`; and when

@@ -11,7 +11,7 @@ from torch.autograd.graph import increment_version
 from hookrun._native import cpu
 
 from .backend import fallback_kernels, not_on_cpu_reason, record_fallback, threads
-from .checks import Column, check_casts, check_unrecorded
+from .checks import Column, check_casts, check_lists, check_unrecorded
 
 
 def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
@@ -34,7 +34,11 @@ def convert_(dst: Iterable[Tensor], src: Iterable[Tensor]) -> None:
 def convert_as(op: str, dst: list[Tensor], src: list[Tensor]) -> None:
     """`convert_`, in errors and in `explain` under the name of another operation."""
     columns = Column("dst", dst, written=True), Column("src", src)
-    reason = not_on_cpu_reason(dst) or cpu.convert(dst, src, threads())
+    try:
+        reason = not_on_cpu_reason(dst) or cpu.convert(dst, src, threads())
+    except (TypeError, ValueError):
+        check_lists(op, *columns)  # finds the same, and names this operation
+        raise
     if reason is not None:
         check_unrecorded(op, columns[0])
         check_casts(op, *columns)

@@ -19,8 +19,9 @@ def pack_(flat: Tensor, tensors: Iterable[Tensor]) -> None:
         tensors: of any shapes and dtypes.
 
     Raises:
+        TypeError: something is no tensor, or is sparse, or complex where ``flat`` is not.
         ValueError: ``flat`` does not fit, shares memory with a tensor, or is a result that autograd
-            has recorded, outside of ``torch.no_grad()``.
+            has recorded, outside of ``torch.no_grad()``. Nothing is changed.
     """
     tensors = list(tensors)
     check_unrecorded("pack_", Column("flat", [flat]))
@@ -35,8 +36,9 @@ def unpack_(tensors: Iterable[Tensor], flat: Tensor) -> None:
         flat: 1-dim and contiguous, with as many elements as the tensors together.
 
     Raises:
+        TypeError: something is no tensor, or is sparse, or real where ``flat`` is complex.
         ValueError: ``flat`` does not fit, or tensors are expanded, share memory, or are results
-            that autograd has recorded, outside of ``torch.no_grad()``.
+            that autograd has recorded, outside of ``torch.no_grad()``. Nothing is changed.
     """
     tensors = list(tensors)
     convert_as("unpack_", tensors, parts("unpack_", flat, tensors))
@@ -44,6 +46,9 @@ def unpack_(tensors: Iterable[Tensor], flat: Tensor) -> None:
 
 def parts(op: str, flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:
     """Views of the flat tensor in the shapes of the others."""
+    for each in (flat, *tensors):
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{op} takes tensors, not {type(each).__name__}")
     sizes = [tensor.numel() for tensor in tensors]
     if flat.dim() != 1 or not flat.is_contiguous():
         raise ValueError(f"{op}: flat must be a contiguous tensor of one dimension")

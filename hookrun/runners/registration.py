@@ -11,7 +11,7 @@ from hookrun._native import RunState
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.errors import noting
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
-from hookrun.core.hook_order import resolve_position
+from hookrun.core.hook_order import check_resources, resolve_position
 from hookrun.core.hook_times import HookTime
 from hookrun.core.priority import Priority, get_priority, priority_name
 from hookrun.core.protocols import ChecksRunner, implements
@@ -90,6 +90,7 @@ class HookRegistration(RunState):
             if not isinstance(hook, Hook):
                 raise TypeError(f"only hooks can be in the list of hooks, not {hook!r}")
             check_spelling(hook)
+            check_resources(hook)
         self._dispatcher.replace([(hook, _priority_of(hook)) for hook in self._hook_list])
 
     def register_hook(
@@ -103,10 +104,11 @@ class HookRegistration(RunState):
                 ``priority`` of the config dict, else NORMAL (50).
 
         Raises:
-            TypeError: not a hook.
+            TypeError: not a hook, or one whose ``reads`` or ``writes`` is no set.
             ValueError: the hook is registered already; it sets the reserved attribute ``priority``;
                 its position would corrupt the run, by what it and other hooks write (the message
-                says how to fix it); or a method name is misspelt, such as ``after_trian_iter``.
+                says how to fix it); or a method name, such as ``after_trian_iter``, or a name in
+                ``reads`` or ``writes`` is misspelt.
             KeyError: an unknown type or priority level; the message has near spellings.
         """
         if isinstance(hook, Mapping):
@@ -124,6 +126,7 @@ class HookRegistration(RunState):
                 "either the hook belongs to another runner or its class uses the reserved name"
             )
         check_spelling(hook)
+        check_resources(hook)
         if implements(hook, ChecksRunner):
             hook.check_runner(self)
         position = None

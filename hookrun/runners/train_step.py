@@ -32,6 +32,10 @@ class TrainStep(nn.Module):
             Fp16OptimizerHook) to run module, loss and metrics under autocast. The parameters keep
             their dtype, and predictions are returned in fp32.
 
+    Raises:
+        TypeError: ``model`` is no module, or ``loss_fn`` or a metric cannot be called.
+        ValueError: another ``autocast``.
+
     Examples:
         >>> import torch.nn.functional as F
         >>> step = TrainStep(nn.Linear(4, 2), F.cross_entropy)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hookrun import Hook
-from hookrun.core.hook_order import resolve_position
+from hookrun.core.hook_order import check_resources, resolve_position
 
 
 def hook(name: str, *writes: str) -> Hook:
@@ -15,6 +15,26 @@ def hook(name: str, *writes: str) -> Hook:
 
 
 SAVER = hook("Saver", "checkpoint")
+
+
+@pytest.mark.parametrize("attribute", ["reads", "writes"])
+def test_a_misspelt_resource_is_refused(attribute: str) -> None:
+    misspelt = type("Own", (Hook,), {attribute: frozenset({"log", "paramters"})})()
+    with pytest.raises(ValueError, match=rf"Own\.{attribute} has 'paramters'.* 'parameters'"):
+        check_resources(misspelt)
+    for each in ("parameters", ("parameters",), ["parameters"]):
+        with pytest.raises(TypeError, match=rf"Own\.{attribute} is a set or None"):
+            check_resources(type("Own", (Hook,), {attribute: each})())
+
+
+@pytest.mark.parametrize("declared", [None, frozenset(), {"log"}, Hook.RESOURCES, 0])
+def test_a_declaration_that_is_none_or_known_is_taken(declared: Any) -> None:
+    check_resources(type("Own", (Hook,), {"reads": declared, "writes": declared})())
+
+
+def test_resources_are_checked_at_registration(make_runner: Any) -> None:
+    with pytest.raises(ValueError, match=r"Own\.writes has 'paramters'"):
+        make_runner().register_hook(hook("Own", "paramters"))
 
 
 def test_two_optimizer_hooks_are_refused_by_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,6 +43,22 @@ def test_a_flat_tensor_that_does_not_fit(flat: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="flat"):
         pack_(flat, tensors.tensors)
     tensors.check_unchanged()
+
+
+def test_errors_name_the_operation() -> None:
+    flat = torch.ones(3)
+    with pytest.raises(ValueError, match=r"^pack_: .* share memory"):
+        pack_(flat, [flat])
+    with pytest.raises(ValueError, match=r"^unpack_: .* expanded"):
+        unpack_([torch.ones(1).expand(3)], flat)
+
+
+@pytest.mark.parametrize(("flat", "tensors"), [(torch.ones(3), [3]), (3, [torch.ones(3)])])
+def test_what_is_no_tensor(flat: Any, tensors: Any) -> None:
+    with pytest.raises(TypeError, match=r"^pack_ takes tensors, not int"):
+        pack_(flat, tensors)
+    with pytest.raises(TypeError, match=r"^unpack_ takes tensors, not int"):
+        unpack_(tensors, flat)
 
 
 def test_nothing_packs_into_nothing() -> None:

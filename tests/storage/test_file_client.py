@@ -187,6 +187,8 @@ def test_checkpoints_of_a_server_and_of_a_home(
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.pth"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_from_local("~/a.pth")["state_dict"]["w"].tolist() == [0, 0, 0]
+    with pytest.raises(FileNotFoundError, match=r"a\.pth"):
+        load_from_local(f"{server}/a.pth")
     with pytest.raises(OSError, match=r"b\.pth' could not be copied to .*kept"):
         load_from_http(f"{server}/b.pth", model_dir=tmp_path / "kept")
 

@@ -81,7 +81,7 @@ class EvalHook(Hook):
             first one's, ``hook_msgs['best']`` has all. A score that is NaN is never the best.
         rule: ``'greater'`` if a greater score is better, ``'less'`` if a smaller one is; or a list
             with one for each name in ``save_best``. By default the words in the name of the score
-            decide (see ``score_rule.py``); a name that says nothing is refused.
+            decide, such as ``acc`` and ``loss``; a name that says nothing is refused.
         test_fn: ``test_fn(model, dataloader)`` returns the results; by default
             `single_gpu_test`.
         greater_keys, less_keys: names of scores, or words or parts of them, for the two rules. They

@@ -29,7 +29,7 @@ from .progress import progress_over
 def single_gpu_test(model: nn.Module, data_loader: Iterable[Any]) -> list[Any]:
     """Run the model over a loader and collect its results, in order.
 
-    A terminal shows how far it is; see `progress_over`.
+    A terminal shows how far it is.
 
     Args:
         model: called as ``model(return_loss=False, **batch)``, or as ``predict_step(batch)`` if it

@@ -36,8 +36,9 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         TypeError, ValueError: ``cumulative_iters`` is no positive int.
 
     Different from MMCV: a run that is resumed between two steps goes on with the gradients that the
-    checkpoint keeps, to the same bits. Where it keeps none (files of MMCV's, or of several ranks),
-    the first step averages the iterations that follow, where MMCV divides their sum by
+    checkpoint keeps: to the same bits in one process, to rounding on several ranks. Where it keeps
+    none (files of MMCV's, or of several ranks that did not call ``runner.gather_state()``), the
+    first step averages the iterations that follow, where MMCV divides their sum by
     ``cumulative_iters``. The end of a run is known in runs whose loader has no length, too.
     """
 

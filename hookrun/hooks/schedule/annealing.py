@@ -19,11 +19,7 @@ from .steps import length_of_run
 class AnnealingLrUpdaterHook(LrUpdaterHook):
     """Base class of the hooks that take the learning rate down to a minimum.
 
-    Args:
-        min_lr: the minimum, or
-        min_lr_ratio: the minimum as a fraction of the initial learning rate, in [0, 1]. Exactly one
-            of the two.
-        kwargs: see `LrUpdaterHook`.
+    Its arguments are those of `CosineAnnealingLrUpdaterHook`.
     """
 
     min_lr = ScheduleSetting()
@@ -46,8 +42,13 @@ class AnnealingLrUpdaterHook(LrUpdaterHook):
 class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """Half a cosine wave over the run, from the initial learning rate down to the minimum.
 
-    ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983). The arguments are
-    those of `AnnealingLrUpdaterHook`.
+    ``min + (base - min) / 2 * (1 + cos(pi * step / total))`` (arXiv:1608.03983).
+
+    Args:
+        min_lr: the minimum, or
+        min_lr_ratio: the minimum as a fraction of the initial learning rate, in [0, 1]. Exactly one
+            of the two.
+        kwargs: see `LrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again.
     """
@@ -61,7 +62,7 @@ class CosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
 class LinearAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
     """A straight line over the run: ``base + (min - base) * step / total``.
 
-    The arguments are those of `AnnealingLrUpdaterHook`.
+    The arguments are those of `CosineAnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's falls on.
     """
@@ -79,7 +80,7 @@ class FlatCosineAnnealingLrUpdaterHook(AnnealingLrUpdaterHook):
         start_percent: the fraction of the run, in [0, 1], after which the learning rate falls;
             rounded to whole steps, half to even. It moves by up to half a step where the length of
             the run changes.
-        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `CosineAnnealingLrUpdaterHook`.
 
     Different from MMCV: past the end of the run it stays at the minimum, where MMCV's rises again
     or divides by zero.
@@ -116,7 +117,7 @@ class WSDLrUpdaterHook(AnnealingLrUpdaterHook):
             even. Exactly one of the two.
         anneal_strategy: the shape of the decay: ``"linear"``, ``"cos"`` or ``"1-sqrt"``, which
             falls fast first (arXiv:2405.18392).
-        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `CosineAnnealingLrUpdaterHook`.
     """
 
     decay_steps = ScheduleSetting()
@@ -156,7 +157,7 @@ class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
     Args:
         periods: the steps that each wave lasts.
         restart_weights: where each wave starts: 0 is the minimum, 1 the initial learning rate.
-        min_lr, min_lr_ratio, kwargs: see `AnnealingLrUpdaterHook`.
+        min_lr, min_lr_ratio, kwargs: see `CosineAnnealingLrUpdaterHook`.
 
     Raises:
         ValueError: in ``before_run``, the run is longer than all periods together. MMCV fails in
@@ -198,11 +199,7 @@ class CosineRestartLrUpdaterHook(AnnealingLrUpdaterHook):
 class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
     """Base class of the hooks that take the momentum to another value over the run.
 
-    Args:
-        min_momentum: the momentum at the end of the run, or
-        min_momentum_ratio: the same as a fraction of the initial momentum; it may be above 1.
-            Exactly one of the two.
-        kwargs: see `MomentumUpdaterHook`.
+    Its arguments are those of `CosineAnnealingMomentumUpdaterHook`.
     """
 
     min_momentum = ScheduleSetting()
@@ -226,7 +223,13 @@ class AnnealingMomentumUpdaterHook(MomentumUpdaterHook):
 @HOOKS.register_module()
 @starts_with_defaults(min_momentum=0.0)
 class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
-    """Half a cosine wave over the run; the arguments of `AnnealingMomentumUpdaterHook`.
+    """Half a cosine wave over the run, from the initial momentum to another value.
+
+    Args:
+        min_momentum: the momentum at the end of the run, or
+        min_momentum_ratio: the same as a fraction of the initial momentum; it may be above 1.
+            Exactly one of the two.
+        kwargs: see `MomentumUpdaterHook`.
 
     Different from MMCV: past the end of the run the momentum stays where it is.
     """
@@ -238,7 +241,7 @@ class CosineAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
 @HOOKS.register_module()
 @starts_with_defaults(min_momentum=0.0)
 class LinearAnnealingMomentumUpdaterHook(AnnealingMomentumUpdaterHook):
-    """A straight line over the run; the arguments of `AnnealingMomentumUpdaterHook`.
+    """A straight line over the run; the arguments of `CosineAnnealingMomentumUpdaterHook`.
 
     Different from MMCV: past the end of the run the momentum stays where it is.
     """
