@@ -172,7 +172,16 @@ int set_firing(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-PyObject* call_hook(PyObject* self, PyObject* event) {
+PyObject* call_hook(PyObject* self, PyObject* const* args, Py_ssize_t by_position,
+                    PyObject* names) {
+  const Py_ssize_t by_name = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
+  if (by_position + by_name != 1 ||
+      (by_name == 1 &&
+       PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "fn_name") != 0)) {
+    PyErr_SetString(PyExc_TypeError, "call_hook() takes one argument, fn_name: the event");
+    return nullptr;
+  }
+  PyObject* event = args[0];
   PyObject* dispatcher = as_state(self)->dispatcher;
   if (dispatcher == nullptr) {
     PyErr_SetString(PyExc_RuntimeError,
@@ -238,9 +247,10 @@ PyGetSetDef state_getset[] = {
 };
 
 PyMethodDef state_methods[] = {
-    {"call_hook", call_hook, METH_O,
-     "call_hook(event)\n--\n\nCall every hook that listens to the event and is due, in order of "
-     "priority."},
+    {"call_hook", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_hook)),
+     METH_FASTCALL | METH_KEYWORDS,
+     "call_hook($self, fn_name)\n--\n\nCall every hook that listens to the event and is due, in "
+     "order of priority."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import io
 import os
@@ -29,6 +30,7 @@ _OLD_SECONDS = 24 * 60 * 60
 _TEMPORARY = re.compile(r"\.hookrun-([0-9a-f]{8})-[0-9a-f]{16}\.tmp")
 _NO_BOOT = "0" * 8
 _RENAME_EXCHANGE = 2  # of Linux
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not there on Windows
 
 
@@ -65,8 +67,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.replace(temporary, path)
     except BaseException as error:
         _delete(temporary)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # that a disk is full names no file
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = str(path)  # the system does not say which file it was
         raise
     sync_folder(path.parent)
 

@@ -11,6 +11,7 @@ import pytest
 
 from hookrun import (
     CheckpointHook,
+    ClosureHook,
     EMAHook,
     EpochBasedRunner,
     EvalHook,
@@ -286,6 +287,24 @@ def test_a_custom_event_reaches_the_methods_of_its_name(make_runner: Any) -> Non
     assert hook.called == 1
     with pytest.warns(UserWarning, match="after_train_iter"):
         runner.call_hook("after_train_itre")
+
+
+def test_call_hook_takes_the_event_by_position_or_as_mmcv_names_it(make_runner: Any) -> None:
+    runner = make_runner()
+    calls: list[Any] = []
+    runner.register_hook(ClosureHook("after_val_epoch", calls.append))
+    runner.call_hook("after_val_epoch")
+    runner.call_hook(fn_name="after_val_epoch")
+    assert calls == [runner] * 2
+    wrong: list[Any] = [
+        ((), {}),
+        (("a", "b"), {}),
+        ((), {"event": "a"}),
+        (("a",), {"fn_name": "a"}),
+    ]
+    for args, kwargs in wrong:
+        with pytest.raises(TypeError, match=r"call_hook\(\) takes one argument, fn_name"):
+            runner.call_hook(*args, **kwargs)
 
 
 def test_a_registration_does_not_go_through_all_hooks_before_it(make_runner: Any) -> None:
