@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -108,12 +107,11 @@ class OptimizerPhase:
         fuses_all = self.fused_step is not None
         self._params_outside_optimizer = self._find_params_outside() if fuses_all else []
 
-    def is_of(self, model: Any, optimizers: Sequence[Any]) -> bool:
+    def is_of(self, model: Any, optimizers: list[Any]) -> bool:
         """Whether the phase was made for these, with the parameters that their groups have now."""
         return (
             model is self.model
-            and len(optimizers) == len(self.optimizers)
-            and all(map(is_, optimizers, self.optimizers))
+            and optimizers == self.optimizers
             and are_params_of(self._known, self._torch_optimizers)
         )
 

@@ -220,8 +220,10 @@ class EMAHook(Hook):
         if self.debias:
             updates = iteration // self.interval + 1
             return float(self.momentum / (1 - (1 - self.momentum) ** updates))
-        warm_up = max(self.warm_up, 1)  # at 1 and below the fraction is at least 1: no warm-up
-        return float(min(self.momentum, (1 + iteration) / (warm_up + iteration)))
+        if self.warm_up <= 1:  # the fraction below would be at least 1: no warm-up
+            return self.momentum
+        ramp: float = (1 + iteration) / (self.warm_up + iteration)
+        return min(self.momentum, ramp)
 
     def after_train_epoch(self, runner: Any) -> None:
         self._check(runner)
