@@ -23,14 +23,16 @@ def check_resources(hook: Hook) -> None:
     """Refuse a misspelt name in ``reads`` or ``writes``: what it stands for would go unnoticed.
 
     Raises:
-        TypeError: one of the two is a string, a list or a tuple, not a set.
+        TypeError: one of the two is no set.
         ValueError: there is no such resource; the message has near spellings.
     """
     for attribute in ("reads", "writes"):
         declared = getattr(hook, attribute)
-        if isinstance(declared, (str, list, tuple)):
+        if not declared:
+            continue
+        if not isinstance(declared, Set):
             raise TypeError(f"{_name(hook)}.{attribute} is a set or None, not {declared!r}")
-        for name in sorted(declared - Hook.RESOURCES) if isinstance(declared, Set) else ():
+        for name in sorted(map(str, declared - Hook.RESOURCES)):
             raise ValueError(
                 f"{_name(hook)}.{attribute} has {name!r}, which is nothing that hooks touch. "
                 + did_you_mean(name, Hook.RESOURCES)

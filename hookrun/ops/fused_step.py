@@ -11,13 +11,12 @@ from torch import Tensor
 
 from .backend import forced
 from .checks import check_lists
-from .clip_grad_norm import check_max_norm
 from .cpu_step import CpuStep
 from .device_step import DeviceStep
 from .ema import check_momentum
 from .in_place_step import take_in_place
 from .loss_scale import LossScale
-from .step_arguments import check_step_arguments
+from .step_arguments import check_grad_clip, check_step_arguments
 from .step_hooks import ClosureCall, has_step_hooks
 from .step_settings import StepEngine, StepResult, StepSettings
 from .step_support import refuse_if_triton_is_forced
@@ -113,6 +112,7 @@ class FusedStep:
         self.skip_nonfinite = skip_nonfinite
         self.fused = fused
         self.update_scale = update_scale
+        self._checked_clip: dict[str, Any] | None = None
         self._grad_norm: float | Tensor | None = None
         #: Steps skipped so far because a gradient was not finite; on a GPU a 0-dim tensor.
         self.skipped_steps: Any = 0
@@ -252,11 +252,10 @@ class FusedStep:
     def _settings(self) -> StepSettings:
         """The settings of a step that is taken now."""
         clip = {} if self.grad_clip is None else self.grad_clip
-        max_norm = None if self.grad_clip is None else float(clip["max_norm"])
-        if max_norm is not None:  # a dict may change at any time
-            check_max_norm("FusedStep: grad_clip", max_norm)
+        if self.grad_clip is not None and self.grad_clip != self._checked_clip:
+            self._check_clip(self.grad_clip)
         return StepSettings(
-            max_norm=max_norm,
+            max_norm=None if self.grad_clip is None else float(clip["max_norm"]),
             norm_type=float(clip.get("norm_type", 2.0)),
             error_if_nonfinite=bool(clip.get("error_if_nonfinite")),
             loss_scaler=self.loss_scaler,
@@ -266,6 +265,12 @@ class FusedStep:
             ema_momentum=self._momentum(),
             fused=self.fused is True,
         )
+
+    def _check_clip(self, clip: Mapping[str, Any]) -> None:
+        """Check a dict that was assigned or changed since the last step."""
+        check_grad_clip(clip)
+        # The value of a tensor can change where the dict does not show it.
+        self._checked_clip = None if isinstance(clip["max_norm"], Tensor) else dict(clip)
 
     def _momentum(self) -> float:
         if self.ema_momentum is None:

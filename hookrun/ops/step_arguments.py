@@ -32,7 +32,7 @@ def check_step_arguments(optimizer: Any, grad_clip: Any, loss_scaler: Any, fused
             "several times; call its own step"
         )
     if grad_clip is not None:
-        _check_grad_clip(grad_clip)
+        check_grad_clip(grad_clip)
     if loss_scaler is not None and not isinstance(loss_scaler, LossScale):
         raise TypeError(
             f"FusedStep: loss_scaler must be a LossScale, not a {type(loss_scaler).__name__}; "
@@ -46,7 +46,8 @@ def _is_on_device(optimizer: Any) -> bool:
     return forced() == "triton" or (first is not None and first.device.type != "cpu")
 
 
-def _check_grad_clip(grad_clip: Any) -> None:
+def check_grad_clip(grad_clip: Any) -> None:
+    """Raise a TypeError or a ValueError for what are no arguments of ``clip_grad_norm_``."""
     if isinstance(grad_clip, Mapping):
         for unknown in set(grad_clip) - _CLIP_ARGUMENTS:
             near = difflib.get_close_matches(str(unknown), _CLIP_ARGUMENTS, n=1)

@@ -22,9 +22,11 @@ def test_a_misspelt_resource_is_refused(attribute: str) -> None:
     misspelt = type("Own", (Hook,), {attribute: frozenset({"log", "paramters"})})()
     with pytest.raises(ValueError, match=rf"Own\.{attribute} has 'paramters'.* 'parameters'"):
         check_resources(misspelt)
-    for each in ("parameters", ("parameters",), ["parameters"]):
+    for each in ("parameters", ("parameters",), ["parameters"], {"parameters": 1}, 3):
         with pytest.raises(TypeError, match=rf"Own\.{attribute} is a set or None"):
             check_resources(type("Own", (Hook,), {attribute: each})())
+    with pytest.raises(ValueError, match=rf"Own\.{attribute} has '3'"):
+        check_resources(type("Own", (Hook,), {attribute: {3, "paramters"}})())
 
 
 @pytest.mark.parametrize("declared", [None, frozenset(), {"log"}, Hook.RESOURCES, 0])

@@ -159,13 +159,35 @@ def test_bad_clipping(kind: Any, bad: dict[str, float]) -> None:
         FusedStep(kind(make_params()), grad_clip=bad)
 
 
-def test_a_limit_that_turns_to_nan(kind: Any) -> None:
-    clip = {"max_norm": 1.0}
-    params = make_params()
-    step = FusedStep(kind(params), grad_clip=clip)
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"max_norm": math.nan}, ValueError, "max_norm is NaN"),
+        ({"max_norm": torch.tensor(math.nan)}, ValueError, "max_norm is NaN"),
+        ({"max_norm": "x"}, TypeError, "max_norm must be a number"),
+        ({"max_norm": 1.0, "norm_type": math.nan}, ValueError, "norm_type"),
+        ({"max_norm": 1.0, "norm_typ": 2.0}, TypeError, "Did you mean 'norm_type'"),
+        ({}, TypeError, "dict of arguments"),
+    ],
+)
+def test_clipping_that_turns_bad(
+    kind: Any, changed: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    clip: dict[str, Any] = {"max_norm": 1.0}
+    step = FusedStep(kind(make_params()), grad_clip=clip)
     for _ in range(3):  # bound by then
         step.step()
-    clip["max_norm"] = math.nan
+    clip.clear()
+    clip.update(changed)
+    refuse(step, error, message)
+
+
+def test_a_limit_in_a_tensor_that_turns_to_nan(kind: Any) -> None:
+    limit = torch.tensor(1.0)
+    step = FusedStep(kind(make_params()), grad_clip={"max_norm": limit})
+    for _ in range(3):
+        step.step()
+    limit.fill_(math.nan)
     refuse(step, ValueError, "max_norm is NaN")
 
 
