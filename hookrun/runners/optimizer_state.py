@@ -26,10 +26,10 @@ def named_optimizers(optimizers: Any) -> dict[str, Optimizer]:
 
 
 def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a state, and keep the precision of what belongs to more precise gradients.
+    """Load a state, and keep the precision of momentum that begins as a gradient, as SGD's.
 
     Torch rounds all state to the parameter's dtype. Where gradients have another, as ``grad_dtype``
-    says, SGD's momentum has theirs, and a run would not go on bit for bit.
+    says, such momentum has theirs, or the wider of the two: a run would not go on bit for bit.
     """
     optimizer.load_state_dict(dict(state))
     if overrides(optimizer, Optimizer, ["load_state_dict"]):
@@ -37,14 +37,19 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     params = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for param, number in zip(params, numbers, strict=True):
-        if param.grad_dtype == param.dtype:
-            continue
-        saved, loaded = state["state"].get(number, {}), optimizer.state.get(param, {})
-        for key, value in saved.items():
-            if not isinstance(value, Tensor) or not isinstance(loaded.get(key), Tensor):
-                continue
-            if loaded[key].dtype != value.dtype:
-                loaded[key] = value.to(loaded[key].device)
+        saved = state["state"].get(number, {}).get("momentum_buffer")
+        if isinstance(saved, Tensor) and _goes_with_gradients(saved.dtype, param):
+            loaded = optimizer.state[param]
+            loaded["momentum_buffer"] = saved.to(loaded["momentum_buffer"].device)
+
+
+def _goes_with_gradients(dtype: torch.dtype, param: Tensor) -> bool:
+    """Whether momentum has this dtype that begins as a gradient of another dtype than `param`."""
+    if param.grad_dtype == param.dtype:
+        return False
+    if param.grad_dtype is None:  # of any dtype
+        return True
+    return dtype in (param.grad_dtype, torch.promote_types(param.dtype, param.grad_dtype))
 
 
 def matching_states(

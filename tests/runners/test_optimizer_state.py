@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support import TinyModel
+from tests.support import TinyModel, make_loader
 
 from .restoring_support import saved, spoiled
 
@@ -106,26 +106,48 @@ def test_state_of_parameters_in_another_order_is_refused_where_names_are_not_kno
     assert not turned.state
 
 
-def test_momentum_that_is_more_precise_than_its_parameter_is_not_rounded(
-    make_runner: Any,
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+    "adam": lambda params: torch.optim.Adam(params, lr=0.1),
+}
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def run_with(request: pytest.FixtureRequest, make_runner: Any) -> Any:
+    """The arguments of a run of fp32 parameters whose gradients have this dtype."""
+
+    def arguments(dtype: torch.dtype) -> dict[str, Any]:
+        model = TinyModel()
+        for param in model.parameters():
+            param.grad_dtype = dtype
+        return {"model": model, "optimizer": OPTIMIZERS[request.param](model.parameters())}
+
+    return arguments
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_state_in_another_dtype_than_its_parameter_is_not_rounded(
+    make_runner: Any, run_with: Any, dtype: torch.dtype
 ) -> None:
-    def model() -> TinyModel:
-        made = TinyModel()
-        for param in made.parameters():
-            param.grad_dtype = torch.float64
-        return made
-
-    def momentum(runner: Any) -> Any:
-        return [each["momentum_buffer"] for each in runner.optimizer.state.values()]
-
-    first = model()
-    sgd = torch.optim.SGD(first.parameters(), lr=0.1, momentum=0.9)
-    runner, file = saved(make_runner, model=first, optimizer=sgd)
-    second = model()
-    other = make_runner(
-        model=second, optimizer=torch.optim.SGD(second.parameters(), lr=0.1, momentum=0.9)
-    )
+    runner, file = saved(make_runner, **run_with(dtype))
+    other = make_runner(**run_with(dtype))
     other.resume(file)
-    assert {each.dtype for each in momentum(other)} == {torch.float64}
-    for found, expected in zip(momentum(other), momentum(runner), strict=True):
-        assert torch.equal(found, expected)
+    states = [list(each.optimizer.state.values()) for each in (runner, other)]
+    for before, after in zip(*states, strict=True):
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert after[key].dtype == value.dtype
+            assert torch.equal(after[key], value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("before", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_run_goes_on_with_gradients_of_another_dtype(
+    make_runner: Any, run_with: Any, before: torch.dtype, dtype: torch.dtype
+) -> None:
+    _, file = saved(make_runner, **run_with(before))
+    runner = make_runner(**run_with(dtype))
+    runner.register_training_hooks({"policy": "fixed"}, {})
+    runner.resume(file)
+    runner.run([make_loader(2)], [("train", 1)])
+    assert runner.epoch == 2
