@@ -34,7 +34,7 @@ struct AdamPiece {
 template <class Param, class Grad, class Copy, class Ema>
 void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
                 const AdamGroup& group, const AdamBiasCorrections& corrections,
-                const StepOptions& options) {
+                const StepOptions& options, bool streaming) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
@@ -47,6 +47,7 @@ void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
   const auto step_size = static_cast<Real>(corrections.step_size);
   const auto root_correction = static_cast<Real>(corrections.root_correction);
   const auto ema_momentum = static_cast<Real>(options.ema_momentum);
+  streaming = streaming && can_stream(at.copy);
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     at.prefetch_at(i);
     Vector<Real> param = load<Real>(at.param + i, lanes) * decay;
@@ -59,12 +60,14 @@ void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
     const Vector<Real> root = square_root(square) * root_correction + eps;
     param -= mean / root * step_size;
     store(at.param + i, param, lanes);
-    if (at.copy != nullptr) store(at.copy + i, param, lanes);
+    if (at.copy != nullptr && streaming) stream(at.copy + i, param, lanes);
+    if (at.copy != nullptr && !streaming) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
       const Vector<Real> stored = stored_as(param, Param{});
       store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), stored, ema_momentum), lanes);
     }
   });
+  if (streaming) finish_streams();
 }
 
 }  // namespace
@@ -82,7 +85,8 @@ void adam(const TensorList& list, const AdamGroup* groups, const AdamBiasCorrect
           row.at<Param>(kParam, first),    row.at<Grad>(kGrad, first),
           row.at<Param>(kAdamMean, first), row.at<Param>(kAdamSquare, first),
           row.at<Copy>(kAdamCopy, first),  row.at<Ema>(kAdamEma, first)};
-      adam_piece(piece, count, groups[row.group], corrections[r], options);
+      adam_piece(piece, count, groups[row.group], corrections[r], options,
+                 streams(list, sizeof(Copy)));
     });
   });
 }

@@ -49,6 +49,13 @@ inline void parallel_pieces(const TensorList& list, int threads, const Piece& pi
   parallel_chunks(list, threads, [&](std::int64_t chunk) { for_each_piece(list, chunk, piece); });
 }
 
+// Whether outputs that are only written go past the caches: up to this size they are likely to be
+// in a cache, or wanted there soon.
+inline bool streams(const TensorList& list, std::int64_t item_size) {
+  constexpr std::int64_t kStreamAbove = 4 << 20;  // bytes
+  return list.span * item_size > kStreamAbove;
+}
+
 // Calls use(T{}) with the storage type for a dtype. The binding lets no other dtype through.
 template <class Use>
 inline void with_narrow_type(DType dtype, Use&& use) {

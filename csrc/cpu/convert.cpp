@@ -8,9 +8,6 @@
 namespace hookrun::cpu::HOOKRUN_ISA {
 namespace {
 
-// Outputs up to this size are likely to be in a cache, or wanted there soon.
-constexpr std::int64_t kStreamAbove = 4 << 20;  // bytes
-
 inline void stream(char* to, const char* bytes) {
 #if defined(__AVX512F__)
   _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(bytes));
@@ -26,12 +23,6 @@ inline void stream(char* to, const char* bytes) {
   }
 #else
   __builtin_memcpy(to, bytes, 64);
-#endif
-}
-
-inline void finish_streams() {
-#if defined(__SSE2__)
-  _mm_sfence();
 #endif
 }
 
@@ -98,7 +89,7 @@ void convert(const TensorList& list, int threads) {
   parallel_pieces(list, threads, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const Row& row = list.rows[r];
     const std::int64_t size = row.item_size;
-    const bool streaming = list.span * size > kStreamAbove;
+    const bool streaming = streams(list, size);
     if (row.dtype[0] == row.dtype[1]) {  // any dtype
       copy_bytes(row.at<char>(0, first * size), row.at<char>(1, first * size), count * size,
                  streaming);

@@ -31,7 +31,7 @@ struct SgdPiece {
 // The branches depend on nothing inside the loop: next to the memory traffic they are free.
 template <class Param, class Grad, class Copy, class Ema>
 void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
-               const SgdGroup& group, bool is_new, const StepOptions& options) {
+               const SgdGroup& group, bool is_new, const StepOptions& options, bool streaming) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
@@ -40,6 +40,7 @@ void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
   const auto undamped = static_cast<Real>(1.0 - group.dampening);
   const auto weight_decay = static_cast<Real>(group.weight_decay);
   const auto ema_momentum = static_cast<Real>(options.ema_momentum);
+  streaming = streaming && can_stream(at.copy);
   for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
     at.prefetch_at(i);
     Vector<Real> param = load<Real>(at.param + i, lanes);
@@ -53,12 +54,14 @@ void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
     }
     param -= d * lr;
     store(at.param + i, param, lanes);
-    if (at.copy != nullptr) store(at.copy + i, param, lanes);
+    if (at.copy != nullptr && streaming) stream(at.copy + i, param, lanes);
+    if (at.copy != nullptr && !streaming) store(at.copy + i, param, lanes);
     if (at.ema != nullptr) {
       const Vector<Real> stored = stored_as(param, Param{});
       store(at.ema + i, lerp(load<Real>(at.ema + i, lanes), stored, ema_momentum), lanes);
     }
   });
+  if (streaming) finish_streams();
 }
 
 }  // namespace
@@ -75,7 +78,7 @@ void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& opti
           row.at<Param>(kParam, first), row.at<Grad>(kGrad, first),
           row.at<Param>(kSgdMomentum, first), row.at<Copy>(kSgdCopy, first),
           row.at<Ema>(kSgdEma, first)};
-      sgd_piece(piece, count, groups[row.group], row.is_new, options);
+      sgd_piece(piece, count, groups[row.group], row.is_new, options, streams(list, sizeof(Copy)));
     });
   });
 }

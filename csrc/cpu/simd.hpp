@@ -243,6 +243,35 @@ inline void store(T* to, V x, Part part) {
   __builtin_memcpy(to, padded, static_cast<std::size_t>(part.count) * sizeof(T));
 }
 
+// Whether streaming stores may write here.
+inline bool can_stream(const void* to) {
+  return reinterpret_cast<std::uintptr_t>(to) % sizeof(U16) == 0;
+}
+
+// The same as a store, past the caches where T is a 16-bit type: the line that it overwrites is not
+// read first. For memory that is not read soon; `finish_streams` comes before another thread may
+// read it.
+template <class T, class V, class Lanes>
+inline void stream(T* to, V x, Lanes lanes) {
+  store(to, x, lanes);
+}
+inline void stream_raw(void* to, U16 raw) {
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits_as<__m256i>(raw));
+#elif defined(__AVX2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits_as<__m128i>(raw));
+#else
+  __builtin_memcpy(to, &raw, sizeof raw);
+#endif
+}
+inline void stream(Half* to, F32 x, Full) { stream_raw(to, narrow(x, Half{})); }
+inline void stream(BFloat* to, F32 x, Full) { stream_raw(to, narrow(x, BFloat{})); }
+inline void finish_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // What is read again once x was stored as a T.
 inline F32 stored_as(F32 x, float) { return x; }
 inline F64 stored_as(F64 x, double) { return x; }

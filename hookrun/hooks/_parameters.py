@@ -33,7 +33,8 @@ class ParameterWatch:
         self.owner = owner
         self._parameters = dict(named_parameters(model))
         self._devices = {name: each.device for name, each in self._parameters.items()}
-        self._first = next(iter(self._parameters.items()), None)
+        self._first = next(iter(self._parameters.values()), None)
+        self._first_device = None if self._first is None else self._first.device
 
     def check(self, model: nn.Module) -> bool:
         """Look at all of them.
@@ -63,12 +64,9 @@ class ParameterWatch:
             self._check_device(name, parameter)
         return found_new
 
-    def check_first(self) -> None:
-        """Look at one of them, which finds a model that was moved; raises as `check`."""
-        if self._first is not None:
-            name, parameter = self._first
-            if parameter.device != self._devices[name]:
-                self._check_device(name, parameter)
+    def has_moved(self) -> bool:
+        """Whether the first of them is on another device, as in a model that was moved."""
+        return self._first is not None and self._first.device != self._first_device
 
     def _check_device(self, name: str, parameter: Tensor) -> None:
         if parameter.device != self._devices[name]:

@@ -16,7 +16,7 @@ from hookrun.ops.cpu_step import CpuStep
 from hookrun.ops.step_settings import StepResult, StepSettings
 from hookrun.ops.step_tensors import StepInputs
 
-from .support import assert_close, assert_same_bits
+from .support import Guarded, assert_close, assert_same_bits
 
 
 def make_params() -> list[Parameter]:
@@ -120,3 +120,22 @@ def test_the_kernels_read_options_by_name() -> None:
             adam(group._replace(count=count))
     with pytest.raises(TypeError, match="real number"):
         adam(group._replace(eps="small"))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0, 1, 8])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_large_copies_that_go_past_the_caches(kind: Any, offset: int, dtype: torch.dtype) -> None:
+    shapes = [(1_200_003,), (17,), (1_200_001,)]
+    copies = Guarded(shapes, dtype, offset)
+    for copy_ in copies.tensors:
+        copy_.grad = torch.ones_like(copy_)
+    masters = [Parameter(each.detach().float()) for each in copies.tensors]
+    before = [each.detach().clone() for each in masters]
+    inputs = StepInputs(kind(masters, lr=0.1), model_params=copies.tensors)
+    with torch.no_grad():
+        assert isinstance(CpuStep().take(inputs, StepSettings()), StepResult)
+    copies.check()
+    assert all((now < old).all() for now, old in zip(masters, before, strict=True))
+    assert_same_bits(copies.tensors, [each.detach().to(dtype) for each in masters])

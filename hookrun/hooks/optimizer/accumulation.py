@@ -88,7 +88,8 @@ class Accumulation:
         if is_next and 0 < self.done < self.length:
             return False
         again = is_next and self.done == 0
-        self._drop_kept()
+        if self.no_sync is not None:  # of a run that was broken off
+            drop_kept_gradients(self.no_sync.sharded)
         self.done, self.samples = 0, 0.0
         if self.iters == 1:  # whatever the iteration is
             self.length = 1
@@ -182,13 +183,9 @@ class Accumulation:
         kept = self.no_sync is not None and bool(self.no_sync.sharded)
         return get_dist_info()[1] == 1 and not kept
 
-    def _drop_kept(self) -> None:
-        """Forget gradients that belong to no window: those of a run that was broken off."""
+    def _resume(self, model: nn.Module, state: Mapping[str, Any]) -> None:
         if self.no_sync is not None:
             drop_kept_gradients(self.no_sync.sharded)
-
-    def _resume(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        self._drop_kept()
         restore_gradients(model, state["gradients"])
         self.length, self.done = state["length"], state["done"]
         self.samples, self._next = state["samples"], state["next"]

@@ -144,7 +144,8 @@ class OptimizerHook(Hook):
         iteration: Any = getattr(runner, "iter", None)  # stand-ins for a runner may have none
         phase = self._ready_phase(runner, iteration)
         loss = self.loss_of(runner)
-        if phase.enter(iteration, getattr(runner, "max_iters", None)):
+        adds_up = phase.accumulation.iters != 1
+        if phase.enter(iteration, getattr(runner, "max_iters", None) if adds_up else None):
             warn_of_short_window(runner, type(self).__name__, iteration, self._accumulation)
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(loss, runner)

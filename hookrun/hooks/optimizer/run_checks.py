@@ -52,10 +52,12 @@ class RunChecks:
         if self._first is not None:
             first, self._first = self._first, None
             first.check(self.owner, adds_up)
-        if self._parameters is not None:
-            self._parameters.check_first()
-            if iteration % _WATCH_EVERY == 0 or iteration + 1 == runner.max_iters:
-                return self._parameters.check(runner.model)
+        if self._parameters is not None and (
+            iteration % _WATCH_EVERY == 0
+            or self._parameters.has_moved()
+            or iteration + 1 == runner.max_iters
+        ):
+            return self._parameters.check(runner.model)
         return False
 
     def before_first_step(self, runner: Any, optimizers: Sequence[Any]) -> None:

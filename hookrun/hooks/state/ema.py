@@ -203,8 +203,8 @@ class EMAHook(Hook):
         if momentum == 0.0:
             return
         assert self._averages is not None
-        if self._watch is not None:
-            self._watch.check_first()
+        if self._watch is not None and self._watch.has_moved():
+            self._watch.check(runner.model)
         if self._decided_for != runner.hooks:
             self._decide(runner)
         stepper = self._stepper
