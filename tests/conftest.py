@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.sampling import Sampling
 
@@ -36,6 +37,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if "HOOKRUN_NATIVE" in os.environ:
     _use_native_from(os.environ["HOOKRUN_NATIVE"])
 
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _FILES = pytest.StashKey[set[str]]()
 ROOT = Path(__file__).parent.parent

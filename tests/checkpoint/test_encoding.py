@@ -233,7 +233,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(trees)
 def test_any_tree(tree: Any) -> None:
     encoder = Encoder()
@@ -243,7 +243,7 @@ def test_any_tree(tree: Any) -> None:
     assert NOTES not in checkpoint
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays)
 def test_any_array(array: Any) -> None:
     encoder = Encoder()

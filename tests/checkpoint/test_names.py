@@ -119,7 +119,7 @@ PREFIXES = st.lists(st.sampled_from(["module", "model", "_orig_mod"]), max_size=
 
 
 @given(names=NAMES, theirs=PREFIXES, ours=PREFIXES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_in_front_the_same_entries_match(
     names: set[str], theirs: list[str], ours: list[str]
 ) -> None:
@@ -138,7 +138,7 @@ def test_whatever_is_in_front_the_same_entries_match(
 
 
 @given(file=NAMES, model=NAMES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_two_names_become_one(file: set[str], model: set[str]) -> None:
     names = shapes(dict.fromkeys(sorted(model), 1))
     found = match_names(shapes(dict.fromkeys(sorted(file), 1)), names, {n: n for n in names}).names

@@ -135,7 +135,7 @@ def trace(dispatcher_type: Callable[..., Any], program: list[tuple[Any, ...]]) -
     return world.trace
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(actions, min_size=5, max_size=40))
 def test_native_calls_what_the_reference_calls(program: list[tuple[Any, ...]]) -> None:
     assert trace(_native.Dispatcher, program) == trace(ReferenceDispatcher, program)

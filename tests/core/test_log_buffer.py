@@ -58,7 +58,7 @@ class Reference:
     n=st.integers(0, 50),
     cuts=st.sets(st.integers(0, 40)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_averages_are_those_of_mmcv(
     updates: list[tuple[dict[str, float], int]],
     kinds: tuple[str, str, str],

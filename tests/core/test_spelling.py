@@ -131,7 +131,7 @@ def test_closures(name: str) -> None:
         ClosureHook(name, do_nothing)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(EVENTS), st.data())
 def test_two_letters_in_the_wrong_order(event: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(event) - 2))

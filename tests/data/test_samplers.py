@@ -26,7 +26,7 @@ def group(size: int, count: int, **arguments: Any) -> list[ResumableDistributedS
     return [ResumableDistributedSampler(range(size), count, r, **arguments) for r in range(count)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes, replicas, st.booleans(), st.booleans(), st.integers(0, 3), st.integers(0, 3))
 def test_the_order_is_that_of_torchs_sampler(
     size: int, count: int, shuffle: bool, drop_last: bool, seed: int, epoch: int
@@ -41,7 +41,7 @@ def test_the_order_is_that_of_torchs_sampler(
         assert len(ours) == len(theirs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes, replicas, st.booleans(), st.booleans(), st.integers(0, 12))
 def test_seeking_goes_on_as_if_it_had_not_stopped(
     size: int, count: int, shuffle: bool, drop_last: bool, turns: int
@@ -58,7 +58,7 @@ def test_seeking_goes_on_as_if_it_had_not_stopped(
     assert dealt(samplers) == whole  # it was for one iteration only
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), replicas, replicas, st.integers(0, 10))
 def test_another_number_of_processes_gets_what_has_not_been_seen(
     size: int, before: int, after: int, turns: int
@@ -76,7 +76,7 @@ def test_another_number_of_processes_gets_what_has_not_been_seen(
     assert not set(fresh) & set(seen)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, st.integers(0, 40))
 def test_state_goes_to_another_sampler(size: int, taken: int) -> None:
     sampler = ResumableSampler(range(size), seed=3)

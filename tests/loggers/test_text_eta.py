@@ -87,7 +87,7 @@ def run(kind: type, limit: int, done: int, lengths: list[int], workflow: Any, *h
     return runner
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from([EpochBasedRunner, IterBasedRunner]),
     limit=st.integers(1, 12),

@@ -81,7 +81,7 @@ def test_momentum_outside_its_range(momentum: float) -> None:
         ema_update_([], [], momentum)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 150), max_size=10),
     st.floats(0, 1),

@@ -73,7 +73,7 @@ def test_norm_of_nothing_is_zero() -> None:
         assert float(reference.grad_norm(nothing, math.inf)) == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 200), max_size=12), st.sampled_from(FLOATS), st.integers(0, 3))
 def test_any_sizes(sizes: list[int], dtype: torch.dtype, offset: int) -> None:
     tensors = Guarded([(size,) for size in sizes], dtype, offset).tensors

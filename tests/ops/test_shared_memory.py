@@ -50,7 +50,7 @@ def views(draw: st.DrawFn, store: Tensor) -> Tensor:
     return data.as_strided(shape, strides, data.storage_offset() + offset)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_exactly_what_shares_memory_is_refused(data: st.DataObject) -> None:
     store = torch.zeros(400, dtype=torch.uint8)

@@ -27,7 +27,7 @@ from .counting_support import (
 
 
 @pytest.mark.parametrize("reference", [False, True])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(LENGTHS, min_size=3, max_size=3),
     workflow=st.sampled_from(WORKFLOWS),
@@ -50,7 +50,7 @@ def test_schedules_by_iteration_never_go_back_and_reach_their_end(
     assert len(watch.ends) == max_epochs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     said=st.integers(1, 9),
     lengths=LENGTHS,

@@ -27,7 +27,7 @@ from .counting_support import (
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_run_that_is_resumed_with_other_loaders(
     tmp_path_factory: pytest.TempPathFactory, data: Any

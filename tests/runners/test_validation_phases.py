@@ -113,7 +113,7 @@ phases = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     before=phases,
     train=st.integers(1, 6),

@@ -83,7 +83,7 @@ def test_values_are_those_of_mmcv(
 
 
 @given(rng=st.randoms(use_true_random=False), kind=st.sampled_from(ALL_KINDS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_native_and_python_set_the_same_bits(rng: random.Random, kind: tuple[str, bool]) -> None:
     name, momentum = kind
     run = draw_run(rng, momentum)
@@ -98,7 +98,7 @@ def test_values_are_those_of_mmcv_live(examples: int) -> None:
     hooks = import_mmcv("mmcv.runner.hooks")
 
     @given(rng=st.randoms(use_true_random=False), kind=st.sampled_from(ALL_KINDS))
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples)
     def check(rng: random.Random, kind: tuple[str, bool]) -> None:
         name, momentum = kind
         run = draw_run(rng, momentum)

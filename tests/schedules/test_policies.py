@@ -81,7 +81,7 @@ any_policy = st.one_of(simple, in_sequence(simple))
 
 
 @given(any_policy, bases, steps, totals)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_native_is_the_definition_to_the_last_bit(
     policy: Policy, base: float, step: int, total: int
 ) -> None:
@@ -99,7 +99,6 @@ def test_native_warmup_is_the_definition_to_the_last_bit(
 
 
 @given(any_policy, bases, st.integers(0, 1_000), totals)
-@settings(deadline=None)
 def test_every_value_is_finite(policy: Policy, base: float, step: int, total: int) -> None:
     assert math.isfinite(policy.native()(base, step, total))
 

@@ -150,7 +150,7 @@ FIELDS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
 @pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", FIELDS)
 def test_random_policies_are_refused_by_both_or_equal(name: str, examples: int) -> None:
-    @settings(deadline=None, max_examples=examples)
+    @settings(max_examples=examples)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         compare_random(name, data)

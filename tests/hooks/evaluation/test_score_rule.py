@@ -49,7 +49,7 @@ def test_what_stays_unclear_is_refused(name: str) -> None:
         EvalHook(make_loader(), save_best=name)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(["acc", "mAP", "top1", "val", "bbox", "heatmap", "x"]), max_size=3),
     st.sampled_from(["loss", "Loss", "error", "err", "perplexity", "rmse", "wer"]),

@@ -23,7 +23,7 @@ from hookrun.hooks.optimizer.accumulation import Accumulation, restore_gradients
     length=st.integers(1, 40),
     known=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_windows_end_at_multiples_and_with_the_run(
     iters: int, start: int, length: int, known: bool
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_frozen_group_stays_at_0_and_the_other_is_as_alone(
 
 
 @given(rng=st.randoms(use_true_random=False), kind=st.sampled_from(sorted(LR_KINDS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_native_and_python_freeze_alike(rng: random.Random, kind: str) -> None:
     run = draw_run(rng, False)
     config = draw_hook(rng, run, kind, False)

@@ -62,7 +62,7 @@ def assert_cover(chunks: Ints, sizes: list[int]) -> None:
         assert ends == [*(begin for begin, _ in spans), size]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
