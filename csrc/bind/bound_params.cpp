@@ -140,7 +140,8 @@ void BoundParams::bind_state(Member& member, PyObject* state) {
 
 void BoundParams::add_written(PyObject* tensor, const TensorElements& elements) {
   const Torch& torch = Torch::get();
-  tensors_.push_back({tensor, torch.fingerprint(tensor), torch.parts(tensor)});
+  const Torch::Parts parts = torch.parts(tensor);
+  tensors_.push_back({tensor, parts, Torch::fingerprint(parts)});
   const auto* begin = static_cast<const char*>(elements.address);
   if (elements.numel > 0) written_.push_back({begin, begin + elements.numel * elements.item_size});
 }
@@ -178,13 +179,15 @@ void BoundParams::verify_objects(py::handle optimizer, py::handle model_params,
 
 void BoundParams::verify_memory() const {
   const Torch& torch = Torch::get();
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    if (i + kAhead < tensors_.size()) {
+  const std::size_t count = tensors_.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) {
       __builtin_prefetch(tensors_[i + kAhead].object);
-      torch.prefetch(tensors_[i + kAhead].parts);
+      Torch::prefetch(tensors_[i + kAhead].parts);
     }
     const BoundTensor& tensor = tensors_[i];
-    require(torch.is_plain(tensor.object) && torch.fingerprint(tensor.object) == tensor.fingerprint,
+    require(torch.is_plain(tensor.object) && torch.parts(tensor.object) == tensor.parts &&
+                Torch::fingerprint(tensor.parts) == tensor.fingerprint,
             "the memory of a tensor is another one");
   }
 }

@@ -72,8 +72,8 @@ class BoundParams {
  private:
   struct BoundTensor {
     PyObject* object;
-    std::uint64_t fingerprint;
-    Torch::Parts parts;  // what the fingerprint reads, to be prefetched
+    Torch::Parts parts;
+    std::uint64_t fingerprint;  // of the parts
   };
   struct Range {
     const char* begin;

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../core/word_hash.hpp"
 #include "dlpack.hpp"
 #include "python.hpp"
 
@@ -63,14 +64,29 @@ struct Torch {
   // others: any change of its address, shape, strides, dtype, device, or of its being a negative or
   // conjugate view. It may change without one of these; it does not with the values of elements.
   // Of plain tensors with at most kMaxDims dimensions, and only where `has_fingerprints`.
-  std::uint64_t fingerprint(PyObject* item) const;
   // The objects that hold what it is made of, and a hint that they will be read soon.
   struct Parts {
     const void* impl = nullptr;
     const void* storage = nullptr;
+
+    bool operator==(const Parts& other) const {
+      return impl == other.impl && storage == other.storage;
+    }
   };
-  Parts parts(PyObject* item) const;
-  static void prefetch(const Parts& parts);
+  Parts parts(PyObject* item) const {
+    const void* impl = word(item, impl_word);
+    return {impl, word(impl, storage_word)};
+  }
+  static std::uint64_t fingerprint(const Parts& parts) {
+    const std::uint64_t hash = hash_words<kFirst, kImplWords>(parts.impl);
+    if (parts.storage == nullptr) return hash;
+    // Both use the same keys, so their words must not count alike.
+    return 3 * hash + hash_words<kFirst, kStorageWords>(parts.storage);
+  }
+  static void prefetch(const Parts& parts) {
+    prefetch_words<kFirst, kImplWords>(parts.impl);
+    prefetch_words<kFirst, kStorageWords>(parts.storage);
+  }
   static constexpr int kMaxDims = 5;  // the shapes of more are stored outside the TensorImpl
 
   // Where the version of a tensor is counted, which autograd compares with that of the values it
@@ -103,6 +119,9 @@ struct Torch {
   static constexpr std::size_t kImplWords = 22, kStorageWords = 8;
   static constexpr std::size_t kReferenceCount = 1;
 
+  // Fingerprints leave out the first words of both: the type and the reference count.
+  static constexpr std::size_t kFirst = kReferenceCount + 1;
+
   static const void* word(const void* object, std::size_t i) {
     return static_cast<const void* const*>(object)[i];
   }
@@ -116,7 +135,9 @@ struct Torch {
   void find_gradients(const py::module_& torch);
   bool find_layouts(const py::module_& torch);
   bool layouts_show_all_changes(const py::module_& torch) const;
-  std::uint64_t layout(const void* impl) const;
+  std::uint64_t layout(const void* impl) const {
+    return hash_words<0, kImplWords>(impl, layout_masks_.data());
+  }
   bool fingerprints_show_all_changes(const py::module_& torch) const;
 
   std::array<std::uint64_t, kImplWords> layout_masks_{};  // bits that say what a tensor is like
