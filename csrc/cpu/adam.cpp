@@ -34,7 +34,7 @@ struct AdamPiece {
 template <class Param, class Grad, class Copy, class Ema>
 void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
                 const AdamGroup& group, const AdamBiasCorrections& corrections,
-                const StepOptions& options, bool streaming) {
+                const StepOptions& options, bool streaming, NextRow next) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
@@ -48,8 +48,9 @@ void adam_piece(const AdamPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
   const auto root_correction = static_cast<Real>(corrections.root_correction);
   const auto ema_momentum = static_cast<Real>(options.ema_momentum);
   streaming = streaming && can_stream(at.copy);
-  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
-    at.prefetch_at(i);
+  const auto here = [&](std::int64_t i) { at.prefetch_at(i); };
+  const auto after = [&] { next.prefetch(); };
+  for_each_vector<Real>(count, next.tail(), here, after, [&](std::int64_t i, auto lanes) {
     Vector<Real> param = load<Real>(at.param + i, lanes) * decay;
     Vector<Real> d = load<Real>(at.grad + i, lanes) * grad_scale;
     if (weight_decay != 0) d += param * weight_decay;
@@ -86,7 +87,8 @@ void adam(const TensorList& list, const AdamGroup* groups, const AdamBiasCorrect
           row.at<Param>(kAdamMean, first), row.at<Param>(kAdamSquare, first),
           row.at<Copy>(kAdamCopy, first),  row.at<Ema>(kAdamEma, first)};
       adam_piece(piece, count, groups[row.group], corrections[r], options,
-                 streams(list, sizeof(Copy)));
+                 streams(list, sizeof(Copy)),
+                 NextRow(list, r, first + count, Lanes<Arithmetic<Param>>::count));
     });
   });
 }

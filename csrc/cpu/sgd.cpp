@@ -31,7 +31,8 @@ struct SgdPiece {
 // The branches depend on nothing inside the loop: next to the memory traffic they are free.
 template <class Param, class Grad, class Copy, class Ema>
 void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
-               const SgdGroup& group, bool is_new, const StepOptions& options, bool streaming) {
+               const SgdGroup& group, bool is_new, const StepOptions& options, bool streaming,
+               NextRow next) {
   using Real = Arithmetic<Param>;
   const auto grad_scale =
       static_cast<Real>(group.maximize ? -options.grad_scale : options.grad_scale);
@@ -41,8 +42,9 @@ void sgd_piece(const SgdPiece<Param, Grad, Copy, Ema>& at, std::int64_t count,
   const auto weight_decay = static_cast<Real>(group.weight_decay);
   const auto ema_momentum = static_cast<Real>(options.ema_momentum);
   streaming = streaming && can_stream(at.copy);
-  for_each_vector<Real>(count, [&](std::int64_t i, auto lanes) {
-    at.prefetch_at(i);
+  const auto here = [&](std::int64_t i) { at.prefetch_at(i); };
+  const auto after = [&] { next.prefetch(); };
+  for_each_vector<Real>(count, next.tail(), here, after, [&](std::int64_t i, auto lanes) {
     Vector<Real> param = load<Real>(at.param + i, lanes);
     Vector<Real> d = load<Real>(at.grad + i, lanes) * grad_scale;
     if (weight_decay != 0) d += param * weight_decay;
@@ -78,7 +80,8 @@ void sgd(const TensorList& list, const SgdGroup* groups, const StepOptions& opti
           row.at<Param>(kParam, first), row.at<Grad>(kGrad, first),
           row.at<Param>(kSgdMomentum, first), row.at<Copy>(kSgdCopy, first),
           row.at<Ema>(kSgdEma, first)};
-      sgd_piece(piece, count, groups[row.group], row.is_new, options, streams(list, sizeof(Copy)));
+      sgd_piece(piece, count, groups[row.group], row.is_new, options, streams(list, sizeof(Copy)),
+                NextRow(list, r, first + count, Lanes<Arithmetic<Param>>::count));
     });
   });
 }

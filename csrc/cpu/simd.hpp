@@ -278,12 +278,23 @@ inline F64 stored_as(F64 x, double) { return x; }
 inline F32 stored_as(F32 x, Half) { return widen(narrow(x, Half{}), Half{}); }
 inline F32 stored_as(F32 x, BFloat) { return bits_as<F32>(round_bits(x, BFloat{}) & 0xffff0000u); }
 
+// GCC drops calls of functions that do nothing but __builtin_prefetch.
+inline void prefetch_line(const char* line) {
+#if defined(__SSE2__)
+  asm volatile("prefetcht1 %0" : : "m"(*line));
+#else
+  __builtin_prefetch(line, 0, 2);
+#endif
+}
+
+constexpr std::int64_t kAhead = 1024;  // bytes
+
 // Brings the line that a loop needs sixteen lines later into the second cache. The hardware does
 // that by itself, but it begins anew at every page; what goes into the first cache at once takes
 // the few places there that loads wait in. Past an array's end this is harmless.
 template <class T>
 inline void prefetch(const T* from) {
-  __builtin_prefetch(reinterpret_cast<const char*>(from) + 1024, 0, 2);
+  prefetch_line(reinterpret_cast<const char*>(from) + kAhead);
 }
 
 // Calls body(i, Full) for each whole vector and body(i, Part) for the rest.
@@ -292,6 +303,23 @@ inline void for_each_vector(std::int64_t count, Body&& body) {
   constexpr std::int64_t kStep = Lanes<Real>::count;
   std::int64_t i = 0;
   for (; i + kStep <= count; i += kStep) body(i, Full{});
+  if (i < count) body(i, Part{count - i});
+}
+
+// The same; before each whole vector it calls here(i), for the last `tail` elements next().
+template <class Real, class Here, class Next, class Body>
+inline void for_each_vector(std::int64_t count, std::int64_t tail, Here&& here, Next&& next,
+                            Body&& body) {
+  constexpr std::int64_t kStep = Lanes<Real>::count;
+  std::int64_t i = 0;
+  for (; i + kStep <= count - tail; i += kStep) {
+    here(i);
+    body(i, Full{});
+  }
+  for (; i + kStep <= count; i += kStep) {
+    next();
+    body(i, Full{});
+  }
   if (i < count) body(i, Part{count - i});
 }
 
