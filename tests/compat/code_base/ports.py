@@ -5,6 +5,7 @@ They know nothing of hookrun.
 
 import json
 import math
+import os
 import sys
 from itertools import cycle
 
@@ -39,7 +40,9 @@ class Trace(Hook):
 
     def after_train_epoch(self, runner):
         buffers = sum(float(each.double().abs().sum()) for each in runner.model.buffers())
-        SEEN.append(["epoch", runner.epoch, buffers])
+        messages = runner.meta["hook_msgs"]
+        written = [os.path.exists(messages.get(key, "")) for key in ("last_ckpt", "best_ckpt")]
+        SEEN.append(["epoch", runner.epoch, buffers, written])
 
 
 @HOOKS.register_module()
