@@ -1,6 +1,13 @@
 """Checkpoints: format, files, background writing, and the search for the one to resume from."""
 
-from .averages import Weights, averages_of_model, begin_averages, find_averages, free_name
+from .averages import (
+    Weights,
+    average_names,
+    averages_of_model,
+    begin_averages,
+    find_averages,
+    free_name,
+)
 from .digest import check_digest
 from .encoding import Encoder, plain
 from .files import local_path, read_checkpoint, write_checkpoint
@@ -39,6 +46,7 @@ __all__ = [
     "NewestOfARun",
     "Weights",
     "Writer",
+    "average_names",
     "averages_for",
     "averages_of_model",
     "begin_averages",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hookrun._native import EVENTS as EVENTS
+from hookrun._native import RunState
 
 STAGES: tuple[str, ...] = (
     "before_run",
@@ -49,3 +52,15 @@ own way may leave it out.
 EVALUATION_ENDS = "evaluation_ends"
 """A custom event: fires after it, where the scores are in ``log_buffer.output``: on all ranks that
 evaluate, also on those that have no scores."""
+
+
+def fire_own(runner: Any, event: str) -> None:
+    """Fire one of hookrun's own custom events on a runner.
+
+    It does not go through a ``call_hook`` of a subclass: one that is written for MMCV expects that
+    each hook has a method of the event's name.
+    """
+    if isinstance(runner, RunState):
+        RunState.call_hook(runner, event)
+    else:
+        runner.call_hook(event)

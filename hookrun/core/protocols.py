@@ -178,6 +178,9 @@ class WritesLogs(Protocol):
     def flush(self, runner: Any) -> None:
         """Log now what would otherwise be logged at the end of the current event."""
 
+    def decides_itself(self) -> bool:
+        """Whether it averages and logs by methods of its own, which must be called to log now."""
+
     def log_validation(self, runner: Any) -> None:
         """Log the averages of a validation that has ended; called by runners without epochs."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from hookrun.core.errors import check_flags
 from hookrun.core.hook import SCHEDULING_METHODS, Hook, TriggerSetting, starts_with_defaults
+from hookrun.core.log_output import has_averages
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import may_sync
 from hookrun.core.triggers import Trigger
@@ -47,7 +48,8 @@ class LoggerHook(LogReader, Hook):
         ignore_last: whether to skip the last iterations of an epoch, or of the run of an
             `IterBasedRunner`, if they are fewer than ``interval``.
         reset_flag: only for compatibility with MMCV's signature. It has no effect: the output is
-            always cleared after the last logger, and never before it.
+            always cleared after the last logger, and never before it. As in MMCV, it is set on the
+            last logger if that has an ``after_train_iter`` of its own, which may look at it.
         by_epoch: whether iterations are counted within the epoch (True) or over the run (False). An
             IterBasedRunner has no epochs: it sets this to False, with a warning.
         on_error: what to do if the logger raises: ``'disable'`` it, or ``'raise'`` the error.
@@ -68,6 +70,7 @@ class LoggerHook(LogReader, Hook):
     on_error = "disable"
     _logged_iter: int | None = None  # the iteration at which the last interval was logged
     _logged_in_run = False
+    _calls_shipped = False  # whether after_train_iter, if overridden, calls that of this class
     _logged_in_epoch = True  # True before the first epoch: nothing is missing yet
 
     def __init__(
@@ -122,6 +125,9 @@ class LoggerHook(LogReader, Hook):
         reserve = getattr(runner.log_buffer, "reserve", None)
         if reserve is not None:
             reserve(self.interval)
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        if loggers and overrides(loggers[-1], LoggerHook, ("after_train_iter",)):
+            loggers[-1].reset_flag = True
 
     def count_by_iter(self, runner: Any) -> None:
         """Count iterations over the run, with a warning if ``by_epoch`` is True.
@@ -145,6 +151,7 @@ class LoggerHook(LogReader, Hook):
 
     @may_sync
     def after_train_iter(self, runner: Any) -> None:
+        self._calls_shipped = True
         if not self.is_due(runner):
             self._log_results(runner)
             return
@@ -174,10 +181,25 @@ class LoggerHook(LogReader, Hook):
     @may_sync
     def flush(self, runner: Any) -> None:
         """Log now what would be logged at the end of this event; see ``runner.flush_logs``."""
-        if runner.log_buffer.ready:  # values of other hooks, such as scores, not logged yet
+        if self.decides_itself() and runner.current_event == "after_train_iter":
+            self.after_train_iter(runner)  # as MMCV does before an evaluation
+        elif runner.log_buffer.ready:  # values of other hooks, such as scores, not logged yet
             self._log_results(runner)
         elif self.is_due(runner):
             self._log_interval(runner)
+
+    def get_mode(self, runner: Any) -> str:
+        mode = super().get_mode(runner)
+        if mode == "train" and self.decides_itself() and not _has_training_averages(runner):
+            return "val"
+        return mode
+
+    def decides_itself(self) -> bool:
+        """Whether ``after_train_iter`` of a subclass averages and logs without that of this class.
+
+        It is not known, and taken to be so, until the method has been called.
+        """
+        return overrides(self, LoggerHook, ("after_train_iter",)) and not self._calls_shipped
 
     def is_due(self, runner: Any) -> bool:
         """Whether to log training averages at this iteration, and this has not been done yet."""
@@ -220,12 +242,17 @@ class LoggerHook(LogReader, Hook):
     # Logging
 
     def _log_interval(self, runner: Any) -> None:
+        buffer = runner.log_buffer
+        others = {} if buffer.ready else dict(buffer.output)  # what hooks wrote for all loggers
         self._log_training(runner, self.interval)
         self._logged_iter = runner.iter
-        if any(hook.is_due(runner) for hook in self._later_loggers(runner)):
-            runner.log_buffer.ready = False  # the next logger computes its own averages
-        else:
-            runner.log_buffer.clear_output()
+        later = self._later_loggers(runner)
+        if any(not hook.decides_itself() and hook.is_due(runner) for hook in later):
+            buffer.ready = False  # the next logger computes its own averages
+            return
+        buffer.clear_output()
+        if any(hook.decides_itself() for hook in later):
+            buffer.output.update(others)
 
     def _log_training(self, runner: Any, n: int) -> None:
         """Log the averages of the last ``n`` iterations; 0 for all since the buffer was cleared."""
@@ -251,7 +278,9 @@ class LoggerHook(LogReader, Hook):
         """Log the output if it is ready, and clear it if this is the last logger."""
         if not runner.log_buffer.ready:
             return
-        self._log_if_ready(runner)
+        # Averages of training are those of a logger that decides itself when to log.
+        if runner.mode == "val" or not _has_training_averages(runner):
+            self._log_if_ready(runner)
         if not self._later_loggers(runner):
             runner.log_buffer.clear_output()
 
@@ -264,7 +293,9 @@ class LoggerHook(LogReader, Hook):
     def _results_set_aside(self, runner: Any) -> Iterator[None]:
         """A context in which the output lacks what other hooks wrote; that is logged afterwards."""
         buffer = runner.log_buffer
-        if not buffer.ready:
+        if not buffer.ready or _has_training_averages(
+            runner
+        ):  # averages of another logger are replaced
             yield
             return
         results = dict(buffer.output)
@@ -324,3 +355,10 @@ class LoggerHook(LogReader, Hook):
             error,
             exc_info=error,
         )
+
+
+def _has_training_averages(runner: Any) -> bool:
+    """Whether the output has averages, and not only results that were there when a subclass called
+    ``average`` on a buffer without values.
+    """
+    return has_averages(runner) and bool(runner.log_buffer.val_history)

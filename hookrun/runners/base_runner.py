@@ -262,12 +262,19 @@ class BaseRunner(HookRegistration, MediaLogging, ABC):
         """Log now what loggers would log at the end of the current event.
 
         For hooks that are about to put other results into the log buffer's output, so that the two
-        are not mixed. No value is lost or logged twice.
+        are not mixed. No value is lost or logged twice, unless a logger has an ``after_train_iter``
+        of its own, which averages by itself and is called again at its turn: then the values so far
+        are forgotten, as in MMCV.
         """
-        for hook in list(self.hooks):
-            if implements(hook, WritesLogs):
-                hook.flush(self)
-        self.log_buffer.clear_output()
+        loggers = [hook for hook in self.hooks if implements(hook, WritesLogs)]
+        for hook in loggers:
+            hook.flush(self)
+        if self.current_event == "after_train_iter" and any(
+            hook.decides_itself() for hook in loggers
+        ):
+            self.log_buffer.clear()
+        else:
+            self.log_buffer.clear_output()
 
     # Checkpoints
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hookrun import _native
-from hookrun.core.events import CATCH_UP
+from hookrun.core.events import CATCH_UP, fire_own
 from hookrun.core.overrides import overrides
 from hookrun.core.sync_guard import SyncGuard
 from hookrun.data import DataPass, no_batches
@@ -69,7 +69,7 @@ class EpochBasedRunner(BaseRunner):
         data_pass = progress.begin_pass(loader, length)
         try:
             if resumed:
-                self.call_hook(CATCH_UP)
+                fire_own(self, CATCH_UP)
             batches = progress.batches_of(data_pass)
             self._go_through(batches, True, data_pass.first, kwargs)
         finally:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hookrun import _native
-from hookrun.core.events import CATCH_UP
+from hookrun.core.events import CATCH_UP, fire_own
 from hookrun.core.hook import Hook
 from hookrun.core.overrides import overrides
 from hookrun.core.protocols import WritesLogs, implements
@@ -224,7 +224,7 @@ class IterBasedRunner(BaseRunner):
             point.restore_rng()
         if point is not None and modes[index] == "train":
             self._set_mode("train", self.progress.endless[index])
-            self.call_hook(CATCH_UP)
+            fire_own(self, CATCH_UP)
 
     def _iter_loader(
         self, loader: Any, index: int, point: ResumePoint | None, replaced: bool

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from hookrun import checkpoint as ckpt
 from hookrun.core.protocols import LendsWeights, implements
@@ -25,9 +26,10 @@ def load_raw_weights(runner: AnyRunner) -> None:
         return
     by_epoch = runner.max_epochs is not None
     entries, swapped = ckpt.averages_for(runner.model, resumed, by_epoch)
-    if not swapped:
-        return
     model = unwrap_model(runner.model)
+    if not swapped:
+        _warn_of_dropped(runner, model, resumed)
+        return
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         value = entries.get(plain_name(model, name))
         if value is not None:
@@ -41,6 +43,22 @@ def load_raw_weights(runner: AnyRunner) -> None:
             "the resumed checkpoint has averages as the model's weights, and this run has no "
             "EMAHook: it goes on with the raw weights, and drops the averages. Register EMAHook to "
             "keep them"
+        )
+
+
+def _warn_of_dropped(runner: AnyRunner, model: nn.Module, resumed: Mapping[str, Any]) -> None:
+    """Say that averages in the file are not loaded, where the model has no buffers for them."""
+    weights = resumed.get("state_dict")
+    if not isinstance(weights, Mapping) or get_dist_info()[0] != 0:
+        return
+    known = {plain_name(model, name) for name, _ in model.named_buffers()}
+    dropped = {name.rpartition(".")[2] for name in ckpt.average_names(weights).values()} - known
+    if dropped:
+        runner.logger.warning(
+            "the resumed checkpoint has averages of the weights (%s, ...), and neither the model "
+            "nor an EMAHook takes them: they are dropped. A hook of your own that keeps averages "
+            "must load them itself",
+            min(dropped),
         )
 
 

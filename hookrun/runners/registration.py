@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hookrun._native import Dispatcher as NativeDispatcher
 from hookrun._native import RunState
 from hookrun.core.dispatcher import Dispatcher, HookList, make_dispatcher
 from hookrun.core.errors import noting
+from hookrun.core.events import EVENTS
 from hookrun.core.hook import Hook, tie_to_runner, untie_from_runner, writes_of
 from hookrun.core.hook_order import check_resources, resolve_position
 from hookrun.core.hook_times import HookTime
@@ -30,6 +32,29 @@ from .hook_configs import (
 HookConfig = Mapping[str, Any] | Hook | None
 
 _MAX_SPANS = 100_000_000
+_SETS_EVENT = "__sets_current_event__"
+
+
+def setting_event(call_hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A subclass's ``call_hook``, during which ``current_event`` is the event.
+
+    One that is written for MMCV calls the hooks itself; the counts of a checkpoint and of a log
+    line depend on the event all the same.
+    """
+
+    @functools.wraps(call_hook)
+    def wrapper(runner: RunState, *args: Any, **kwargs: Any) -> Any:
+        event = args[0] if args else kwargs.get("fn_name")
+        outer = runner.current_event
+        if event in EVENTS:  # a custom event leaves it at the lifecycle event around it
+            runner.current_event = event
+        try:
+            return call_hook(runner, *args, **kwargs)
+        finally:
+            runner.current_event = outer
+
+    setattr(wrapper, _SETS_EVENT, True)
+    return wrapper
 
 
 class HookRegistration(RunState):
@@ -38,6 +63,13 @@ class HookRegistration(RunState):
     _dispatcher: Dispatcher
     _hook_list: HookList
     waiting_hook_states: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep ``current_event`` right where a subclass has its own ``call_hook``."""
+        super().__init_subclass__(**kwargs)
+        method = cls.call_hook
+        if method is not RunState.call_hook and not hasattr(method, _SETS_EVENT):
+            cls.call_hook = setting_event(method)  # type: ignore[method-assign]
 
     def _init_hooks(self) -> None:
         self._dispatcher = make_dispatcher(self)

@@ -334,3 +334,26 @@ def test_auto_warns_of_a_folder_with_files_but_none_to_resume(
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == 1
     assert f"starting from the beginning: {runner.work_dir} is not empty" in warned[0]
+
+
+def test_averages_that_nobody_takes_are_reported(
+    make_runner: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those of mmdet's own EMA hooks, which begin them anew in ``before_run``."""
+
+    class Averages(Hook):
+        def before_run(self, runner: Any) -> None:
+            for name, param in list(runner.model.named_parameters()):
+                buffer = param.detach().clone()
+                runner.model.register_buffer(f"ema_{name.replace('.', '_')}", buffer)
+
+    first = make_runner(max_epochs=1)
+    first.register_hook(Averages())
+    first.register_checkpoint_hook({"interval": 1})
+    first.run([make_loader(2)], [("train", 1)])
+    runner = make_runner(max_epochs=2)
+    runner.register_hook(Averages())
+    runner.resume(tmp_path / "run" / "epoch_1.pth")
+    caplog.clear()
+    runner.run([make_loader(2)], [("train", 1)])
+    assert "averages of the weights (ema_fc_bias, ...)" in caplog.text

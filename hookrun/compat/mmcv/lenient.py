@@ -14,6 +14,7 @@ from hookrun import hooks
 from hookrun.checkpoint import STRIP_MODULE, MapLocation, load_content
 from hookrun.checkpoint import load_checkpoint as load_checkpoint_file
 from hookrun.core import HOOKS, starts_with_defaults
+from hookrun.hooks.evaluation.arguments import NO_LOADER
 from hookrun.optim import OPTIMIZER_BUILDERS
 from hookrun.optim import DefaultOptimizerConstructor as StrictOptimizerConstructor
 
@@ -53,10 +54,29 @@ class CheckpointHook(hooks.CheckpointHook):
 
     def before_run(self, runner: Any) -> None:
         super().before_run(runner)
-        self.background = all(
-            isinstance(hook, hooks.EvalHook) or type(hook).__module__.startswith("hookrun.")
-            for hook in runner.hooks
-        )
+        self.background = _only_own_hooks(runner)
+
+
+@starts_with_defaults(dataloader=NO_LOADER)
+class EvalHook(hooks.EvalHook):
+    """Has written the best checkpoint when it returns, if other hooks may read it."""
+
+    def before_run(self, runner: Any) -> None:
+        super().before_run(runner)
+        self.background = self.keeper.background = _only_own_hooks(runner)
+
+
+@starts_with_defaults(dataloader=NO_LOADER)
+class DistEvalHook(EvalHook, hooks.DistEvalHook):
+    """The same on all ranks."""
+
+
+def _only_own_hooks(runner: Any) -> bool:
+    """Whether the code base has no hooks that may read a file, but for its ways to evaluate."""
+    return all(
+        isinstance(hook, hooks.EvalHook) or type(hook).__module__.startswith("hookrun.")
+        for hook in runner.hooks
+    )
 
 
 def load_checkpoint(
@@ -93,9 +113,11 @@ def _is_of_a_zoo(filename: str) -> bool:
 def lenient_answers() -> dict[str, Any]:
     """By name, what is answered instead of hookrun's own; configs that name it get it too."""
     OPTIMIZER_BUILDERS.register_module(force=True, module=DefaultOptimizerConstructor)
-    HOOKS.register_module(force=True, module=CheckpointHook)
+    kinds = (CheckpointHook, EvalHook, DistEvalHook)
+    for kind in kinds:
+        HOOKS.register_module(force=True, module=kind)
     return {
-        "CheckpointHook": CheckpointHook,
+        **{kind.__name__: kind for kind in kinds},
         "DefaultOptimizerConstructor": DefaultOptimizerConstructor,
         "load_checkpoint": load_checkpoint,
     }

@@ -13,7 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from hookrun.core import HOOKS, overrides, starts_with_defaults
 from hookrun.core.errors import path_or_none
-from hookrun.core.events import EVALUATION_SCORED
+from hookrun.core.events import EVALUATION_SCORED, fire_own
 from hookrun.distributed import (
     all_gather_objects,
     broadcast_object,
@@ -168,7 +168,7 @@ class DistEvalHook(EvalHook):
             self.scores = of_rank_0
             runner.log_buffer.output.update(of_rank_0)
             runner.log_buffer.ready = True
-        runner.call_hook(EVALUATION_SCORED)
+        fire_own(runner, EVALUATION_SCORED)
         if self.save_best is None:
             return
         if not overrides(self, DistEvalHook, ("_save_ckpt",)):

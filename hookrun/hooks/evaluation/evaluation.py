@@ -16,7 +16,7 @@ from hookrun.core import (
     starts_with_defaults,
 )
 from hookrun.core.errors import check_flags, path_or_none
-from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS, EVALUATION_SCORED
+from hookrun.core.events import EVALUATION_BEGINS, EVALUATION_ENDS, EVALUATION_SCORED, fire_own
 from hookrun.core.sync_guard import may_sync
 from hookrun.distributed import broadcast_object, get_dist_info
 from hookrun.storage import FileClient
@@ -298,10 +298,10 @@ class EvalHook(Hook):
         return is_due(done + 1, self.start, self.interval)
 
     def _run_evaluation(self, runner: Any) -> None:
-        runner.call_hook(EVALUATION_BEGINS)
+        fire_own(runner, EVALUATION_BEGINS)
         self._do_evaluate(runner)
         self._last_evaluated = self._count_finished(runner)  # a subclass may have replaced the rest
-        runner.call_hook(EVALUATION_ENDS)
+        fire_own(runner, EVALUATION_ENDS)
 
     def _do_evaluate(self, runner: Any) -> None:
         """Evaluate, and save the checkpoint if it is the best so far."""
@@ -323,7 +323,7 @@ class EvalHook(Hook):
         log_length(runner, self.dataloader)
         score = self.evaluate(runner, results)
         self._last_evaluated = self._count_finished(runner)
-        runner.call_hook(EVALUATION_SCORED)
+        fire_own(runner, EVALUATION_SCORED)
         if self.save_best is None:
             return
         if runner.is_synchronized(self) and not overrides(self, EvalHook, ("_save_ckpt",)):

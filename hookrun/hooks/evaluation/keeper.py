@@ -36,7 +36,7 @@ class BestKeeper:
         self.rules: dict[str, str | None] = {}
         self.folder = ""
         self.client = FileClient()
-        self._background = background
+        self.background = background
 
     def file_patterns(self) -> Iterator[tuple[str, str]]:
         """For each score, a pattern for the names of its files, and one such name."""
@@ -98,7 +98,7 @@ class BestKeeper:
             rule = self.rules[key] or ""
             found.append(Best(label, rule, scores[key], unit, number, path, previous, is_first))
         if found:
-            folder, client, background = self.folder, self.client, self._background
+            folder, client, background = self.folder, self.client, self.background
             save_best(runner, found, folder, client, background, self._remove, together)
 
     def _place(self, key: str) -> tuple[str, bool]:

@@ -384,6 +384,13 @@ class UpdaterHook(Hook):
             for group, value in zip(optimizer.param_groups, of_groups, strict=False):
                 self.value.write(group, value)
 
+    def _needs_no_formula(self) -> bool:
+        """Whether a subclass without a policy computes the values by other methods."""
+        if overrides(self, UpdaterHook, ("make_policy",)):
+            return False
+        events = ("before_train_iter", *(("before_train_epoch",) if self.by_epoch else ()))
+        return self._overrides(self.value.regular) or all(map(self._overrides, events))
+
     def _check_run(self, runner: Any) -> None:
         """Refuse a run that lacks what the schedule reads.
 
@@ -393,7 +400,9 @@ class UpdaterHook(Hook):
         """
         if self.by_epoch:
             require_epochs(self, runner, "by_epoch")
-        if self._overrides(self.value.formula) or not self.policy.needs_total:
+        if self._overrides(self.value.formula) or self._needs_no_formula():
+            return
+        if not self.policy.needs_total:
             return
         if not self.by_epoch:
             require_iterations(self, runner)

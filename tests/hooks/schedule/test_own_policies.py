@@ -318,3 +318,38 @@ def test_a_hook_with_it_can_be_copied_and_pickled_after_a_run() -> None:
     for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
         assert twin.regular_lr == hook.regular_lr
         assert record(dry_run(twin)) == values
+
+
+class _EachIteration(LrUpdaterHook):
+    """A schedule of another library: it has no formula, and sets the rates itself."""
+
+    def before_train_iter(self, runner: Any) -> None:
+        self._set_lr(runner, [base / (runner.iter + 1) for base in self.base_lr])
+
+
+class _Regular(LrUpdaterHook):
+    def get_regular_lr(self, runner: Any) -> Any:
+        return [base / (runner.iter + 1) for base in self.base_lr]
+
+
+@pytest.mark.parametrize("kind", [_EachIteration, _Regular])
+def test_a_schedule_without_a_formula(make_runner: Any, kind: type[LrUpdaterHook]) -> None:
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(kind(by_epoch=False))
+    seen: list[float] = []
+    runner.register_hook(
+        ClosureHook("after_train_iter", lambda runner: seen.extend(runner.current_lr()))
+    )
+    runner.run([make_loader(3)], [("train", 1)])
+    assert seen == pytest.approx([0.1, 0.05, 0.1 / 3])
+
+
+def test_nothing_that_sets_the_values(make_runner: Any) -> None:
+    class OnlyBefore(LrUpdaterHook):
+        def before_train_iter(self, runner: Any) -> None:
+            super().before_train_iter(runner)
+
+    runner = make_runner(max_epochs=1)
+    runner.register_hook(OnlyBefore(by_epoch=True))  # before_train_epoch is the shipped one
+    with pytest.raises(NotImplementedError, match="must override get_lr"):
+        runner.run([make_loader(3)], [("train", 1)])
