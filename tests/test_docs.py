@@ -174,6 +174,7 @@ def test_the_hook_of_the_readme(tmp_path: Path) -> None:
     code = "\n".join(code for _, code in blocks_of(ROOT / "README.md"))
     bad = (
         "\nmodel.model.weight.data.fill_(float('nan'))\nrunner.max_epochs = 9\n"
+        "batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(20)]\n"
         "try:\n    runner.run([batches], [('train', 1)])\n"
         "except ValueError as error:\n    assert str(error) == 'the loss is nan at iteration 100'\n"
         "else:\n    raise SystemExit('it did not')\n"
