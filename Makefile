@@ -23,7 +23,7 @@ ifneq ($(shell command -v ccache 2>/dev/null),)
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: train test test-quick test-long lint native-test sanitized-build sanitize bench bench-check docs setup clean
+.PHONY: train test test-quick test-long lint native-test sanitized-build sanitize bench bench-gpu bench-check docs setup clean
 
 train: $(VENV)/.built
 	$(PYTHON) examples/digits.py $(ARGS)
@@ -85,9 +85,11 @@ docs: setup
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/pip install -q -c constraints.txt '.[bench]'
 	$(BENCH)/bin/pytest benchmarks $(ARGS)
-	$(BENCH)/bin/python benchmarks/plot_growth.py
-	$(BENCH)/bin/python benchmarks/plot_headlines.py
-	$(BENCH)/bin/python benchmarks/report.py
+	$(BENCH)/bin/python -m benchmarks.report
+
+# On a machine with a CUDA device, where torch, triton and pybind11 are installed; see benchmarks/gpu.sh.
+bench-gpu:
+	benchmarks/gpu.sh $(ARGS)
 
 # Whether ratios have become worse than the recorded ones; takes a few minutes on a quiet machine.
 bench-check: setup

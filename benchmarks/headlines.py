@@ -16,25 +16,47 @@ class Headline:
     Args:
         key: the figure's in the results file.
         title: what is measured, in few words.
+        chinese: the title in Chinese.
     """
 
     key: str
     title: str
+    chinese: str
 
 
 HEADLINES = (
-    Headline("dispatch/not_due", "An event, ten hooks that are not due"),
-    Headline("loop/iteration", "What the usual hooks add to an iteration"),
-    Headline("ops/phase c/ResNet-50", "Clip, AdamW and averages, ResNet-50"),
-    Headline("small steps/161 x 64", "The same for 161 small tensors"),
-    Headline("checkpoint/1024 MB", "What a step waits for a checkpoint of 1 GB"),
-    Headline("end to end/MLP", "A whole iteration of a small MLP"),
+    Headline(
+        "dispatch/not_due", "An event, ten hooks that are not due", "一次事件，十个未到时机的钩子"
+    ),
+    Headline(
+        "loop/iteration", "What the usual hooks add to an iteration", "常用钩子给每次迭代增加的时间"
+    ),
+    Headline(
+        "ops/phase c/ResNet-50",
+        "Clip, AdamW and averages, ResNet-50",
+        "裁剪、AdamW 和滑动平均，ResNet-50",
+    ),
+    Headline(
+        "small steps/161 x 64",
+        "The same for 161 small tensors, one thread",
+        "同样的更新，161 个小张量，单线程",
+    ),
+    Headline(
+        "checkpoint/1024 MB",
+        "What a step waits for a checkpoint of 1 GiB",
+        "每次保存 1 GiB 的检查点时，训练等待的时间",
+    ),
+    Headline("end to end/MLP", "A whole iteration of a small MLP", "小型 MLP 的一次完整迭代"),
 )
 
 
 def unit_of(figure: Mapping[str, Any]) -> str:
     """Such as ``ns``."""
-    unit = str(figure["unit"]).partition(" ")[0]
+    return with_sign(str(figure["unit"]).partition(" ")[0])
+
+
+def with_sign(unit: str) -> str:
+    """``µs`` where results files have ``us``."""
     return UNITS.get(unit, unit)
 
 

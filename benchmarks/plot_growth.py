@@ -70,17 +70,14 @@ def draw(axes: Any, figure: Mapping[str, Any], title: str) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper left")
 
 
-def main() -> None:
+def save(results: Mapping[str, Any], output: Path) -> None:
+    """The picture as a file, if there is anything to draw."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
-    figures = read_results(arguments.results)["figures"]
+    figures = results["figures"]
     titles = {name: title for name, title in TITLES.items() if name in figures}
     if not titles:
         print("nothing to draw: there is no result of bench_growth.py yet")
@@ -90,7 +87,15 @@ def main() -> None:
     for axes, (name, title) in zip(panels[0], titles.items(), strict=True):
         draw(axes, figures[name], title)
     fig.tight_layout()
-    fig.savefig(arguments.output)
+    fig.savefig(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    save(read_results(arguments.results), arguments.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from headlines import HEADLINES, best_of_torch, times_hookrun
 from report import FOLDER, TIMES, read_results
 
 OUTPUT = FOLDER.parent / "docs" / "headlines.png"
-COLORS = {"hookrun": "#1b6ca8", "torch, by hand": "#8d99ae", "MMCV": "#d1495b"}
+COLORS = {"hookrun": "#1b6ca8", "best of torch": "#8d99ae", "MMCV": "#d1495b"}
 
 
 def bars(results: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
@@ -23,7 +23,7 @@ def bars(results: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
         figure = results["figures"].get(headline.key)
         if figure is None:
             continue
-        systems = {"torch, by hand": best_of_torch(figure), "MMCV": "MMCV"}
+        systems = {"best of torch": best_of_torch(figure), "MMCV": "MMCV"}
         ratios = {
             label: ratio
             for label, name in systems.items()
@@ -38,17 +38,14 @@ def amount(ratio: float) -> str:
     return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
 
 
-def main() -> None:
+def save(results: dict[str, Any], output: Path) -> None:
+    """The picture as a file."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
-    rows = bars(read_results(arguments.results))
+    rows = bars(results)
     fig, axes = pyplot.subplots(figsize=(9, 0.75 * len(rows) + 1), dpi=120)
     height = 0.26
     for i, (_, ratios) in enumerate(rows):
@@ -70,7 +67,15 @@ def main() -> None:
         handles, COLORS, frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1)
     )
     fig.tight_layout()
-    fig.savefig(arguments.output)
+    fig.savefig(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, help="the results file; the newest by default")
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    save(read_results(arguments.results), arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Write the tables of measured figures into the documents that have markers for them.
 
-    python benchmarks/report.py                 # README.md and docs/benchmarks.md
-    python benchmarks/report.py --check         # fails where a document is not up to date
+    python -m benchmarks.report                 # the documents with tables, and their pictures
+    python -m benchmarks.report --check         # fails where a document is not up to date
 
 Between markers such as ``<!-- bench:start -->`` and ``<!-- bench:end -->`` goes a table: the few
-headlines of ``bench-headlines``, the summary and the promises of ``bench``, and every system of
-every figure of ``bench-details``.
+headlines of ``bench-headlines`` (``bench-headlines-zh``: in Chinese), the summary and the promises
+of ``bench``, and every system of every figure of ``bench-details``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -18,11 +19,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from headlines import HEADLINES, Headline, best_of_torch, times_hookrun, unit_of
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for ``python -m benchmarks.report``
+
+from headlines import HEADLINES, Headline, best_of_torch, times_hookrun, unit_of, with_sign
 from peers import ALL_PEERS
 
 FOLDER = Path(__file__).resolve().parent
-DOCUMENTS = [FOLDER.parent / "README.md", FOLDER.parent / "docs" / "benchmarks.md"]
+DOCUMENTS = [
+    FOLDER.parent / name for name in ("README.md", "docs/zh/README.md", "docs/benchmarks.md")
+]
+COMMAND = "make bench"
 TIMES = "\N{MULTIPLICATION SIGN}"
 DISTRIBUTION = {
     "MMCV": "mmcv",
@@ -63,24 +69,41 @@ def read_results(given: Path | None) -> dict[str, Any]:
 def headlines(results: dict[str, Any]) -> str:
     """A table of the headlines, with the machine."""
     machine, versions = results["machine"], results["versions"]
-    figures = results["figures"]
-    dates = sorted(
-        {figures[each.key]["measured"][:10] for each in HEADLINES if each.key in figures}
-    )
-    heads = ["", "hookrun", _with_version("MMCV", versions), "torch, by hand"]
-    rows = [_headline_row(each, figures.get(each.key)) for each in HEADLINES]
+    rows = [_headline_row(each, each.title, results) for each in HEADLINES]
     origin = (
         f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
-        f"{' and '.join(dates)}; {TIMES} is times hookrun's time."
+        f"{_origin_of(_figures_of_headlines(results))}; {TIMES} is times hookrun's time."
     )
+    heads = ["", "hookrun", _with_version("MMCV", versions), "best of torch"]
     return _table(heads, rows) + "\n\n" + origin
 
 
-def _headline_row(headline: Headline, figure: dict[str, Any] | None) -> list[str]:
+def chinese_headlines(results: dict[str, Any]) -> str:
+    """The same in Chinese."""
+    machine, versions = results["machine"], results["versions"]
+    rows = [_headline_row(each, each.chinese, results, "未测量") for each in HEADLINES]
+    days, commits = _days_and_commits(_figures_of_headlines(results))
+    origin = (
+        f"{machine['cpu']}，{machine['cores']} 核，torch {versions['torch']}，{'、'.join(days)}，"
+        f"提交 {'、'.join(commits)}，命令 `{COMMAND}`；{TIMES} 表示是 hookrun 用时的几倍。"
+    )
+    heads = ["", "hookrun", _with_version("MMCV", versions), "torch 最快的写法"]
+    return _table(heads, rows) + "\n\n" + origin
+
+
+def _figures_of_headlines(results: dict[str, Any]) -> list[dict[str, Any]]:
+    figures = results["figures"]
+    return [figures[each.key] for each in HEADLINES if each.key in figures]
+
+
+def _headline_row(
+    headline: Headline, title: str, results: dict[str, Any], missing: str = "not measured"
+) -> list[str]:
+    figure = results["figures"].get(headline.key)
     if figure is None:
-        return [headline.title, "not measured", "", ""]
+        return [title, missing, "", ""]
     systems, unit = figure["systems"], unit_of(figure)
-    row = [headline.title, f"**{_number(systems[figure['subject']]['median'])} {unit}**"]
+    row = [title, f"**{_number(systems[figure['subject']]['median'])} {unit}**"]
     for name in ("MMCV", best_of_torch(figure)):
         known = name is not None and name in systems
         row.append(
@@ -125,8 +148,8 @@ def _growth(results: dict[str, Any], picture: str) -> list[str]:
         [
             f"{figure['title']}: {name}",
             f"{line['points'][0][0]:,} to {line['points'][-1][0]:,}",
-            f"{_number(line['intercept'])} {figure['unit']}",
-            f"{_number(line['slope'])} {figure['unit']} per {figure['counted']}",
+            f"{_number(line['intercept'])} {with_sign(figure['unit'])}",
+            f"{_number(line['slope'])} {with_sign(figure['unit'])} per {figure['counted']}",
             f"{line['r_squared']:.3f}",
             f"{line['farthest']:.1%}",
         ]
@@ -140,8 +163,11 @@ def _growth(results: dict[str, Any], picture: str) -> list[str]:
 def _summary_row(figure: dict[str, Any], peers: list[str]) -> list[str]:
     floor, systems = figure["floor"], figure["systems"]
     subject = systems[figure["subject"]]
-    row = [f"{figure['title']}, {figure['unit']}", f"{_number(floor['median'])} ({floor['name']})"]
-    row.append(f"**{_number(subject['median'])}** ({_times(subject['times_floor'])})")
+    title = f"{figure['title']}, {with_sign(figure['unit'])}"
+    form = figure["subject"].removeprefix("hookrun").removeprefix(", ")
+    of_floor = ", ".join(filter(None, [form, _times(subject["times_floor"])]))
+    row = [title, f"{_number(floor['median'])} ({floor['name']})"]
+    row.append(f"**{_number(subject['median'])}** ({of_floor})")
     for name in [*peers, best_of_torch(figure)]:
         known = name is not None and name in systems
         row.append(
@@ -159,7 +185,8 @@ def _promise_row(figure: dict[str, Any], target: dict[str, Any]) -> list[str]:
         promised = f"at least {target['at_least']:.4g} {unit}"
         at_floor = _times(figure["systems"][target["system"]]["times_floor"])
     else:
-        unit = f"{TIMES} {figure['floor']['name']}" if target["of"] == "floor" else target["of"]
+        of = target["of"]
+        unit = f"{TIMES} {figure['floor']['name']}" if of == "floor" else with_sign(of)
         promised = f"at most {target['at_most']:.4g} {unit}"
     return [
         f"{figure['title']}: {target['system']}",
@@ -174,8 +201,9 @@ def _details_of(figure: dict[str, Any]) -> str:
     baseline, floor = figure["baseline"], figure["floor"]
     less = f", less {baseline['name']} ({_number(baseline['median'])})" if baseline else ""
     text = (
-        f"**{figure['title']}**, {figure['unit']}: medians and minima of {figure['rounds']} rounds "
-        f"at commit {figure['commit']}{less}. The floor is {floor['name']}: {floor['is']}."
+        f"**{figure['title']}**, {with_sign(figure['unit'])}: medians and minima of "
+        f"{figure['rounds']} rounds at commit {figure['commit']}{less}. "
+        f"The floor is {floor['name']}: {floor['is']}."
     )
     rows = [
         [
@@ -205,15 +233,29 @@ def _details_of(figure: dict[str, Any]) -> str:
 
 def _origin(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
-    figures = results["figures"].values()
-    dates = sorted({figure["measured"][:10] for figure in figures})
     return (
         f"Measured on {machine['cpu']} with {machine['cores']} cores, Python {versions['python']}, "
-        f"torch {versions['torch']}, {' and '.join(dates)}. In brackets: {TIMES} the floor "
-        f"for hookrun, {TIMES} hookrun for the others. At the floor: what the ratio would be if "
+        f"torch {versions['torch']}, {_origin_of(results['figures'].values())}. In brackets: "
+        f"{TIMES} the floor for hookrun, {TIMES} hookrun for the others; for whole iterations and "
+        "SyncBuffersHook, this is the median of the ratios of the single rounds, not the ratio of "
+        "the medians. At the floor: what the ratio would be if "
         "hookrun took no longer than the floor, that is for an update, if it moved its bytes as "
         "fast as a plain torch operation does and did nothing else."
     )
+
+
+def _origin_of(figures: Iterable[dict[str, Any]]) -> str:
+    """When, from which commits and by which command."""
+    days, commits = _days_and_commits(figures)
+    several = "s" if len(commits) > 1 else ""
+    return f"{' and '.join(days)}, commit{several} {' and '.join(commits)}, by `{COMMAND}`"
+
+
+def _days_and_commits(figures: Iterable[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Without repetition, in order."""
+    found = list(figures)
+    days = sorted({figure["measured"][:10] for figure in found})
+    return days, list(dict.fromkeys(figure["commit"] for figure in found))
 
 
 def _with_version(name: str, versions: dict[str, str | None]) -> str:
@@ -238,7 +280,12 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-RENDERERS = {"bench-headlines": headlines, "bench": summary, "bench-details": details}
+RENDERERS = {
+    "bench-headlines": headlines,
+    "bench-headlines-zh": chinese_headlines,
+    "bench": summary,
+    "bench-details": details,
+}
 
 
 def filled_in(text: str, results: dict[str, Any]) -> str:
@@ -254,13 +301,13 @@ def filled_in(text: str, results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("documents", nargs="*", type=Path, default=DOCUMENTS)
+    parser.add_argument("documents", nargs="*", type=Path, help="all that have tables by default")
     parser.add_argument("--results", type=Path, help="the results file; the newest by default")
     parser.add_argument("--check", action="store_true", help="change nothing, fail where it would")
     arguments = parser.parse_args()
     results = read_results(arguments.results)
     stale = []
-    for document in arguments.documents:
+    for document in arguments.documents or DOCUMENTS:
         before = document.read_text()
         after = filled_in(before, results)
         if after != before:
@@ -269,6 +316,20 @@ def main() -> None:
                 document.write_text(after)
     if arguments.check and stale:
         sys.exit(f"not up to date with the results, run benchmarks/report.py: {', '.join(stale)}")
+    if not arguments.check and not arguments.documents:
+        draw(results)
+
+
+def draw(results: dict[str, Any]) -> None:
+    """The documents' pictures, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("the pictures stay as they are: matplotlib is not installed", file=sys.stderr)
+        return
+    import plot_growth
+    import plot_headlines
+
+    plot_growth.save(results, plot_growth.OUTPUT)
+    plot_headlines.save(results, plot_headlines.OUTPUT)
 
 
 if __name__ == "__main__":

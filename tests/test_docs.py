@@ -174,6 +174,7 @@ def test_the_hook_of_the_readme(tmp_path: Path) -> None:
     code = "\n".join(code for _, code in blocks_of(ROOT / "README.md"))
     bad = (
         "\nmodel.model.weight.data.fill_(float('nan'))\nrunner.max_epochs = 9\n"
+        "batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(20)]\n"
         "try:\n    runner.run([batches], [('train', 1)])\n"
         "except ValueError as error:\n    assert str(error) == 'the loss is nan at iteration 100'\n"
         "else:\n    raise SystemExit('it did not')\n"
@@ -189,9 +190,9 @@ def test_every_page_is_in_the_site() -> None:
 
 
 def test_the_report_of_the_benchmarks_is_up_to_date(tmp_path: Path) -> None:
-    benchmarks = shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)
-    with Program(benchmarks / "report.py", "--check", cwd=tmp_path) as program:
+    with Program("-m", "benchmarks.report", "--check", cwd=tmp_path) as program:
         output, errors = program.communicate(timeout=60)
     assert program.returncode == 0, output + errors

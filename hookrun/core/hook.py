@@ -59,40 +59,54 @@ class Hook:
                 vars(hook).update(vars(make()))
         return hook
 
-    def before_run(self, runner: Any) -> None: ...
+    def before_run(self, runner: Any) -> None:
+        """Once, before the first phase of the workflow."""
 
-    def after_run(self, runner: Any) -> None: ...
+    def after_run(self, runner: Any) -> None:
+        """Once, after the last phase; not if an error ends the run."""
 
-    def before_epoch(self, runner: Any) -> None: ...
+    def before_epoch(self, runner: Any) -> None:
+        """Before each training or validation epoch."""
 
-    def after_epoch(self, runner: Any) -> None: ...
+    def after_epoch(self, runner: Any) -> None:
+        """After each training or validation epoch."""
 
-    def before_iter(self, runner: Any) -> None: ...
+    def before_iter(self, runner: Any) -> None:
+        """Before each training or validation iteration."""
 
-    def after_iter(self, runner: Any) -> None: ...
+    def after_iter(self, runner: Any) -> None:
+        """After each training or validation iteration."""
 
     def before_train_epoch(self, runner: Any) -> None:
+        """Before each training epoch; calls ``before_epoch`` unless overridden."""
         self.before_epoch(runner)
 
     def before_val_epoch(self, runner: Any) -> None:
+        """Before each validation epoch; calls ``before_epoch`` unless overridden."""
         self.before_epoch(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
+        """After each training epoch; calls ``after_epoch`` unless overridden."""
         self.after_epoch(runner)
 
     def after_val_epoch(self, runner: Any) -> None:
+        """After each validation epoch; calls ``after_epoch`` unless overridden."""
         self.after_epoch(runner)
 
     def before_train_iter(self, runner: Any) -> None:
+        """Before each training iteration; calls ``before_iter`` unless overridden."""
         self.before_iter(runner)
 
     def before_val_iter(self, runner: Any) -> None:
+        """Before each validation iteration; calls ``before_iter`` unless overridden."""
         self.before_iter(runner)
 
     def after_train_iter(self, runner: Any) -> None:
+        """After each training iteration; calls ``after_iter`` unless overridden."""
         self.after_iter(runner)
 
     def after_val_iter(self, runner: Any) -> None:
+        """After each validation iteration; calls ``after_iter`` unless overridden."""
         self.after_iter(runner)
 
     def close(self, runner: Any, error: BaseException | None) -> None:

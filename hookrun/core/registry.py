@@ -38,6 +38,7 @@ class Registry:
 
     @property
     def name(self) -> str:
+        """What is registered, for error messages."""
         return self._name
 
     @property

@@ -44,6 +44,7 @@ class AverageOverRanksHook(LoggerHook):
         self._reset_run()
 
     def sync_signature(self, runner: Any) -> Any:
+        """When it averages, which all ranks must share."""
         return self.interval, self.ignore_last, self.by_epoch
 
     def log(self, runner: Any) -> None:

@@ -79,6 +79,7 @@ class Target(NamedTuple):
     relative: bool = False
 
     def of(self, base: float) -> float:
+        """The value that a group with this initial value anneals to."""
         return base * self.value if self.relative else self.value
 
 

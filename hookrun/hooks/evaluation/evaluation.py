@@ -184,11 +184,13 @@ class EvalHook(Hook):
         return evaluation_triggers(self.start, self.interval, self.by_epoch)
 
     def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient] | None:
+        """Where best checkpoints go, and the storage; None without ``save_best``."""
         if self.save_best is None:
             return None
         return resolve_out_dir(self, self._given_out_dir, runner)
 
     def data_loaders(self) -> Sequence[Any]:
+        """The loader of the evaluation, whose random state checkpoints keep."""
         return (self.dataloader,)
 
     def before_run(self, runner: Any) -> None:
@@ -255,6 +257,7 @@ class EvalHook(Hook):
         return {"start": self.start, "interval": self.interval, "by_epoch": self.by_epoch}
 
     def sync_signature(self, runner: Any) -> Any:
+        """When it evaluates, which ranks must share; None without ``save_best``."""
         return None if self.save_best is None else self.evaluation_plan(runner)
 
     def evaluation_plan(self, runner: Any) -> Any:

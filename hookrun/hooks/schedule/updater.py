@@ -179,6 +179,7 @@ class UpdaterHook(Hook):
     # The native way.
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        """What C++ does in place of methods, by event."""
         return {"before_train_iter": self._schedule.action()} if self._may_go_native() else {}
 
     def _may_go_native(self) -> bool:

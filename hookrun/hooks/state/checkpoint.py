@@ -185,6 +185,7 @@ class CheckpointHook(Hook):
         }
 
     def checkpoint_folder(self, runner: Any) -> tuple[str, FileClient]:
+        """Where checkpoints go, and the storage."""
         return resolve_out_dir(self, self._given_out_dir, runner)
 
     def required_signature(self, runner: Any) -> Any:

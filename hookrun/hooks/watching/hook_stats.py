@@ -19,7 +19,8 @@ class HookStats(Hook):
     The table has the number of calls of each hook at each event and their total, median and longest
     time; see `hookrun.core.hook_times.HookTime` for what counts. The trace has a row for each hook;
     open it in ``chrome://tracing`` or https://ui.perfetto.dev. Both are written on rank 0 only,
-    also if the run ends by an error. Measuring takes some 75 ns a call.
+    also if the run ends by an error. What measuring adds to a call is in ``docs/benchmarks.md``, as
+    "timing each call".
 
     Times are those of the host: work that a hook queues on a GPU counts where the host waits for
     it.

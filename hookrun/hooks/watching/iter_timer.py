@@ -35,6 +35,7 @@ class IterTimerHook(Hook):
         self._native: tuple[Mapping[str, _native.Action], Callable[[float], None]] | None = None
 
     def native_calls(self) -> Mapping[str, Callable[[Any], Any]]:
+        """What C++ does in place of methods, by event."""
         if overrides(self, IterTimerHook, _METHODS):
             return {}
         if self._native is None:
